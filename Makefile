@@ -1,0 +1,56 @@
+# The one way in. `make demo` and `make test` do all the set-up on a machine with Python, make and a compiler.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.setup-done
+export CXRBATCH_SHARED_DATA ?= $(realpath ../shared/data)
+
+.PHONY: demo test check format bench bench-intake pixel-check gpu-check fuzz screenshots setup clean
+
+demo: setup
+	$(BIN)/cxrbatch demo -o demo
+
+test: check
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python scripts/bench.py $(BENCH_ARGS)
+
+gpu-check: setup
+	$(BIN)/python scripts/gpu_check.py $(GPU_CHECK_ARGS)
+
+bench-intake: setup
+	$(BIN)/python scripts/bench_intake.py
+
+pixel-check: setup
+	$(BIN)/python scripts/pixel_check.py
+
+fuzz: setup
+	$(BIN)/python scripts/fuzz.py $(FUZZ_ARGS)
+
+screenshots: setup
+	$(BIN)/python scripts/screenshots.py
+
+setup: $(SETUP)
+
+# Installed once; again only when what is asked for changes. uv's cache makes a second clone take seconds.
+$(SETUP): setup.cfg setup.py scripts/system-packages.sh
+	bash scripts/system-packages.sh
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[train,dev]'
+	touch $(SETUP)
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
