@@ -1,0 +1,1 @@
+"""Engine input in, scores out; needs no torch to run ONNX Runtime or TensorRT."""

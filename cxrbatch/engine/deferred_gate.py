@@ -1,0 +1,98 @@
+"""A plan that nobody could run where it was built: its gate's images and answers in, passed or refused out.
+
+A plan for a workstation may be built on a machine without a GPU. What the gate compares is then kept in the bundle:
+phantoms, never a patient's film, and what the PyTorch reference says of them. The first machine that loads the
+plan compares before it scores anything, and writes the figures into engine.json.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cxrbatch import durable
+from cxrbatch.engine.agreement import compare_scores, infer_in_batches, refuse_disagreement
+from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
+from cxrbatch.engine.contract import Engine
+from cxrbatch.errors import EngineError
+from cxrbatch.records import Gray8, Scores
+
+PARITY_ROLE = "parity_images"
+PARITY_FILE = "parity.npz"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DeferredGate:
+    """Images for the gate, uint8 [N,1,S,S], what the reference says of them, and how far an engine may be off."""
+
+    pixels: Gray8
+    reference: Scores
+    source: str
+    limit: float
+
+
+def save_gate(path: Path, gate: DeferredGate) -> None:
+    """Write the gate to `path`, a compressed .npz without any pickled object."""
+    content = io.BytesIO()
+    np.savez_compressed(
+        content,
+        pixels=gate.pixels,
+        probabilities=gate.reference.probabilities,
+        logits=gate.reference.logits,
+        cams=gate.reference.cams,
+        source=np.array(gate.source),
+        limit=np.array(gate.limit),
+    )
+    durable.replace_bytes(path, content.getvalue())
+
+
+def load_gate(bundle: EngineBundle) -> DeferredGate:
+    """Read the gate of a bundle; nothing in the file is ever executed.
+
+    Raises:
+        EngineError: missing, not the file that was built, or damaged.
+    """
+    content = bundle.read_verified(PARITY_ROLE)
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            reference = Scores(arrays["probabilities"], arrays["logits"], arrays["cams"])
+            return DeferredGate(arrays["pixels"], reference, str(arrays["source"]), float(arrays["limit"]))
+    except (ValueError, KeyError, OSError) as error:
+        where = bundle.folder / bundle.file(PARITY_ROLE).path
+        raise EngineError(f"{where}: cannot be read: {error}. {bundle.mend}") from error
+
+
+def settle_parity(bundle: EngineBundle, role: str, engine: Engine, *, device: str) -> EngineBundle:
+    """Run the gate of a plan whose parity is pending, and write the figures into engine.json.
+
+    Args:
+        bundle: where the plan lies.
+        role: the plan's.
+        engine: the plan, opened.
+        device: what it runs on, for engine.json.
+
+    Raises:
+        EngineError: the plan disagrees with its checkpoint, and is not used.
+    """
+    log.info("engine %s: nobody has run its %s yet; comparing it with its checkpoint first", bundle.name, role)
+    gate = load_gate(bundle)
+    comparison = compare_scores(infer_in_batches(engine, gate.pixels, 8), gate.reference, bundle.labels)
+    figures = comparison.figures(gate.source, gate.limit, device)
+    description = engine.description
+    refuse_disagreement(
+        comparison, figures, f"engine {bundle.name} ({description.backend}, {device})", "it is not used"
+    )
+    # What engine.json says now: another process may have settled another plan in the meantime.
+    manifest = load_bundle(bundle.folder).manifest
+    settled = EngineBundle(bundle.folder, replace(manifest, parity={**manifest.parity, role: figures}))
+    try:
+        return save_bundle(settled.folder, settled.manifest)
+    except OSError as error:
+        log.warning("%s: cannot be written (%s); the next run compares again", bundle.folder, error.strerror)
+        return settled

@@ -1,0 +1,116 @@
+"""An engine bundle in, an `Engine` on ONNX Runtime's CPU provider out: the embedded default."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+
+from cxrbatch.config import available_cores
+from cxrbatch.engine.bundle import EngineBundle
+from cxrbatch.engine.contract import INPUT, OUTPUTS, require_pixels
+from cxrbatch.engine.onnx_file import refers_to_other_files
+from cxrbatch.errors import EngineError
+from cxrbatch.records import EngineDescription, Gray8, Scores
+
+BACKEND = "onnxruntime"
+
+# Errors reach us as exceptions; ONNX Runtime also prints them, and its warnings, on stderr below this level.
+_ONLY_FATAL = 4
+
+
+class OnnxRuntimeEngine:
+    """Scores batches with ONNX Runtime on the CPU."""
+
+    def __init__(self, bundle: EngineBundle, *, role: str = "onnx", threads: int = 0) -> None:
+        """Load the role's file and check that its graph keeps the contract.
+
+        Args:
+            bundle: the engine to open.
+            role: which of its ONNX files.
+            threads: how many cores one batch may use; 0 takes all that this process has.
+
+        Raises:
+            EngineError: the file is not the one that was built, or not the graph that engine.json describes.
+        """
+        self.description: EngineDescription = bundle.describe(role, BACKEND)
+        self._where = f"{bundle.folder / bundle.file(role).path}"
+        self._mend = bundle.mend
+        self._session: ort.InferenceSession | None = self._load(bundle.read_verified(role), threads)
+        self._check_graph(self._session)
+        self._check_scores(self.infer(np.zeros((1, *self._image_shape), np.uint8)))
+
+    @property
+    def _image_shape(self) -> tuple[int, int, int]:
+        size = self.description.input.size_px
+        return (1, size, size)
+
+    def infer(self, pixels: Gray8) -> Scores:
+        """Score uint8 [N,1,S,S]; see `Engine.infer`."""
+        if self._session is None:
+            raise EngineError(f"{self._where}: the engine was closed")
+        require_pixels(pixels, self.description, self._where)
+        try:
+            return Scores(*self._session.run(list(OUTPUTS), {INPUT: pixels}))
+        except Exception as error:  # ONNX Runtime's errors share no base class of their own
+            raise EngineError(f"{self._where}: ONNX Runtime failed on a batch of {len(pixels)}: {error}") from error
+
+    def close(self) -> None:
+        """Release the session and its memory."""
+        self._session = None
+
+    def _load(self, model: bytes, threads: int) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or available_cores()
+        options.inter_op_num_threads = 1
+        # Threads that wait by spinning take the cores from the processes that read and print, so they stop with each
+        # batch. Within one they spin: sleeping there cost a ResNet50 in INT8 at batch 8 a seventh of its rate.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        options.log_severity_level = _ONLY_FATAL
+        self._refuse_other_files(model)
+        try:
+            return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors share no base class of their own
+            raise EngineError(f"{self._where}: ONNX Runtime cannot load it: {error}. {self._mend}") from error
+
+    def _refuse_other_files(self, model: bytes) -> None:
+        try:
+            found = refers_to_other_files(model)
+        except ValueError as error:
+            raise EngineError(f"{self._where}: no ONNX model: {error}. {self._mend}") from error
+        if found:
+            raise EngineError(f"{self._where}: keeps weights in another file, which is not verified. {self._mend}")
+
+    def _check_graph(self, session: ort.InferenceSession) -> None:
+        found = {node.name: (node.type, node.shape) for node in [*session.get_inputs(), *session.get_outputs()]}
+        classes = len(self.description.labels)
+        wanted: dict[str, tuple[str, tuple[int | None, ...]]] = {
+            INPUT: ("tensor(uint8)", (None, *self._image_shape)),
+            "probabilities": ("tensor(float)", (None, classes)),
+            "logits": ("tensor(float)", (None, classes)),
+            "cams": ("tensor(float)", (None, classes, None, None)),
+        }
+        if len(session.get_inputs()) != 1 or not wanted.keys() <= found.keys():
+            self._refuse(f"its tensors are {', '.join(found)}; wanted {', '.join(wanted)}")
+        for name, (kind, shape) in wanted.items():
+            found_kind, found_shape = found[name]
+            if found_kind != kind or not _fits(found_shape, shape):
+                self._refuse(f"{name} is {found_kind} {found_shape}; wanted {kind} {['N', *shape[1:]]}")
+
+    def _check_scores(self, scores: Scores) -> None:
+        # Shapes that the graph leaves open show only when it runs; this run also warms the session up.
+        classes = len(self.description.labels)
+        if scores.probabilities.shape != (1, classes) or scores.logits.shape != (1, classes):
+            self._refuse(f"it scores {scores.probabilities.shape[-1]} labels; engine.json names {classes}")
+        if scores.cams.ndim != 4 or scores.cams.shape[:2] != (1, classes):
+            self._refuse(f"its cams are {list(scores.cams.shape)}; wanted [N,{classes},h,w]")
+
+    def _refuse(self, what: str) -> None:
+        raise EngineError(f"{self._where}: not the graph that engine.json describes: {what}. {self._mend}")
+
+
+def _fits(found: list[int | str | None], wanted: tuple[int | None, ...]) -> bool:
+    """Tell whether a declared shape agrees; names and None stand for sizes that are open."""
+    if len(found) != len(wanted) or isinstance(found[0], int):
+        return False
+    pairs = zip(found[1:], wanted[1:], strict=True)
+    return all(size == want for size, want in pairs if want is not None and isinstance(size, int))

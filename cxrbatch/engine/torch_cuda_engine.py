@@ -1,0 +1,169 @@
+"""An engine bundle in, an `Engine` on PyTorch CUDA out: for a GPU without TensorRT.
+
+It runs the bundle's ONNX file, in channels-last memory: the FP16 one where there is one. Batches go through
+slots of fixed sizes (`FixedBatch`), two of each, so that one is filled while the other computes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from cxrbatch.engine.bundle import EngineBundle
+from cxrbatch.engine.contract import join_scores, require_pixels
+from cxrbatch.engine.fixed_batch import FixedBatch
+from cxrbatch.engine.onnx_file import refers_to_other_files
+from cxrbatch.engine.torch_graph import GraphNetwork
+from cxrbatch.errors import EngineError
+from cxrbatch.records import EngineDescription, Gray8, Scores
+
+BACKEND = "torch"
+
+BATCH_SIZES = (1, 4, 16, 32, 64, 128)
+"""The sizes of slots; each costs memory of its own, so there are few. A batch takes the smallest that it fits in,
+and one of more than the largest goes through in parts, which overlap."""
+
+_SLOTS = 2
+
+log = logging.getLogger(__name__)
+
+
+class TorchCudaEngine:
+    """Scores batches with PyTorch on the first GPU; on the CPU only in tests, to hold its logic to account."""
+
+    def __init__(
+        self, bundle: EngineBundle, *, role: str, device: str = "cuda", batch_sizes: tuple[int, ...] = BATCH_SIZES
+    ) -> None:
+        """Load the role's file onto the device.
+
+        Args:
+            bundle: the engine to open.
+            role: which of its ONNX files: onnx_fp16, or onnx.
+            device: a torch device.
+            batch_sizes: of the slots, rising.
+
+        Raises:
+            EngineError: no such GPU, or the file is not the one that was built, or not a graph of the contract.
+        """
+        self.description: EngineDescription = bundle.describe(role, BACKEND)
+        self._where = f"{bundle.folder / bundle.file(role).path}"
+        self._mend = bundle.mend
+        self._device = torch.device(device)
+        if self._device.type == "cuda" and not torch.cuda.is_available():
+            raise EngineError(
+                f"torch {torch.__version__} sees no GPU. Run with --backend onnxruntime, or see `cxrbatch doctor`."
+            )
+        self._sizes = batch_sizes
+        self._slots: dict[tuple[int, int], FixedBatch] = {}
+        with self._explained():
+            self._network: GraphNetwork | None = self._load(bundle.read_verified(role))
+        self._check_scores(self.infer(np.zeros((1, *self._image_shape), np.uint8)))
+
+    @property
+    def _image_shape(self) -> tuple[int, int, int]:
+        size = self.description.input.size_px
+        return (1, size, size)
+
+    def infer(self, pixels: Gray8) -> Scores:
+        """Score uint8 [N,1,S,S]; see `Engine.infer`."""
+        if self._network is None:
+            raise EngineError(f"{self._where}: the engine was closed")
+        require_pixels(pixels, self.description, self._where)
+        while True:
+            try:
+                with self._explained():
+                    return join_scores(list(self._pipeline(pixels)))
+            except torch.OutOfMemoryError as error:
+                self._shrink_batch(error)
+
+    def prepare_alone(self, pixels: Gray8) -> Callable[[], None]:
+        """See `ComputesAlone.prepare_alone`."""
+        self.infer(pixels)
+        n_full, rest = divmod(len(pixels), self._sizes[-1])
+        with self._explained():
+            slots = [self._slot(self._sizes[-1], 0)] * n_full + ([self._slot(self._fitting(rest), 0)] if rest else [])
+
+        def compute() -> None:
+            for slot in slots:
+                slot.compute_again()
+            for slot in slots:
+                slot.wait()
+
+        return compute
+
+    def close(self) -> None:
+        """Release the network, the slots and their graphs."""
+        self._slots.clear()
+        self._network = None
+
+    def _pipeline(self, pixels: Gray8) -> Iterator[Scores]:
+        """Yield the scores of parts of the batch, in order; at most two parts are under way."""
+        under_way: deque[FixedBatch] = deque()
+        largest = self._sizes[-1]
+        for number, start in enumerate(range(0, max(1, len(pixels)), largest)):
+            part = pixels[start : start + largest]
+            if len(under_way) == _SLOTS:
+                yield under_way.popleft().collect()
+            slot = self._slot(self._fitting(len(part)), number % _SLOTS)
+            slot.submit(part)
+            under_way.append(slot)
+        while under_way:
+            yield under_way.popleft().collect()
+
+    def _fitting(self, count: int) -> int:
+        return next(size for size in self._sizes if size >= count)
+
+    def _slot(self, size: int, number: int) -> FixedBatch:
+        if (size, number) not in self._slots:
+            assert self._network is not None
+            self._slots[size, number] = FixedBatch(self._network, size, self._image_shape[1], self._device)
+        return self._slots[size, number]
+
+    def _shrink_batch(self, error: Exception) -> None:
+        """Give up the largest size and every slot's memory; another process may have taken the GPU's."""
+        if len(self._sizes) == 1:
+            raise EngineError(
+                f"{self._where}: the GPU has too little memory for a batch of {self._sizes[0]}: {error}. "
+                f"End what else runs on it, or run with --backend onnxruntime."
+            ) from error
+        log.warning("the GPU is out of memory; batches go down from %d to %d", self._sizes[-1], self._sizes[-2])
+        self._sizes = self._sizes[:-1]
+        self._slots.clear()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _load(self, model: bytes) -> GraphNetwork:
+        if refers_to_other_files(model):
+            raise EngineError(f"{self._where}: keeps weights in another file, which is not verified. {self._mend}")
+        network = GraphNetwork(model).eval()
+        try:
+            return network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        except torch.OutOfMemoryError as error:
+            raise EngineError(f"{self._where}: the GPU has too little memory for its weights: {error}") from error
+
+    def _check_scores(self, scores: Scores) -> None:
+        classes = len(self.description.labels)
+        if scores.probabilities.shape != (1, classes) or scores.cams.shape[:2] != (1, classes):
+            raise EngineError(
+                f"{self._where}: not the graph that engine.json describes: it scores "
+                f"{scores.probabilities.shape[-1]} labels; engine.json names {classes}. {self._mend}"
+            )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn torch's errors into ours. After an error of CUDA itself nothing works any more in this process."""
+        try:
+            # TF32 would round FP32 convolutions to 10 bits, which the parity gate never saw.
+            with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False):
+                yield
+        except torch.OutOfMemoryError:
+            raise
+        except ValueError as error:
+            raise EngineError(f"{self._where}: {error}. {self._mend}") from error
+        except RuntimeError as error:
+            raise EngineError(f"{self._where}: torch failed on {self._device}: {error}") from error

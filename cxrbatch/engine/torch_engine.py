@@ -1,0 +1,51 @@
+"""A PyTorch network in, an `Engine` on the CPU in FP32 out: the reference that every other backend is compared with.
+
+It runs the network's own weights, not a bundle's files, so it also scores checkpoints that no engine was built of.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cxrbatch.engine.contract import OUTPUTS, require_pixels
+from cxrbatch.errors import EngineError
+from cxrbatch.records import EngineDescription, Float32, Gray8, Scores
+
+BACKEND = "torch"
+
+
+class TorchEngine:
+    """Scores batches with a network that keeps the graph contract (DESIGN.md section 3)."""
+
+    def __init__(self, network: nn.Module, description: EngineDescription) -> None:
+        """Take a network, which is put into evaluation mode.
+
+        Args:
+            network: uint8 [N,1,S,S] in; probabilities [N,C], logits [N,C] and cams [N,C,h,w] out, in this order.
+            description: which engine this is.
+        """
+        self.description: EngineDescription = description
+        self._network: nn.Module | None = network.float().cpu().eval()
+
+    @torch.inference_mode()
+    def infer(self, pixels: Gray8) -> Scores:
+        """Score uint8 [N,1,S,S]; see `Engine.infer`."""
+        if self._network is None:
+            raise EngineError(f"engine {self.description.name}: it was closed")
+        require_pixels(pixels, self.description, f"engine {self.description.name}")
+        answered = self._network(torch.from_numpy(np.ascontiguousarray(pixels)))
+        if len(answered) != len(OUTPUTS):
+            raise EngineError(f"engine {self.description.name}: answers {len(answered)} tensors, not {len(OUTPUTS)}")
+        probabilities, logits, cams = map(_as_array, answered)
+        return Scores(probabilities, logits, cams)
+
+    def close(self) -> None:
+        """Release the network."""
+        self._network = None
+
+
+def _as_array(tensor: Tensor) -> Float32:
+    array: Float32 = tensor.float().numpy()
+    return array

@@ -1,0 +1,91 @@
+"""The arithmetic of the gate, on numbers that can be checked by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cxrbatch.engine.agreement import Comparison, compare_scores, lowest_correlation, refuse_disagreement
+from cxrbatch.errors import EngineError, ExitCode
+from cxrbatch.records import Float32, Label, Scores
+
+LABELS = (Label("A", 0.5), Label("B", None))
+
+
+def scores(probabilities: list[list[float]], cams: Float32 | None = None) -> Scores:
+    values = np.array(probabilities, np.float32)
+    if cams is None:
+        cams = np.random.default_rng(0).normal(size=(*values.shape, 2, 2)).astype(np.float32)
+    return Scores(values, values, cams)
+
+
+def compared(answered: list[list[float]], reference: list[list[float]]) -> Comparison:
+    return compare_scores(scores(answered), scores(reference), LABELS)
+
+
+def gate(comparison: Comparison, limit: float) -> None:
+    refuse_disagreement(comparison, comparison.figures("films", limit), "engine x", "it is not used")
+
+
+def test_changes_and_flips_are_counted() -> None:
+    figures = compared([[0.502, 0.1], [0.2, 0.9]], [[0.498, 0.1], [0.2, 0.901]]).figures("films", 0.005, "a GPU")
+    assert (figures.images, figures.source, figures.limit, figures.device) == (2, "films", 0.005, "a GPU")
+    assert figures.max_probability_change == pytest.approx(0.004, abs=1e-6)
+    assert figures.mean_probability_change == pytest.approx(0.005 / 4, abs=1e-6)
+    assert figures.decision_flips == 1
+    assert figures.farthest_flip == pytest.approx(0.002, abs=1e-6)
+    assert figures.heatmap_correlation == pytest.approx(1.0)
+
+
+def test_a_label_without_an_operating_point_cannot_flip() -> None:
+    figures = compared([[0.1, 0.9]], [[0.1, 0.1]]).figures("films", 1.0)
+    assert (figures.decision_flips, figures.farthest_flip) == (0, 0.0)
+
+
+def test_within_the_limit_it_passes() -> None:
+    gate(compared([[0.5049, 0.3]], [[0.5, 0.3]]), 0.005)
+
+
+def test_beyond_the_limit_the_worst_images_are_listed() -> None:
+    comparison = compared([[0.51, 0.3], [0.2, 0.3], [0.2, 0.25]], [[0.49, 0.3], [0.2, 0.3], [0.2, 0.3]])
+    with pytest.raises(
+        EngineError, match=r"engine x: its probabilities differ .* by up to 0.05 \(limit 0.005"
+    ) as refusal:
+        gate(comparison, 0.005)
+    assert refusal.value.exit_code is ExitCode.ENGINE
+    head, worst, second, *_ = str(refusal.value).splitlines()[1:]
+    assert head.split() == ["image", "finding", "reference", "engine", "change", "verdict"]
+    assert worst.split() == ["2", "B", "0.3000", "0.2500", "0.0500", "same"]
+    assert second.split() == ["0", "A", "0.4900", "0.5100", "0.0200", "differs"]
+    assert str(refusal.value).splitlines()[0].endswith("it is not used.")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_never_passes_and_is_listed_first(value: float) -> None:
+    comparison = compared([[0.5, 0.3], [0.2, value]], [[0.5, 0.4], [0.2, 0.3]])
+    with pytest.raises(EngineError, match="NaN or Inf in its scores") as refusal:
+        gate(comparison, 1.0)
+    assert str(refusal.value).splitlines()[2].split()[:2] == ["1", "B"]
+
+
+def test_another_number_of_labels_is_no_comparison() -> None:
+    with pytest.raises(EngineError, match=r"answers \[1, 3\] probabilities"):
+        compare_scores(scores([[0.1, 0.2, 0.3]]), scores([[0.1, 0.2]]), LABELS)
+
+
+def test_correlation_is_that_of_the_worst_map() -> None:
+    reference = np.random.default_rng(1).normal(size=(2, 3, 4, 4)).astype(np.float32)
+    answered = reference * 2 + 5
+    assert lowest_correlation(answered, reference) == pytest.approx(1.0)
+    answered[1, 2] = -reference[1, 2]
+    assert lowest_correlation(answered, reference) == pytest.approx(-1.0)
+    answered[1, 2] = 7.0
+    assert lowest_correlation(answered, reference) == 0.0
+
+
+def test_flat_maps_have_nothing_to_correlate() -> None:
+    flat = np.full((1, 2, 3, 3), 0.25, np.float32)
+    assert lowest_correlation(flat, flat) is None
+    shaped = flat.copy()
+    shaped[0, 0] += np.arange(9).reshape(3, 3)
+    assert lowest_correlation(shaped + 1e-6, shaped) == pytest.approx(1.0)
