@@ -1,0 +1,1 @@
+"""Scores in, what people and PACS read out."""

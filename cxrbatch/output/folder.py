@@ -1,0 +1,87 @@
+"""The output folder: a path in, its ledger out, held by one process and cleared of what a killed one left."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cxrbatch import durable
+from cxrbatch.errors import OutputLocked, OutputNotWritable
+from cxrbatch.logbook import log_event, logging_to
+from cxrbatch.output.ledger import Ledger
+from cxrbatch.output.report import REPORTS
+
+LOCK_FILE = ".cxrbatch.lock"
+UNFINISHED = "unfinished"
+STUDY_KEY = re.compile("[0-9a-f]{16}")
+
+
+@contextmanager
+def open_output(out: Path) -> Iterator[Ledger]:
+    """Hold the output folder: its lock, its log and its ledger, with what a killed run left cleared away.
+
+    Raises:
+        OutputNotWritable: the folder cannot be made or written.
+        OutputLocked: another run holds it.
+    """
+    with output_errors_explained(out):
+        durable.make_folder(out)
+    with _locked(out), logging_to(out), Ledger(out) as ledger:
+        if ledger.fact(UNFINISHED):
+            removed = durable.remove_temporaries(out)
+            log_event("the last run was killed; resuming", temporary_files_removed=removed)
+        ledger.remember(UNFINISHED, "yes")
+        yield ledger
+        ledger.remember(UNFINISHED, "")
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Hold an advisory lock that the kernel drops with the process, so none is ever stale."""
+    with output_errors_explained(out):
+        descriptor = os.open(out / LOCK_FILE, os.O_RDWR | os.O_CREAT, durable.FILE_MODE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        raise OutputLocked(
+            f"{out}: another cxrbatch (process {holder}) is working on this folder. Wait for it, or end it."
+        ) from None
+    try:
+        os.fchmod(descriptor, durable.FILE_MODE)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_orphaned_reports(out: Path, keys: set[str]) -> int:
+    """Remove the report folders of studies that no longer have a result; return how many.
+
+    A study that was refused after all, or whose files now belong to another one, must not leave a report behind.
+    """
+    reports = out / REPORTS
+    folders = [entry for entry in reports.iterdir() if entry.is_dir()] if reports.is_dir() else []
+    orphans = [folder for folder in folders if STUDY_KEY.fullmatch(folder.name) and folder.name not in keys]
+    for orphan in orphans:
+        shutil.rmtree(orphan)
+    return len(orphans)
+
+
+@contextmanager
+def output_errors_explained(out: Path) -> Iterator[None]:
+    """Turn an OSError about the output folder into an error that says what to check."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputNotWritable(
+            f"{out}: cannot be written ({error.strerror}). Check free space, quota and permissions, "
+            "or choose another output folder."
+        ) from error

@@ -1,0 +1,356 @@
+"""The one source of truth of an output folder: indexed files and recorded studies in, rows for every table out.
+
+A file is one row under its path; a study is one row under its key. The ledger is also the queue: a study is `pending`
+until the transaction that records its result commits, and keeps what an earlier revision said until then.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from cxrbatch.errors import Flag, Reason
+from cxrbatch.output.ledger_rows import file_rows, parse, study_rows
+from cxrbatch.output.ledger_store import LedgerStore
+from cxrbatch.record_json import to_json
+from cxrbatch.records import (
+    FileRow,
+    Header,
+    ImageFile,
+    ImageResult,
+    IndexedFile,
+    PrintedStudy,
+    RefusedImage,
+    StudyResult,
+    StudyRow,
+    now_text,
+)
+
+LEDGER_FILE = "ledger.sqlite"
+GONE = "gone from the input before it could be scored"
+
+_NOT_SCORED = "engine = '', engine_sha256 = '', backend = '', precision = '', probabilities = '[]', scored_at = ''"
+_WAITING = f"status = 'pending', reason = '', message = '', {_NOT_SCORED}"
+_NO_REPORT = "result = NULL, report_html = '', report_pdf = '', reported_at = ''"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """What the ledger remembers of a file, to tell whether it changed; `mtime_ns` -1: its header is yet to be read."""
+
+    size_bytes: int
+    mtime_ns: int
+    present: bool
+
+    def is_same(self, file: ImageFile) -> bool:
+        """Tell whether the file is as it was when its header was read."""
+        return (self.size_bytes, self.mtime_ns) == (file.size_bytes, file.mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyTask:
+    """One study to process: every file of it that may be scored, and those that cannot be, with the reason.
+
+    `patient_ids` are those of all its files, also of the refused ones.
+    """
+
+    study_key: str
+    revision: int
+    files: tuple[IndexedFile, ...]
+    refused: tuple[RefusedImage, ...]
+    patient_ids: frozenset[str] = frozenset()
+
+
+class Ledger:
+    """What is known of every file and study of one output folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the ledger of `folder`, or start one; raises what `LedgerStore` raises."""
+        self._store = LedgerStore(folder / LEDGER_FILE)
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._store.close()
+
+    # ----------------------------------------------------------------- index
+
+    def known_files(self) -> dict[str, KnownFile]:
+        """Return every file that was ever met, by path."""
+        rows = self._store.rows("SELECT path, size_bytes, mtime_ns, present FROM files")
+        return {os.fsdecode(path): KnownFile(size, mtime, bool(present)) for path, size, mtime, present in rows}
+
+    def record_index(self, entries: Iterable[IndexedFile]) -> None:
+        """Record what the index found in new or changed files, and queue the studies that they belong to."""
+        with self._store.transaction():
+            for entry in entries:
+                former = self._study_of(entry.file.path)
+                self._put_file(entry)
+                for study_key in {former, entry.study_key} - {""}:
+                    self._queue_study(study_key)
+
+    def record_deferred(self, file: ImageFile, message: str) -> None:
+        """Record a file that cannot be read now; the next index looks at it again."""
+        with self._store.transaction():
+            self._store.execute(
+                "INSERT INTO files (path, size_bytes, mtime_ns, study_key, status, message, refused_by_header, "
+                "header, flags) VALUES (?, ?, -1, '', 'pending', ?, 0, ?, '[]') "
+                "ON CONFLICT (path) DO UPDATE SET mtime_ns = -1, message = excluded.message",
+                (os.fsencode(file.path), file.size_bytes, _storable(message), to_json(Header())),
+            )
+
+    def record_gone(self, paths: Iterable[str]) -> None:
+        """Record files that the walk did not meet: what they gave stands, what they still owed is given up."""
+        with self._store.transaction():
+            for path in paths:
+                self._store.execute("UPDATE files SET present = 0 WHERE path = ?", (os.fsencode(path),))
+            self._store.execute(
+                "UPDATE files SET status = 'rejected', reason = ?, message = ? "
+                "WHERE NOT present AND NOT refused_by_header AND status IN ('pending', 'failed')",
+                (Reason.VANISHED.value, GONE),
+            )
+            self._store.execute(
+                "UPDATE studies SET message = '', "
+                "status = CASE WHEN result IS NULL THEN 'unscored' ELSE 'reported' END "
+                "WHERE status IN ('pending', 'failed') "
+                "AND EXISTS (SELECT 1 FROM files WHERE files.study_key = studies.study_key AND NOT present) "
+                "AND NOT EXISTS (SELECT 1 FROM files WHERE files.study_key = studies.study_key "
+                "AND present AND status IN ('pending', 'failed'))"
+            )
+
+    def record_returned(self, paths: Iterable[str]) -> None:
+        """Record files that are back as they were; what was given up of them is queued again."""
+        with self._store.transaction():
+            for path in paths:
+                self._store.execute("UPDATE files SET present = 1 WHERE path = ?", (os.fsencode(path),))
+            owed = self._store.rows(
+                "SELECT DISTINCT study_key FROM files WHERE present AND reason = ?", (Reason.VANISHED.value,)
+            )
+            for (study_key,) in list(owed):
+                self._queue_study(study_key)
+
+    def requeue(self, *, engine_sha256: str) -> None:
+        """Queue again what failed, and what another engine scored as far as all of it is still there."""
+        with self._store.transaction():
+            self._store.execute(
+                "UPDATE studies SET status = 'pending' WHERE status = 'failed' "
+                "OR (status = 'reported' AND engine_sha256 != ? AND NOT EXISTS (SELECT 1 FROM files "
+                "WHERE files.study_key = studies.study_key AND NOT present AND NOT refused_by_header))",
+                (engine_sha256,),
+            )
+            self._store.execute(
+                f"UPDATE files SET {_WAITING} WHERE present AND NOT refused_by_header "
+                "AND status != 'pending' AND study_key IN (SELECT study_key FROM studies WHERE status = 'pending')"
+            )
+
+    def _study_of(self, path: str) -> str:
+        return self._store.value("SELECT study_key FROM files WHERE path = ?", (os.fsencode(path),)) or ""
+
+    def _put_file(self, entry: IndexedFile) -> None:
+        rejection = entry.rejection
+        self._store.execute(
+            "INSERT OR REPLACE INTO files (path, size_bytes, mtime_ns, study_key, status, reason, message, "
+            "refused_by_header, header, flags) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                os.fsencode(entry.file.path),
+                entry.file.size_bytes,
+                entry.file.mtime_ns,
+                entry.study_key,
+                "rejected" if rejection else "pending",
+                rejection.reason.value if rejection else "",
+                _storable(rejection.message) if rejection else "",
+                rejection is not None,
+                to_json(entry.header),
+                to_json(entry.flags),
+            ),
+        )
+
+    def _queue_study(self, study_key: str) -> None:
+        """Set the study to `pending`; to `unscored` where nothing of it can be scored; drop it without files."""
+        self._store.execute(
+            f"UPDATE files SET {_WAITING} WHERE study_key = ? AND present AND NOT refused_by_header "
+            "AND status != 'pending'",
+            (study_key,),
+        )
+        count = "SELECT count(*) FROM files WHERE study_key = ?"
+        if not self._store.value(count, (study_key,)):
+            self._store.execute("DELETE FROM studies WHERE study_key = ?", (study_key,))
+            return
+        waits = self._store.value(f"{count} AND status = 'pending'", (study_key,)) > 0
+        self._store.execute(
+            "INSERT INTO studies (study_key, status) VALUES (?, ?) "
+            "ON CONFLICT (study_key) DO UPDATE SET status = excluded.status, message = ''",
+            (study_key, "pending" if waits else "unscored"),
+        )
+        if not waits:
+            self._store.execute(f"UPDATE studies SET {_NO_REPORT} WHERE study_key = ?", (study_key,))
+
+    # ----------------------------------------------------------------- queue
+
+    def pending_studies(self, *, limit: int = 0) -> Iterator[StudyTask]:
+        """Yield the studies that wait, by key; those queued while this runs may or may not be among them."""
+        keys = self._store.rows(
+            "SELECT study_key, revision FROM studies WHERE status = 'pending' ORDER BY study_key LIMIT ?",
+            (limit or -1,),
+        )
+        for study_key, revision in list(keys):
+            yield self._study_task(study_key, revision + 1)
+
+    def _study_task(self, study_key: str, revision: int) -> StudyTask:
+        rows = self._store.rows(
+            "SELECT path, size_bytes, mtime_ns, header, flags, refused_by_header, present, reason, message "
+            "FROM files WHERE study_key = ? ORDER BY path",
+            (study_key,),
+        )
+        files, refused, patient_ids = [], [], set()
+        for path, size, mtime, header_text, flags, refused_by_header, present, reason, message in rows:
+            name, header = os.fsdecode(path), parse(self._store, header_text, Header)
+            patient_ids.add(header.patient_id.strip())
+            if refused_by_header:
+                refused.append(RefusedImage(name, "rejected", reason, message))
+            elif not present:
+                refused.append(RefusedImage(name, "rejected", Reason.VANISHED.value, GONE))
+            else:
+                known_flags = parse(self._store, flags, tuple[Flag, ...])
+                files.append(IndexedFile(ImageFile(name, size, mtime), study_key, header, known_flags))
+        return StudyTask(study_key, revision, tuple(files), tuple(refused), frozenset(patient_ids - {""}))
+
+    # ----------------------------------------------------------------- results
+
+    def record_study(self, printed: PrintedStudy, *, failure: str = "") -> None:
+        """Record a scored study and all its files in one transaction.
+
+        `failure` says what could not be read or printed: the scores stand in the tables, and the study is
+        tried again in the next run, under the same revision.
+        """
+        result = printed.result
+        with self._store.transaction():
+            for image in result.images:
+                self._record_image(image, result)
+            self._record_refused(result.refused)
+            self._store.execute(
+                "UPDATE studies SET status = ?, revision = ?, message = ?, engine_sha256 = ?, report_html = ?, "
+                "report_pdf = ?, reported_at = ?, result = ? WHERE study_key = ?",
+                (
+                    "failed" if failure else "reported",
+                    result.revision - 1 if failure else result.revision,
+                    _storable(failure),
+                    result.engine.sha256,
+                    printed.report_html,
+                    printed.report_pdf,
+                    now_text() if printed.is_printed or not failure else "",
+                    to_json(result),
+                    result.study_key,
+                ),
+            )
+
+    def record_unscored(self, study_key: str, refused: Iterable[RefusedImage], *, failure: str = "") -> None:
+        """Record a study none of whose images got a score.
+
+        With `failure` that is for now: it is tried again, and what an earlier revision said stands. Without,
+        it is the verdict, and an earlier report is no longer true.
+        """
+        with self._store.transaction():
+            self._record_refused(refused)
+            self._store.execute(
+                f"UPDATE studies SET status = ?, message = ?{'' if failure else f', {_NO_REPORT}'} WHERE study_key = ?",
+                ("failed" if failure else "unscored", _storable(failure), study_key),
+            )
+
+    def record_printed(self, printed: PrintedStudy) -> None:
+        """Record where the reports of a scored study lie after printing them again.
+
+        A study that failed in printing only is done with that; one with an image that failed still waits.
+        """
+        key = printed.result.study_key
+        with self._store.transaction():
+            self._store.execute(
+                "UPDATE studies SET report_html = ?, report_pdf = ?, reported_at = ? WHERE study_key = ?",
+                (printed.report_html, printed.report_pdf, now_text(), key),
+            )
+            self._store.execute(
+                "UPDATE studies SET status = 'reported', revision = ?, message = '' WHERE study_key = ? "
+                "AND status = 'failed' AND NOT EXISTS "
+                "(SELECT 1 FROM files WHERE study_key = ? AND status IN ('failed', 'pending'))",
+                (printed.result.revision, key, key),
+            )
+
+    def _record_image(self, image: ImageResult, result: StudyResult) -> None:
+        engine = result.engine
+        self._store.execute(
+            "UPDATE files SET status = 'scored', reason = '', message = '', flags = ?, engine = ?, "
+            "engine_sha256 = ?, backend = ?, precision = ?, probabilities = ?, scored_at = ? WHERE path = ?",
+            (
+                to_json(image.flags),
+                engine.name,
+                engine.sha256,
+                engine.backend,
+                engine.precision,
+                to_json(image.probabilities),
+                result.scored_at,
+                os.fsencode(image.path),
+            ),
+        )
+
+    def _record_refused(self, refused: Iterable[RefusedImage]) -> None:
+        for image in refused:
+            self._store.execute(
+                f"UPDATE files SET status = ?, reason = ?, message = ?, {_NOT_SCORED} WHERE path = ?",
+                (image.status, image.reason, _storable(image.message), os.fsencode(image.path)),
+            )
+
+    # ----------------------------------------------------------------- tables
+
+    def count_files(self) -> dict[str, int]:
+        """Return how many files have each status."""
+        return dict(self._pairs("SELECT status, count(*) FROM files GROUP BY status"))
+
+    def count_reasons(self) -> dict[str, int]:
+        """Return how many files were refused for each reason."""
+        return dict(self._pairs("SELECT reason, count(*) FROM files WHERE reason != '' GROUP BY reason"))
+
+    def count_studies(self) -> dict[str, int]:
+        """Return how many studies have each status."""
+        return dict(self._pairs("SELECT status, count(*) FROM studies GROUP BY status"))
+
+    def failures(self) -> dict[str, str]:
+        """Return what went wrong with each study that failed, by study key."""
+        return dict(self._pairs("SELECT study_key, message FROM studies WHERE status = 'failed' ORDER BY study_key"))
+
+    def keys_with_report(self) -> set[str]:
+        """Return the keys of all studies that have a result, of this revision or the one before."""
+        return {key for (key,) in self._store.rows("SELECT study_key FROM studies WHERE result IS NOT NULL")}
+
+    def file_rows(self) -> Iterator[FileRow]:
+        """Yield one row per file that was ever met, by path."""
+        return file_rows(self._store)
+
+    def study_rows(self, study_key: str = "") -> Iterator[StudyRow]:
+        """Yield one row per study, by key; with `study_key`, that one only."""
+        return study_rows(self._store, study_key)
+
+    def _pairs(self, query: str) -> Iterator[tuple[str, Any]]:
+        return ((first, second) for first, second in self._store.rows(query))
+
+    # ----------------------------------------------------------------- facts about the folder itself
+
+    def fact(self, key: str) -> str:
+        """Return what was remembered under `key`, or an empty string."""
+        return str(self._store.value("SELECT value FROM meta WHERE key = ?", (key,)) or "")
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep a fact about this output folder."""
+        with self._store.transaction():
+            self._store.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, _storable(value)))
+
+
+def _storable(text: str) -> str:
+    """Return text that SQLite can hold: lone surrogates (bytes of a name that are not UTF-8) as \\udcNN."""
+    return text.encode("utf-8", "backslashreplace").decode()

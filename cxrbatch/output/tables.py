@@ -1,0 +1,133 @@
+r"""Rows of the ledger in, images.csv and studies.csv out (DESIGN.md section 5).
+
+Read them with `pandas.read_csv(path, dtype={"patient_id": str, "accession_number": str, "study_date": str})`.
+
+Text cells hold what strangers wrote into files and headers, so they are made harmless. A cell that a
+spreadsheet would take for a formula gets a leading apostrophe; control and bidi characters and undecodable
+bytes are written as \xNN or \uNNNN, so that a row is always one line. Numbers are never touched.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from cxrbatch.durable import replacing
+from cxrbatch.output.wording import printable_path
+from cxrbatch.records import EngineDescription, FileRow, Label, StudyResult, StudyRow
+
+IMAGES_CSV = "images.csv"
+STUDIES_CSV = "studies.csv"
+
+LIST_SEPARATOR = "|"
+"""Between the items of `flags` and `findings`, as in the tables of NIH ChestX-ray14."""
+
+_IMAGE_COLUMNS_BEFORE = (
+    *("path", "status", "reason", "message", "study_key", "study_uid", "series_uid", "sop_uid", "patient_id"),
+    *("accession_number", "study_date", "modality", "body_part", "view", "rows", "columns", "photometric"),
+    *("transfer_syntax", "flags", "engine", "engine_sha256", "backend", "precision"),
+)
+_STUDY_COLUMNS_BEFORE = (
+    *("study_key", "study_uid", "patient_id", "accession_number", "study_date", "revision", "status"),
+    *("n_images", "n_scored", "priority", "findings"),
+)
+# What spreadsheets take for the start of a formula (OWASP, CSV Injection), and its full-width forms.
+_FORMULA_START = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+Cell = str | int
+
+
+def write_tables(out: Path, files: Iterable[FileRow], studies: Iterable[StudyRow], engine: EngineDescription) -> None:
+    """Write both tables, each whole or not at all, a row at a time.
+
+    Args:
+        out: the output folder.
+        files: one row for every file the walk met, also refused ones.
+        studies: one row for every study.
+        engine: its findings give the columns prob_ and positive_. What another engine scored has a row
+            without scores: its findings are not these, even where they have the same names.
+    """
+    labels = engine.labels
+    _write_table(out / IMAGES_CSV, _image_columns(labels), (_image_cells(row, engine) for row in files))
+    _write_table(out / STUDIES_CSV, _study_columns(labels), (_study_cells(row, engine) for row in studies))
+
+
+def harmless(text: str) -> str:
+    """Return text that no spreadsheet takes for a formula and that stays on its line."""
+    guarded = f"'{text}" if text.startswith(_FORMULA_START) else text
+    if guarded.isascii() and guarded.isprintable():
+        return guarded
+    return _UNPRINTABLE.sub(_escaped, printable_path(guarded))
+
+
+def _unambiguous(path: str) -> str:
+    r"""Double the backslashes of a path, so that a name with a newline and one with \x0a never become one cell."""
+    return path.replace("\\", "\\\\")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _write_table(target: Path, columns: Sequence[str], rows: Iterator[list[Cell]]) -> None:
+    with replacing(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow([harmless(column) for column in columns])
+        table.writerows([harmless(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+
+
+def _image_columns(labels: Sequence[Label]) -> list[str]:
+    return [*_IMAGE_COLUMNS_BEFORE, *_score_columns(labels), "scored_at"]
+
+
+def _study_columns(labels: Sequence[Label]) -> list[str]:
+    return [*_STUDY_COLUMNS_BEFORE, *_score_columns(labels), "report_html", "report_pdf", "reported_at"]
+
+
+def _score_columns(labels: Sequence[Label]) -> list[str]:
+    return [*(f"prob_{label.name}" for label in labels), *(f"positive_{label.name}" for label in labels)]
+
+
+def _image_cells(row: FileRow, engine: EngineDescription) -> list[Cell]:
+    header = row.header
+    probabilities = row.probabilities if row.engine_sha256 == engine.sha256 else ()
+    return [
+        *(_unambiguous(row.path), row.status, row.reason, row.message, row.study_key, header.study_instance_uid),
+        *(header.series_instance_uid, header.sop_instance_uid, header.patient_id, header.accession_number),
+        *(header.study_date, header.modality, header.body_part, header.view),
+        *(header.rows or "", header.columns or "", header.photometric, header.transfer_syntax),
+        LIST_SEPARATOR.join(flag.value for flag in row.flags),
+        *(row.engine, row.engine_sha256, row.backend, row.precision),
+        *_score_cells(probabilities, engine.labels),
+        row.scored_at,
+    ]
+
+
+def _study_cells(row: StudyRow, engine: EngineDescription) -> list[Cell]:
+    header, result = row.header, row.result
+    probabilities = result.probabilities if result and result.engine.sha256 == engine.sha256 else ()
+    return [
+        *(row.study_key, header.study_instance_uid, header.patient_id, header.accession_number, header.study_date),
+        *(row.revision, row.status, row.n_images, row.n_scored, row.priority),
+        LIST_SEPARATOR.join(_findings(row.result)),
+        *_score_cells(probabilities, engine.labels),
+        *(row.report_html, row.report_pdf, row.reported_at),
+    ]
+
+
+def _score_cells(probabilities: Sequence[float], labels: Sequence[Label]) -> list[Cell]:
+    if not probabilities:
+        return [""] * (2 * len(labels))
+    scored = list(zip(labels, probabilities, strict=True))
+    return [
+        *(f"{probability:.6f}" for _, probability in scored),
+        *("" if label.operating_point is None else int(label.is_positive(value)) for label, value in scored),
+    ]
+
+
+def _findings(result: StudyResult | None) -> list[str]:
+    return [label.name for label in result.positives if not label.normal] if result else []

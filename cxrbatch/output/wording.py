@@ -1,0 +1,207 @@
+"""Codes and DICOM values in, the words that a reader of a report sees out."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from datetime import date, datetime
+
+from cxrbatch.errors import Flag, Reason
+from cxrbatch.records import RefusedImage
+
+LONGEST_TEXT = 160
+"""Characters of one header value that a report shows; result.json keeps all of them."""
+
+NO_VALUE = "\N{EN DASH}"
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+NOT_FOR_DIAGNOSIS = (
+    "Research software. Not for diagnostic use: a qualified person reads the radiograph itself before anything is "
+    "decided about a patient."
+)
+
+EVIDENCE = (
+    "A heatmap shows where a score came from: colour is the share of that map's own peak, the line encloses what "
+    "reaches half of it, the ring marks the peak. It is not a segmentation, its edges are as coarse as the network's "
+    "last layer, and colours of two maps cannot be compared."
+)
+
+FLAG_SENTENCES: dict[Flag, str] = {
+    Flag.NO_VIEW: "The file does not say from which side the image was taken; it was taken for frontal.",
+    Flag.NO_BODY_PART: "The file does not name the body part; it was taken for a chest.",
+    Flag.OTHER_VIEW: "The image is no frontal view; it was scored because the settings accept other views.",
+    Flag.ANATOMY_SUSPECT: "The file says chest, but its pixels do not look like one.",
+    Flag.NO_TRANSFER_SYNTAX: "The file does not say how its pixels are encoded; Implicit VR Little Endian fits.",
+    Flag.POLARITY_FROM_LUT: "Black and white follow the file's Presentation LUT Shape, not its photometric name.",
+    Flag.POLARITY_SUSPECT: "The image may be inverted: its background is brighter than its bones.",
+    Flag.WINDOW_IGNORED: "The file's display window is unusable; the window was taken from the pixel values.",
+    Flag.LOSSY: "The image was compressed with loss before it came here.",
+    Flag.EXECUTABLE_PREAMBLE: "The file begins like a program; only its image was read.",
+    Flag.PAEDIATRIC: "The patient is a child; the engine may have learned from adults.",
+    Flag.CHARSET_REPLACED: "Some characters of the header could not be read and were replaced.",
+    Flag.DUPLICATE_UID: "Another file carries the same identifier with the same pixels.",
+}
+
+REASON_SENTENCES: dict[Reason, str] = {
+    Reason.NOT_AN_IMAGE: "The file is neither DICOM nor PNG nor JPEG.",
+    Reason.UNREADABLE_HEADER: "The file's header is damaged.",
+    Reason.NO_PIXEL_DATA: "The file holds no image.",
+    Reason.UNREADABLE_PIXELS: "The image data are damaged and cannot be decoded.",
+    Reason.TRUNCATED_PIXELS: "The image data end too early; the file is incomplete.",
+    Reason.UNSUPPORTED_TRANSFER_SYNTAX: "The image is compressed in a way that cannot be read here.",
+    Reason.UNSUPPORTED_PHOTOMETRIC: "The colours of the image are encoded in a way that is not supported.",
+    Reason.TOO_LARGE: "The image is larger than the limit that is set.",
+    Reason.TOO_SMALL: "The image is too small to be a radiograph.",
+    Reason.DECODE_TIMEOUT: "Decoding took longer than the limit that is set.",
+    Reason.DECODER_CRASHED: "The decoder crashed on this file.",
+    Reason.INCONSISTENT_HEADER: "What the header says about the image does not fit the image data.",
+    Reason.NOT_RADIOGRAPH: "The modality is not a projection radiograph.",
+    Reason.NOT_CHEST: "The image shows another part of the body than the chest.",
+    Reason.NOT_FRONTAL: "The image is not a frontal view; only frontal views are scored.",
+    Reason.NOT_FOR_PRESENTATION: "These are raw detector data (FOR PROCESSING), not an image for viewing.",
+    Reason.MULTI_FRAME: "The file holds several frames; only single images are scored.",
+    Reason.OWN_OUTPUT: "cxrbatch made this file itself.",
+    Reason.BLANK: "The image is blank.",
+    Reason.CONFLICTING_DUPLICATE: "Another file carries the same identifier with other pixels.",
+    Reason.PATIENT_CONFLICT: "Files of this study name different patients.",
+    Reason.UNSAFE_PATH: "The path leads out of the input folder.",
+    Reason.TOO_MANY_IMAGES: "The study holds more images than the limit that is set.",
+    Reason.VANISHED: "The file was gone from the input before it could be scored.",
+}
+
+PRIORITY_NAMES: dict[str, str] = {
+    "urgent": "Urgent",
+    "abnormal": "Abnormal",
+    "unscored": "Not scored",
+    "normal": "Normal",
+}
+
+STATUS_NAMES: dict[str, str] = {
+    "reported": "Reported",
+    "failed": "Failed",
+    "unscored": "No image to score",
+    "pending": "Waiting",
+}
+
+_REFUSED_SENTENCES = {
+    "rejected": "The image was refused.",
+    "duplicate": "The same image is already in this study; it was scored once.",
+    "failed": "The image could not be processed; the next run tries it again.",
+}
+_SEXES = {"M": "male", "F": "female", "O": "other"}
+_AGE_UNITS = {"D": "day", "W": "week", "M": "month", "Y": "year"}
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+# Zero-width (non-)joiners shape Persian and Indic names; every other format character only hides or reorders text.
+_KEPT_FORMAT_CHARACTERS = "\u200c\u200d"
+
+
+def plain(text: str, longest: int = LONGEST_TEXT) -> str:
+    """Return text that is safe to show: one line, no control, bidi or undecodable characters, not endless."""
+    shown = "".join(map(_plain_character, printable_path(text[: 4 * longest])))
+    shown = " ".join(shown.split())
+    return shown if len(shown) <= longest else f"{shown[: longest - 1].rstrip()}…"
+
+
+def printable_path(path: str) -> str:
+    r"""Return the path with its undecodable bytes written as \xNN (`os.fsdecode` keeps them as lone surrogates)."""
+    return _LONE_SURROGATE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", path)
+
+
+def person_name(value: str) -> str:
+    """Return a DICOM person name as people write it: "Family, Given Middle" (PS3.5 section 6.2, VR PN).
+
+    The ideographic group follows in parentheses; the phonetic one only repeats the first.
+    """
+    alphabetic, ideographic = [*plain(value).split("="), ""][:2]
+    shown = _alphabetic_name(alphabetic)
+    characters = " ".join(filter(None, ideographic.split("^")))
+    return f"{shown} ({characters})" if shown and characters else shown or characters
+
+
+def _alphabetic_name(group: str) -> str:
+    family, given, middle, prefix, suffix = [*(part.strip() for part in group.split("^")), *([""] * 5)][:5]
+    first_names = " ".join(filter(None, (prefix, given, middle)))
+    return ", ".join(filter(None, (family, first_names, suffix)))
+
+
+def day(value: str) -> str:
+    """Return a DICOM date YYYYMMDD as YYYY-MM-DD; whatever is no date as it is (PS3.5 section 6.2, VR DA)."""
+    shown = plain(value)
+    try:
+        if not re.fullmatch(r"\d{8}", shown, re.ASCII):
+            return shown
+        return date(int(shown[:4]), int(shown[4:6]), int(shown[6:])).isoformat()
+    except ValueError:
+        return shown
+
+
+def moment(value: str) -> str:
+    """Return an ISO 8601 time to the minute, e.g. 2024-02-01 03:04 UTC; whatever is no time as it is."""
+    try:
+        # Python 3.10 does not read the Z.
+        when = datetime.fromisoformat(value.removesuffix("Z") + ("+00:00" if value.endswith("Z") else ""))
+    except ValueError:
+        return plain(value)
+    return f"{when:%Y-%m-%d %H:%M} {when.tzname() or ''}".rstrip()
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: 41 s, 5 min 32 s, 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def sex(value: str) -> str:
+    """Return a DICOM sex code in words."""
+    return _SEXES.get(value.strip().upper(), plain(value))
+
+
+def age(value: str) -> str:
+    """Return a DICOM age such as 058Y in words; whatever is no age as it is (PS3.5 section 6.2, VR AS)."""
+    match = re.fullmatch(r"(\d{1,3})([DWMY])", value.strip().upper(), re.ASCII)
+    if not match:
+        return plain(value)
+    count, unit = int(match[1]), _AGE_UNITS[match[2]]
+    return f"{count} {unit}{'' if count == 1 else 's'}"
+
+
+def probability(value: float, operating_point: float | None = None) -> str:
+    """Return a probability with two decimals, or as many as it takes to stand on its side of the operating point.
+
+    Without that, 0.498 below an operating point of 0.50 would read "0.50, negative".
+    """
+    point = None if operating_point is None else round(operating_point, 3)
+    for decimals in (2, 3, 4):
+        shown = round(value, decimals)
+        if point is None or (shown >= point) == (value >= point):
+            break
+    if shown in {0.0, 1.0}:
+        return "<0.01" if shown == 0.0 else ">0.99"
+    return f"{value:.{decimals}f}"
+
+
+def operating_point(value: float | None) -> str:
+    """Return an operating point with two decimals, three where it has them; a dash for none."""
+    if value is None:
+        return NO_VALUE
+    return f"{value:.2f}" if round(value, 2) == round(value, 3) else f"{value:.3f}"
+
+
+def _plain_character(character: str) -> str:
+    category = unicodedata.category(character)
+    if category in {"Zs", "Zl", "Zp", "Cc"}:
+        return " "
+    return "" if category in {"Cf", "Cs"} and character not in _KEPT_FORMAT_CHARACTERS else character
+
+
+def refused_sentence(refused: RefusedImage) -> str:
+    """Return why this image got no score, in one sentence."""
+    return reason_sentence(refused.reason) or _REFUSED_SENTENCES[refused.status]
+
+
+def reason_sentence(reason: str) -> str:
+    """Return the sentence of a reason code; empty for a code that is not known."""
+    return REASON_SENTENCES[Reason(reason)] if reason in Reason._value2member_map_ else ""
