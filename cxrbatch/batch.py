@@ -1,0 +1,292 @@
+"""The whole data flow of a run: discover -> read -> screen -> preprocess -> infer -> record -> report."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from cxrbatch import __version__, durable
+from cxrbatch.config import Settings
+from cxrbatch.engine.bundle import EngineBundle, find_bundle
+from cxrbatch.engine.contract import Engine
+from cxrbatch.engine.open import open_engine, plan_engine
+from cxrbatch.errors import ExitCode, UsageError
+from cxrbatch.indexing import IndexCount, account_for, index_input
+from cxrbatch.intake.discover import is_output_folder
+from cxrbatch.logbook import log_event
+from cxrbatch.output.folder import open_output, output_errors_explained, remove_orphaned_reports
+from cxrbatch.output.ledger import LEDGER_FILE, Ledger
+from cxrbatch.output.tables import write_tables
+from cxrbatch.output.worklist import write_worklist
+from cxrbatch.printing import print_again, print_reports, warm_up
+from cxrbatch.progress import RunProgress
+from cxrbatch.reading import decode_studies
+from cxrbatch.record_json import from_json, to_json
+from cxrbatch.records import EngineDescription, RefusedImage, now_text
+from cxrbatch.scoring import score_studies
+from cxrbatch.stages import ScoredStudy, StageClock
+from cxrbatch.workers import WorkerPool
+
+RUN_FILE = "run.json"
+ENGINE = "engine"
+SCORED, PRINTED = "studies scored", "reports printed"
+REPORTED_LIBRARIES = (
+    "numpy",
+    "pydicom",
+    "onnxruntime",
+    "imagecodecs",
+    "pillow",
+    "opencv-python-headless",
+    "weasyprint",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What run.json says of the last run on this output folder."""
+
+    cxrbatch_version: str
+    started_at: str
+    finished_at: str
+    finished: bool
+    settings: Settings
+    engine: EngineDescription
+    files: dict[str, int]
+    files_deferred: int
+    folders_unlistable: int
+    studies: dict[str, int]
+    reasons: dict[str, int]
+    failures: dict[str, str]
+    studies_this_run: int
+    images_scored_this_run: int
+    wall_s: float
+    stage_s: dict[str, float]
+    libraries: dict[str, str]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """3 where something is left that the next run tries again, 0 else."""
+        return ExitCode.SOME_STUDIES_FAILED if self.is_something_left else ExitCode.DONE
+
+    @property
+    def is_something_left(self) -> bool:
+        """Tell whether the next run has to try something again."""
+        failed = self.studies.get("failed", 0) + self.files.get("failed", 0)
+        return failed + self.files_deferred + self.folders_unlistable > 0
+
+
+def run_batch(root: Path, out: Path, settings: Settings, progress: RunProgress) -> RunReport:
+    """Index everything below `root`, then process every study that waits; leave all outputs in `out`.
+
+    What an earlier run finished is not done again; what it left half done is. A run that is stopped
+    (Ctrl-C, SIGTERM) still writes the tables of what it has.
+
+    Raises:
+        RunError: the run cannot start or go on; its subclasses tell why and carry the exit code.
+    """
+    _check_folders(root, out)
+    bundle = find_bundle(settings.engine)
+    engine = plan_engine(bundle, backend=settings.backend, precision=settings.precision)
+    with ExitStack() as stack:
+        ledger = stack.enter_context(open_output(out))
+        _claim_input(ledger, root)
+        workers = stack.enter_context(_worker_pool(settings))
+        run = _Run(root, out, settings, bundle, engine, ledger, workers, progress)
+        ledger.remember(ENGINE, to_json(engine))
+        log_event("run started", cxrbatch=__version__, engine=engine.name, engine_sha256=engine.sha256)
+        try:
+            run.index()
+            run.process()
+        except BaseException as error:
+            log_event("run stopped", level=logging.ERROR, error=type(error).__name__)
+            run.write_what_there_is()
+            raise
+        return run.write_tables(finished=True)
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run on one output folder: its steps, in order, and what they count."""
+
+    root: Path
+    out: Path
+    settings: Settings
+    bundle: EngineBundle
+    engine: EngineDescription
+    ledger: Ledger
+    workers: WorkerPool
+    progress: RunProgress
+    clock: StageClock = field(default_factory=StageClock)
+    started_at: str = field(default_factory=now_text)
+    started: float = field(default_factory=time.monotonic)
+    indexed: IndexCount = field(default_factory=IndexCount)
+    studies_done: int = 0
+    images_scored: int = 0
+
+    def index(self) -> None:
+        """Bring the ledger up to date with the input folder."""
+        with self.clock.measure("index"):
+            self.indexed = index_input(self.root, self.out, self.ledger, self.workers, self.settings, self.progress)
+        log_event("indexed", **asdict(self.indexed))
+
+    def process(self) -> None:
+        """Take every study that waits through decode, score, print and record; the order of things is here."""
+        self.ledger.requeue(engine_sha256=self.engine.sha256)
+        waiting = self.ledger.count_studies().get("pending", 0)
+        if not waiting:
+            return
+        settings, workers, clock = self.settings, self.workers, self.clock
+        for what in (SCORED, PRINTED):
+            self.progress.begin(what, min(waiting, settings.limit or waiting))
+        with closing(self._open_engine()) as engine:
+            log_event("processing", studies_pending=waiting)
+            pending = self.ledger.pending_studies(limit=settings.limit)
+            decoded = decode_studies(pending, self.root, self.bundle.input, settings, workers, clock)
+            scored = score_studies(decoded, engine, settings, clock)
+            printable = self._record_unscored(scored)
+            for printed, print_failure in print_reports(printable, self.out, settings, workers, clock):
+                result = printed.result
+                failure = print_failure or _unreadable(result.refused)
+                self.ledger.record_study(printed, failure=failure)
+                self._count(result.study_key, n_scored=len(result.images), failure=failure)
+            log_event("processed", studies=self.studies_done)
+        for what in (SCORED, PRINTED):
+            self.progress.finish(what)
+
+    def _open_engine(self) -> Engine:
+        settings = self.settings
+        return open_engine(
+            self.bundle, backend=settings.backend, precision=settings.precision, threads=settings.threads
+        )
+
+    def _record_unscored(self, studies: Iterable[ScoredStudy]) -> Iterator[ScoredStudy]:
+        """Record the studies that got no score, and pass on the others."""
+        for study in studies:
+            self.progress.advance(SCORED)
+            if study.result is not None:
+                yield study
+                continue
+            failure = _unreadable(study.refused)
+            self.ledger.record_unscored(study.task.study_key, study.refused, failure=failure)
+            self._count(study.task.study_key, n_scored=0, failure=failure)
+
+    def _count(self, study_key: str, *, n_scored: int, failure: str) -> None:
+        self.studies_done += 1
+        self.images_scored += n_scored
+        self.progress.advance(PRINTED)
+        log_event("study failed" if failure else "study done", study_key=study_key, images_scored=n_scored)
+
+    def write_tables(self, *, finished: bool) -> RunReport:
+        """Derive the tables, the worklist and run.json from the ledger, and return what run.json says."""
+        with self.clock.measure("tables"), output_errors_explained(self.out):
+            derive_tables(self.out, self.ledger, self.engine)
+            if finished:
+                remove_orphaned_reports(self.out, self.ledger.keys_with_report())
+        report = self._report(finished=finished)
+        if finished:
+            account_for(self.ledger, self.indexed.total)
+        durable.replace_text(self.out / RUN_FILE, to_json(report, indent=2) + "\n")
+        log_event("tables written", studies=self.studies_done, images_scored=self.images_scored)
+        return report
+
+    def write_what_there_is(self) -> None:
+        """Write the tables of a run that was stopped; what stopped it matters more than a table that fails."""
+        try:
+            self.write_tables(finished=False)
+        except Exception as error:  # noqa: BLE001  # the caller raises what stopped the run
+            log_event("tables not written", level=logging.ERROR, error=type(error).__name__)
+
+    def _report(self, *, finished: bool) -> RunReport:
+        return RunReport(
+            cxrbatch_version=__version__,
+            started_at=self.started_at,
+            finished_at=now_text(),
+            finished=finished,
+            settings=self.settings,
+            engine=self.engine,
+            files=self.ledger.count_files(),
+            files_deferred=self.indexed.deferred,
+            folders_unlistable=self.indexed.unlistable,
+            studies=self.ledger.count_studies(),
+            reasons=self.ledger.count_reasons(),
+            failures=self.ledger.failures(),
+            studies_this_run=self.studies_done,
+            images_scored_this_run=self.images_scored,
+            wall_s=round(time.monotonic() - self.started, 3),
+            stage_s={stage: round(seconds, 3) for stage, seconds in self.clock.seconds.items()},
+            libraries={"python": platform.python_version()} | {name: version(name) for name in REPORTED_LIBRARIES},
+        )
+
+
+# --------------------------------------------------------------------------- printing again
+
+
+def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, study_key: str = "") -> dict[str, str]:
+    """Print the reports of `out` again from its ledger; return what went wrong, by study key.
+
+    Raises:
+        UsageError: `out` holds no ledger, or no reported study of that key.
+        RunError: another run holds `out`, or it cannot be written.
+    """
+    if not (out / LEDGER_FILE).is_file():
+        raise UsageError(f"{out}: no {LEDGER_FILE} there, so nothing to print. Name the output folder of a run.")
+    failures: dict[str, str] = {}
+    with ExitStack() as stack:
+        ledger = stack.enter_context(open_output(out))
+        workers = stack.enter_context(_worker_pool(settings))
+        results = [row.result for row in ledger.study_rows(study_key) if row.result and row.status != "pending"]
+        if not results:
+            raise UsageError(f"{out}: no reported study {study_key or 'at all'}. studies.csv lists their keys.")
+        progress.begin(PRINTED, len(results))
+        for printed, failure in print_again(results, out, settings, workers):
+            if failure:
+                failures[printed.result.study_key] = failure
+            else:
+                ledger.record_printed(printed)
+            progress.advance(PRINTED)
+        progress.finish(PRINTED)
+        with output_errors_explained(out):
+            derive_tables(out, ledger, from_json(ledger.fact(ENGINE), EngineDescription))
+    return failures
+
+
+def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
+    """Write images.csv, studies.csv and index.html from the ledger, in this engine's columns."""
+    write_tables(out, ledger.file_rows(), ledger.study_rows(), engine)
+    write_worklist(out, ledger.study_rows(), engine=engine, generated_at=now_text())
+
+
+def _worker_pool(settings: Settings) -> WorkerPool:
+    return WorkerPool(
+        settings.worker_count, memory_mb=settings.decode_memory_mb, warm_up=partial(warm_up, pdf=settings.pdf)
+    )
+
+
+def _check_folders(root: Path, out: Path) -> None:
+    """Refuse an INPUT whose files would be changed by the run, or that holds results instead of films."""
+    source, target = root.resolve(), out.resolve()
+    if source == target or target in source.parents:
+        raise UsageError(f"{out}: results cannot go where the films lie, or above them. Choose another output folder.")
+    if is_output_folder(source):
+        raise UsageError(f"{root}: an output folder of cxrbatch; its pictures are no films to score.")
+
+
+def _claim_input(ledger: Ledger, root: Path) -> None:
+    """Refuse a second input folder: the same relative path would mean two files."""
+    resolved = str(root.resolve())
+    claimed = ledger.fact("input")
+    if claimed and claimed != resolved:
+        raise UsageError(f"this output folder holds the results of {claimed}. Choose another output folder for {root}.")
+    ledger.remember("input", resolved)
+
+
+def _unreadable(refused: tuple[RefusedImage, ...]) -> str:
+    messages = sorted({image.message for image in refused if image.status == "failed"})
+    return "; ".join(messages)

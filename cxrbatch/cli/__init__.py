@@ -1,0 +1,67 @@
+"""The command line: options in, one call out; exceptions become exit codes here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+
+import click
+
+from cxrbatch.cli import running, training, workshop
+from cxrbatch.cli.group import commands
+from cxrbatch.errors import ExitCode, RunError
+from cxrbatch.stopping import Stopped, stop_cleanly_on
+
+__all__ = ["commands", "main", "run_command_line", "running", "training", "workshop"]
+
+TRAINING_MODULES = frozenset(
+    {"torch", "torchvision", "lightning", "torchmetrics", "sklearn", "matplotlib", "onnx", "onnxscript", "safetensors"}
+)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    stop_cleanly_on(signal.SIGINT, signal.SIGTERM)
+    sys.exit(run_command_line(sys.argv[1:]))
+
+
+def run_command_line(arguments: list[str]) -> int:
+    """Run one command; return its exit code, having told on stderr what went wrong."""
+    try:
+        result = commands.main(arguments, prog_name="cxrbatch", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except RunError as error:
+        click.echo(f"cxrbatch: {error}", err=True)
+        return error.exit_code
+    except Stopped as stopped:
+        click.echo(f"cxrbatch: stopped; {stopped.advice}", err=True)
+        return stopped.exit_code
+    except ModuleNotFoundError as error:
+        return _missing_module(error)
+    except Exception as error:  # noqa: BLE001  # the last resort: an exit code and a pointer, not a traceback
+        return _unexpected(error)
+    return int(result or ExitCode.DONE)
+
+
+def _missing_module(error: ModuleNotFoundError) -> int:
+    """Tell a command that needs the workshop from a bug: running needs none of these packages."""
+    module = (error.name or "").partition(".")[0]
+    if module not in TRAINING_MODULES:
+        return _unexpected(error)
+    click.echo(f"cxrbatch: this command needs {module}: pip install 'cxrbatch[train]'", err=True)
+    return ExitCode.CONFIGURATION
+
+
+def _unexpected(error: Exception) -> int:
+    if os.environ.get("CXRBATCH_DEBUG"):
+        traceback.print_exception(error)
+    click.echo(
+        f"cxrbatch: unexpected {type(error).__name__}: {error}\n"
+        "This is a bug. Set CXRBATCH_DEBUG=1 to see where it happened, and please report it.",
+        err=True,
+    )
+    return ExitCode.UNEXPECTED

@@ -1,0 +1,153 @@
+"""The options that several commands share, and what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from cxrbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from cxrbatch.model.build import BuildOptions
+    from cxrbatch.model.data_options import DataOptions
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+BACKENDS = ("auto", "onnxruntime", "tensorrt", "tensorrt-rtx", "torch")
+PRECISIONS = ("auto", "fp32", "fp16", "int8")
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+NEW_FILE = click.Path(dir_okay=False, path_type=Path)
+NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
+NEW_FILE = click.Path(dir_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+EXISTING = click.Path(exists=True, path_type=Path)
+
+
+def add_options(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
+    """Add options to a command, in this order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def settings_options(command: Command) -> Command:
+    """Add the options that `run` shares with every command that prints or reads in worker processes."""
+    options = [
+        click.option("--html/--no-html", default=None, help="Write report.html per study.  [default: html]"),
+        click.option("--pdf/--no-pdf", default=None, help="Write report.pdf per study.  [default: pdf]"),
+        click.option(
+            "--workers", type=int, metavar="N", help="Processes that read and print.  [default: one per core]"
+        ),
+        click.option("--config", "config_file", type=FILE, help="Settings file.  [default: ./cxrbatch.toml, if there]"),
+    ]
+    return add_options(options, command)
+
+
+def data_options(command: Command) -> Command:
+    """Add the options that say how labelled data is read and split, the same for every command that takes it."""
+    options = [
+        click.option(
+            "--layout", type=click.Choice(["nih", "folders", "csv"]), help="How DATA lies.  [default: found out]"
+        ),
+        click.option("--labels", metavar="A,B,...", help="Labels, in this order.  [default: all]"),
+        click.option("--binary", default="", metavar="NORMAL", help="This class is normal, every other one Abnormal."),
+        click.option(
+            "--uncertain",
+            type=click.Choice(["zeros", "ones", "ignore"]),
+            default="ignore",
+            show_default=True,
+            help="What a label of -1 counts as.",
+        ),
+        click.option(
+            "--patient-pattern",
+            default="",
+            metavar="REGEX",
+            help="Finds the patient in a file's path, as its one (group).  [default: those of the public collections]",
+        ),
+        click.option(
+            "--val-fraction", type=float, default=0.2, show_default=True, help="Part to validate on, if none is given."
+        ),
+        click.option(
+            "--test-fraction", type=float, default=0.0, show_default=True, help="Part to test on, if none is given."
+        ),
+    ]
+    return add_options(options, command)
+
+
+def read_data_options(options: dict[str, Any]) -> DataOptions:
+    """Take what `data_options` added, and seed and allow_leak where the command has them, out of `options`."""
+    from cxrbatch.model.data_options import DataOptions
+
+    names = [field.name for field in fields(DataOptions)]
+    taken = {name: options.pop(name) for name in names if name in options}
+    return DataOptions(**taken | {"layout": taken["layout"] or "", "labels": split_list(taken["labels"])})
+
+
+def plan_options(command: Command) -> Command:
+    """Add the options that say what a bundle holds beside its FP32 graph, and how its plans are built."""
+    options = [
+        click.option(
+            "--backend", "backends", type=click.Choice(["onnxruntime", "tensorrt", "tensorrt-rtx"]), multiple=True,
+            help="Also build for this backend; may be given twice.  [default: onnxruntime]",
+        ),
+        click.option(
+            "--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True,
+            help="fp16 adds a half-precision graph, which every TensorRT plan has anyway; int8 a file for the CPU.",
+        ),
+        click.option("--onnx-only", is_flag=True, help="Leave the plans out; needs neither a GPU nor TensorRT."),
+        click.option("--min-batch", type=int, default=1, show_default=True, help="Fewest images that a plan takes."),
+        click.option("--opt-batch", type=int, default=32, show_default=True, help="Images that a plan is fastest at."),
+        click.option("--max-batch", type=int, default=128, show_default=True, help="Most images that a plan takes."),
+        click.option(
+            "--workspace", "workspace_mb", type=click.IntRange(0), default=0, metavar="MB",
+            help="GPU memory for one layer's scratch.  [default: all there is]",
+        ),
+        click.option("--version-compatible", is_flag=True, help="The plan also runs on later TensorRT versions."),
+        click.option("--hardware-compatible", is_flag=True, help="The plan also runs on other GPUs, Ampere and newer."),
+        click.option(
+            "--compute-capability", "compute_capabilities", metavar="X.Y,...",
+            help="GPUs that a TensorRT-RTX plan is for.  [default: this one; without one 8.0,8.6,8.9,12.0]",
+        ),
+    ]  # fmt: skip
+    return add_options(options, command)
+
+
+def read_plan_options(options: dict[str, Any]) -> BuildOptions:
+    """Make of what `plan_options` added what a build is asked for.
+
+    Raises:
+        UsageError: the batch sizes are not in order.
+    """
+    from cxrbatch.engine.bundle import BatchProfile
+    from cxrbatch.model.build import BuildOptions
+    from cxrbatch.model.tensorrt_build import PlanOptions
+
+    sizes = [options.pop(name) for name in ("min_batch", "opt_batch", "max_batch")]
+    try:
+        profile = BatchProfile(*sizes)
+    except ValueError as error:
+        raise UsageError(f"{error}.") from None
+    capabilities = split_list(options.pop("compute_capabilities"))
+    build = {name: options.pop(name) for name in ("backends", "precision", "onnx_only")}
+    return BuildOptions(plan=PlanOptions(profile, compute_capabilities=capabilities, **options), **build)
+
+
+def split_list(text: str | None) -> tuple[str, ...]:
+    """Read `A, B,C` as a person types it."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def split_numbers(option: str, text: str) -> tuple[int, ...]:
+    """Read `1, 8,32` as a person types it.
+
+    Raises:
+        UsageError: something else is between the commas.
+    """
+    try:
+        return tuple(int(part) for part in split_list(text))
+    except ValueError:
+        raise UsageError(f"{option}: {text!r} is no list of whole numbers, such as 1,8,32.") from None

@@ -1,0 +1,185 @@
+"""The commands that score studies: run, report, engines, inspect, bench, demo, doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cxrbatch.cli.group import commands
+from cxrbatch.cli.options import (
+    BACKENDS,
+    FILE,
+    FOLDER,
+    NEW_FILE,
+    NEW_FOLDER,
+    PRECISIONS,
+    settings_options,
+    split_numbers,
+)
+from cxrbatch.cli.terminal import open_console
+from cxrbatch.errors import ExitCode, UsageError
+
+
+@commands.command()
+@click.argument("input_folder", metavar="INPUT", type=FOLDER)
+@click.option("-o", "--output", "out", metavar="OUT", type=NEW_FOLDER, required=True, help="Folder for all results.")
+@click.option("-e", "--engine", metavar="ENGINE", help="Engine: a folder or a name.  [default: the only one installed]")
+@click.option("--backend", type=click.Choice(BACKENDS), help="Where the engine runs.  [default: auto]")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Which of its files runs.  [default: fp32 on a CPU]")
+@click.option("--threads", type=int, metavar="N", help="Cores that a CPU engine may use.  [default: all]")
+@click.option("--batch-size", type=int, metavar="N", help="Images per engine call.  [default: 8]")
+@click.option("--limit", type=int, metavar="N", help="Process at most N studies now.  [default: all]")
+@click.option("--deidentify", is_flag=True, default=None, help="Leave patient identity and dates out of all outputs.")
+@click.option(
+    "--group-by",
+    type=click.Choice(["file", "folder"]),
+    help="Whether each PNG or JPEG is a study, or each folder of them.  [default: file]",
+)
+@click.option(
+    "--accept-view", type=click.Choice(["frontal", "any"]), help="Views to score, by the header.  [default: frontal]"
+)
+@click.option(
+    "--accept-missing-tags/--refuse-missing-tags",
+    "missing_tags",
+    default=None,
+    help="Score files that do not say body part or view.  [default: accept]",
+)
+@settings_options
+def run(input_folder: Path, out: Path, config_file: Path | None, **options: Any) -> int:
+    """Score every study below INPUT and leave tables and reports in OUT.
+
+    A second run on the same OUT does only what is new, changed, failed before, or scored by another engine.
+
+    \b
+    Examples:
+      cxrbatch run /pacs/incoming -o /results
+      cxrbatch run films -o results -e engines/demo --no-pdf
+      cxrbatch run films -o results --group-by folder --limit 100
+    """
+    from cxrbatch.batch import run_batch
+    from cxrbatch.config import load_settings
+    from cxrbatch.progress import RunProgress
+    from cxrbatch.summary import print_summary
+
+    if options["missing_tags"] is not None:
+        options["missing_tags"] = "accept" if options["missing_tags"] else "refuse"
+    settings = load_settings(options, config_file=config_file)
+    console = open_console()
+    with RunProgress(console) as progress:
+        report = run_batch(input_folder, out, settings, progress)
+    print_summary(console, report, out)
+    return report.exit_code
+
+
+@commands.command()
+@click.argument("out", metavar="OUT", type=FOLDER)
+@click.option("--study", "study_key", default="", metavar="KEY", help="Print only this study.  [default: all]")
+@settings_options
+def report(out: Path, study_key: str, config_file: Path | None, **options: Any) -> int:
+    """Print the reports of OUT again, from its ledger and pictures; no engine is needed.
+
+    \b
+    Examples:
+      cxrbatch report /results
+      cxrbatch report /results --study 0f3a9c1e5b7d2468 --no-pdf
+    """
+    from cxrbatch.batch import reprint_reports
+    from cxrbatch.config import load_settings
+    from cxrbatch.progress import RunProgress
+
+    settings = load_settings(options, config_file=config_file)
+    if not settings.html and not settings.pdf:
+        raise UsageError("nothing to print: --no-html and --no-pdf together leave no report.")
+    with RunProgress(open_console()) as progress:
+        failures = reprint_reports(out, settings, progress, study_key=study_key)
+    for key, failure in failures.items():
+        click.echo(f"study {key}: {failure}", err=True)
+    return ExitCode.SOME_STUDIES_FAILED if failures else ExitCode.DONE
+
+
+@commands.command()
+def engines() -> None:
+    """List the installed engines: what they score, their files, what of them can run here, and their gate's figures.
+
+    Looks in $CXRBATCH_ENGINES, ./engines and the user's data folder, in this order.
+    """
+    from cxrbatch.summary import print_engines
+
+    print_engines(open_console())
+
+
+@commands.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per file instead of tables.")
+@click.option("--png", "png_folder", type=NEW_FOLDER, help="Write display images and engine inputs there.")
+@click.option("--config", "config_file", type=FILE, help="Settings file.  [default: ./cxrbatch.toml, if there]")
+def inspect(files: tuple[Path, ...], png_folder: Path | None, config_file: Path | None, *, as_json: bool) -> None:
+    """Show how each FILE would be read: its header, what is made of it, and why it is accepted or refused.
+
+    \b
+    Examples:
+      cxrbatch inspect study/IM0001.dcm
+      cxrbatch inspect --json *.dcm
+      cxrbatch inspect --png looks film.png
+    """
+    from cxrbatch.config import load_settings
+    from cxrbatch.inspection import inspect_file, print_inspection
+
+    settings = load_settings({}, config_file=config_file)
+    console = open_console()
+    for number, file in enumerate(files, start=1):
+        picture = png_folder / f"{number}-{file.name}.png" if png_folder else None
+        print_inspection(console, inspect_file(file, settings, picture=picture), as_json=as_json)
+
+
+@commands.command()
+@click.option("-e", "--engine", metavar="ENGINE", help="Engine: a folder or a name.  [default: the only one installed]")
+@click.option("--backend", type=click.Choice(BACKENDS), default="auto", help="Only this one.  [default: all that run]")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="auto", help="Only this one.  [default: all]")
+@click.option("--batch-sizes", default="1,8,32", show_default=True, metavar="N,N,...", help="Images per call.")
+@click.option("--seconds", type=float, default=3.0, show_default=True, help="How long each is measured.")
+@click.option("--threads", type=int, default=0, metavar="N", help="Cores that a CPU engine may use.  [default: all]")
+@click.option("--json", "json_file", type=NEW_FILE, metavar="FILE", help="Write the figures there, too.")
+def bench(engine: str | None, batch_sizes: str, json_file: Path | None, **options: Any) -> None:
+    """Measure how fast an engine scores here, on every backend and at every precision that it has.
+
+    "Alone" is the backend by itself: a bare ONNX Runtime session, or a GPU without any copy.
+
+    \b
+    Examples:
+      cxrbatch bench
+      cxrbatch bench -e engines/pneumonia --batch-sizes 1,4,8 --json bench.json
+    """
+    from cxrbatch.bench import BenchOptions, measure_engine, print_bench, write_bench
+    from cxrbatch.engine.bundle import find_bundle
+
+    wanted = BenchOptions(batch_sizes=split_numbers("batch-sizes", batch_sizes), **options)
+    measured = measure_engine(find_bundle(engine or ""), wanted, report=lambda text: click.echo(text, err=True))
+    print_bench(open_console(), measured)
+    if json_file:
+        write_bench(json_file, measured)
+
+
+@commands.command()
+@click.option("-o", "--output", "out", type=NEW_FOLDER, default=Path("demo"), show_default=True, help="Folder to fill.")
+@click.option("--studies", type=click.IntRange(4), default=24, show_default=True, help="How many studies to make.")
+@click.option("--seed", type=int, default=7, show_default=True, help="Which studies to make.")
+def demo(out: Path, studies: int, seed: int) -> int:
+    """Make synthetic studies, train a small engine on phantoms, score the studies, and say where to look.
+
+    The first time takes a few minutes; after that the engine is there and is used again.
+    The demo engine knows synthetic phantoms only. Its scores on real films mean nothing.
+    """
+    from cxrbatch.demo.run import run_demo
+
+    return run_demo(out, n_studies=studies, seed=seed, console=open_console())
+
+
+@commands.command()
+def doctor() -> int:
+    """Check what this machine can run, and say how to get what is missing."""
+    from cxrbatch.doctor import examine, print_findings
+
+    return print_findings(open_console(), examine())

@@ -1,0 +1,55 @@
+"""The terminal: where commands print, and how a count is shown."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cxrbatch.progress import RunProgress
+
+
+def open_console() -> Console:
+    """Return the console that results are printed on."""
+    from rich.console import Console
+
+    class LastingConsole(Console):
+        """Goes on without its reader (`cxrbatch run ... | head`): nobody listening is no reason to stop a run."""
+
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    return LastingConsole(soft_wrap=True)
+
+
+class Counting:
+    """A count that somebody else keeps, shown on `progress`: it begins with the first report, ends with the last."""
+
+    def __init__(self, progress: RunProgress, what: str) -> None:
+        self._progress, self._what = progress, what
+        self._counted = -1
+
+    def report(self, done: int, total: int) -> None:
+        """Show `done` of `total`; a lower number than before, or the first, begins anew."""
+        if done <= self._counted or self._counted < 0:
+            self._progress.begin(self._what, total)
+            self._counted = 0
+        self._progress.advance(self._what, done - self._counted)
+        self._counted = done
+        if done == total:
+            self._progress.finish(self._what)
+
+
+@contextmanager
+def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how far a count is; yield what to call with (done, total)."""
+    from cxrbatch.progress import RunProgress
+
+    with RunProgress(console) as progress:
+        yield Counting(progress, what).report

@@ -1,0 +1,224 @@
+"""The command that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cxrbatch.cli.group import commands
+from cxrbatch.cli.options import EXISTING, NEW_FILE, Command, add_options, data_options, read_data_options
+from cxrbatch.cli.terminal import Counting, open_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cxrbatch.model.training_progress import Listener
+    from cxrbatch.model.training_run import TrainingPlan
+
+ARCHITECTURES = (
+    "resnet50",
+    "resnet18",
+    "densenet121",
+    "vgg16_bn",
+    "inception_v3",
+    "efficientnet_b0",
+    "efficientnet_b4",
+)
+OPTIMIZERS = ("adamw", "adam", "adamax", "rmsprop", "sgd")
+SCHEDULES = ("one-cycle", "cosine", "plateau")
+LOSSES = ("bce", "weighted-bce", "focal", "ce", "weighted-ce")
+
+
+def network_options(command: Command) -> Command:
+    """Add the options that say what the network is and what it starts from."""
+    options = [
+        click.option("--architecture", type=click.Choice(ARCHITECTURES), default="resnet50", show_default=True),
+        click.option(
+            "--init",
+            default="none",
+            show_default=True,
+            metavar="WEIGHTS",
+            help="Start from random weights (none), torchvision's ImageNet weights (imagenet), or a file.",
+        ),
+        click.option(
+            "--image-size", "size_px", type=click.IntRange(64, 1024), default=224, show_default=True, metavar="PX"
+        ),
+        click.option(
+            "--fit",
+            type=click.Choice(["pad", "crop", "stretch"]),
+            default="pad",
+            show_default=True,
+            help="How a film becomes a square.",
+        ),
+        click.option(
+            "--output-stride",
+            type=click.Choice(["16", "32"]),
+            default="32",
+            show_default=True,
+            help="Pixels per cell of a heatmap; 16 is finer and slower (ResNets).",
+        ),
+    ]
+    return add_options(options, command)
+
+
+def learning_options(command: Command) -> Command:
+    """Add the options that say how the network learns."""
+    options = [
+        click.option("--epochs", type=click.IntRange(1), default=16, show_default=True, metavar="N"),
+        click.option("--batch-size", type=click.IntRange(2), default=32, show_default=True, metavar="N"),
+        click.option(
+            "--accumulate", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Batches per step."
+        ),
+        click.option("--lr", "learning_rate", type=float, metavar="RATE", help="Peak rate.  [default: by optimizer]"),
+        click.option("--weight-decay", type=float, default=0.02, show_default=True, metavar="X"),
+        click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="adamw", show_default=True),
+        click.option("--schedule", type=click.Choice(SCHEDULES), default="one-cycle", show_default=True),
+        click.option("--loss", type=click.Choice(LOSSES), help="[default: bce for labels, ce for classes]"),
+        click.option("--augment", type=click.Choice(["none", "light", "strong"]), default="light", show_default=True),
+        click.option("--flip", is_flag=True, help="Mirror films too, though that moves the heart to the right."),
+        click.option(
+            "--freeze",
+            type=click.IntRange(0),
+            default=0,
+            show_default=True,
+            metavar="N",
+            help="Hold N stages still.",
+        ),
+        click.option(
+            "--unfreeze-after", type=click.IntRange(0), default=0, metavar="N", help="... for N epochs.  [default: all]"
+        ),
+        click.option(
+            "--patience",
+            type=click.IntRange(0),
+            default=0,
+            metavar="N",
+            help="Stop after N epochs with none better.",
+        ),
+        click.option(
+            "--small-epochs",
+            type=click.IntRange(0),
+            metavar="N",
+            help="The first N see films at half the size, in a quarter of the time.  [default: 3 of 4]",
+        ),
+    ]
+    return add_options(options, command)
+
+
+def machine_options(command: Command) -> Command:
+    """Add the options that say where the training runs."""
+    options = [
+        click.option("--devices", default="auto", show_default=True, help="auto, cpu, how many GPUs, or which: 0,2."),
+        click.option(
+            "--nodes", type=click.IntRange(1), default=1, show_default=True, help="Machines, with as many each."
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(["auto", "bf16", "fp32"]),
+            default="auto",
+            show_default=True,
+            help="bf16 computes in half the bits; auto takes it where that is faster.",
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(0),
+            default=0,
+            metavar="N",
+            help="Processes that read films.  [default: one per core]",
+        ),
+        click.option("--resume", is_flag=True, help="Go on where an interrupted training of this command stopped."),
+    ]
+    return add_options(options, command)
+
+
+@commands.command()
+@click.argument("data", metavar="DATA", type=EXISTING)
+@click.option(
+    "-o", "--output", "checkpoint", metavar="CHECKPOINT", type=NEW_FILE, required=True, help="File for the weights."
+)
+@data_options
+@click.option("--folds", type=int, default=0, metavar="K", help="Cross-validate: K networks, mean and spread.")
+@click.option("--allow-leak", is_flag=True, help="Go on where a patient or film is in two parts; the model says so.")
+@network_options
+@learning_options
+@click.option(
+    "--operating-point",
+    default="youden",
+    show_default=True,
+    metavar="RULE",
+    help="sensitivity=0.95, specificity=0.95, youden, f1 or fixed=0.3; chosen on the validation films.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of the split, the first weights and all chance.",
+)
+@machine_options
+def train(data: Path, checkpoint: Path, **options: Any) -> None:
+    """Train a network on labelled DATA; leave CHECKPOINT.safetensors and a report in CHECKPOINT-training.
+
+    DATA is a folder with labels.csv, a folder with the NIH table, a folder of class folders, or a table. The
+    epoch that does best on the validation films is kept, calibrated on them, and given an operating point per
+    label. Ctrl-C keeps the best one so far.
+
+    \b
+    Examples:
+      cxrbatch train nih256 -o pneumonia.safetensors
+      cxrbatch train /data/four -o four.safetensors --image-size 128 --augment strong
+      cxrbatch train CheXpert -o chexpert.safetensors --labels Edema,Fracture --uncertain ones --init imagenet
+      cxrbatch train nih256 -o folds.safetensors --folds 5 --operating-point sensitivity=0.95
+    """
+    from cxrbatch.model.train_model import train_model
+    from cxrbatch.model.training_checks import training_folder
+    from cxrbatch.model.training_summary import print_training
+
+    plan = _read_plan(options)
+    console = open_console()
+    with _following(console) as listener:
+        summary = train_model(data, checkpoint, plan, listener)
+    print_training(console, summary, checkpoint, training_folder(checkpoint))
+
+
+def _read_plan(options: dict[str, Any]) -> TrainingPlan:
+    from cxrbatch.model.augment import AUGMENTATIONS
+    from cxrbatch.model.operating_points import parse_operating_point
+    from cxrbatch.model.training_options import TrainingOptions
+    from cxrbatch.model.training_run import TrainingPlan
+
+    seed = options["seed"]
+    data = read_data_options(options)
+    options["augmentation"] = replace(AUGMENTATIONS[options.pop("augment")], flip=options.pop("flip"))
+    # What is left open here is settled by the plan, which knows the optimiser and the length.
+    settled = {each.name for each in fields(TrainingOptions)} - {"learning_rate", "small_epochs", "loss"}
+    training = TrainingOptions(
+        **{name: options.pop(name) for name in settled & options.keys()}
+        | {"seed": seed, "loss": options.pop("loss") or ""}
+    )
+    rule = parse_operating_point(options.pop("operating_point"))
+    stride = int(options.pop("output_stride"))
+    return TrainingPlan(data=data, training=training, operating_point=rule, output_stride=stride, **options)
+
+
+@contextmanager
+def _following(console: Console) -> Iterator[Listener]:
+    """Show what happens on the terminal: bars for films and batches, a line per epoch."""
+    from cxrbatch.model.training_progress import Listener
+    from cxrbatch.progress import RunProgress
+
+    def say(sentence: str) -> None:
+        console.print(sentence, markup=False, highlight=False)
+
+    with RunProgress(console) as progress:
+        films, batches = Counting(progress, "films ready"), Counting(progress, "batches")
+        yield Listener(
+            say=say,
+            films=films.report,
+            step=lambda at: batches.report(at.step, at.steps),
+            epoch=lambda figures: say(figures.in_words()),
+        )

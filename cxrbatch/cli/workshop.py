@@ -1,0 +1,229 @@
+"""The commands of the workshop: describe, import, evaluate, compare, build."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cxrbatch.cli.group import commands
+from cxrbatch.cli.options import (
+    BACKENDS,
+    EXISTING,
+    FILE,
+    NEW_FILE,
+    NEW_FOLDER,
+    PRECISIONS,
+    data_options,
+    plan_options,
+    read_data_options,
+    read_plan_options,
+    split_list,
+)
+from cxrbatch.cli.terminal import counting, open_console
+
+if TYPE_CHECKING:
+    from cxrbatch.model.build import ChooseFilms
+    from cxrbatch.model.data_options import DataOptions
+
+
+@commands.command()
+@click.argument("checkpoint", metavar="CHECKPOINT", type=FILE)
+@click.option("-n", "--name", required=True, metavar="NAME", help="Name of the engine, and of its folder.")
+@click.option(
+    "--engines",
+    "engines_folder",
+    type=NEW_FOLDER,
+    default=Path("engines"),
+    show_default=True,
+    help="Folder that engines are built in.",
+)
+@plan_options
+@click.option("--data", type=EXISTING, help="Labelled films to calibrate and judge INT8 on.  [default: phantoms]")
+@data_options
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of a split of DATA.")
+def build(checkpoint: Path, name: str, engines_folder: Path, data: Path | None, **options: Any) -> None:
+    """Build an engine from CHECKPOINT and install it, if it agrees with its checkpoint.
+
+    The bundle always runs on ONNX Runtime. --backend adds what a GPU needs: a TensorRT plan is built on the GPU
+    that it is for, a TensorRT-RTX plan anywhere. An INT8 file is calibrated on the part train of DATA; on the part
+    val it may lose 0.005 of AUROC at most. An engine of the same name is replaced, in one step, once the new one
+    has passed.
+
+    \b
+    Examples:
+      cxrbatch build model.safetensors -n pneumonia
+      cxrbatch build model.safetensors -n pneumonia --backend tensorrt --opt-batch 64
+      cxrbatch build model.safetensors -n pneumonia --backend tensorrt-rtx --compute-capability 8.9,12.0
+      cxrbatch build model.safetensors -n pneumonia --precision int8 --data nih256
+    """
+    from cxrbatch.model.build import BuildReport, build_engine
+    from cxrbatch.progress import RunProgress
+
+    data_wanted = read_data_options(options)
+    wanted = read_plan_options(options)
+    if data:
+        wanted = replace(wanted, choose_int8_films=_choose_int8_films(data, data_wanted))
+    console = open_console()
+    with RunProgress(console) as progress:
+        report = BuildReport(say=partial(console.print, highlight=False, markup=False), advance=progress.show)
+        bundle = build_engine(checkpoint, name, engines_folder=engines_folder, options=wanted, report=report)
+    for role, figures in bundle.manifest.parity.items():
+        if figures == "pending":
+            click.echo(f"{role}: not compared yet; the first machine that loads it does, and refuses it if it differs")
+    click.echo(f"built {bundle.folder}; run it with: cxrbatch run INPUT -o OUT -e {bundle.folder}")
+
+
+def _choose_int8_films(data: Path, options: DataOptions) -> ChooseFilms:
+    from cxrbatch.model.int8_films import read_int8_films
+
+    return partial(read_int8_films, data, options)
+
+
+@commands.command()
+@click.argument("model", metavar="MODEL")
+@click.argument("data", metavar="DATA", type=EXISTING)
+@click.option("-o", "--output", "out", metavar="DIR", type=NEW_FOLDER, required=True, help="Folder for the results.")
+@click.option("--split", default="test", show_default=True, metavar="PART", help="train, val, test, or all films.")
+@data_options
+@click.option("--allow-leak", is_flag=True, help="Go on where a patient or film is in two parts; the report says so.")
+@click.option(
+    "--bootstrap", "resamples", type=click.IntRange(0), default=1000, show_default=True, help="Resamples; 0 for none."
+)
+@click.option("--boxes", type=FILE, help="BBox_List_2017.csv[.gz].  [default: the one in DATA, if there]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the resamples and of a split.")
+@click.option("--backend", type=click.Choice(BACKENDS), help="Where an engine runs.  [default: auto]")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Which of its files runs.  [default: fp32 on a CPU]")
+@click.option("--threads", type=int, metavar="N", help="Cores that a CPU engine may use.  [default: all]")
+@click.option("--workers", type=int, metavar="N", help="Processes that read films.  [default: one per core]")
+def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
+    """Measure how good MODEL is on labelled DATA; leave metrics.json, predictions.csv, plots and evaluation.html.
+
+    MODEL is a checkpoint (*.safetensors) or an engine: a folder or a name. DATA is a folder or a table, as for
+    training. Figures come with 95 % intervals over patients, by sex, age and view, and beside what trivial
+    predictors such as the view position reach.
+
+    \b
+    Examples:
+      cxrbatch evaluate model.safetensors nih256 -o evaluation --split val
+      cxrbatch evaluate pneumonia /data/hospital -o external --split all
+      cxrbatch evaluate engines/four /data/four -o four --boxes BBox_List_2017.csv
+    """
+    from cxrbatch.config import load_settings
+    from cxrbatch.model.evaluate import EvaluationOptions, evaluate_model
+    from cxrbatch.model.evaluation_summary import print_evaluation
+
+    settings = load_settings({name: options.pop(name) for name in ("backend", "precision", "threads", "workers")})
+    seed = options["seed"]
+    wanted = EvaluationOptions(data=read_data_options(options), seed=seed, settings=settings, **options)
+    console = open_console()
+    with counting(console, "films scored") as report:
+        evaluation = evaluate_model(model, data, out, wanted, report=report)
+    print_evaluation(console, evaluation, out)
+
+
+@commands.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option("-o", "--output", "out", metavar="DIR", type=NEW_FOLDER, required=True, help="Folder for the tables.")
+@click.option("--measure/--no-measure", default=True, show_default=True, help="Time each model on this machine.")
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=8, show_default=True, metavar="N", help="Films at once, timed."
+)
+@click.option("--threads", type=click.IntRange(0), default=0, metavar="N", help="Cores for each.  [default: all]")
+def compare(runs: tuple[str, ...], out: Path, **options: Any) -> None:
+    """Set trained models side by side: figures, size and speed; leave compare.csv and compare.html.
+
+    A RUN is a checkpoint (*.safetensors), an engine (its folder or its name), or a folder that evaluate left.
+    Figures come from the evaluation where one is given, which is then one row with its model, else from the
+    model's own training. Where they were measured on different films, the table says so.
+
+    \b
+    Examples:
+      cxrbatch compare small.safetensors large.safetensors -o side-by-side
+      cxrbatch compare figures-small figures-large -o side-by-side --no-measure
+    """
+    from cxrbatch.model.compare import compare_models
+    from cxrbatch.model.comparison_summary import print_comparison
+
+    console = open_console()
+    with counting(console, "models timed") as report:
+        comparison = compare_models(runs, out, report=report, **options)
+    print_comparison(console, comparison, out)
+
+
+@commands.command()
+@click.argument("data", metavar="DATA", type=EXISTING)
+@click.option("-o", "--output", "out", metavar="DIR", type=NEW_FOLDER, required=True, help="Folder for the page.")
+@data_options
+@click.option("--seed", type=int, default=0, show_default=True, help="Which split, and which films are shown.")
+@click.option("--workers", type=int, default=0, metavar="N", help="Processes that read films.  [default: one per core]")
+def describe(data: Path, out: Path, workers: int, **options: Any) -> None:
+    """Show what labelled DATA is before training on it: a page with plots and films, and tables as CSV.
+
+    DATA is a folder with labels.csv, a folder with the NIH table, a folder of class folders, or a table. The
+    page counts labels per part, sex, age and view, and finds leaks, duplicates and files that cannot be read.
+
+    \b
+    Examples:
+      cxrbatch describe nih256 -o about-nih256
+      cxrbatch describe CheXpert-v1.0-small -o about --labels Edema,Fracture --uncertain ones
+      cxrbatch describe Data_Entry_2017_v2020.csv.gz -o about --binary "No Finding"
+    """
+    from cxrbatch.model.describe import INDEX_HTML, describe_data
+
+    console = open_console()
+    with counting(console, "films read") as report:
+        summary = describe_data(data, read_data_options(options), out, workers=workers, report=report)
+    for sentence in (*summary.notes, *summary.leaks):
+        click.echo(sentence)
+    click.echo(f"{summary.films} films of {summary.patients} patients: {out / INDEX_HTML}")
+
+
+@commands.command("import")
+@click.argument("weights", metavar="WEIGHTS", type=NEW_FILE)  # a missing file is told where to get it
+@click.option("-o", "--output", "out", metavar="CHECKPOINT", type=NEW_FILE, required=True, help="The new checkpoint.")
+@click.option(
+    "--format",
+    "weights_format",
+    type=click.Choice(["torchxrayvision", "torchvision", "chexnet"]),
+    required=True,
+    help="Who wrote WEIGHTS, and so how they are named and scaled.",
+)
+@click.option("--labels", metavar="A,B,...", help="What the outputs mean, in their order.  [torchvision needs it]")
+@click.option(
+    "--task",
+    type=click.Choice(["multilabel", "binary", "multiclass"]),
+    default="multilabel",
+    show_default=True,
+    help="multiclass for a softmax over the outputs, else a sigmoid of each.",
+)
+@click.option(
+    "--image-size", "size_px", type=int, default=0, metavar="PX", help="Side of the input.  [default: the format's own]"
+)
+@click.option(
+    "--fit", type=click.Choice(["crop", "pad", "stretch"]), default="crop", show_default=True, help="How films fill it."
+)
+def import_(weights: Path, out: Path, **options: Any) -> None:
+    """Turn WEIGHTS that others trained into a checkpoint, which `build` and `evaluate` take like any other.
+
+    WEIGHTS is a state dict (torch.save or safetensors); a pickle that would have to run code is refused.
+    Labels that the weights were not trained on are left out; without thresholds of their own, labels get no
+    operating point, and so no verdict.
+
+    \b
+    Examples:
+      cxrbatch import pc-nih-rsna-siim-vin-resnet50-test512-e400-state.pt -o xrv.safetensors --format torchxrayvision
+      cxrbatch import model.pth.tar -o chexnet.safetensors --format chexnet
+      cxrbatch import mine.pth -o mine.safetensors --format torchvision --labels Normal,Pneumonia --task multiclass
+    """
+    from cxrbatch.model.import_weights import ImportOptions, import_weights
+
+    labels = split_list(options.pop("labels"))
+    imported = import_weights(weights, out, ImportOptions(labels=labels, **options))
+    facts = imported.facts
+    click.echo(f"{out}: {facts.architecture}, {facts.input.size_px} px, {len(facts.labels)} labels")
+    if imported.left_out:
+        click.echo(f"left out, since WEIGHTS have no threshold for them: {', '.join(imported.left_out)}")

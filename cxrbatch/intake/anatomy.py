@@ -1,0 +1,134 @@
+"""A display image in, how much it looks like a chest out: two plain measures, and what follows from them.
+
+*Likeness* is the rank correlation between the image and a plan of the chest: a bright midline, two dark lungs,
+dark air over the shoulders, a bright belly. It is -1 .. 1 and changes its sign when black and white are swapped.
+*Valley* is how much darker a lung field is than the midline on one side of it and the chest wall on the other.
+Ranks make both independent of window and contrast. What they measure on real films, and the films they fail on,
+is in docs/measurements/pixel-check.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrbatch.config import Settings
+from cxrbatch.errors import Flag, ImageRejected, Reason
+from cxrbatch.records import Gray8, Radiograph
+
+Levels = NDArray[np.float64]
+
+GRID = 32
+# Measured on 1217 upright public films (docs/measurements/pixel-check.md): 5 are less like the plan, 3 have no valley.
+LIKENESS_OF_A_CHEST = 0.22
+VALLEY_OF_A_CHEST = 0.002
+# Rows of the grid that lie in the lungs, columns of the midline, and how far from it a lung field may lie.
+_LUNG_ROWS = slice(8, 19)
+_MIDLINE = slice(13, 19)
+_LUNG_COLUMNS = range(3, 12)
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """What was measured: `likeness` -1..1, negative where black and white are swapped; `valley` -1..1."""
+
+    likeness: float
+    valley: float
+
+    @property
+    def is_chest(self) -> bool:
+        """Whether this could be a frontal chest film, in either polarity."""
+        return abs(self.likeness) >= LIKENESS_OF_A_CHEST and self.valley >= VALLEY_OF_A_CHEST
+
+    @property
+    def is_swapped(self) -> bool:
+        """Whether it looks like a chest whose lungs are bright."""
+        return self.is_chest and self.likeness < 0
+
+
+def measure_anatomy(display: Gray8) -> Anatomy:
+    """Compare a display image, uint8 [H,W], 0..255, with the plan of a chest."""
+    blurred = cv2.GaussianBlur(display, (0, 0), max(display.shape) / 64)
+    ranks = _ranks(cv2.resize(blurred, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float64))
+    likeness = _correlation(ranks, _plan(), _weights())
+    return Anatomy(likeness, _valley(ranks if likeness >= 0 else 1 - ranks))
+
+
+def check_anatomy(radiograph: Radiograph, settings: Settings) -> Radiograph:
+    """Refuse or flag a radiograph that does not look like what it is taken for.
+
+    Where the header says chest, the header is believed and the film flagged; where nothing says what it is, the
+    pixels decide. Polarity is never changed here: the flag tells the reader.
+
+    Raises:
+        ImageRejected: nothing says that this is a chest, and it does not look like one.
+    """
+    if not settings.pixel_check:
+        return radiograph
+    anatomy = measure_anatomy(radiograph.display)
+    if not anatomy.is_chest:
+        if Flag.NO_BODY_PART in radiograph.flags:
+            raise ImageRejected(
+                Reason.NOT_CHEST,
+                f"does not look like an upright frontal chest film (likeness {anatomy.likeness:.2f}, lung valley "
+                f"{anatomy.valley:.2f}), and nothing says that it is one; pixel_check = false scores it",
+            )
+        return _flagged(radiograph, Flag.ANATOMY_SUSPECT)
+    return _flagged(radiograph, Flag.POLARITY_SUSPECT) if anatomy.is_swapped else radiograph
+
+
+def _flagged(radiograph: Radiograph, flag: Flag) -> Radiograph:
+    return replace(radiograph, flags=(*radiograph.flags, flag))
+
+
+@cache
+def _plan() -> Levels:
+    """Return the ranks of the plan, [GRID,GRID]; `across` is the distance from the midline, `down` from the top."""
+    middles = (np.arange(GRID) + 0.5) / GRID
+    across, down = np.abs(middles - 0.5)[np.newaxis], middles[:, np.newaxis]
+    midline = 0.45 * np.exp(-((across / 0.13) ** 2))
+    belly = 0.75 * _rises(down, 0.72, 0.06) * np.exp(-((across / 0.36) ** 4))
+    chest_wall = 0.30 * np.exp(-(((across - 0.37) / 0.09) ** 2)) * _rises(down, 0.2, 0.05)
+    lungs = -0.40 * np.exp(-(((across - 0.18) / 0.09) ** 2) - ((down - 0.38) / 0.22) ** 2)
+    air = -0.45 * np.clip((across - 0.1) / 0.2, 0, 1) * (1 - _rises(down, 0.12, 0.03))
+    margins = -0.15 * np.clip((across - 0.42) / 0.06, 0, 1)
+    return _ranks(midline + belly + chest_wall + lungs + air + margins)
+
+
+@cache
+def _weights() -> Levels:
+    """Return how much each place counts, [GRID,GRID]: the corners, where collimators and labels are, little."""
+    from_middle = (np.arange(GRID) + 0.5) / GRID * 2 - 1
+    weights: Levels = np.exp(-(from_middle[:, np.newaxis] ** 4 + from_middle[np.newaxis] ** 4))
+    return weights
+
+
+def _rises(values: Levels, middle: float, width: float) -> Levels:
+    return 1 / (1 + np.exp(-(values - middle) / width))
+
+
+def _ranks(values: Levels) -> Levels:
+    """Return the rank of each value, 0..1; equal values, such as a black background, share their middle rank."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    middle_ranks = (np.cumsum(counts) - (counts + 1) / 2) / (values.size - 1)
+    ranks: Levels = middle_ranks[place].reshape(values.shape)
+    return ranks
+
+
+def _correlation(one: Levels, other: Levels, weights: Levels) -> float:
+    one = one - np.average(one, weights=weights)
+    other = other - np.average(other, weights=weights)
+    norm = np.sqrt((weights * one**2).sum() * (weights * other**2).sum())
+    return float((weights * one * other).sum() / max(norm, 1e-12))
+
+
+def _valley(ranks: Levels) -> float:
+    """Return the depth of the deeper lung field: the other one may be white with disease."""
+    profile = cv2.GaussianBlur(ranks[_LUNG_ROWS].mean(axis=0)[np.newaxis], (0, 0), 0.7)[0]
+    midline = profile[_MIDLINE].max()
+    sides = (profile[: GRID // 2][::-1], profile[GRID // 2 :])
+    return float(max(min(midline, side[at + 1 :].max()) - side[at] for side in sides for at in _LUNG_COLUMNS))

@@ -1,0 +1,138 @@
+"""A folder in, a stream of its files out; a file in, the study it belongs to and what its header tells out."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from stat import S_ISREG
+
+from cxrbatch.config import GroupBy, Settings
+from cxrbatch.errors import ImageRejected, Reason
+from cxrbatch.intake.content import Kind
+from cxrbatch.intake.read import inspect_file
+from cxrbatch.records import Header, ImageFile, IndexedFile, Rejection
+
+UNFINISHED_SUFFIXES = (".tmp", ".part")
+LOCK_FILE = ".lock"
+# MIMIC-CXR: p10/p10000032/s50414267/<image>; the folder of a study is named after it.
+_MIMIC_STUDY = re.compile(r"(?:^|/)s\d{8}/[^/]+$")
+# What every output folder holds and nothing else does: its pictures are no radiographs to score.
+OUTPUT_FOLDER_FILES = ("ledger.sqlite", "cxrbatch.log")
+
+
+def walk(
+    root: Path, *, exclude: Path | None = None, on_error: Callable[[OSError], None] | None = None
+) -> Iterator[ImageFile]:
+    """Yield every regular file below `root`, folder by folder, sorted by name; memory is that of one folder.
+
+    Not met: hidden files and folders, files still being copied (.tmp, .part), DICOMDIR, linked folders,
+    links that lead nowhere or in a circle, FIFOs, sockets, devices, and output folders of cxrbatch. A link to
+    a file is met; where it leads is `index_file`'s question. A folder that holds a `.lock` file is being written
+    by another program, as mercure does, and is passed over until it is gone.
+
+    Args:
+        root: the input folder.
+        exclude: a folder below it that is left out, such as the output folder.
+        on_error: told of every folder below `root` that cannot be listed now or is locked.
+
+    Raises:
+        OSError: `root` itself cannot be listed.
+    """
+    base = root.resolve()
+    excluded = str(exclude.resolve()) if exclude is not None else None
+    pending = [str(base)]
+    while pending:
+        folder = pending.pop()
+        try:
+            entries = _list_sorted(folder)
+        except OSError as error:
+            if folder == str(base) and not isinstance(error, BlockingIOError):
+                raise
+            if on_error is not None:
+                on_error(error)
+            continue
+        if is_output_folder(Path(folder)) and folder != str(base):
+            continue
+        folders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        pending.extend(path for path in reversed(folders) if path != excluded)
+        yield from (found for entry in entries if (found := _describe(entry, str(base))) is not None)
+
+
+def index_file(root: Path, file: ImageFile, settings: Settings) -> IndexedFile:
+    """Tell from a file's header which study it belongs to and whether it is refused already.
+
+    Raises:
+        OSError: the file cannot be read now (no permission, vanished, a share that is gone): defer it, for
+            that says nothing about its content. Whatever its content is, nothing else is raised.
+    """
+    path = root / file.path
+    if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+        return _refused(file, ImageRejected(Reason.UNSAFE_PATH, "a link that leads out of the input folder"))
+    try:
+        kind, inspection = inspect_file(path, settings)
+    except ImageRejected as rejected:
+        return _refused(file, rejected)
+    if kind is Kind.DICOM:
+        identity = inspection.header.study_instance_uid
+    else:
+        identity = raster_identity(file.path, settings.group_by)
+    return IndexedFile(file, study_key(identity), inspection.header, inspection.flags, inspection.rejection)
+
+
+def study_key(identity: str) -> str:
+    """Return the name that a study has in reports and tables: 16 hex digits, safe in a path, nobody's identity.
+
+    Args:
+        identity: the Study Instance UID, or what `raster_identity` returns.
+    """
+    return hashlib.sha256(os.fsencode(identity)).hexdigest()[:16]
+
+
+def raster_identity(path: str, group_by: GroupBy) -> str:
+    """Return what stands for a Study Instance UID in a file that has none: its path, or its folder's.
+
+    The images of a study folder of MIMIC-CXR are one study either way.
+    """
+    return path if group_by == "file" and not _MIMIC_STUDY.search(path) else str(PurePosixPath(path).parent)
+
+
+def is_output_folder(folder: Path) -> bool:
+    """Tell whether cxrbatch wrote this folder."""
+    return all((folder / name).exists() for name in OUTPUT_FOLDER_FILES)
+
+
+def _refused(file: ImageFile, rejected: ImageRejected) -> IndexedFile:
+    return IndexedFile(file, "", Header(), rejection=Rejection(rejected.reason, rejected.message))
+
+
+def _list_sorted(folder: str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as scanned:
+        entries = sorted(scanned, key=lambda entry: entry.name)
+    if any(entry.name == LOCK_FILE for entry in entries):
+        raise BlockingIOError(errno.EBUSY, f"being written by another program ({LOCK_FILE})", folder)
+    return [entry for entry in entries if not entry.name.startswith(".")]
+
+
+def _describe(entry: os.DirEntry[str], base: str) -> ImageFile | None:
+    """Return the file behind an entry; None for what is not one, is not finished, or vanished meanwhile."""
+    if entry.name.upper() == "DICOMDIR" or entry.name.lower().endswith(UNFINISHED_SUFFIXES):
+        return None
+    try:
+        if entry.is_dir():
+            return None
+        # A link that leads out of the tree is described as itself, and refused by index_file.
+        if entry.is_symlink() and not _leads_inside(entry.path, base):
+            status = entry.stat(follow_symlinks=False)
+        elif not S_ISREG((status := entry.stat()).st_mode):
+            return None
+    except OSError:
+        return None
+    return ImageFile(os.path.relpath(entry.path, base).replace(os.sep, "/"), status.st_size, status.st_mtime_ns)
+
+
+def _leads_inside(path: str, base: str) -> bool:
+    return os.path.realpath(path).startswith(base.rstrip(os.sep) + os.sep)

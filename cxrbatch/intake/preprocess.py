@@ -1,0 +1,67 @@
+"""A display image in, the engine's square input and the way back out. The only copy: training uses it too."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from cxrbatch.records import Fit, Geometry, Gray8, InputSpec, PreparedImage, Radiograph
+
+
+def prepare(radiograph: Radiograph, spec: InputSpec) -> PreparedImage:
+    """Return what an engine with this input spec eats of a radiograph."""
+    pixels, geometry = fit_image(radiograph.display, spec, radiograph.rows, radiograph.columns)
+    return PreparedImage(radiograph, pixels, geometry)
+
+
+def fit_image(display: Gray8, spec: InputSpec, rows: int, columns: int) -> tuple[Gray8, Geometry]:
+    """Fit a display image into the input square.
+
+    `pad` shows all of it, centred on black; `crop` fills the square and loses what hangs over; `stretch`
+    fills the square and gives up the proportions.
+
+    Args:
+        display: uint8 [H,W], 0..255, of the proportions of the stored pixels.
+        spec: side of the square and fit.
+        rows: height of the stored pixels.
+        columns: width of the stored pixels.
+
+    Returns:
+        uint8 [1,S,S], 0..255, and the map from stored pixels to it.
+    """
+    height, width = fitted_size(rows, columns, spec.size_px, spec.fit)
+    top, left = (spec.size_px - height) // 2, (spec.size_px - width) // 2
+    square = _paste(_resize(display, height, width), spec.size_px, top, left)
+    geometry = Geometry(
+        rows=rows,
+        columns=columns,
+        size_px=spec.size_px,
+        scale_x=width / columns,
+        scale_y=height / rows,
+        offset_x=left,
+        offset_y=top,
+    )
+    return square[np.newaxis], geometry
+
+
+def fitted_size(rows: int, columns: int, size_px: int, fit: Fit) -> tuple[int, int]:
+    """Return the whole height and width that the image takes before the square cuts it off or pads it."""
+    if fit == "stretch":
+        return size_px, size_px
+    side = max(rows, columns) if fit == "pad" else min(rows, columns)
+    return max(1, round(rows * size_px / side)), max(1, round(columns * size_px / side))
+
+
+def _resize(display: Gray8, height: int, width: int) -> Gray8:
+    shrinks = height <= display.shape[0] and width <= display.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(display, (width, height), interpolation=method), dtype=np.uint8)
+
+
+def _paste(image: Gray8, size_px: int, top: int, left: int) -> Gray8:
+    """Lay the image on a black square at (top, left); negative offsets cut it off."""
+    square = np.zeros((size_px, size_px), np.uint8)
+    shown = image[max(0, -top) :, max(0, -left) :][:size_px, :size_px]
+    row, column = max(0, top), max(0, left)
+    square[row : row + shown.shape[0], column : column + shown.shape[1]] = shown
+    return square

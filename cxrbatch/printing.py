@@ -1,0 +1,99 @@
+"""Scored studies in, printed reports out; they are drawn and printed in worker processes."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxrbatch.config import Settings
+from cxrbatch.errors import OutputNotWritable, RunError
+from cxrbatch.logbook import log_event
+from cxrbatch.records import ImagePixels, PrintedStudy, StudyResult
+from cxrbatch.stages import ScoredStudy, StageClock
+from cxrbatch.workers import Outcome, WorkerPool
+
+# Where these come from, every further report would end the same way.
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+
+
+@dataclass(frozen=True, slots=True)
+class PrintJob:
+    """One report for a worker to print."""
+
+    result: StudyResult
+    pixels: tuple[ImagePixels, ...]
+    out: Path
+    html: bool
+    pdf: bool
+
+
+def print_reports(
+    studies: Iterable[ScoredStudy], out: Path, settings: Settings, workers: WorkerPool, clock: StageClock
+) -> Iterator[tuple[PrintedStudy, str]]:
+    """Print the reports in worker processes; yield each with what went wrong, which mostly is nothing."""
+    jobs = (
+        PrintJob(study.result, study.pixels, out, settings.html, settings.pdf)
+        for study in studies
+        if study.result is not None
+    )
+    for printed, failure in _printed(workers.run_ahead(print_report, jobs, timeout_s=settings.print_timeout_s)):
+        for stage, milliseconds in printed.stage_ms.items():
+            clock.add(stage, milliseconds / 1e3)
+        yield printed, failure
+
+
+def print_again(
+    results: Iterable[StudyResult], out: Path, settings: Settings, workers: WorkerPool
+) -> Iterator[tuple[PrintedStudy, str]]:
+    """Print reports from their results and the pictures on disk, without any engine."""
+    jobs = (PrintJob(result, (), out, settings.html, settings.pdf) for result in results)
+    yield from _printed(workers.run_ahead(reprint_report, jobs, timeout_s=settings.print_timeout_s))
+
+
+def warm_up(*, pdf: bool) -> None:
+    """Load what reading and printing need, down to fonts and style sheets; runs in a worker as it starts."""
+    from cxrbatch.output.report import STYLES
+
+    if pdf:
+        from cxrbatch.output.pdf import PictureFetcher, render_pdf
+
+        render_pdf("<p>cxrbatch</p>", PictureFetcher({}), styles=STYLES)
+
+
+def print_report(job: PrintJob) -> PrintedStudy:
+    """Print one report; runs in a worker."""
+    from cxrbatch.output.report import print_study
+
+    return print_study(job.result, job.pixels, job.out, html=job.html, pdf=job.pdf)
+
+
+def reprint_report(job: PrintJob) -> PrintedStudy:
+    """Print one report again; runs in a worker."""
+    from cxrbatch.output.report import reprint_study
+
+    return reprint_study(job.result, job.out, html=job.html, pdf=job.pdf)
+
+
+def _printed(outcomes: Iterable[Outcome[PrintJob, PrintedStudy]]) -> Iterator[tuple[PrintedStudy, str]]:
+    for outcome in outcomes:
+        try:
+            printed = outcome.value()
+        except RunError:
+            raise
+        except Exception as error:  # noqa: BLE001  # a report that cannot be printed must not lose its scores
+            _refuse_full_disk(error, outcome.task.out)
+            result = outcome.task.result
+            log_event("printing failed", level=logging.ERROR, study_key=result.study_key, error=type(error).__name__)
+            yield PrintedStudy(result), f"the report could not be printed: {error}"
+        else:
+            yield printed, ""
+
+
+def _refuse_full_disk(error: Exception, out: Path) -> None:
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        raise OutputNotWritable(
+            f"{out}: cannot be written ({error.strerror}). Make room, then run the same command again."
+        ) from error

@@ -1,0 +1,164 @@
+"""Pending studies in, studies whose images are ready for the engine out; files are read in worker processes."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+from cxrbatch.config import Settings
+from cxrbatch.errors import Flag, ImageRejected, Reason, RunError
+from cxrbatch.intake.identity import settle_duplicates
+from cxrbatch.logbook import log_event
+from cxrbatch.output.ledger import StudyTask
+from cxrbatch.records import Header, IndexedFile, InputSpec, PreparedImage, RefusedImage
+from cxrbatch.stages import DecodedStudy, StageClock
+from cxrbatch.workers import Outcome, WorkerCrashed, WorkerPool, WorkerTimedOut
+
+
+@dataclass(frozen=True, slots=True)
+class ReadJob:
+    """One file for a worker to read."""
+
+    study_key: str
+    file: IndexedFile
+    path: Path
+    spec: InputSpec
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class ReadImage:
+    """What a worker read, and the milliseconds it took."""
+
+    image: PreparedImage
+    read_ms: float
+    preprocess_ms: float
+
+
+def decode_studies(
+    studies: Iterable[StudyTask],
+    root: Path,
+    spec: InputSpec,
+    settings: Settings,
+    workers: WorkerPool,
+    clock: StageClock,
+) -> Iterator[DecodedStudy]:
+    """Read every image of each study in worker processes; a study comes out once all of its files are read."""
+    begun: deque[StudyTask] = deque()
+
+    def jobs() -> Iterator[ReadJob]:
+        for study in studies:
+            begun.append(_within_limit(study, settings.max_images_per_study))
+            for file in begun[-1].files:
+                yield ReadJob(study.study_key, file, root / file.file.path, spec, settings)
+
+    window = 2 * workers.count + settings.batch_size
+    outcomes = workers.run_ahead(read_image, jobs(), timeout_s=settings.decode_timeout_s, window=window)
+    for study_key, group in groupby(outcomes, key=lambda outcome: outcome.task.study_key):
+        study = begun.popleft()
+        assert study.study_key == study_key, "a study without files would give its neighbour's images another name"
+        yield _settle_study(study, group, clock)
+
+
+def read_image(job: ReadJob) -> ReadImage:
+    """Read one file and prepare it for the engine; runs in a worker.
+
+    Raises:
+        ImageRejected: it gets no score.
+        OSError: it cannot be read now, or is no longer the file that was indexed.
+    """
+    from cxrbatch.intake.anatomy import check_anatomy
+    from cxrbatch.intake.preprocess import prepare
+    from cxrbatch.intake.read import read_radiograph
+
+    started = time.perf_counter()
+    _refuse_changed(job)
+    radiograph = read_radiograph(job.path, job.settings)
+    _refuse_changed(job, radiograph.header)
+    radiograph = check_anatomy(radiograph, job.settings)
+    read = time.perf_counter()
+    image = prepare(radiograph, job.spec)
+    return ReadImage(image, 1e3 * (read - started), 1e3 * (time.perf_counter() - read))
+
+
+def _refuse_changed(job: ReadJob, header: Header | None = None) -> None:
+    """Refuse a file that was replaced since it was indexed: its pixels would stand under another identity."""
+    status, indexed = job.path.stat(), job.file
+    same = (status.st_size, status.st_mtime_ns) == (indexed.file.size_bytes, indexed.file.mtime_ns)
+    if header is not None and header.study_instance_uid != indexed.header.study_instance_uid:
+        same = False
+    if not same:
+        raise OSError(errno.ESTALE, "it changed since it was indexed")
+
+
+def _within_limit(task: StudyTask, max_images: int) -> StudyTask:
+    """Refuse the images of a study beyond the limit: all images of a study are in memory together."""
+    message = f"the study has {len(task.files)} images; the limit is {max_images} (max_images_per_study)"
+    reason = Reason.TOO_MANY_IMAGES.value
+    beyond = tuple(RefusedImage(file.file.path, "rejected", reason, message) for file in task.files[max_images:])
+    return replace(task, files=task.files[:max_images], refused=(*task.refused, *beyond)) if beyond else task
+
+
+def _settle_study(task: StudyTask, outcomes: Iterable[Outcome[ReadJob, ReadImage]], clock: StageClock) -> DecodedStudy:
+    images: list[tuple[str, PreparedImage]] = []
+    refused = list(task.refused)
+    # As the files say now: a de-identified index no longer knows.
+    patient_ids = set(task.patient_ids)
+    for outcome in outcomes:
+        path = outcome.task.file.file.path
+        try:
+            read = outcome.value()
+        except RunError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever one file does, the rest of the work goes on
+            refused.append(_refusal(path, error, task.study_key))
+        else:
+            clock.add("read", read.read_ms / 1e3)
+            clock.add("preprocess", read.preprocess_ms / 1e3)
+            patient_ids.add(read.image.radiograph.header.patient_id.strip())
+            images.append((path, _with_indexed_facts(read.image, outcome.task.file)))
+    if len(patient_ids - {""}) > 1:
+        message = "images of different patients share this StudyInstanceUID. Correct the identity at the source."
+        conflict = Reason.PATIENT_CONFLICT.value
+        refused += [RefusedImage(path, "rejected", conflict, message) for path, _ in images]
+        images = []
+    kept, duplicates = settle_duplicates(images)
+    return DecodedStudy(task, tuple(kept), tuple(refused + duplicates))
+
+
+def _with_indexed_facts(image: PreparedImage, file: IndexedFile) -> PreparedImage:
+    """Let the index speak for identity (it may be de-identified); its flags come first."""
+    flags: tuple[Flag, ...] = tuple(dict.fromkeys((*file.flags, *image.radiograph.flags)))
+    return replace(image, radiograph=replace(image.radiograph, header=file.header, flags=flags))
+
+
+def _refusal(path: str, error: Exception, study_key: str) -> RefusedImage:
+    """Say what became of a file that could not be read: refused for good, or failed and tried again."""
+    rejected = _as_rejection(error)
+    if rejected is not None:
+        return RefusedImage(path, "rejected", rejected.reason.value, rejected.message)
+    if isinstance(error, WorkerCrashed):
+        return RefusedImage(path, "failed", "", f"decoding: {error}")
+    if isinstance(error, OSError):
+        return RefusedImage(path, "failed", "", f"cannot be read now: {error.strerror}")
+    log_event("reading failed unexpectedly", level=logging.ERROR, study_key=study_key, error=type(error).__name__)
+    return RefusedImage(path, "failed", "", f"unexpected {type(error).__name__} while reading; please report it")
+
+
+def _as_rejection(error: Exception) -> ImageRejected | None:
+    """Return the verdict on the file itself that this error is, if it is one."""
+    if isinstance(error, ImageRejected):
+        return error
+    if isinstance(error, WorkerTimedOut):
+        return ImageRejected(Reason.DECODE_TIMEOUT, f"decoding {error}")
+    if isinstance(error, WorkerCrashed) and not error.was_killed:
+        return ImageRejected(Reason.DECODER_CRASHED, f"decoding: {error}")
+    if isinstance(error, MemoryError):
+        return ImageRejected(Reason.TOO_LARGE, "decoding needs more memory than a worker may take")
+    return None

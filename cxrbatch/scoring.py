@@ -1,0 +1,99 @@
+"""Studies ready for the engine in, studies with their scores out; the engine runs in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from cxrbatch import __version__
+from cxrbatch.config import Settings
+from cxrbatch.engine.contract import Engine
+from cxrbatch.output.ledger import StudyTask
+from cxrbatch.records import (
+    EngineDescription,
+    Gray8,
+    ImagePixels,
+    ImageResult,
+    RefusedImage,
+    Scores,
+    StudyResult,
+    now_text,
+)
+from cxrbatch.stages import DecodedStudy, ScoredStudy, StageClock
+
+
+def score_studies(
+    studies: Iterable[DecodedStudy], engine: Engine, settings: Settings, clock: StageClock
+) -> Iterator[ScoredStudy]:
+    """Score studies in full batches, several small studies together."""
+    for group in _gather_images(studies, settings.batch_size):
+        pixels = [image.pixels for study in group for _, image in study.images]
+        with clock.measure("infer"):
+            scores = _infer(engine, pixels, settings.batch_size)
+        first = 0
+        for study in group:
+            last = first + len(study.images)
+            scored = _with_scores(study, scores[first:last], engine.description)
+            yield _deidentified(scored) if settings.deidentify else scored
+            first = last
+
+
+def _gather_images(studies: Iterable[DecodedStudy], batch_size: int) -> Iterator[list[DecodedStudy]]:
+    group: list[DecodedStudy] = []
+    n_images = 0
+    for study in studies:
+        group.append(study)
+        n_images += len(study.images)
+        if n_images >= batch_size:
+            yield group
+            group, n_images = [], 0
+    if group:
+        yield group
+
+
+def _infer(engine: Engine, pixels: list[Gray8], batch_size: int) -> list[Scores]:
+    """Return one `Scores` without the batch axis' neighbours per image: shapes [1,C] and [1,C,h,w]."""
+    scores: list[Scores] = []
+    for start in range(0, len(pixels), batch_size):
+        batch = engine.infer(np.stack(pixels[start : start + batch_size]))
+        scores += [
+            Scores(batch.probabilities[i : i + 1], batch.logits[i : i + 1], batch.cams[i : i + 1])
+            for i in range(len(batch.probabilities))
+        ]
+    return scores
+
+
+def _with_scores(study: DecodedStudy, scores: list[Scores], engine: EngineDescription) -> ScoredStudy:
+    results: list[ImageResult] = []
+    pixels: list[ImagePixels] = []
+    refused = list(study.refused)
+    for (path, image), score in zip(study.images, scores, strict=True):
+        if not np.isfinite(score.probabilities).all():
+            refused.append(RefusedImage(path, "failed", "", "the engine gave no number for this image"))
+            continue
+        radiograph = image.radiograph
+        probabilities = tuple(float(probability) for probability in score.probabilities[0])
+        results.append(ImageResult(path, radiograph.header, radiograph.flags, probabilities, radiograph.stored_sha256))
+        pixels.append(ImagePixels(radiograph.display, score.cams[0], image.geometry))
+    result = _study_result(study.task, engine, results, refused) if results else None
+    return ScoredStudy(study.task, tuple(refused), result, tuple(pixels))
+
+
+def _deidentified(study: ScoredStudy) -> ScoredStudy:
+    return replace(study, result=replace(study.result, deidentified=True)) if study.result else study
+
+
+def _study_result(
+    task: StudyTask, engine: EngineDescription, images: list[ImageResult], refused: list[RefusedImage]
+) -> StudyResult:
+    return StudyResult(
+        study_key=task.study_key,
+        revision=task.revision,
+        engine=engine,
+        images=tuple(images),
+        refused=tuple(refused),
+        scored_at=now_text(),
+        cxrbatch_version=__version__,
+    )

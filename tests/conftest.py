@@ -1,0 +1,22 @@
+"""What every test begins with."""
+
+from __future__ import annotations
+
+import random
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def draws_that_repeat() -> None:
+    """A test that draws at random draws the same, whichever tests ran before it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - the generator that scikit-learn draws from
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)

@@ -1,0 +1,84 @@
+"""The demo engine reaches what the README says of it, on phantoms that nobody has seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cxrbatch.demo.engine import DemoRecipe, ensure_demo_engine
+from cxrbatch.demo.figures import evaluate_demo_engine
+from cxrbatch.engine.bundle import EngineBundle
+from cxrbatch.model.augment import NONE
+from cxrbatch.model.checkpoint import load_checkpoint
+from cxrbatch.model.training_options import TrainingOptions
+from cxrbatch.phantom import FINDINGS
+
+ENGINES = Path(__file__).resolve().parents[2] / "engines"
+OTHER_SEED = 850_000_000
+
+
+@pytest.fixture(scope="module")
+def demo_engine() -> EngineBundle:
+    """The engine that `make demo` uses; trained here where it is not there yet."""
+    return ensure_demo_engine(ENGINES, report=print)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_it_finds_and_points_at_lesions_of_unseen_phantoms(demo_engine: EngineBundle) -> None:
+    figures = evaluate_demo_engine(demo_engine, n=300, seed=OTHER_SEED)
+    assert figures.images == 300
+    assert figures.macro_auroc >= 0.90
+    assert figures.true_positives >= 100
+    assert figures.pointing_rate >= 0.70
+
+
+@pytest.mark.slow
+def test_its_figures_are_kept_in_bundle_and_model_card(demo_engine: EngineBundle) -> None:
+    figures = demo_engine.manifest.training.figures
+    assert figures["macro_auroc"] >= 0.90
+    assert figures["pointing_rate"] >= 0.70
+    assert all(label.metrics["auroc"] > 0.5 for label in demo_engine.labels)
+    card = (demo_engine.folder / "MODEL_CARD.md").read_text()
+    assert f"**macro_auroc: {figures['macro_auroc']:.3f}**" in card
+    assert "knows synthetic phantoms only" in card
+
+
+@pytest.mark.slow
+def test_it_says_what_it_is(demo_engine: EngineBundle) -> None:
+    assert [label.name for label in demo_engine.labels] == list(FINDINGS)
+    assert [label.name for label in demo_engine.labels if label.urgent] == ["Pneumothorax"]
+    assert all(label.operating_point is not None for label in demo_engine.labels)
+    assert "synthetic phantoms only" in demo_engine.manifest.notice
+    assert load_checkpoint(demo_engine.verified_file("checkpoint")).facts.labels[0].name == FINDINGS[0]
+
+
+SMALL = DemoRecipe(
+    phantoms=32,
+    held_back=64,
+    film_px=96,
+    size_px=64,
+    architecture="resnet18",
+    training=TrainingOptions(epochs=1, batch_size=16, augmentation=NONE),
+)
+
+
+@pytest.mark.slow
+def test_the_same_recipe_is_used_again_and_another_is_trained_anew(tmp_path: Path) -> None:
+    told: list[str] = []
+    first = ensure_demo_engine(tmp_path, report=told.append, recipe=SMALL)
+    assert any("training resnet18 from scratch: 1 epochs of 32 phantoms" in sentence for sentence in told)
+    told.clear()
+    again = ensure_demo_engine(tmp_path, report=told.append, recipe=SMALL)
+    assert told == [f"using the demo engine that is there, {tmp_path / 'demo'}"]
+    assert again.manifest == first.manifest
+    (first.folder / "model.onnx").write_bytes(b"damaged")
+    mended = ensure_demo_engine(tmp_path, report=told.append, recipe=SMALL)
+    assert mended.verified_file("onnx").name == "model.onnx"
+
+
+def test_any_change_of_the_recipe_changes_its_fingerprint() -> None:
+    recipes = [SMALL, DemoRecipe(), DemoRecipe(phantoms=2401), DemoRecipe(training=TrainingOptions(epochs=5))]
+    assert len({recipe.fingerprint() for recipe in recipes}) == 4
+    assert DemoRecipe().fingerprint() == DemoRecipe().fingerprint()

@@ -1,0 +1,79 @@
+"""Networks with random weights that behave like trained ones: every map has structure, no value explodes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from cxrbatch.records import Gray8
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def draw_noise(n: int, size_px: int) -> Gray8:
+    """Draw uint8 [n,1,size_px,size_px], the same each time; half of it noise, half of it coarse blocks."""
+    generator = np.random.default_rng(0)
+    blocks = generator.integers(0, 128, (n, 1, -(-size_px // 16), -(-size_px // 16)), dtype=np.uint8)
+    coarse = blocks.repeat(16, axis=2).repeat(16, axis=3)[:, :, :size_px, :size_px]
+    return np.asarray(coarse + generator.integers(0, 128, (n, 1, size_px, size_px), dtype=np.uint8), np.uint8)
+
+
+def settle(build: Callable[[], Module], example: Tensor) -> Module:
+    """Build a network with seeded weights and give its BatchNorms the statistics of `example`; evaluation mode."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(5)
+        network = build()
+        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.weight.uniform_(0.5, 1.0)
+            norm.bias.uniform_(-0.2, 0.2)
+            norm.momentum = 1.0
+        network.train()(example)
+        for norm in norms:
+            norm.momentum = 0.1
+            # A map of few cells may hardly vary over the example; dividing by that would blow up rounding errors.
+            norm.running_var.clamp_(min=0.5)  # type: ignore[union-attr]  # None without track_running_stats only
+    return network.eval()
+
+
+class Original(nn.Module):
+    """torchvision's own network of an architecture, with random weights: colours in, the map that it pools out.
+
+    `network` is torchvision's, with all its heads and names; VGG comes without its classifier of 120 million weights.
+    """
+
+    def __init__(self, architecture: str) -> None:
+        super().__init__()
+        models = torchvision.models
+        if architecture == "vgg16_bn":
+            layers = models.vgg.make_layers(models.vgg.cfgs["D"], batch_norm=True)
+            self.network = nn.Sequential(OrderedDict(features=layers))
+        elif architecture == "inception_v3":
+            # As torchvision builds it when it loads ImageNet's weights.
+            self.network = models.inception_v3(init_weights=False, transform_input=True)
+        else:
+            self.network = models.get_model(architecture, weights=None)
+
+    def forward(self, colours: Tensor) -> Tensor:
+        """Return the last feature map of float32 [N,3,S,S], scaled as torchvision does: [N,channels,h,w]."""
+        values = colours
+        if isinstance(self.network, torchvision.models.Inception3):
+            values = self.network._transform_input(values)
+        for name, child in self.network.named_children():
+            if name in {"avgpool", "classifier"}:
+                break
+            if name != "AuxLogits":
+                values = child(values)
+        return values.relu() if isinstance(self.network, torchvision.models.DenseNet) else values
+
+
+def colours_of(grey: Tensor) -> Tensor:
+    """Scale a grey film as torchvision scales a photograph: [N,1,H,W], 0..1 -> [N,3,H,W]."""
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    return (grey - mean[:, None, None]) / std[:, None, None]

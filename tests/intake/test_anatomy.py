@@ -1,0 +1,111 @@
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cxrbatch.config import Settings
+from cxrbatch.errors import Flag, ImageRejected, Reason
+from cxrbatch.intake.anatomy import check_anatomy, measure_anatomy
+from cxrbatch.intake.discover import walk
+from cxrbatch.intake.read import read_radiograph
+from cxrbatch.phantom.draw import draw_phantom
+from cxrbatch.phantom.pictures import windowed
+from cxrbatch.records import Gray8, Header, Radiograph
+from tests.factories.anatomy import BODY_PARTS, draw_body_part
+
+SETTINGS = Settings(max_display_px=256)
+SHARED = Path(os.environ.get("CXRBATCH_SHARED_DATA", "/nowhere"))
+needs_shared_data = pytest.mark.skipif(not SHARED.is_dir(), reason="CXRBATCH_SHARED_DATA is not set")
+
+
+def radiograph(display: Gray8, *flags: Flag) -> Radiograph:
+    rows, columns = display.shape
+    return Radiograph(Header(), display, rows, columns, flags, "", "")
+
+
+def reason(display: Gray8, *flags: Flag) -> Reason | None:
+    try:
+        check_anatomy(radiograph(display, *flags), SETTINGS)
+    except ImageRejected as rejected:
+        return rejected.reason
+    return None
+
+
+@pytest.fixture(scope="module")
+def chest() -> Gray8:
+    return windowed(draw_phantom(3, rows=256))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_phantom_chests_of_any_shape_pass_without_a_flag(seed: int) -> None:
+    display = windowed(draw_phantom(seed, rows=256, columns=(256, 212, 307)[seed % 3]))
+    assert check_anatomy(radiograph(display), SETTINGS).flags == ()
+
+
+def test_a_film_with_black_and_white_swapped_is_flagged_and_left_as_it_is(chest: Gray8) -> None:
+    swapped = np.asarray(255 - chest, np.uint8)
+    checked = check_anatomy(radiograph(swapped), SETTINGS)
+    assert checked.flags == (Flag.POLARITY_SUSPECT,)
+    np.testing.assert_array_equal(checked.display, swapped)
+    assert measure_anatomy(swapped).likeness == pytest.approx(-measure_anatomy(chest).likeness, abs=0.02)
+
+
+def test_window_and_contrast_do_not_matter(chest: Gray8) -> None:
+    curve = np.rint(255 * np.linspace(0, 1, 256) ** 0.6).astype(np.uint8)
+    plain, bent = measure_anatomy(chest), measure_anatomy(np.asarray(cv2.LUT(chest, curve), np.uint8))
+    assert bent.likeness == pytest.approx(plain.likeness, abs=0.03)
+
+
+@pytest.mark.parametrize("part", BODY_PARTS)
+def test_other_parts_of_the_body_are_refused_where_nothing_says_what_they_are(part: str) -> None:
+    display = draw_body_part(part)
+    assert reason(display, Flag.NO_BODY_PART) is Reason.NOT_CHEST
+    said = check_anatomy(radiograph(display), SETTINGS)
+    assert said.flags == (Flag.ANATOMY_SUSPECT,)
+
+
+def test_a_constant_image_is_no_chest() -> None:
+    assert measure_anatomy(np.full((80, 64), 90, np.uint8)).is_chest is False
+
+
+def test_the_check_can_be_switched_off() -> None:
+    film = radiograph(draw_body_part("hand"), Flag.NO_BODY_PART)
+    assert check_anatomy(film, replace(SETTINGS, pixel_check=False)) is film
+
+
+def test_the_message_says_what_was_measured_and_what_to_do() -> None:
+    with pytest.raises(ImageRejected, match=r"likeness -?0\.\d\d, lung valley -?0\.\d\d.*pixel_check"):
+        check_anatomy(radiograph(draw_body_part("knee"), Flag.NO_BODY_PART), SETTINGS)
+
+
+@needs_shared_data
+def test_at_most_one_real_film_in_a_hundred_is_refused() -> None:
+    root = SHARED / "nih1024"
+    films = [read_radiograph(root / file.path, SETTINGS) for file in walk(root) if file.path.endswith(".png")]
+    refused = [film for film in films if reason(film.display, Flag.NO_BODY_PART)]
+    swapped = [film for film in films if measure_anatomy(film.display).is_swapped]
+    noticed = [film for film in films if measure_anatomy(np.asarray(255 - film.display, np.uint8)).is_swapped]
+    assert len(films) == 120
+    assert len(refused) <= 1
+    assert not swapped
+    assert len(noticed) >= 119
+
+
+@needs_shared_data
+def test_the_real_film_whose_tag_was_edited_is_flagged() -> None:
+    film = read_radiograph(SHARED / "dicom" / "chest" / "siim_cr_tag_says_monochrome1.dcm", SETTINGS)
+    assert Flag.POLARITY_SUSPECT in check_anatomy(film, SETTINGS).flags
+
+
+@needs_shared_data
+@pytest.mark.parametrize("name", ["transfer_syntaxes/RG3_UNC", "not_chest/MG1_J2KI"])
+def test_a_real_tibia_and_a_real_breast_do_not_look_like_a_chest(name: str) -> None:
+    import pydicom
+
+    stored = pydicom.dcmread(SHARED / "dicom" / name).pixel_array.astype(np.float32)
+    low, high = np.percentile(stored, (0.5, 99.5))
+    small = cv2.resize(np.clip((stored - low) / (high - low), 0, 1), (200, 256), interpolation=cv2.INTER_AREA)
+    assert reason(np.rint(small * 255).astype(np.uint8), Flag.NO_BODY_PART) is Reason.NOT_CHEST
