@@ -17,14 +17,14 @@ import msgspec
 from cxrbatch.demo.cases import Drawing, draw_cases, to_pixel_set
 from cxrbatch.demo.figures import DemoFigures, evaluate_demo_engine
 from cxrbatch.engine.bundle import EngineBundle, TrainingFacts, load_bundle, save_bundle
+from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.errors import EngineError
 from cxrbatch.model.augment import NONE
-from cxrbatch.model.build import MODEL_CARD, BuildReport, build_engine
+from cxrbatch.model.build import BuildOptions, BuildReport, build_engine
 from cxrbatch.model.checkpoint import Checkpoint, CheckpointFacts, build_network, save_checkpoint
 from cxrbatch.model.dataset import PixelSet
 from cxrbatch.model.devices import resolve_precision
 from cxrbatch.model.metrics import choose_operating_point
-from cxrbatch.model.model_card import write_model_card
 from cxrbatch.model.network import ChestNetwork
 from cxrbatch.model.parity import ParityImages
 from cxrbatch.model.train import build_seeded, predict_probabilities, train_network
@@ -137,7 +137,7 @@ def _make_engine(work: Path, engines_folder: Path, recipe: DemoRecipe, report: R
         work / "demo.safetensors",
         NAME,
         engines_folder=engines_folder,
-        parity_images=images,
+        options=BuildOptions(choose_gate_films=lambda _: images),
         report=BuildReport(say=report),
     )
 

@@ -1,8 +1,9 @@
-"""A plan that nobody could run where it was built: its gate's images and answers in, passed or refused out.
+"""A plan that nobody has run on this GPU yet: its gate's images and answers in, passed or refused out.
 
-A plan for a workstation may be built on a machine without a GPU. What the gate compares is then kept in the bundle:
-phantoms, never a patient's film, and what the PyTorch reference says of them. The first machine that loads the
-plan compares before it scores anything, and writes the figures into engine.json.
+A plan for a workstation may be built on a machine without a GPU, and one plan may run on several models. What the
+gate compares is therefore kept in the bundle: phantoms, never a patient's film, and what the PyTorch reference says
+of them. A machine whose GPU, or TensorRT, is not the one that was compared last compares before it scores anything,
+and writes the figures into engine.json and the model card.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import numpy as np
 
 from cxrbatch import durable
 from cxrbatch.engine.agreement import compare_scores, infer_in_batches, refuse_disagreement
-from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
+from cxrbatch.engine.bundle import PENDING, EngineBundle, load_bundle, save_bundle
 from cxrbatch.engine.contract import Engine
+from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.errors import EngineError
 from cxrbatch.records import Gray8, Scores
 
@@ -68,8 +70,16 @@ def load_gate(bundle: EngineBundle) -> DeferredGate:
         raise EngineError(f"{where}: cannot be read: {error}. {bundle.mend}") from error
 
 
+def is_unproven(bundle: EngineBundle, role: str, device: str) -> bool:
+    """Tell whether the role's plan has yet to be compared on `device`, and the bundle holds what it takes."""
+    figures = bundle.manifest.parity.get(role)
+    if figures is None or figures == PENDING:
+        return figures == PENDING
+    return figures.device != device and PARITY_ROLE in bundle.manifest.files
+
+
 def settle_parity(bundle: EngineBundle, role: str, engine: Engine, *, device: str) -> EngineBundle:
-    """Run the gate of a plan whose parity is pending, and write the figures into engine.json.
+    """Run the gate of a plan on this machine, and write the figures into engine.json and the model card.
 
     Args:
         bundle: where the plan lies.
@@ -80,7 +90,7 @@ def settle_parity(bundle: EngineBundle, role: str, engine: Engine, *, device: st
     Raises:
         EngineError: the plan disagrees with its checkpoint, and is not used.
     """
-    log.info("engine %s: nobody has run its %s yet; comparing it with its checkpoint first", bundle.name, role)
+    log.info("engine %s: comparing its %s with its checkpoint first, on %s", bundle.name, role, device)
     gate = load_gate(bundle)
     comparison = compare_scores(infer_in_batches(engine, gate.pixels, 8), gate.reference, bundle.labels)
     figures = comparison.figures(gate.source, gate.limit, device)
@@ -92,6 +102,7 @@ def settle_parity(bundle: EngineBundle, role: str, engine: Engine, *, device: st
     manifest = load_bundle(bundle.folder).manifest
     settled = EngineBundle(bundle.folder, replace(manifest, parity={**manifest.parity, role: figures}))
     try:
+        write_model_card(settled.folder / MODEL_CARD, settled.manifest)
         return save_bundle(settled.folder, settled.manifest)
     except OSError as error:
         log.warning("%s: cannot be written (%s); the next run compares again", bundle.folder, error.strerror)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +66,21 @@ class PlanRunner:
             _forget_frames(error)
             raise
         return {name: np.concatenate([part[name] for part in parts]) for name in OUTPUTS}
+
+    def prepare_alone(self, pixels: Gray8) -> Callable[[], None]:
+        """Leave uint8 [N,1,S,S] on the GPU; return what computes them there again, without any copy, and waits."""
+        n_full, rest = divmod(len(pixels), self._batch)
+        sizes = [self._batch] * n_full + ([rest] if rest else [])
+        with self._device.current():
+            slot = self._slot(0)
+            slot.submit(pixels[: sizes[0]])
+            slot.collect()
+
+        def compute() -> None:
+            with self._device.current():
+                slot.compute_again(pixels.shape[1:], sizes)
+
+        return compute
 
     def close(self) -> None:
         """Give back all memory, streams and contexts, and let go of the plan; a second call does nothing."""
@@ -170,6 +185,17 @@ class _Slot:
         self._device.wait_for(self._stream)
         count, self._at_work = self._at_work, 0
         return {name: self._host[name][:count].copy() for name in OUTPUTS}
+
+    def compute_again(self, image: tuple[int, ...], counts: list[int]) -> None:
+        """Compute batches of so many of the images that are still on the GPU, and wait; nothing is copied."""
+        context: trt.IExecutionContext | None = self._context
+        if context is None or self._at_work:
+            raise AssertionError("a slot takes one batch at a time, until it is released")
+        for count in counts:
+            self._shape_context(context, image, count)
+            if not context.execute_async_v3(self._stream.handle):
+                raise self._failure("start computing")
+        self._device.wait_for(self._stream)
 
     def release(self) -> None:
         """Wait for what is queued, then give everything back: first what uses memory, then the memory."""

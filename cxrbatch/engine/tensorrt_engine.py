@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cxrbatch.engine.bundle import PENDING, BatchProfile, EngineBundle, PlanFacts
+from cxrbatch.engine.bundle import BatchProfile, EngineBundle, PlanFacts
 from cxrbatch.engine.contract import INPUT, OUTPUTS, require_pixels
 from cxrbatch.engine.cuda_device import CudaDevice, DeviceMemoryExhausted, import_pycuda
 from cxrbatch.engine.cuda_probe import Gpu
-from cxrbatch.engine.deferred_gate import settle_parity
+from cxrbatch.engine.deferred_gate import is_unproven, settle_parity
 from cxrbatch.engine.plan_runner import PlanRunner
 from cxrbatch.engine.tensorrt_flavour import (
     Flavour,
@@ -71,6 +72,11 @@ class TensorRTEngine:
         require_pixels(pixels, self.description, self._where, at_least=1)
         answered = self._runner.infer(pixels)
         return Scores(*(answered[name] for name in OUTPUTS))
+
+    def prepare_alone(self, pixels: Gray8) -> Callable[[], None]:
+        """See `ComputesAlone.prepare_alone`."""
+        self.infer(pixels)
+        return self._runner.prepare_alone(pixels)
 
     def close(self) -> None:
         """Release the plan, its memory and the GPU's context, in this order; a second call does nothing."""
@@ -151,7 +157,7 @@ class _LoadedPlan:
 
 
 def open_tensorrt(bundle: EngineBundle, flavour: Flavour) -> TensorRTEngine:
-    """Open the bundle's plan on this machine's GPU, and pass the gate first where no machine has done it yet.
+    """Open the bundle's plan on this machine's GPU, and pass the gate first where it was not passed on such a one.
 
     Raises:
         EngineError: no GPU, no TensorRT, a plan for another of them, a damaged one, or one that disagrees with
@@ -168,8 +174,9 @@ def open_tensorrt(bundle: EngineBundle, flavour: Flavour) -> TensorRTEngine:
         device.close()
         raise
     try:
-        if bundle.manifest.parity.get(flavour.role) == PENDING:
-            settle_parity(bundle, flavour.role, engine, device=f"{gpu.name}, {flavour.title} {version_of(module)}")
+        here = f"{gpu.name}, {flavour.title} {version_of(module)}"
+        if is_unproven(bundle, flavour.role, here):
+            settle_parity(bundle, flavour.role, engine, device=here)
     except BaseException:
         engine.close()
         raise

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-import numpy as np
-
 from cxrbatch import durable
 from cxrbatch.engine.bundle import (
     ENGINE_FILE,
@@ -24,29 +22,25 @@ from cxrbatch.engine.bundle import (
     sha256_of_file,
 )
 from cxrbatch.engine.deferred_gate import PARITY_FILE, PARITY_ROLE
+from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS, Flavour
 from cxrbatch.errors import EngineError, UsageError
-from cxrbatch.intake.preprocess import fit_image
 from cxrbatch.model.build_int8 import add_int8_file
 from cxrbatch.model.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint
 from cxrbatch.model.export import export_onnx, require_half_precision
 from cxrbatch.model.gate import Parity, pass_gate, save_deferred_gate
+from cxrbatch.model.gate_films import draw_gate_films
 from cxrbatch.model.half import halve
 from cxrbatch.model.int8_films import Int8Films, draw_int8_films
-from cxrbatch.model.model_card import write_model_card
-from cxrbatch.model.parity import MIN_IMAGES, ParityImages
+from cxrbatch.model.parity import ParityImages
 from cxrbatch.model.tensorrt_build import BuildProgress, PlanBuilder, PlanOptions, open_plan_builder
-from cxrbatch.phantom import draw_phantom, windowed
-from cxrbatch.records import InputSpec
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 ONNX_FILE = "model.onnx"
 ONNX_FP16_FILE = "model.fp16.onnx"
-MODEL_CARD = "MODEL_CARD.md"
 
-_PARITY_SEED = 640_000_000
-
-ChooseFilms = Callable[[CheckpointFacts], Int8Films]
+ChooseInt8Films = Callable[[CheckpointFacts], Int8Films]
+ChooseGateFilms = Callable[[CheckpointFacts], ParityImages]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +57,14 @@ class BuildOptions:
 
     `backends` may name tensorrt and tensorrt-rtx, whose plans are built of the FP16 graph; `precision` "fp16"
     adds that graph alone, "int8" a file for the CPU that is calibrated and judged on what `choose_int8_films`
-    chooses. `onnx_only` leaves the plans to a machine with a GPU.
+    chooses. The gate looks at what `choose_gate_films` chooses. `onnx_only` leaves the plans to a machine with a
+    GPU.
     """
 
     backends: tuple[str, ...] = ()
     precision: Precision = "fp32"
-    choose_int8_films: ChooseFilms = draw_int8_films
+    choose_gate_films: ChooseGateFilms = draw_gate_films
+    choose_int8_films: ChooseInt8Films = draw_int8_films
     onnx_only: bool = False
     plan: PlanOptions = field(default_factory=PlanOptions)
 
@@ -89,7 +85,6 @@ def build_engine(
     *,
     engines_folder: Path,
     options: BuildOptions = BuildOptions(),
-    parity_images: ParityImages | None = None,
     report: BuildReport = BuildReport(),
 ) -> EngineBundle:
     """Build the bundle `engines_folder/name` from a checkpoint; an older one of that name is replaced.
@@ -101,7 +96,6 @@ def build_engine(
         name: the engine's name, which is its folder's name.
         engines_folder: where it is installed; created where missing.
         options: what the bundle holds.
-        parity_images: what the gate compares on; phantoms by default.
         report: told what happens now.
 
     Raises:
@@ -121,11 +115,10 @@ def build_engine(
         files = {"checkpoint": _entry(folder / CHECKPOINT_FILE, "fp32")}
         files |= _export_graphs(loaded, folder, options, report)
         files |= _build_plans(folder, builders, engines_folder, report)
-        phantoms = draw_parity_images(loaded.facts.input)
-        if not all(builder.runs_here() for builder in builders):
-            save_deferred_gate(folder / PARITY_FILE, loaded.network, phantoms)
+        if builders:
+            save_deferred_gate(folder / PARITY_FILE, loaded.network, draw_gate_films(loaded.facts))
             files[PARITY_ROLE] = _entry(folder / PARITY_FILE, "fp32")
-        images = parity_images or phantoms
+        images = options.choose_gate_films(loaded.facts)
         report.say(f"comparing with the checkpoint on {len(images.pixels)} {images.source}")
         ungated = save_bundle(folder, _describe(loaded.facts, name, files, parity={}))
         parity = pass_gate(ungated, loaded.network, images, builders)
@@ -135,13 +128,6 @@ def build_engine(
             bundle = add_int8_file(bundle, loaded.network, options.choose_int8_films(loaded.facts))
         write_model_card(folder / MODEL_CARD, bundle.manifest)
     return load_bundle(engines_folder / name)
-
-
-def draw_parity_images(spec: InputSpec) -> ParityImages:
-    """Draw phantoms for the gate: films that any checkpoint can be asked about, the same each time."""
-    seeds = range(_PARITY_SEED, _PARITY_SEED + MIN_IMAGES)
-    films = (windowed(draw_phantom(seed, rows=max(128, spec.size_px))) for seed in seeds)
-    return ParityImages(np.stack([fit_image(film, spec, *film.shape)[0] for film in films]), "phantoms")
 
 
 def _export_graphs(

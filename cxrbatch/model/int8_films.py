@@ -14,7 +14,7 @@ from cxrbatch.model.checkpoint import CheckpointFacts
 from cxrbatch.model.data_options import DataOptions
 from cxrbatch.model.dataset import PixelSet, load_data, prepare_pixels
 from cxrbatch.model.film_pixels import ReportProgress
-from cxrbatch.model.labelled import LabelledImages, Sample
+from cxrbatch.model.labelled import LabelledImages, Sample, spread
 from cxrbatch.phantom import FINDINGS, draw_phantom, windowed
 from cxrbatch.records import Float32, Gray8, InputSpec
 
@@ -53,8 +53,8 @@ def read_int8_films(
             f"{data}: has none of the checkpoint's labels. It knows {', '.join(images.labels)}; the checkpoint "
             f"{', '.join(names)}. Name them alike, or make one label with --binary."
         )
-    calibration = _spread(images.part("train"), CALIBRATION_FILMS)
-    judged = _spread(images.part("val"), VALIDATION_FILMS)
+    calibration = spread(images.part("train"), CALIBRATION_FILMS)
+    judged = spread(images.part("val"), VALIDATION_FILMS)
     pixels = prepare_pixels((*calibration, *judged), facts.input, report=report).pixels
     return Int8Films(
         pixels[: len(calibration)],
@@ -81,12 +81,6 @@ def _draw(first_seed: int, count: int, spec: InputSpec) -> tuple[Gray8, list[tup
     films = (windowed(phantom) for phantom in phantoms)
     pixels = np.stack([fit_image(film, spec, *film.shape)[0] for film in films])
     return pixels, [phantom.findings for phantom in phantoms]
-
-
-def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """Return at most `count` of the samples, spread evenly over all."""
-    places = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
-    return [samples[place] for place in places]
 
 
 def _targets(names: Sequence[str], images: LabelledImages, samples: Sequence[Sample]) -> Float32:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from cxrbatch.errors import UsageError
 from cxrbatch.records import Task
@@ -79,3 +82,9 @@ class LabelledImages:
         """Return the film's path below the root, `/`-separated; the whole path where it lies elsewhere."""
         inside = sample.path.is_relative_to(self.root)
         return (sample.path.relative_to(self.root) if inside else sample.path).as_posix()
+
+
+def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """Return at most `count` of the samples, spread evenly over all."""
+    places = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
+    return [samples[place] for place in places]

@@ -20,6 +20,7 @@ from cxrbatch.engine.bundle import (
     sha256_of_file,
 )
 from cxrbatch.engine.deferred_gate import PARITY_FILE, PARITY_ROLE, DeferredGate, load_gate, save_gate
+from cxrbatch.engine.model_card import MODEL_CARD
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.open import open_engine
 from cxrbatch.errors import EngineError
@@ -49,6 +50,12 @@ def pending(tmp_path: Path) -> EngineBundle:
     return save_bundle(bundle.folder, replace(bundle.manifest, files=files, parity={"plan": PENDING}))
 
 
+def figures_of(bundle: EngineBundle) -> ParityFigures:
+    figures = load_bundle(bundle.folder).manifest.parity["plan"]
+    assert isinstance(figures, ParityFigures)
+    return figures
+
+
 def test_pending_is_written_as_that_word(pending: EngineBundle) -> None:
     assert '"plan": "pending"' in (pending.folder / "engine.json").read_text()
     assert load_bundle(pending.folder).manifest.parity == {"plan": "pending"}
@@ -69,6 +76,23 @@ def test_the_second_time_nothing_is_compared(pending: EngineBundle, tensorrt: An
     open_engine(load_bundle(pending.folder), backend="tensorrt").close()
 
 
+def test_the_model_card_tells_the_result(pending: EngineBundle, tensorrt: Any) -> None:
+    open_engine(pending, backend="tensorrt").close()
+    card = (pending.folder / MODEL_CARD).read_text(encoding="utf-8")
+    assert "- plan: largest change of a probability" in card
+    assert f"on 64 phantoms; on {GPU.name}" in card
+
+
+def test_another_gpu_compares_again(pending: EngineBundle, tensorrt: Any) -> None:
+    open_engine(pending, backend="tensorrt").close()
+    elsewhere = figures_of(pending)
+    moved = replace(elsewhere, device="another GPU", max_probability_change=0.001)
+    bundle = load_bundle(pending.folder)
+    bundle = save_bundle(bundle.folder, replace(bundle.manifest, parity={"plan": moved}))
+    open_engine(bundle, backend="tensorrt").close()
+    assert figures_of(pending) == elsewhere
+
+
 def test_a_plan_that_disagrees_is_refused_each_time(pending: EngineBundle, tensorrt: Any) -> None:
     tensorrt.distort = 0.006
     for _ in range(2):
@@ -86,7 +110,7 @@ def test_a_plan_that_answers_no_number_is_refused(pending: EngineBundle, tensorr
 def test_a_bundle_that_cannot_be_written_is_compared_again(
     pending: EngineBundle, tensorrt: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("cxrbatch.durable.replace_bytes", refuse)

@@ -86,6 +86,19 @@ def test_memory_is_taken_once_and_reused(bundle: EngineBundle, tensorrt: Any, gp
     engine.close()
 
 
+def test_alone_it_computes_the_same_batches_and_copies_nothing(
+    bundle: EngineBundle, tensorrt: Any, gpu: FakeGpu
+) -> None:
+    engine = open_tensorrt(bundle, TENSORRT)
+    compute = engine.prepare_alone(films(9))
+    gpu.events.clear()
+    compute()
+    compute()
+    assert gpu.events == ["compute 1 4", "compute 1 4", "compute 1 1", "wait 1"] * 2
+    np.testing.assert_allclose(engine.infer(films(3)).probabilities, tiny_probabilities(films(3)), atol=1e-6)
+    engine.close()
+
+
 def test_without_memory_the_batch_is_halved_and_nothing_is_lost(
     bundle: EngineBundle, tensorrt: Any, gpu: FakeGpu, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -26,10 +26,10 @@ from cxrbatch.engine.deferred_gate import PARITY_FILE, PARITY_ROLE
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.open import open_engine
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS
-from cxrbatch.model.build import BuildOptions, build_engine, draw_parity_images
+from cxrbatch.model.build import BuildOptions, build_engine
 from cxrbatch.model.checkpoint import Checkpoint, save_checkpoint
 from cxrbatch.model.gate import save_deferred_gate
-from cxrbatch.model.network import ChestNetwork
+from cxrbatch.model.gate_films import draw_gate_films
 from cxrbatch.model.tensorrt_build import PlanOptions
 from cxrbatch.records import Gray8
 
@@ -90,11 +90,11 @@ def test_two_engines_close_in_any_order(bundle: EngineBundle) -> None:
 
 
 def test_a_pending_plan_is_settled_by_the_first_that_opens_it(
-    bundle: EngineBundle, tmp_path: Path, network: ChestNetwork
+    bundle: EngineBundle, tmp_path: Path, checkpoint: Checkpoint
 ) -> None:
     role, folder = FLAVOURS[backend_of(bundle)].role, tmp_path / "small"
     shutil.copytree(bundle.folder, folder)
-    save_deferred_gate(folder / PARITY_FILE, network, draw_parity_images(bundle.input))
+    save_deferred_gate(folder / PARITY_FILE, checkpoint.network, draw_gate_films(checkpoint.facts))
     entry = EngineFile(PARITY_FILE, sha256_of_file(folder / PARITY_FILE), "fp32")
     files = {**bundle.manifest.files, PARITY_ROLE: entry}
     pending = save_bundle(folder, replace(bundle.manifest, files=files, parity={role: PENDING}))

@@ -21,6 +21,7 @@ from cxrbatch.model.build_int8 import add_int8_file, judge_int8
 from cxrbatch.model.checkpoint import Checkpoint, CheckpointFacts, save_checkpoint
 from cxrbatch.model.data_options import DataOptions
 from cxrbatch.model.dataset import PixelSet
+from cxrbatch.model.gate_films import draw_gate_films
 from cxrbatch.model.int8_films import Int8Films, draw_int8_films, read_int8_films
 from cxrbatch.model.quantise import nodes_kept_in_float
 from cxrbatch.model.train import predict_probabilities
@@ -185,4 +186,6 @@ def test_the_build_command_passes_on_what_to_judge_on(
     without, phantoms, labelled = asked
     assert [options.precision for options in asked] == ["fp32", "int8", "int8"]
     assert without.choose_int8_films is phantoms.choose_int8_films is draw_int8_films
+    assert without.choose_gate_films is draw_gate_films
+    assert labelled.choose_gate_films(facts).source.startswith("films (2 validation films of data")
     assert np.isnan(labelled.choose_int8_films(facts).judged.targets).all(axis=0).tolist() == [False, True, True]

@@ -9,6 +9,8 @@ from cxrbatch import durable
 from cxrbatch.engine.bundle import PENDING, Manifest, ParityFigures
 from cxrbatch.records import Label
 
+MODEL_CARD = "MODEL_CARD.md"
+
 
 def write_model_card(path: Path, manifest: Manifest) -> None:
     """Write the model card, in Markdown."""
@@ -68,7 +70,7 @@ def _parity(manifest: Manifest) -> Iterator[str]:
     yield from ("", "## Against its checkpoint (PyTorch, FP32)", "")
     for role, figures in manifest.parity.items():
         if figures == PENDING:
-            yield f"- {role}: pending; the first machine that loads it compares, and engine.json then says the result"
+            yield f"- {role}: pending; the first machine that loads it compares, and writes the result here"
         else:
             yield f"- {role}: {_in_words(figures)}"
     for role, accuracy in manifest.accuracy.items():
