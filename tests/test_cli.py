@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -142,6 +144,24 @@ def test_exit_1_for_a_bug_with_a_pointer_and_no_traceback(
     error = capsys.readouterr().err
     assert "ZeroDivisionError: a bug" in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 6), (errno.EACCES, 6), (errno.ENOENT, 1)])
+def test_what_the_machine_refuses_is_told_and_is_no_bug(
+    number: int,
+    code: int,
+    films: Path,
+    tmp_path: Path,
+    engine: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number), "/some/place")
+
+    monkeypatch.setattr("cxrbatch.batch.run_batch", refused)
+    assert run(films, tmp_path, engine) == code
+    assert capsys.readouterr().err.startswith(f"cxrbatch: /some/place: {os.strerror(number)}. Check")
 
 
 def test_exit_4_for_a_command_whose_packages_are_not_installed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -15,6 +16,8 @@ from cxrbatch.errors import ExitCode, RunError
 from cxrbatch.stopping import Stopped, stop_cleanly_on
 
 __all__ = ["commands", "main", "run_command_line", "running", "training", "workshop"]
+
+_NOT_WRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 
 TRAINING_MODULES = frozenset(
     {"torch", "torchvision", "lightning", "torchmetrics", "sklearn", "matplotlib", "onnx", "onnxscript", "safetensors"}
@@ -40,11 +43,20 @@ def run_command_line(arguments: list[str]) -> int:
     except Stopped as stopped:
         click.echo(f"cxrbatch: stopped; {stopped.advice}", err=True)
         return stopped.exit_code
-    except ModuleNotFoundError as error:
-        return _missing_module(error)
-    except Exception as error:  # noqa: BLE001  # the last resort: an exit code and a pointer, not a traceback
-        return _unexpected(error)
+    except Exception as error:  # noqa: BLE001  # the last resort: an exit code and a sentence, not a traceback
+        return _tell(error)
     return int(result or ExitCode.DONE)
+
+
+def _tell(error: Exception) -> int:
+    """Tell what nobody in cxrbatch raised on purpose."""
+    if os.environ.get("CXRBATCH_DEBUG"):
+        traceback.print_exception(error)
+    if isinstance(error, ModuleNotFoundError):
+        return _missing_module(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return _refused_by_system(error)
+    return _unexpected(error)
 
 
 def _missing_module(error: ModuleNotFoundError) -> int:
@@ -56,9 +68,13 @@ def _missing_module(error: ModuleNotFoundError) -> int:
     return ExitCode.CONFIGURATION
 
 
+def _refused_by_system(error: OSError) -> int:
+    """Tell what the machine refused: a folder that cannot be made, a full disk, is no bug."""
+    click.echo(f"cxrbatch: {error.filename}: {error.strerror}. Check the path, permissions and free space.", err=True)
+    return ExitCode.OUTPUT_NOT_WRITABLE if error.errno in _NOT_WRITABLE else ExitCode.UNEXPECTED
+
+
 def _unexpected(error: Exception) -> int:
-    if os.environ.get("CXRBATCH_DEBUG"):
-        traceback.print_exception(error)
     click.echo(
         f"cxrbatch: unexpected {type(error).__name__}: {error}\n"
         "This is a bug. Set CXRBATCH_DEBUG=1 to see where it happened, and please report it.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from cxrbatch import durable
 from cxrbatch.engine.bundle import PENDING, Manifest, ParityFigures
@@ -61,9 +62,20 @@ def _training(manifest: Manifest) -> Iterator[str]:
     yield f"- Seed {facts.seed}, {facts.seconds:.0f} s"
     if facts.measured_on:
         yield f"- All figures are those of the part {facts.measured_on}, with 95 % intervals over patients"
-    yield from (f"- {name}: {value}" for name, value in facts.options.items())
+    yield from (f"- {name}: {_listed(value)}" for name, value in facts.options.items() if value != "")
     yield from (f"- {library} {version}" for library, version in facts.libraries.items())
-    yield from (f"- **{name}: {value:.3f}**" for name, value in facts.figures.items())
+    yield from (f"- **{name}: {_figure(value)}**" for name, value in facts.figures.items())
+
+
+def _listed(option: Any) -> str:
+    if isinstance(option, dict):
+        return ", ".join(f"{name} {value}" for name, value in option.items())
+    return str(option)
+
+
+def _figure(value: float) -> str:
+    """Write a count without decimals, which all else has."""
+    return f"{value:.0f}" if value > 1 and value == int(value) else f"{value:.3f}"
 
 
 def _parity(manifest: Manifest) -> Iterator[str]:

@@ -30,8 +30,8 @@ OLDEST_TENSORRT = (10, 13)
 class Flavour:
     """One flavour: its `backend` and `module` names, the `role` of its plan, and what it can do.
 
-    `builds_without_gpu`: for named compute capabilities. `times_tactics`: it measures while it builds, which a
-    cache saves; RTX compiles on the machine that runs the plan instead.
+    `package`: what pip brings it with. `builds_without_gpu`: for named compute capabilities. `times_tactics`: it
+    measures while it builds, which a cache saves; RTX compiles on the machine that runs the plan instead.
     """
 
     backend: TensorRTBackend
@@ -39,14 +39,15 @@ class Flavour:
     role: Literal["plan", "plan_rtx"]
     file: str
     title: str
+    package: str
     builds_without_gpu: bool
     times_tactics: bool
 
 
 FLAVOURS: dict[str, Flavour] = {
-    "tensorrt": Flavour("tensorrt", "tensorrt", "plan", "model.plan", "TensorRT", False, True),
+    "tensorrt": Flavour("tensorrt", "tensorrt", "plan", "model.plan", "TensorRT", "tensorrt", False, True),
     "tensorrt-rtx": Flavour(
-        "tensorrt-rtx", "tensorrt_rtx", "plan_rtx", "model.rtx.plan", "TensorRT-RTX", True, False
+        "tensorrt-rtx", "tensorrt_rtx", "plan_rtx", "model.rtx.plan", "TensorRT-RTX", "tensorrt-rtx-cu13", True, False
     ),
 }  # fmt: skip
 
@@ -73,7 +74,7 @@ def import_flavour(flavour: Flavour) -> ModuleType:
         module = importlib.import_module(flavour.module)
     except ModuleNotFoundError:
         raise EngineError(
-            f"backend {flavour.backend}: {flavour.title} is not installed. pip install 'cxrbatch[{flavour.backend}]'"
+            f"backend {flavour.backend}: {flavour.title} is not installed. pip install {flavour.package}"
         ) from None
     except (ImportError, OSError) as error:
         raise EngineError(f"backend {flavour.backend}: {flavour.title} cannot be loaded: {error}") from error

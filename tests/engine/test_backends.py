@@ -74,9 +74,7 @@ def test_tensorrt_runs_where_it_and_pycuda_are(machine: SimpleNamespace) -> None
     assert "10.9.0.34 is older than 10.13" in look_at_backend("tensorrt").detail
 
 
-def test_tensorrt_names_the_extra_that_brings_it(machine: SimpleNamespace) -> None:
+def test_tensorrt_names_the_package_that_brings_it(machine: SimpleNamespace) -> None:
     machine.modules = {"pycuda"}
-    assert look_at_backend("tensorrt").detail == "TensorRT is not installed. pip install 'cxrbatch[tensorrt]'"
-    assert (
-        look_at_backend("tensorrt-rtx").detail == "TensorRT-RTX is not installed. pip install 'cxrbatch[tensorrt-rtx]'"
-    )
+    assert look_at_backend("tensorrt").detail == "TensorRT is not installed. pip install tensorrt"
+    assert look_at_backend("tensorrt-rtx").detail == "TensorRT-RTX is not installed. pip install tensorrt-rtx-cu13"
