@@ -166,8 +166,8 @@ def _measure_choice(bundle: EngineBundle, choice: EngineChoice, options: BenchOp
                 precision=choice.precision,
                 batch_size=batch_size,
                 calls=len(whole_s),
-                latency_ms=round(1e3 * latency, 3),
-                latency_p95_ms=round(1e3 * float(np.percentile(whole_s, 95)), 3),
+                latency_ms=round(1e3 * latency, 6),
+                latency_p95_ms=round(1e3 * float(np.percentile(whole_s, 95)), 6),
                 images_per_s=round(batch_size / latency, 1),
                 alone_images_per_s=round(batch_size / float(np.median(alone_s)), 1) if alone_s else None,
             )

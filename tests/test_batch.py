@@ -489,7 +489,7 @@ def test_sigterm_leaves_tables_of_what_is_done_and_says_so(tmp_path: Path, engin
     )
     wait_for("study done", out)
     child.send_signal(signal.SIGTERM)
-    _, stderr = child.communicate(timeout=10)
+    _, stderr = child.communicate(timeout=60)
     assert child.returncode == 128 + signal.SIGTERM
     assert b"run the same command again" in stderr
     statuses = [row["status"] for row in read_rows(out / "images.csv")]

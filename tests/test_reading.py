@@ -37,7 +37,7 @@ def pool() -> Iterator[WorkerPool]:
     ("what", "reason"), [("segfault", "decoder_crashed"), ("hang", "decode_timeout"), ("memory", "too_large")]
 )
 def test_a_decoder_that_goes_wrong_costs_one_file(pool: WorkerPool, what: str, reason: str) -> None:
-    before, bad, after = pool.run_ahead(decode_like_bad_native_code, ["before", what, "after"], timeout_s=4)
+    before, bad, after = pool.run_ahead(decode_like_bad_native_code, ["before", what, "after"], timeout_s=8)
     with pytest.raises(Exception) as caught:
         bad.value()
     refused = _refusal("a.dcm", caught.value, "0" * 16)
