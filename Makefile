@@ -49,7 +49,7 @@ $(SETUP): setup.cfg setup.py scripts/system-packages.sh
 	bash scripts/system-packages.sh
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[train,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[train,watch,dev]'
 	touch $(SETUP)
 
 clean:
