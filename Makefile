@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup-done
 export CXRBATCH_SHARED_DATA ?= $(realpath ../shared/data)
 
-.PHONY: demo test check format bench bench-intake pixel-check gpu-check fuzz screenshots setup clean
+.PHONY: demo test check format bench bench-intake pixel-check arrivals gpu-check fuzz screenshots setup clean
 
 demo: setup
 	$(BIN)/cxrbatch demo -o demo
@@ -32,6 +32,9 @@ gpu-check: setup
 
 bench-intake: setup
 	$(BIN)/python scripts/bench_intake.py
+
+arrivals: setup
+	$(BIN)/python scripts/arrivals.py $(ARRIVALS_ARGS)
 
 pixel-check: setup
 	$(BIN)/python scripts/pixel_check.py
