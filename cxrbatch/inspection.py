@@ -22,6 +22,7 @@ from cxrbatch.intake.anatomy import LIKENESS_OF_A_CHEST, VALLEY_OF_A_CHEST, Anat
 from cxrbatch.intake.discover import index_file
 from cxrbatch.intake.preprocess import prepare
 from cxrbatch.intake.read import read_radiograph
+from cxrbatch.output.wording import visible
 from cxrbatch.record_json import to_json
 from cxrbatch.records import Gray8, Header, ImageFile, IndexedFile, InputSpec, Radiograph
 
@@ -108,7 +109,7 @@ def print_inspection(console: Console, inspection: Inspection, *, as_json: bool)
     if as_json:
         console.print(to_json(inspection), markup=False, highlight=False)
         return
-    table = Table(title=escape(inspection.file), show_header=False, title_justify="left")
+    table = Table(title=escape(visible(inspection.file)), show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column()
     colour = "green" if inspection.verdict == "scored" else "red"

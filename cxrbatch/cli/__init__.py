@@ -35,7 +35,7 @@ def run_command_line(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except RunError as error:
-        click.echo(f"cxrbatch: {error}", err=True)
+        _complain(str(error))
         return error.exit_code
     except Stopped as stopped:
         click.echo(f"cxrbatch: stopped; {stopped.advice}", err=True)
@@ -45,6 +45,13 @@ def run_command_line(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001  # the last resort: an exit code and a pointer, not a traceback
         return _unexpected(error)
     return int(result or ExitCode.DONE)
+
+
+def _complain(message: str) -> None:
+    """Say what went wrong. A message may name a file that a stranger named."""
+    from cxrbatch.output.wording import visible
+
+    click.echo("\n".join(map(visible, f"cxrbatch: {message}".split("\n"))), err=True)
 
 
 def _missing_module(error: ModuleNotFoundError) -> int:
