@@ -18,7 +18,15 @@ from cxrbatch.config import Settings
 from cxrbatch.engine.bundle import find_bundle
 from cxrbatch.errors import Flag, ImageRejected, UsageError
 from cxrbatch.intake.account import PixelAccount, account_for_pixels
-from cxrbatch.intake.anatomy import LIKENESS_OF_A_CHEST, VALLEY_OF_A_CHEST, Anatomy, check_anatomy, measure_anatomy
+from cxrbatch.intake.anatomy import (
+    LIKENESS_IN_DOUBT,
+    LIKENESS_OF_A_CHEST,
+    VALLEY_IN_DOUBT,
+    VALLEY_OF_A_CHEST,
+    Anatomy,
+    check_anatomy,
+    measure_anatomy,
+)
 from cxrbatch.intake.discover import index_file
 from cxrbatch.intake.preprocess import prepare
 from cxrbatch.intake.read import read_radiograph
@@ -134,7 +142,8 @@ def _add_pixel_rows(table: Table, inspection: Inspection) -> None:
         table.add_row(
             "pixel check",
             f"likeness to a chest {inspection.anatomy.likeness:.2f}, lung valley {inspection.anatomy.valley:.2f}; "
-            f"a chest from {LIKENESS_OF_A_CHEST} and {VALLEY_OF_A_CHEST} on, below -{LIKENESS_OF_A_CHEST} swapped",
+            f"a chest from {LIKENESS_OF_A_CHEST} and {VALLEY_OF_A_CHEST} on, below -{LIKENESS_OF_A_CHEST} swapped, "
+            f"in doubt from {LIKENESS_IN_DOUBT} and {VALLEY_IN_DOUBT} on",
         )
 
 

@@ -30,7 +30,7 @@ FLAG_SENTENCES: dict[Flag, str] = {
     Flag.NO_VIEW: "The file does not say from which side the image was taken; it was taken for frontal.",
     Flag.NO_BODY_PART: "The file does not name the body part; it was taken for a chest.",
     Flag.OTHER_VIEW: "The image is no frontal view; it was scored because the settings accept other views.",
-    Flag.ANATOMY_SUSPECT: "The file says chest, but its pixels do not look like one.",
+    Flag.ANATOMY_SUSPECT: "The image does not look much like a chest, or shows it askew or in part.",
     Flag.NO_TRANSFER_SYNTAX: "The file does not say how its pixels are encoded; Implicit VR Little Endian fits.",
     Flag.POLARITY_FROM_LUT: "Black and white follow the file's Presentation LUT Shape, not its photometric name.",
     Flag.POLARITY_SUSPECT: "The image may be inverted: its background is brighter than its bones.",
