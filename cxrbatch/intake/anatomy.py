@@ -31,7 +31,7 @@ VALLEY_OF_A_CHEST = 0.002
 # scripts/) lose otherwise lies there, and of 63 images that are no chest one.
 LIKENESS_IN_DOUBT = 0.14
 VALLEY_IN_DOUBT = 0.1
-# Frames are looked for in images of this size; a strip of them varies by less than that many grey levels.
+# Everything is measured in images of at most this size; a strip of a frame varies by less than that many grey levels.
 SMALL_PX = 256
 FRAME_BELOW_LEVELS = 2.0
 # Rows of the grid that lie in the lungs, columns of the midline, and how far from it a lung field may lie.
@@ -66,11 +66,12 @@ class Anatomy:
 
 def measure_anatomy(display: Gray8) -> Anatomy:
     """Compare a display image, uint8 [H,W], 0..255, with the plan of a chest; without its frame if that fits."""
-    whole = _measure(display)
-    if whole.is_chest:
-        return whole
+    # The blur below takes 25 ms on a display image of 1024 pixels and 1 ms on this, and says the same.
     scale = min(1.0, SMALL_PX / max(display.shape))
     small = np.asarray(cv2.resize(display, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+    whole = _measure(small)
+    if whole.is_chest:
+        return whole
     inside = _inside_of_frame(small)
     # Black is what air looks like: a film that is off the middle of its frame fits better with it than without.
     blackened = np.zeros_like(small)
