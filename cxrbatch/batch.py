@@ -21,6 +21,7 @@ from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.indexing import IndexCount, account_for, index_input
 from cxrbatch.intake.discover import is_output_folder
 from cxrbatch.logbook import log_event
+from cxrbatch.metrics import write_metrics
 from cxrbatch.output.folder import open_output, output_errors_explained, remove_orphaned_reports
 from cxrbatch.output.ledger import LEDGER_FILE, Ledger
 from cxrbatch.output.tables import write_tables
@@ -193,6 +194,7 @@ class _Run:
         if finished:
             account_for(self.ledger, self.indexed.total)
         durable.replace_text(self.out / RUN_FILE, to_json(report, indent=2) + "\n")
+        write_metrics(self.out, report)
         log_event("tables written", studies=self.studies_done, images_scored=self.images_scored)
         return report
 
