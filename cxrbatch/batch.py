@@ -20,7 +20,7 @@ from cxrbatch.engine.open import open_engine, plan_engine
 from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.indexing import IndexCount, account_for, index_input
 from cxrbatch.intake.discover import is_output_folder
-from cxrbatch.logbook import log_event
+from cxrbatch.logbook import LogLimits, log_event
 from cxrbatch.metrics import write_metrics
 from cxrbatch.output.folder import open_output, output_errors_explained, remove_orphaned_reports
 from cxrbatch.output.ledger import LEDGER_FILE, Ledger
@@ -96,7 +96,7 @@ def run_batch(root: Path, out: Path, settings: Settings, progress: RunProgress) 
     bundle = find_bundle(settings.engine)
     engine = plan_engine(bundle, backend=settings.backend, precision=settings.precision)
     with ExitStack() as stack:
-        ledger = stack.enter_context(open_output(out))
+        ledger = stack.enter_context(open_output(out, LogLimits(settings.log_max_mb, settings.log_backups)))
         _claim_input(ledger, root)
         workers = stack.enter_context(_worker_pool(settings))
         run = _Run(root, out, settings, bundle, engine, ledger, workers, progress)
@@ -241,7 +241,7 @@ def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, stu
         raise UsageError(f"{out}: no {LEDGER_FILE} there, so nothing to print. Name the output folder of a run.")
     failures: dict[str, str] = {}
     with ExitStack() as stack:
-        ledger = stack.enter_context(open_output(out))
+        ledger = stack.enter_context(open_output(out, LogLimits(settings.log_max_mb, settings.log_backups)))
         workers = stack.enter_context(_worker_pool(settings))
         results = [row.result for row in ledger.study_rows(study_key) if row.result and row.status != "pending"]
         if not results:

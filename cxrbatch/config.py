@@ -44,6 +44,7 @@ class Settings:
     score beside the chest. `accept_view`: frontal views only, or any. `missing_tags`: what becomes of a file
     that says neither body part nor view. `pixel_check`: whether what is seen is compared with a chest.
     `decode_memory_mb`: address space that one worker may take for a file, beyond what it starts with.
+    `log_max_mb`: size at which cxrbatch.log begins anew. `log_backups`: how many earlier ones are kept.
     """
 
     engine: str = ""
@@ -69,6 +70,8 @@ class Settings:
     decode_timeout_s: float = 60.0
     print_timeout_s: float = 120.0
     decode_memory_mb: int = 1536
+    log_max_mb: int = 20
+    log_backups: int = 5
 
     def __post_init__(self) -> None:
         for name in ("threads", "workers", "limit"):
@@ -80,6 +83,8 @@ class Settings:
             "min_stored_px",
             "decode_memory_mb",
             "max_images_per_study",
+            "log_max_mb",
+            "log_backups",
         ):
             _require(getattr(self, name) > 0, name, "must be greater than 0")
         _require(bool(self.accepted_modalities), "accept_modality", "must name a modality")

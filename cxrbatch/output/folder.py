@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cxrbatch import durable
 from cxrbatch.errors import OutputLocked, OutputNotWritable
-from cxrbatch.logbook import log_event, logging_to
+from cxrbatch.logbook import LogLimits, log_event, logging_to
 from cxrbatch.output.ledger import Ledger
 from cxrbatch.output.report import REPORTS
 
@@ -22,7 +22,7 @@ STUDY_KEY = re.compile("[0-9a-f]{16}")
 
 
 @contextmanager
-def open_output(out: Path) -> Iterator[Ledger]:
+def open_output(out: Path, log_limits: LogLimits | None = None) -> Iterator[Ledger]:
     """Hold the output folder: its lock, its log and its ledger, with what a killed run left cleared away.
 
     Raises:
@@ -31,7 +31,7 @@ def open_output(out: Path) -> Iterator[Ledger]:
     """
     with output_errors_explained(out):
         durable.make_folder(out)
-    with _locked(out), logging_to(out), Ledger(out) as ledger:
+    with _locked(out), logging_to(out, log_limits), Ledger(out) as ledger:
         if ledger.fact(UNFINISHED):
             removed = durable.remove_temporaries(out)
             log_event("the last run was killed; resuming", temporary_files_removed=removed)
