@@ -1,7 +1,7 @@
-"""The facts of a finished pass in; metrics.prom, which Prometheus reads, out.
+"""The facts of a run in; metrics.prom, which Prometheus reads, out.
 
 Counts, times, reason codes and the engine's name only: never a patient, a path or a study key. Everything is a gauge.
-A pass begins at zero, so what it counted must not be taken for a counter that grows from pass to pass.
+A run begins at zero, so what it counted must not be taken for a counter that grows from run to run.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ METRICS_FILE = "metrics.prom"
 LAST_SUCCESS = "cxrbatch_last_success_timestamp_seconds"
 
 
-class FinishedPass(Protocol):
-    """What a pass tells of itself when it ends, well or not: `batch.RunReport`."""
+class RunFacts(Protocol):
+    """What a run tells of itself when it ends, and a daemon after a pass: `batch.RunReport`."""
 
     @property
     def finished_at(self) -> str:
-        """When it ended: ISO 8601."""
+        """When it ended, or now: ISO 8601."""
 
     @property
     def finished(self) -> bool:
-        """Whether it came to its end; what stopped one left, the next one does."""
+        """Whether it came to its end; what a stopped one left, the next one does."""
 
     @property
     def engine(self) -> EngineDescription:
@@ -61,7 +61,7 @@ class FinishedPass(Protocol):
 
     @property
     def studies_this_run(self) -> int:
-        """Studies that this pass took through."""
+        """Studies that it took through."""
 
     @property
     def images_scored_this_run(self) -> int:
@@ -76,66 +76,76 @@ class FinishedPass(Protocol):
         """Seconds per stage, summed over processes."""
 
 
-def write_metrics(out: Path, last_pass: FinishedPass, *, oldest_queued_at: str = "") -> str:
+def write_metrics(out: Path, run: RunFacts, *, oldest_queued_at: str = "") -> str:
     """Replace metrics.prom in `out` atomically, and return what it says.
 
     Args:
-        out: the output folder; a success that an earlier pass noted there stands until there is a newer one.
-        last_pass: what the pass did.
+        out: the output folder; a success that an earlier run noted there stands until there is a newer one.
+        run: what the run did.
         oldest_queued_at: since when the study that waits longest does (ISO 8601); empty where none waits.
     """
     target = out / METRICS_FILE
-    text = describe_pass(last_pass, oldest_queued_at=oldest_queued_at, former_success=_noted_success(target))
+    text = describe_run(run, oldest_queued_at=oldest_queued_at, former_success=_noted_success(target))
     durable.replace_text(target, text)
     return text
 
 
-def describe_pass(last_pass: FinishedPass, *, oldest_queued_at: str = "", former_success: float = 0.0) -> str:
-    """Return the metrics of a pass in Prometheus' text format (version 0.0.4).
+def describe_run(run: RunFacts, *, oldest_queued_at: str = "", former_success: float = 0.0) -> str:
+    """Return the metrics of a run in Prometheus' text format (version 0.0.4).
 
     Args:
-        last_pass: what the pass did.
+        run: what the run did.
         oldest_queued_at: as for `write_metrics`.
-        former_success: unix time of the last pass that came to its end; 0 where none is known.
+        former_success: unix time of the last run that came to its end; 0 where none is known.
     """
     registry = CollectorRegistry()
-    _add_results(registry, last_pass)
-    _add_queue(registry, last_pass, oldest_queued_at)
-    _add_pass(registry, last_pass, former_success)
-    _add_versions(registry, last_pass.engine)
+    _add_results(registry, run)
+    _add_queue(registry, run, oldest_queued_at)
+    _add_run(registry, run, former_success)
+    _add_versions(registry, run.engine)
     return generate_latest(registry).decode()
 
 
-def _add_results(registry: CollectorRegistry, last_pass: FinishedPass) -> None:
+def _add_results(registry: CollectorRegistry, run: RunFacts) -> None:
     """Add what the ledger holds; a status or reason that no file has is there with 0, so that alerts can use it."""
-    studies = dict.fromkeys(get_args(StudyStatus), 0) | dict(last_pass.studies)
-    files = dict.fromkeys(get_args(FileStatus), 0) | dict(last_pass.files)
-    refused = dict.fromkeys((reason.value for reason in Reason), 0) | dict(last_pass.reasons)
+    studies = dict.fromkeys(get_args(StudyStatus), 0) | dict(run.studies)
+    files = dict.fromkeys(get_args(FileStatus), 0) | dict(run.files)
+    refused = dict.fromkeys((reason.value for reason in Reason), 0) | dict(run.reasons)
     _add(registry, "studies", "Studies in the ledger, by status.", studies, label="status")
     _add(registry, "files", "Files in the ledger, by status.", files, label="status")
     _add(registry, "files_refused", "Files in the ledger that got no score, by reason.", refused, label="reason")
-    _add(registry, "files_deferred", "Files that could not be read in the last pass.", last_pass.files_deferred)
-    unlistable = last_pass.folders_unlistable
-    _add(registry, "folders_unlistable", "Folders that could not be listed in the last pass.", unlistable)
+    _add(registry, "files_deferred", "Files that could not be read in the last look at the input.", run.files_deferred)
+    unlistable = run.folders_unlistable
+    _add(registry, "folders_unlistable", "Folders that could not be listed in the last look at the input.", unlistable)
 
 
-def _add_queue(registry: CollectorRegistry, last_pass: FinishedPass, oldest_queued_at: str) -> None:
+def _add_queue(registry: CollectorRegistry, run: RunFacts, oldest_queued_at: str) -> None:
     waited_s = max(0.0, time.time() - _unix_time(oldest_queued_at)) if oldest_queued_at else 0.0
-    _add(registry, "queue_studies", "Studies that wait.", last_pass.studies.get("pending", 0))
+    _add(registry, "queue_studies", "Studies that wait.", run.studies.get("pending", 0))
     _add(registry, "queue_oldest_age_seconds", "How long the oldest waiting study has waited; 0 without one.", waited_s)
 
 
-def _add_pass(registry: CollectorRegistry, last_pass: FinishedPass, former_success: float) -> None:
-    ended = _unix_time(last_pass.finished_at)
-    _add(registry, "last_pass_timestamp_seconds", "When the last pass ended, as unix time.", ended)
-    _add(registry, "last_pass_finished", "1: the last pass came to its end; 0: stopped.", float(last_pass.finished))
-    _add(registry, "last_pass_duration_seconds", "How long the last pass took.", last_pass.wall_s)
-    _add(registry, "last_pass_studies", "Studies that the last pass processed.", last_pass.studies_this_run)
-    _add(registry, "last_pass_images_scored", "Images that the last pass scored.", last_pass.images_scored_this_run)
-    what = "Seconds per stage of the last pass, summed over processes."
-    _add(registry, "last_pass_stage_seconds", what, last_pass.stage_s, label="stage")
-    success = ended if last_pass.finished else former_success
-    what = "When a pass last came to its end, as unix time, whatever became of single studies; 0: never."
+def _add_run(registry: CollectorRegistry, run: RunFacts, former_success: float) -> None:
+    ended = _unix_time(run.finished_at)
+    _add(registry, "figures_timestamp_seconds", "When these figures were written, as unix time.", ended)
+    _add(
+        registry,
+        "run_finished",
+        "1: it came to its end, or the daemon is at work; 0: stopped.",
+        float(run.finished),
+    )
+    _add(registry, "run_duration_seconds", "How long the run took, or the daemon has been at work.", run.wall_s)
+    _add(registry, "run_studies", "Studies processed since the run, or the daemon, began.", run.studies_this_run)
+    _add(
+        registry,
+        "run_images_scored",
+        "Images scored since the run, or the daemon, began.",
+        run.images_scored_this_run,
+    )
+    what = "Seconds per stage of the run, summed over processes."
+    _add(registry, "run_stage_seconds", what, run.stage_s, label="stage")
+    success = ended if run.finished else former_success
+    what = "When a run or a pass last came to its end, as unix time, whatever became of single studies; 0: never."
     _add(registry, LAST_SUCCESS.removeprefix("cxrbatch_"), what, success)
 
 
@@ -161,7 +171,7 @@ def _add(
 
 
 def _noted_success(target: Path) -> float:
-    """Return when a pass last came to its end, as an earlier metrics.prom says; 0 where none says so."""
+    """Return when a run last came to its end, as an earlier metrics.prom says; 0 where none says so."""
     try:
         noted = re.search(rf"^{LAST_SUCCESS} (\S+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
         return float(noted[1]) if noted else 0.0

@@ -72,7 +72,7 @@ class MetricsServer:
         """Tell of a finished pass.
 
         Args:
-            text: what /metrics answers from now on, as `metrics.describe_pass` returns it.
+            text: what /metrics answers from now on, as `metrics.describe_run` returns it.
             healthy: whether the daemon can do its work; a study that failed is no reason against it.
             facts: what /healthz tells beside the status: strings and numbers, never a patient, path or study key.
         """

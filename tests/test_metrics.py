@@ -1,4 +1,4 @@
-"""What Prometheus scrapes of a pass: read back with its own parser."""
+"""What Prometheus scrapes of a run: read back with its own parser."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cxrbatch import __version__
 from cxrbatch.durable import TEMPORARY_PREFIX
 from cxrbatch.errors import Reason
-from cxrbatch.metrics import METRICS_FILE, describe_pass, write_metrics
+from cxrbatch.metrics import METRICS_FILE, describe_run, write_metrics
 from cxrbatch.records import EngineDescription, now_text
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.intake import film, write_dicom
@@ -27,8 +27,8 @@ Labels = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Pass:
-    """A finished pass over five studies."""
+class Run:
+    """A finished run over five studies."""
 
     finished_at: str = "2026-03-01T04:05:06+00:00"
     finished: bool = True
@@ -52,8 +52,8 @@ def scrape(text: str) -> dict[tuple[str, Labels], float]:
     }
 
 
-def test_a_scrape_reads_back_what_the_pass_told() -> None:
-    seen = scrape(describe_pass(Pass()))
+def test_a_scrape_reads_back_what_the_run_told() -> None:
+    seen = scrape(describe_run(Run()))
     assert seen["studies", (("status", "reported"),)] == 5
     assert seen["studies", (("status", "failed"),)] == 1
     assert seen["files", (("status", "rejected"),)] == 2
@@ -61,17 +61,17 @@ def test_a_scrape_reads_back_what_the_pass_told() -> None:
     assert seen["files_deferred", ()] == 1
     assert seen["folders_unlistable", ()] == 4
     assert seen["queue_studies", ()] == 2
-    assert seen["last_pass_studies", ()] == 6
-    assert seen["last_pass_images_scored", ()] == 7
-    assert seen["last_pass_duration_seconds", ()] == 12.5
-    assert seen["last_pass_stage_seconds", (("stage", "infer"),)] == 8.0
-    assert seen["last_pass_finished", ()] == 1
+    assert seen["run_studies", ()] == 6
+    assert seen["run_images_scored", ()] == 7
+    assert seen["run_duration_seconds", ()] == 12.5
+    assert seen["run_stage_seconds", (("stage", "infer"),)] == 8.0
+    assert seen["run_finished", ()] == 1
     ended = datetime(2026, 3, 1, 4, 5, 6, tzinfo=timezone.utc).timestamp()
-    assert seen["last_pass_timestamp_seconds", ()] == seen["last_success_timestamp_seconds", ()] == ended
+    assert seen["figures_timestamp_seconds", ()] == seen["last_success_timestamp_seconds", ()] == ended
 
 
 def test_engine_and_version_are_labels_of_an_info() -> None:
-    infos = {name: dict(labels) for name, labels in scrape(describe_pass(Pass())) if name.endswith("_info")}
+    infos = {name: dict(labels) for name, labels in scrape(describe_run(Run())) if name.endswith("_info")}
     engine = make_engine()
     assert infos["engine_info"] == {
         "name": engine.name,
@@ -83,7 +83,7 @@ def test_engine_and_version_are_labels_of_an_info() -> None:
 
 
 def test_a_reason_that_no_file_has_is_there_with_0() -> None:
-    seen = scrape(describe_pass(Pass()))
+    seen = scrape(describe_run(Run()))
     counted = {labels[0][1]: number for (name, labels), number in seen.items() if name == "files_refused"}
     assert counted == dict.fromkeys((reason.value for reason in Reason), 0) | {"blank": 2}
     assert seen["files", (("status", "failed"),)] == 0
@@ -91,14 +91,14 @@ def test_a_reason_that_no_file_has_is_there_with_0() -> None:
 
 def test_the_age_of_the_queue_is_that_of_the_study_that_waits_longest() -> None:
     since = (datetime.now(timezone.utc) - timedelta(hours=1)).isoformat(timespec="seconds")
-    assert scrape(describe_pass(Pass(), oldest_queued_at=since))["queue_oldest_age_seconds", ()] >= 3600
-    assert scrape(describe_pass(Pass(), oldest_queued_at=""))["queue_oldest_age_seconds", ()] == 0
+    assert scrape(describe_run(Run(), oldest_queued_at=since))["queue_oldest_age_seconds", ()] >= 3600
+    assert scrape(describe_run(Run(), oldest_queued_at=""))["queue_oldest_age_seconds", ()] == 0
     ahead = (datetime.now(timezone.utc) + timedelta(hours=1)).isoformat(timespec="seconds")  # the clock was set back
-    assert scrape(describe_pass(Pass(), oldest_queued_at=ahead))["queue_oldest_age_seconds", ()] == 0
+    assert scrape(describe_run(Run(), oldest_queued_at=ahead))["queue_oldest_age_seconds", ()] == 0
 
 
 def test_names_keep_to_the_conventions_of_prometheus() -> None:
-    families = list(text_string_to_metric_families(describe_pass(Pass())))
+    families = list(text_string_to_metric_families(describe_run(Run())))
     assert {family.type for family in families} == {"gauge"}
     for family in families:
         assert family.name.startswith("cxrbatch_")
@@ -108,7 +108,7 @@ def test_names_keep_to_the_conventions_of_prometheus() -> None:
 
 def test_an_engine_named_in_bytes_that_are_no_utf_8_can_be_scraped() -> None:
     engine = replace(make_engine(), name='odd\udcff"\n')
-    names = {dict(labels)["name"] for name, labels in scrape(describe_pass(Pass(engine=engine))) if "engine" in name}
+    names = {dict(labels)["name"] for name, labels in scrape(describe_run(Run(engine=engine))) if "engine" in name}
     assert names == {'odd\\udcff"\n'}
 
 
@@ -117,25 +117,25 @@ def test_an_engine_named_in_bytes_that_are_no_utf_8_can_be_scraped() -> None:
 
 def test_metrics_prom_is_replaced_whole_and_for_the_group_to_read(tmp_path: Path) -> None:
     (tmp_path / METRICS_FILE).write_text("old")
-    text = write_metrics(tmp_path, Pass())
+    text = write_metrics(tmp_path, Run())
     assert (tmp_path / METRICS_FILE).read_text() == text
     assert stat.S_IMODE((tmp_path / METRICS_FILE).stat().st_mode) == 0o640
     assert [path.name for path in tmp_path.iterdir()] == [METRICS_FILE]
 
 
-def test_a_pass_that_was_stopped_leaves_the_last_success_as_it_was(tmp_path: Path) -> None:
-    good = scrape(write_metrics(tmp_path, Pass()))["last_success_timestamp_seconds", ()]
+def test_a_run_that_was_stopped_leaves_the_last_success_as_it_was(tmp_path: Path) -> None:
+    good = scrape(write_metrics(tmp_path, Run()))["last_success_timestamp_seconds", ()]
     for _ in range(2):
-        stopped = scrape(write_metrics(tmp_path, Pass(finished=False, finished_at=now_text())))
+        stopped = scrape(write_metrics(tmp_path, Run(finished=False, finished_at=now_text())))
         assert stopped["last_success_timestamp_seconds", ()] == good
-        assert stopped["last_pass_timestamp_seconds", ()] > good
-        assert stopped["last_pass_finished", ()] == 0
+        assert stopped["figures_timestamp_seconds", ()] > good
+        assert stopped["run_finished", ()] == 0
 
 
 @pytest.mark.parametrize("former", [b"", b"\xff\xfe", b"cxrbatch_last_success_timestamp_seconds soon\n"])
 def test_a_damaged_metrics_prom_is_replaced(tmp_path: Path, former: bytes) -> None:
     (tmp_path / METRICS_FILE).write_bytes(former)
-    seen = scrape(write_metrics(tmp_path, Pass(finished=False)))
+    seen = scrape(write_metrics(tmp_path, Run(finished=False)))
     assert seen["last_success_timestamp_seconds", ()] == 0
 
 
