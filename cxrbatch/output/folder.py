@@ -6,8 +6,9 @@ import fcntl
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cxrbatch import durable
@@ -18,6 +19,7 @@ from cxrbatch.output.report import REPORTS
 
 LOCK_FILE = ".cxrbatch.lock"
 UNFINISHED = "unfinished"
+_ASKING_TAKES_S = 0.1
 STUDY_KEY = re.compile("[0-9a-f]{16}")
 
 
@@ -46,7 +48,7 @@ def _locked(out: Path) -> Iterator[None]:
     with output_errors_explained(out):
         descriptor = os.open(out / LOCK_FILE, os.O_RDWR | os.O_CREAT, durable.FILE_MODE)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor)
     except BlockingIOError:
         holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
         os.close(descriptor)
@@ -60,6 +62,15 @@ def _locked(out: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Lock the file, at the second attempt where somebody only asked whether it is locked (`holder`)."""
+    with suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    time.sleep(_ASKING_TAKES_S)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def remove_orphaned_reports(out: Path, keys: set[str]) -> int:
