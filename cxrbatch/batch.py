@@ -19,7 +19,8 @@ from cxrbatch.engine_slot import EngineSlot
 from cxrbatch.errors import ExitCode, Reason, UsageError
 from cxrbatch.indexing import Index, IndexCount, Judge, account_for, index_input
 from cxrbatch.intake.discover import is_output_folder
-from cxrbatch.logbook import log_event
+from cxrbatch.logbook import LogLimits, log_event
+from cxrbatch.metrics import write_metrics
 from cxrbatch.output.folder import open_output, output_errors_explained, remove_orphaned_reports
 from cxrbatch.output.ledger import LEDGER_FILE, Ledger
 from cxrbatch.output.tables import write_tables
@@ -130,7 +131,7 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
     _check_folders(root, out)
     with ExitStack() as stack:
         engine = stack.enter_context(EngineSlot(settings))
-        ledger = stack.enter_context(open_output(out))
+        ledger = stack.enter_context(open_output(out, LogLimits(settings.log_max_mb, settings.log_backups)))
         _claim_input(ledger, root)
         workers = stack.enter_context(_worker_pool(settings))
         run = Run(root, out, settings, engine, ledger, workers, progress)
@@ -247,6 +248,7 @@ class Run:
         if finished:
             account_for(self.ledger, self.indexed.total)
         durable.replace_text(self.out / RUN_FILE, to_json(report, indent=2) + "\n")
+        write_metrics(self.out, report)
         log_event("tables written", studies=self.studies_done, images_scored=self.images_scored)
         return report
 
@@ -318,7 +320,7 @@ def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, stu
         raise UsageError(f"{out}: no {LEDGER_FILE} there, so nothing to print. Name the output folder of a run.")
     failures: dict[str, str] = {}
     with ExitStack() as stack:
-        ledger = stack.enter_context(open_output(out))
+        ledger = stack.enter_context(open_output(out, LogLimits(settings.log_max_mb, settings.log_backups)))
         workers = stack.enter_context(_worker_pool(settings))
         results = [row.result for row in ledger.study_rows(study_key) if row.result and row.status != "pending"]
         if not results:
