@@ -30,7 +30,7 @@ from cxrbatch.progress import RunProgress
 from cxrbatch.reading import decode_studies
 from cxrbatch.record_json import from_json, to_json
 from cxrbatch.records import EngineDescription, RefusedImage, now_text
-from cxrbatch.scoring import score_studies
+from cxrbatch.scoring import Scorer, score_studies
 from cxrbatch.stages import DecodedStudy, ScoredStudy, StageClock
 from cxrbatch.workers import WorkerPool
 
@@ -211,7 +211,7 @@ class Run:
         log_event("processing", studies_pending=len(study_keys))
         tasks = self.ledger.take(_in_time(study_keys, deadline, lambda: self.studies_done))
         decoded = decode_studies(tasks, self.root, self.slot.bundle.input, settings, workers, clock)
-        scored = score_studies(filter(is_whole, decoded), engine, settings, clock)
+        scored = score_studies(filter(is_whole, decoded), Scorer(engine, self.slot.open_exact), settings, clock)
         printable = self._record_unscored(scored)
         for printed, print_failure in print_reports(printable, self.out, settings, workers, clock):
             result = printed.result
