@@ -16,7 +16,7 @@ import pytest
 from cxrbatch import batch, status
 from cxrbatch.cli import run_command_line
 from cxrbatch.errors import ExitCode, Reason
-from cxrbatch.output.folder import open_output
+from cxrbatch.output.folder import LOCK_FILE, open_output
 from cxrbatch.output.ledger import LEDGER_FILE
 from cxrbatch.output.wording import reason_sentence
 from cxrbatch.status import read_status
@@ -93,6 +93,18 @@ def test_status_as_json_holds_every_failure_and_every_reason(out: Path, capsys: 
     assert found["last_run"]["finished"] is True
     assert found["last_run"]["engine"]["sha256"] == run["engine"]["sha256"]
     assert found["last_run"]["wall_s"] == run["wall_s"]
+
+
+def test_ledger_and_lock_may_lie_elsewhere(out: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "local disk"
+    elsewhere.mkdir()
+    for name in (LEDGER_FILE, LOCK_FILE):
+        (out / name).rename(elsewhere / name)
+    with open_output(elsewhere):
+        found = read_status(out, ledger_folder=elsewhere)
+    assert found.files == {"scored": 2, "rejected": 2, "failed": 1}
+    assert found.process == str(os.getpid())
+    assert found.last_run is not None
 
 
 def test_status_changes_nothing(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
