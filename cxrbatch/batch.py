@@ -165,6 +165,7 @@ class Run:
     last_index_s: float = 0.0
     studies_done: int = 0
     images_scored: int = 0
+    on_study: Callable[[], object] = lambda: None
 
     @property
     def engine(self) -> EngineDescription:
@@ -236,6 +237,7 @@ class Run:
         self.studies_done += 1
         self.images_scored += n_scored
         self.progress.advance(PRINTED)
+        self.on_study()
         log_event("study failed" if failure else "study done", study_key=study_key, images_scored=n_scored)
 
     def write_tables(self, *, finished: bool) -> RunReport:
@@ -248,9 +250,14 @@ class Run:
         if finished:
             account_for(self.ledger, self.indexed.total)
         durable.replace_text(self.out / RUN_FILE, to_json(report, indent=2) + "\n")
-        write_metrics(self.out, report)
+        self.write_metrics(report)
         log_event("tables written", studies=self.studies_done, images_scored=self.images_scored)
         return report
+
+    def write_metrics(self, report: RunReport | None = None) -> str:
+        """Write metrics.prom, and return what it says; without a report, as the work stands now."""
+        with output_errors_explained(self.out):
+            return write_metrics(self.out, report or self._report(finished=True))
 
     def let_go(self) -> None:
         """Release what is in flight: it goes on waiting in the ledger, and leaves nothing half written behind."""
