@@ -87,17 +87,18 @@ def read_status(out: Path, *, ledger_folder: Path | None = None) -> Status:
 
     Args:
         out: the output folder.
-        ledger_folder: where the ledger lies; by default in `out`.
+        ledger_folder: where ledger and lock lie; by default in `out`.
 
     Raises:
         UsageError: there is no ledger.
         RunError: it is damaged, a newer cxrbatch wrote it, or it cannot be read now.
     """
-    facts = view_ledger((ledger_folder or out) / LEDGER_FILE)
+    folder = ledger_folder or out
+    facts = view_ledger(folder / LEDGER_FILE)
     return Status(
         out=str(out.resolve()),
         input=facts.input,
-        process=_process(out),
+        process=_process(folder),
         studies_waiting=facts.studies.get("pending", 0),
         oldest_waiting_s=_seconds_since(facts.oldest_queued_at),
         studies=facts.studies,
@@ -185,9 +186,9 @@ def _say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
-def _process(out: Path) -> str:
+def _process(folder: Path) -> str:
     try:
-        return process_at_work(out) or ""
+        return process_at_work(folder) or ""
     except OSError:
         return UNKNOWN
 
