@@ -131,7 +131,8 @@ class Ledger:
             for path in paths:
                 self._store.execute("UPDATE files SET present = 1 WHERE path = ?", (os.fsencode(path),))
             owed = self._store.rows(
-                "SELECT DISTINCT study_key FROM files WHERE present AND reason = ?", (Reason.VANISHED.value,)
+                "SELECT DISTINCT study_key FROM files WHERE present AND reason = ? AND reason != ''",
+                (Reason.VANISHED.value,),
             )
             for (study_key,) in list(owed):
                 self._queue_study(study_key)
@@ -139,11 +140,13 @@ class Ledger:
     def requeue(self, *, engine_sha256: str) -> None:
         """Queue again what failed, and what another engine scored as far as all of it is still there."""
         with self._store.transaction():
+            # Two ranges, not !=, which no index serves: with nothing to do, no study is looked at.
             self._store.execute(
-                "UPDATE studies SET status = 'pending' WHERE status = 'failed' "
-                "OR (status = 'reported' AND engine_sha256 != ? AND NOT EXISTS (SELECT 1 FROM files "
-                "WHERE files.study_key = studies.study_key AND NOT present AND NOT refused_by_header))",
-                (engine_sha256,),
+                "UPDATE studies SET status = 'pending', queued_at = ? WHERE status = 'failed' "
+                "OR (status = 'reported' AND (engine_sha256 < ? OR engine_sha256 > ?) AND NOT EXISTS "
+                "(SELECT 1 FROM files WHERE files.study_key = studies.study_key AND NOT present "
+                "AND NOT refused_by_header))",
+                (now_text(), engine_sha256, engine_sha256),
             )
             self._store.execute(
                 f"UPDATE files SET {_WAITING} WHERE present AND NOT refused_by_header "
@@ -185,14 +188,20 @@ class Ledger:
             return
         waits = self._store.value(f"{count} AND status = 'pending'", (study_key,)) > 0
         self._store.execute(
-            "INSERT INTO studies (study_key, status) VALUES (?, ?) "
-            "ON CONFLICT (study_key) DO UPDATE SET status = excluded.status, message = ''",
-            (study_key, "pending" if waits else "unscored"),
+            "INSERT INTO studies (study_key, status, queued_at) VALUES (?, ?, ?) ON CONFLICT (study_key) "
+            "DO UPDATE SET message = '', status = excluded.status, queued_at = CASE WHEN studies.status = 'pending' "
+            "AND excluded.status = 'pending' THEN studies.queued_at ELSE excluded.queued_at END",
+            (study_key, "pending" if waits else "unscored", now_text() if waits else ""),
         )
         if not waits:
             self._store.execute(f"UPDATE studies SET {_NO_REPORT} WHERE study_key = ?", (study_key,))
 
     # ----------------------------------------------------------------- queue
+
+    def queue(self) -> tuple[int, str]:
+        """Return how many studies wait, and since when the one that waits longest; '' where none does."""
+        ((waiting, oldest),) = self._store.rows("SELECT count(*), min(queued_at) FROM studies WHERE status = 'pending'")
+        return int(waiting), str(oldest or "")
 
     def pending_studies(self, *, limit: int = 0) -> Iterator[StudyTask]:
         """Yield the studies that wait, by key; those queued while this runs may or may not be among them."""

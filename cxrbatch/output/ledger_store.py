@@ -8,46 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cxrbatch.errors import OutputLocked, OutputNotWritable, RunError
+from cxrbatch.errors import LedgerDamaged, OutputLocked, OutputNotWritable, RunError
+from cxrbatch.output.ledger_schema import SCHEMA_VERSION, TABLES, create, migrate, schema_version, table_names
 
-SCHEMA_VERSION = 1
 LOCK_WAIT_S = 10.0
-SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE files (
-    path BLOB PRIMARY KEY,              -- os.fsencode of the input-relative path: names need not be UTF-8
-    size_bytes INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL,
-    study_key TEXT NOT NULL,            -- '' where the file belongs to no study
-    present INTEGER NOT NULL DEFAULT 1, -- 0: the last walk did not meet it; what it once gave stands
-    status TEXT NOT NULL,
-    reason TEXT NOT NULL DEFAULT '',
-    message TEXT NOT NULL DEFAULT '',
-    refused_by_header INTEGER NOT NULL, -- 1: a changed engine or a retry cannot change the verdict
-    header TEXT NOT NULL,
-    flags TEXT NOT NULL,
-    engine TEXT NOT NULL DEFAULT '',
-    engine_sha256 TEXT NOT NULL DEFAULT '',
-    backend TEXT NOT NULL DEFAULT '',
-    precision TEXT NOT NULL DEFAULT '',
-    probabilities TEXT NOT NULL DEFAULT '[]',
-    scored_at TEXT NOT NULL DEFAULT ''
-) WITHOUT ROWID;
-CREATE INDEX files_by_study ON files (study_key, path);
-CREATE INDEX files_by_status ON files (status);
-CREATE TABLE studies (
-    study_key TEXT PRIMARY KEY,
-    status TEXT NOT NULL,
-    revision INTEGER NOT NULL DEFAULT 0,
-    message TEXT NOT NULL DEFAULT '',
-    engine_sha256 TEXT NOT NULL DEFAULT '',
-    report_html TEXT NOT NULL DEFAULT '',
-    report_pdf TEXT NOT NULL DEFAULT '',
-    reported_at TEXT NOT NULL DEFAULT '',
-    result TEXT
-) WITHOUT ROWID;
-CREATE INDEX studies_by_status ON studies (status, study_key);
-"""
+_DAMAGE = ("not a database", "malformed", "no such table", "no such column")
 
 
 class LedgerStore:
@@ -113,33 +78,42 @@ class LedgerStore:
             raise _explained(error, self.path) from error
 
     def _prepare(self) -> None:
+        version = schema_version(self._db)
+        self._refuse_foreign(version)
         self.path.chmod(0o640)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         # What is overwritten, such as a patient's name before a de-identified run, leaves no trace in free pages.
         self._db.execute("PRAGMA secure_delete = ON")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+
+        create(self._db) if version == 0 else migrate(self._db)
+
+    def _refuse_foreign(self, version: int) -> None:
+        """Refuse what is no ledger, or that of a newer cxrbatch, before anything in it is changed."""
         if version > SCHEMA_VERSION:
             raise RunError(
                 f"{self.path}: written by a newer cxrbatch (ledger schema {version}, this one knows "
                 f"{SCHEMA_VERSION}). Update cxrbatch, or choose another output folder."
             )
-        if version == 0:
-            self._db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        tables = table_names(self._db)
+        if version == 0 and tables:
+            raise damaged_ledger(self.path, f"it holds other tables: {', '.join(sorted(tables))}")
+        if version and (missing := TABLES - tables):
+            raise damaged_ledger(self.path, f"it lacks tables: {', '.join(sorted(missing))}")
 
 
-def damaged_ledger(path: Path, what: str) -> RunError:
+def damaged_ledger(path: Path, what: str) -> LedgerDamaged:
     """Return the error that says how to go on without this ledger."""
-    return RunError(
-        f"{path}: the ledger is damaged ({what}). Move it away and run again: every study is scored anew, "
-        "reports are replaced, the input is not touched."
+    return LedgerDamaged(
+        f"{path}: the ledger is damaged ({what}). `cxrbatch repair OUT` makes it anew from the reports, and nothing is "
+        "scored twice. Move it away and run again, and every study is scored anew. The input is not touched."
     )
 
 
 def _explained(error: Exception, path: Path) -> RunError:
     """Turn what SQLite or the file system says into an error that tells the way out."""
     text = str(error)
-    if "not a database" in text or "malformed" in text:
+    if any(sign in text for sign in _DAMAGE):
         return damaged_ledger(path, text)
     if "locked" in text:
         return OutputLocked(f"{path}: another process holds the ledger ({text}). Wait for it, or end it.")
