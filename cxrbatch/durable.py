@@ -62,6 +62,21 @@ def replace_text(target: Path, content: str, *, mode: int = FILE_MODE) -> None:
     replace_bytes(target, encode(content), mode=mode)
 
 
+def keep_copy(source: Path, target: Path) -> None:
+    """Give the content of `source` a second name that stays when `source` is replaced; an existing `target` stands.
+
+    A hard link where the file system has them, which is there at once and whole; a copy elsewhere (SMB, FAT).
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return
+    except OSError:
+        replace_bytes(target, source.read_bytes())
+    else:
+        sync_folder(target.parent)
+
+
 def encode(text: str) -> bytes:
     """Return text as UTF-8; a name's undecodable bytes (lone surrogates) are written as \\udcNN."""
     return text.encode("utf-8", "backslashreplace")
