@@ -24,7 +24,8 @@ from cxrbatch.indexing import Index, IndexCount, Judge, account_for, index_input
 from cxrbatch.intake.discover import is_output_folder
 from cxrbatch.logbook import log_event
 from cxrbatch.output.folder import open_output, output_errors_explained, remove_orphaned_reports
-from cxrbatch.output.ledger import LEDGER_FILE, Ledger
+from cxrbatch.output.ledger import INPUT, INPUT_SHA256, LEDGER_FILE, Ledger
+from cxrbatch.output.marker import hash_of_folder, update_marker
 from cxrbatch.output.tables import write_tables
 from cxrbatch.output.worklist import write_worklist
 from cxrbatch.printing import print_again, print_reports, warm_up
@@ -134,7 +135,7 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
     with ExitStack() as stack:
         engine = stack.enter_context(EngineSlot(settings))
         ledger = stack.enter_context(open_output(out))
-        _claim_input(ledger, root)
+        _claim_input(ledger, root, out)
         workers = stack.enter_context(_worker_pool(settings))
         run = Run(root, out, settings, engine, ledger, workers, progress)
         run.remember_engine()
@@ -390,13 +391,17 @@ def _check_folders(root: Path, out: Path) -> None:
         raise UsageError(f"{root}: an output folder of cxrbatch; its pictures are no films to score.")
 
 
-def _claim_input(ledger: Ledger, root: Path) -> None:
+def _claim_input(ledger: Ledger, root: Path, out: Path) -> None:
     """Refuse a second input folder: the same relative path would mean two files."""
-    resolved = str(root.resolve())
-    claimed = ledger.fact("input")
-    if claimed and claimed != resolved:
-        raise UsageError(f"this output folder holds the results of {claimed}. Choose another output folder for {root}.")
-    ledger.remember("input", resolved)
+    resolved, hashed = str(root.resolve()), hash_of_folder(root)
+    claimed = ledger.fact(INPUT)
+    # A repaired ledger knows its input by hash only.
+    if (claimed and claimed != resolved) or ledger.fact(INPUT_SHA256) not in {"", hashed}:
+        whose = claimed or "another input folder"
+        raise UsageError(f"this output folder holds the results of {whose}. Choose another output folder for {root}.")
+    ledger.remember(INPUT, resolved)
+    with output_errors_explained(out):
+        update_marker(out, input_sha256=hashed)
 
 
 def _unreadable(refused: tuple[RefusedImage, ...]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,7 +73,8 @@ def keep_copy(source: Path, target: Path) -> None:
     except FileExistsError:
         return
     except OSError:
-        replace_bytes(target, source.read_bytes())
+        with replacing(target) as temporary:
+            shutil.copyfile(source, temporary)
     else:
         sync_folder(target.parent)
 

@@ -107,7 +107,11 @@ class RunError(CxrBatchError):
 
 
 class LedgerDamaged(RunError):
-    """The ledger cannot be read, or is none; `cxrbatch repair` makes it anew."""
+    """The ledger cannot be read, or is none; `cxrbatch repair` makes it anew. `what` is wrong with it."""
+
+    def __init__(self, message: str, what: str = "") -> None:
+        super().__init__(message)
+        self.what = what or message
 
 
 class UsageError(RunError):

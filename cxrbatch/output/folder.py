@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cxrbatch import durable
@@ -22,17 +22,26 @@ STUDY_KEY = re.compile("[0-9a-f]{16}")
 
 
 @contextmanager
+def held_output(out: Path) -> Iterator[None]:
+    """Hold the lock and the log of an output folder without opening its ledger; raises what `open_output` raises."""
+    with _locked(out), logging_to(out):
+        yield
+
+
+@contextmanager
 def open_output(out: Path) -> Iterator[Ledger]:
     """Hold the output folder: its lock, its log and its ledger, with what a killed run left cleared away.
 
     Raises:
         OutputNotWritable: the folder cannot be made or written.
         OutputLocked: another run holds it.
+        LedgerDamaged: its ledger cannot be read; after a run that was killed, all of it is looked at.
     """
     with output_errors_explained(out):
         durable.make_folder(out)
-    with _locked(out), logging_to(out), Ledger(out) as ledger:
+    with held_output(out), Ledger(out, may_be_empty=lambda: not any(report_folders(out))) as ledger:
         if ledger.fact(UNFINISHED):
+            ledger.check()
             removed = durable.remove_temporaries(out)
             log_event("the last run was killed; resuming", temporary_files_removed=removed)
         ledger.remember(UNFINISHED, "yes")
@@ -67,12 +76,18 @@ def remove_orphaned_reports(out: Path, keys: set[str]) -> int:
 
     A study that was refused after all, or whose files now belong to another one, must not leave a report behind.
     """
-    reports = out / REPORTS
-    folders = [entry for entry in reports.iterdir() if entry.is_dir()] if reports.is_dir() else []
-    orphans = [folder for folder in folders if STUDY_KEY.fullmatch(folder.name) and folder.name not in keys]
+    orphans = [folder for folder in report_folders(out) if folder.name not in keys]
     for orphan in orphans:
         shutil.rmtree(orphan)
     return len(orphans)
+
+
+def report_folders(out: Path) -> Iterator[Path]:
+    """Yield the folders of `out` that hold reports, in no order."""
+    with suppress(FileNotFoundError), os.scandir(out / REPORTS) as entries:
+        for entry in entries:
+            if STUDY_KEY.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                yield Path(entry.path)
 
 
 @contextmanager

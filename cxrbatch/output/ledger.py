@@ -7,7 +7,7 @@ until the transaction that records its result commits, and keeps what an earlier
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,12 +25,14 @@ from cxrbatch.records import (
     IndexedFile,
     PrintedStudy,
     RefusedImage,
+    SourceFile,
     StudyResult,
     StudyRow,
     now_text,
 )
 
 LEDGER_FILE = "ledger.sqlite"
+INPUT, INPUT_SHA256 = "input", "input_sha256"
 GONE = "gone from the input before it could be scored"
 
 _NOT_SCORED = "engine = '', engine_sha256 = '', backend = '', precision = '', probabilities = '[]', scored_at = ''"
@@ -55,7 +57,7 @@ class KnownFile:
 class StudyTask:
     """One study to process: every file of it that may be scored, and those that cannot be, with the reason.
 
-    `patient_ids` are those of all its files, also of the refused ones.
+    `patient_ids` are those of all its files, also of the refused ones; `sources` are all its files.
     """
 
     study_key: str
@@ -63,14 +65,15 @@ class StudyTask:
     files: tuple[IndexedFile, ...]
     refused: tuple[RefusedImage, ...]
     patient_ids: frozenset[str] = frozenset()
+    sources: tuple[SourceFile, ...] = ()
 
 
 class Ledger:
     """What is known of every file and study of one output folder."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open the ledger of `folder`, or start one; raises what `LedgerStore` raises."""
-        self._store = LedgerStore(folder / LEDGER_FILE)
+    def __init__(self, folder: Path, *, may_be_empty: Callable[[], bool] = lambda: True) -> None:
+        """Open the ledger of `folder`, or start one; arguments and errors are those of `LedgerStore`."""
+        self._store = LedgerStore(folder / LEDGER_FILE, may_be_empty=may_be_empty)
 
     def __enter__(self) -> Ledger:
         return self
@@ -242,18 +245,21 @@ class Ledger:
             "FROM files WHERE study_key = ? ORDER BY path",
             (study_key,),
         )
-        files, refused, patient_ids = [], [], set()
+        files, refused, sources, patient_ids = [], [], [], set()
         for path, size, mtime, header_text, flags, refused_by_header, present, reason, message in rows:
             name, header = os.fsdecode(path), parse(self._store, header_text, Header)
+            known_flags = parse(self._store, flags, tuple[Flag, ...])
+            sources.append(SourceFile(name, size, mtime, bool(refused_by_header), known_flags, header))
             patient_ids.add(header.patient_id.strip())
             if refused_by_header:
                 refused.append(RefusedImage(name, "rejected", reason, message))
             elif not present:
                 refused.append(RefusedImage(name, "rejected", Reason.VANISHED.value, GONE))
             else:
-                known_flags = parse(self._store, flags, tuple[Flag, ...])
                 files.append(IndexedFile(ImageFile(name, size, mtime), study_key, header, known_flags))
-        return StudyTask(study_key, revision, tuple(files), tuple(refused), frozenset(patient_ids - {""}))
+        return StudyTask(
+            study_key, revision, tuple(files), tuple(refused), frozenset(patient_ids - {""}), tuple(sources)
+        )
 
     # ----------------------------------------------------------------- results
 
@@ -371,6 +377,10 @@ class Ledger:
 
     def _pairs(self, query: str) -> Iterator[tuple[str, Any]]:
         return ((first, second) for first, second in self._store.rows(query))
+
+    def check(self) -> None:
+        """Look through the whole ledger for damage; raises LedgerDamaged where there is some."""
+        self._store.check()
 
     # ----------------------------------------------------------------- facts about the folder itself
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,13 @@ _DAMAGE = ("not a database", "malformed", "no such table", "no such column")
 class LedgerStore:
     """One SQLite database in WAL mode, with one writer."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, may_be_empty: Callable[[], bool] = lambda: True) -> None:
         """Open the database at `path`, or create it.
+
+        Args:
+            path: the file; where it is missing it is made.
+            may_be_empty: asked where the file is there without anything in it: a killed process can leave that
+                before its first row, but not after its first report.
 
         Raises:
             OutputNotWritable: the file cannot be created or written.
@@ -27,6 +32,7 @@ class LedgerStore:
             RunError: it is damaged, or a newer cxrbatch wrote it.
         """
         self.path = path
+        self._may_be_empty = may_be_empty if path.exists() else lambda: True
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=LOCK_WAIT_S)
         except sqlite3.DatabaseError as error:
@@ -70,6 +76,16 @@ class LedgerStore:
         """Close the database; an open transaction is rolled back."""
         self._db.close()
 
+    def check(self) -> None:
+        """Look through the whole file for damage.
+
+        Raises:
+            LedgerDamaged: there is some.
+        """
+        found = str(self.value("PRAGMA quick_check(1)"))
+        if found != "ok":
+            raise damaged_ledger(self.path, found.splitlines()[-1])
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
@@ -98,6 +114,8 @@ class LedgerStore:
         tables = table_names(self._db)
         if version == 0 and tables:
             raise damaged_ledger(self.path, f"it holds other tables: {', '.join(sorted(tables))}")
+        if version == 0 and not self._may_be_empty():
+            raise damaged_ledger(self.path, "it is empty, but there are reports")
         if version and (missing := TABLES - tables):
             raise damaged_ledger(self.path, f"it lacks tables: {', '.join(sorted(missing))}")
 
@@ -106,7 +124,8 @@ def damaged_ledger(path: Path, what: str) -> LedgerDamaged:
     """Return the error that says how to go on without this ledger."""
     return LedgerDamaged(
         f"{path}: the ledger is damaged ({what}). `cxrbatch repair OUT` makes it anew from the reports, and nothing is "
-        "scored twice. Move it away and run again, and every study is scored anew. The input is not touched."
+        "scored twice. Move it away and run again, and every study is scored anew. The input is not touched.",
+        what,
     )
 
 
