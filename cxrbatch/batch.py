@@ -23,6 +23,7 @@ from cxrbatch.logbook import log_event
 from cxrbatch.output.folder import open_output, output_errors_explained, remove_orphaned_reports
 from cxrbatch.output.ledger import INPUT, INPUT_SHA256, LEDGER_FILE, Ledger
 from cxrbatch.output.marker import hash_of_folder, update_marker
+from cxrbatch.output.state import find_state
 from cxrbatch.output.tables import write_tables
 from cxrbatch.output.worklist import write_worklist
 from cxrbatch.printing import print_again, print_reports, warm_up
@@ -128,10 +129,10 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
     Raises:
         RunError: it cannot be, or the work inside cannot go on.
     """
-    _check_folders(root, out)
+    _check_folders(root, out, settings.state)
     with ExitStack() as stack:
         engine = stack.enter_context(EngineSlot(settings))
-        ledger = stack.enter_context(open_output(out))
+        ledger = stack.enter_context(open_output(out, settings.state))
         _claim_input(ledger, root, out)
         workers = stack.enter_context(_worker_pool(settings))
         run = Run(root, out, settings, engine, ledger, workers, progress)
@@ -315,11 +316,11 @@ def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, stu
         UsageError: `out` holds no ledger, or no reported study of that key.
         RunError: another run holds `out`, or it cannot be written.
     """
-    if not (out / LEDGER_FILE).is_file():
-        raise UsageError(f"{out}: no {LEDGER_FILE} there, so nothing to print. Name the output folder of a run.")
+    if not (state := find_state(out, settings.state) / LEDGER_FILE).is_file():
+        raise UsageError(f"{out}: no {state} there, so nothing to print. Name the output folder of a run.")
     failures: dict[str, str] = {}
     with ExitStack() as stack:
-        ledger = stack.enter_context(open_output(out))
+        ledger = stack.enter_context(open_output(out, settings.state))
         workers = stack.enter_context(_worker_pool(settings))
         results = [row.result for row in ledger.study_rows(study_key) if row.result and row.status != "pending"]
         if not results:
@@ -349,11 +350,13 @@ def _worker_pool(settings: Settings) -> WorkerPool:
     )
 
 
-def _check_folders(root: Path, out: Path) -> None:
+def _check_folders(root: Path, out: Path, state: str = "") -> None:
     """Refuse an INPUT whose files would be changed by the run, or that holds results instead of films."""
     source, target = root.resolve(), out.resolve()
     if source == target or target in source.parents:
         raise UsageError(f"{out}: results cannot go where the films lie, or above them. Choose another output folder.")
+    if state and source in ((place := Path(state).resolve()), *place.parents) and place != target:
+        raise UsageError(f"{state}: the ledger cannot lie where the films are. Choose a --state outside {root}.")
     if is_output_folder(source):
         raise UsageError(f"{root}: an output folder of cxrbatch; its pictures are no films to score.")
 

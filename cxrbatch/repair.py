@@ -17,13 +17,14 @@ from cxrbatch.batch import ENGINE, RUN_FILE, derive_tables
 from cxrbatch.errors import LedgerDamaged, UsageError
 from cxrbatch.indexing import INDEX_RULES
 from cxrbatch.logbook import log_event
-from cxrbatch.output.folder import held_output, output_errors_explained, report_folders
+from cxrbatch.output.folder import held_output, open_ledger, output_errors_explained, report_folders
 from cxrbatch.output.ledger import INPUT_SHA256, LEDGER_FILE, Ledger
 from cxrbatch.output.ledger_restore import FoundStudy, Restorer
 from cxrbatch.output.ledger_store import LedgerStore
 from cxrbatch.output.marker import MARKER_FILE, Marker, read_marker
 from cxrbatch.output.report import REPORT_HTML, REPORTS
 from cxrbatch.output.revisions import REPORT_PDF, RESULT_JSON
+from cxrbatch.output.state import OUTPUT_ID, claim_state
 from cxrbatch.record_json import from_json, to_json
 from cxrbatch.records import EngineDescription, StudyResult
 
@@ -60,7 +61,7 @@ class _Findings:
     without_files: int = 0
 
 
-def repair_output(out: Path) -> Repair:
+def repair_output(out: Path, state: str = "") -> Repair:
     """Make the ledger of `out` anew from its results, unless it is sound; the damaged one is kept beside it.
 
     Killed at any moment and begun again it comes to the same end: the new ledger takes its name in one step,
@@ -70,10 +71,10 @@ def repair_output(out: Path) -> Repair:
         UsageError: `out` is no output folder.
         RunError: another run holds it, a newer cxrbatch wrote its ledger, or it cannot be written.
     """
-    ledger_path = out / LEDGER_FILE
     if not any((out / name).exists() for name in (LEDGER_FILE, MARKER_FILE, REPORTS, RUN_FILE)):
         raise UsageError(f"{out}: no output folder of cxrbatch, so there is nothing to repair.")
-    with held_output(out), output_errors_explained(out):
+    with held_output(out, state, may_be_missing=True) as folder, output_errors_explained(out):
+        ledger_path = folder / LEDGER_FILE
         damage = _damage(out, ledger_path)
         if not damage:
             return Repair()
@@ -83,7 +84,8 @@ def repair_output(out: Path) -> Repair:
         studies, files, retried = _rebuild(rebuilt, out, facts, findings)
         aside = _put_in_place(rebuilt, ledger_path)
         if findings.engine is not None:
-            with Ledger(ledger_path.parent) as ledger:
+            with Ledger(folder) as ledger:
+                claim_state(out, folder, ledger)
                 derive_tables(out, ledger, findings.engine)
         log_event("ledger repaired", studies=studies, unreadable=len(findings.unreadable))
     return Repair(
@@ -103,7 +105,8 @@ def _damage(out: Path, path: Path) -> str:
     if not path.exists():
         return "it is missing"
     try:
-        with Ledger(path.parent, may_be_empty=lambda: not any(report_folders(out))) as ledger:
+        with open_ledger(path.parent, out) as ledger:
+            claim_state(out, path.parent, ledger)
             ledger.check()
             for _ in ledger.file_rows():
                 pass
@@ -126,7 +129,7 @@ def _rebuild(rebuilt: Path, out: Path, facts: Marker, findings: _Findings) -> tu
                 restorer.put(study)
             studies = restorer.finish()
             engine = findings.engine
-            known = {INDEX_RULES: facts.index_rules, INPUT_SHA256: facts.input_sha256}
+            known = {INDEX_RULES: facts.index_rules, INPUT_SHA256: facts.input_sha256, OUTPUT_ID: facts.output_id}
             for key, value in (known | ({ENGINE: to_json(engine)} if engine else {})).items():
                 store.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (key, value))
         files = int(store.value("SELECT count(*) FROM files"))

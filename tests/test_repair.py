@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cxrbatch import batch
 from cxrbatch.cli import run_command_line
 from cxrbatch.errors import ExitCode, LedgerDamaged, UsageError
 from cxrbatch.output import ledger_store
+from cxrbatch.output.folder import open_output
 from cxrbatch.output.ledger import LEDGER_FILE, Ledger
 from cxrbatch.repair import Repair, repair_output
 from tests.factories.engine import write_tiny_bundle
@@ -129,7 +129,7 @@ def test_a_damaged_ledger_is_refused_repaired_and_nothing_is_scored_again(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the engine was opened")
 
-    monkeypatch.setattr(batch, "open_engine", refuse)
+    monkeypatch.setattr("cxrbatch.engine_slot.open_engine", refuse)
     report = run_quietly(films, out, engine=engine)
     assert report.studies_this_run == 0
     assert report.files == {"scored": 3, "duplicate": 1, "rejected": 2}
@@ -146,6 +146,8 @@ def test_a_ledger_that_was_removed_is_made_anew_too(films: Path, out: Path, engi
 
 
 def test_a_sound_ledger_is_left_alone(films: Path, out: Path, engine: str) -> None:
+    with open_output(out):
+        pass  # the copied folder takes its own place
     before = ledger_of(out).read_bytes()
     assert repair_output(out) == Repair()
     assert ledger_of(out).read_bytes() == before

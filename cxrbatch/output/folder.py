@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -15,6 +16,7 @@ from cxrbatch.errors import OutputLocked, OutputNotWritable
 from cxrbatch.logbook import log_event, logging_to
 from cxrbatch.output.ledger import Ledger
 from cxrbatch.output.report import REPORTS
+from cxrbatch.output.state import claim_state, find_state
 
 LOCK_FILE = ".cxrbatch.lock"
 UNFINISHED = "unfinished"
@@ -22,24 +24,38 @@ STUDY_KEY = re.compile("[0-9a-f]{16}")
 
 
 @contextmanager
-def held_output(out: Path) -> Iterator[None]:
-    """Hold the lock and the log of an output folder without opening its ledger; raises what `open_output` raises."""
-    with _locked(out), logging_to(out):
-        yield
+def held_output(out: Path, state: str = "", *, may_be_missing: bool = False) -> Iterator[Path]:
+    """Hold the lock and the log of an output folder, and yield where its ledger lies, without opening that.
+
+    Arguments and errors are those of `open_output` and `find_state`.
+    """
+    with output_errors_explained(out):
+        folder = find_state(out, state, may_be_missing=may_be_missing)
+    with output_errors_explained(folder):
+        durable.make_folder(folder)
+    with _locked(folder), logging_to(out):
+        yield folder
 
 
 @contextmanager
-def open_output(out: Path) -> Iterator[Ledger]:
+def open_output(out: Path, state: str = "") -> Iterator[Ledger]:
     """Hold the output folder: its lock, its log and its ledger, with what a killed run left cleared away.
 
+    Args:
+        out: the output folder.
+        state: the folder for its ledger and its lock; by default the one that `out` names, or `out` itself.
+
     Raises:
+        UsageError: the ledger lies elsewhere, is missing, or is that of another output folder.
         OutputNotWritable: the folder cannot be made or written.
         OutputLocked: another run holds it.
         LedgerDamaged: its ledger cannot be read; after a run that was killed, all of it is looked at.
     """
     with output_errors_explained(out):
         durable.make_folder(out)
-    with held_output(out), Ledger(out, may_be_empty=lambda: not any(report_folders(out))) as ledger:
+    with held_output(out, state) as folder, open_ledger(folder, out) as ledger:
+        with output_errors_explained(out):
+            claim_state(out, folder, ledger)
         if ledger.fact(UNFINISHED):
             ledger.check()
             removed = durable.remove_temporaries(out)
@@ -49,6 +65,11 @@ def open_output(out: Path) -> Iterator[Ledger]:
         ledger.remember(UNFINISHED, "")
 
 
+def open_ledger(folder: Path, out: Path) -> Ledger:
+    """Open the ledger that lies in `folder`; an empty one is damaged where `out` has reports."""
+    return Ledger(folder, may_be_empty=lambda: not any(report_folders(out)))
+
+
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """Hold an advisory lock that the kernel drops with the process, so none is ever stale."""
@@ -56,11 +77,20 @@ def _locked(out: Path) -> Iterator[None]:
         descriptor = os.open(out / LOCK_FILE, os.O_RDWR | os.O_CREAT, durable.FILE_MODE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+    except OSError as error:
+        holder = ""
+        # On SMB a lock keeps others from reading, too.
+        with suppress(OSError):
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
         os.close(descriptor)
+        if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
+            raise OutputNotWritable(
+                f"{out}: its file system has no locks ({error.strerror}). Put ledger and lock on a local disk with "
+                "--state DIR."
+            ) from error
         raise OutputLocked(
-            f"{out}: another cxrbatch (process {holder}) is working on this folder. Wait for it, or end it."
+            f"{out}: another cxrbatch (process {holder or 'unknown'}) is working on this folder. "
+            "Wait for it, or end it."
         ) from None
     try:
         os.fchmod(descriptor, durable.FILE_MODE)

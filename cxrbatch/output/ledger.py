@@ -408,7 +408,9 @@ class Ledger:
         return str(self._store.value("SELECT value FROM meta WHERE key = ?", (key,)) or "")
 
     def remember(self, key: str, value: str) -> None:
-        """Keep a fact about this output folder."""
+        """Keep a fact about this output folder; what is known already is not written again."""
+        if self._store.value("SELECT value FROM meta WHERE key = ?", (key,)) == _storable(value):
+            return
         with self._store.transaction():
             self._store.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, _storable(value)))
 

@@ -10,13 +10,14 @@ from typing import Any
 
 from cxrbatch.errors import LedgerDamaged, OutputLocked, OutputNotWritable, RunError
 from cxrbatch.output.ledger_schema import SCHEMA_VERSION, TABLES, create, migrate, schema_version, table_names
+from cxrbatch.output.mounts import network_file_system
 
 LOCK_WAIT_S = 10.0
 _DAMAGE = ("not a database", "malformed", "no such table", "no such column")
 
 
 class LedgerStore:
-    """One SQLite database in WAL mode, with one writer."""
+    """One SQLite database with one writer: in WAL mode, on a network file system with a rollback journal."""
 
     def __init__(self, path: Path, *, may_be_empty: Callable[[], bool] = lambda: True) -> None:
         """Open the database at `path`, or create it.
@@ -97,8 +98,11 @@ class LedgerStore:
         version = schema_version(self._db)
         self._refuse_foreign(version)
         self.path.chmod(0o640)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
+        # WAL shares memory between processes, which no network file system does; a rollback journal needs none,
+        # and is on the disk before the database is touched only when every step is waited for.
+        journal, synchronous = ("DELETE", "FULL") if network_file_system(self.path.parent) else ("WAL", "NORMAL")
+        self._db.execute(f"PRAGMA journal_mode = {journal}")
+        self._db.execute(f"PRAGMA synchronous = {synchronous}")
         # What is overwritten, such as a patient's name before a de-identified run, leaves no trace in free pages.
         self._db.execute("PRAGMA secure_delete = ON")
 
@@ -134,8 +138,12 @@ def _explained(error: Exception, path: Path) -> RunError:
     text = str(error)
     if any(sign in text for sign in _DAMAGE):
         return damaged_ledger(path, text)
-    if "locked" in text:
-        return OutputLocked(f"{path}: another process holds the ledger ({text}). Wait for it, or end it.")
+    # "locking protocol" is what SQLite makes of a file system that promises locks and does not keep them.
+    if "locked" in text or "locking protocol" in text:
+        return OutputLocked(
+            f"{path}: another process holds the ledger ({text}). Wait for it, or end it. If there is none, the file "
+            "system has no locks that work: put the ledger on a local disk with --state DIR."
+        )
     return OutputNotWritable(
         f"{path}: cannot be written ({text}). Check free space, quota and permissions of the output folder."
     )

@@ -15,12 +15,15 @@ MARKER_FILE = ".cxrbatch.json"
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """Facts that `repair` gives back to a ledger it makes anew.
+    """Where the ledger is, and facts that `repair` gives back to one that it makes anew.
 
-    `input_sha256`: which INPUT the results are of, as a hash, since folders may be named after patients.
+    `state`: the folder that the ledger lies in, '' where that is OUT; `output_id`: which OUT this is, wherever it
+    is moved. `input_sha256`: which INPUT the results are of, as a hash, since folders may be named after patients.
     `index_rules`: the rules that the files were indexed by; without them every file would be read again.
     """
 
+    state: str = ""
+    output_id: str = ""
     input_sha256: str = ""
     index_rules: str = ""
 
@@ -34,7 +37,7 @@ def read_marker(out: Path) -> Marker:
     path = out / MARKER_FILE
     try:
         return from_json(path.read_text(encoding="utf-8"), Marker)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Marker()
     except ValueError as error:
         raise LedgerDamaged(
