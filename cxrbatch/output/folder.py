@@ -7,11 +7,12 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from cxrbatch import durable
 from cxrbatch.errors import OutputLocked, OutputNotWritable
+from cxrbatch.faults import reach
 from cxrbatch.logbook import log_event, logging_to
 from cxrbatch.output.ledger import Ledger
 from cxrbatch.output.report import REPORTS
@@ -31,9 +32,14 @@ def open_output(out: Path) -> Iterator[Ledger]:
     """
     with output_errors_explained(out):
         durable.make_folder(out)
-    with _locked(out), logging_to(out), Ledger(out) as ledger:
+    with ExitStack() as stack:
+        stack.enter_context(_locked(out))
+        with output_errors_explained(out):
+            stack.enter_context(logging_to(out))
+        ledger = stack.enter_context(Ledger(out))
         if ledger.fact(UNFINISHED):
-            removed = durable.remove_temporaries(out)
+            with output_errors_explained(out):
+                removed = durable.remove_temporaries(out)
             log_event("the last run was killed; resuming", temporary_files_removed=removed)
         ledger.remember(UNFINISHED, "yes")
         yield ledger
@@ -54,9 +60,12 @@ def _locked(out: Path) -> Iterator[None]:
             f"{out}: another cxrbatch (process {holder}) is working on this folder. Wait for it, or end it."
         ) from None
     try:
-        os.fchmod(descriptor, durable.FILE_MODE)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        with output_errors_explained(out):
+            os.fchmod(descriptor, durable.FILE_MODE)
+            os.ftruncate(descriptor, 0)
+            reach("lock-write")
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            reach("lock-written")
         yield
     finally:
         os.close(descriptor)
@@ -71,7 +80,9 @@ def remove_orphaned_reports(out: Path, keys: set[str]) -> int:
     folders = [entry for entry in reports.iterdir() if entry.is_dir()] if reports.is_dir() else []
     orphans = [folder for folder in folders if STUDY_KEY.fullmatch(folder.name) and folder.name not in keys]
     for orphan in orphans:
+        reach("orphan-remove")
         shutil.rmtree(orphan)
+        reach("orphan-removed")
     return len(orphans)
 
 

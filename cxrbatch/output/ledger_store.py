@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from cxrbatch.errors import OutputLocked, OutputNotWritable, RunError
+from cxrbatch.faults import reach
 
 SCHEMA_VERSION = 1
 LOCK_WAIT_S = 10.0
@@ -95,10 +96,15 @@ class LedgerStore:
         try:
             self.execute("BEGIN IMMEDIATE")
             yield
-            self.execute("COMMIT")
+            with self._explained():
+                reach("ledger-commit")
+                self._db.execute("COMMIT")
+                reach("ledger-committed")
         except BaseException:
             if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+                # Where the disk fails, that may fail, too; closing the database rolls back all the same.
+                with suppress(sqlite3.DatabaseError):
+                    self._db.execute("ROLLBACK")
             raise
 
     def close(self) -> None:
@@ -109,7 +115,7 @@ class LedgerStore:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, OSError) as error:
             raise _explained(error, self.path) from error
 
     def _prepare(self) -> None:
@@ -125,7 +131,9 @@ class LedgerStore:
                 f"{SCHEMA_VERSION}). Update cxrbatch, or choose another output folder."
             )
         if version == 0:
+            reach("schema-create")
             self._db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            reach("schema-created")
 
 
 def damaged_ledger(path: Path, what: str) -> RunError:
