@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from cxrbatch import __version__, durable
 from cxrbatch.config import Settings
+from cxrbatch.deadline import Deadline
 from cxrbatch.engine.bundle import EngineBundle, find_bundle
 from cxrbatch.engine.contract import Engine
 from cxrbatch.engine.open import open_engine, plan_engine
-from cxrbatch.errors import ExitCode, UsageError
-from cxrbatch.indexing import IndexCount, account_for, index_input
+from cxrbatch.engine.time_limit import TimeLimitedEngine
+from cxrbatch.errors import ExitCode, Reason, UsageError
+from cxrbatch.indexing import Index, IndexCount, Judge, account_for, index_input
 from cxrbatch.intake.discover import is_output_folder
 from cxrbatch.logbook import log_event
 from cxrbatch.output.folder import open_output, output_errors_explained, remove_orphaned_reports
@@ -31,8 +33,10 @@ from cxrbatch.reading import decode_studies
 from cxrbatch.record_json import from_json, to_json
 from cxrbatch.records import EngineDescription, RefusedImage, now_text
 from cxrbatch.scoring import score_studies
-from cxrbatch.stages import ScoredStudy, StageClock
+from cxrbatch.stages import DecodedStudy, ScoredStudy, StageClock
 from cxrbatch.workers import WorkerPool
+
+IsWhole = Callable[[DecodedStudy], bool]
 
 RUN_FILE = "run.json"
 ENGINE = "engine"
@@ -46,6 +50,10 @@ REPORTED_LIBRARIES = (
     "opencv-python-headless",
     "weasyprint",
 )
+
+
+def _is_whole(_: DecodedStudy) -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,44 +90,111 @@ class RunReport:
         return failed + self.files_deferred + self.folders_unlistable > 0
 
 
-def run_batch(root: Path, out: Path, settings: Settings, progress: RunProgress) -> RunReport:
+def run_batch(
+    root: Path,
+    out: Path,
+    settings: Settings,
+    progress: RunProgress,
+    *,
+    since_ns: int = 0,
+    deadline: Deadline | None = None,
+) -> RunReport:
     """Index everything below `root`, then process every study that waits; leave all outputs in `out`.
 
     What an earlier run finished is not done again; what it left half done is. A run that is stopped
     (Ctrl-C, SIGTERM) still writes the tables of what it has.
 
+    Args:
+        root: the input folder.
+        out: the output folder.
+        settings: what is asked for.
+        progress: told how far the run is.
+        since_ns: process only studies with a file modified since, in nanoseconds since 1970.
+        deadline: no study is begun that would not be finished by then.
+
     Raises:
         RunError: the run cannot start or go on; its subclasses tell why and carry the exit code.
     """
+    with open_run(root, out, settings, progress) as run:
+        run.index()
+        run.requeue()
+        keys = run.ledger.pending_keys(newest_first=settings.newest_first, since_ns=since_ns)
+        run.process(keys[: settings.limit or None], deadline=deadline)
+        return run.write_tables(finished=True)
+
+
+@contextmanager
+def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -> Iterator[Run]:
+    """Hold an output folder, its worker processes and an engine; what stops the block leaves tables all the same.
+
+    Raises:
+        RunError: it cannot be, or the work inside cannot go on.
+    """
     _check_folders(root, out)
-    bundle = find_bundle(settings.engine)
-    engine = plan_engine(bundle, backend=settings.backend, precision=settings.precision)
     with ExitStack() as stack:
+        engine = stack.enter_context(EngineSlot(settings))
         ledger = stack.enter_context(open_output(out))
         _claim_input(ledger, root)
         workers = stack.enter_context(_worker_pool(settings))
-        run = _Run(root, out, settings, bundle, engine, ledger, workers, progress)
-        ledger.remember(ENGINE, to_json(engine))
-        log_event("run started", cxrbatch=__version__, engine=engine.name, engine_sha256=engine.sha256)
+        run = Run(root, out, settings, engine, ledger, workers, progress)
+        run.remember_engine()
+        description = engine.description
+        log_event("run started", cxrbatch=__version__, engine=description.name, engine_sha256=description.sha256)
         try:
-            run.index()
-            run.process()
+            yield run
         except BaseException as error:
             log_event("run stopped", level=logging.ERROR, error=type(error).__name__)
             run.write_what_there_is()
             raise
-        return run.write_tables(finished=True)
+
+
+class EngineSlot:
+    """The engine that the settings ask for: described at once, opened when it is first needed, closed in the end."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Find the engine and check that it can run here.
+
+        Raises:
+            EngineError: there is none, or it cannot.
+        """
+        self._settings = settings
+        self.bundle: EngineBundle = find_bundle(settings.engine)
+        self.description: EngineDescription = plan_engine(
+            self.bundle, backend=settings.backend, precision=settings.precision
+        )
+        self._engine: Engine | None = None
+
+    def __enter__(self) -> EngineSlot:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def open(self) -> Engine:
+        """Return the opened engine; a call that takes longer than `infer_timeout_s` is an EngineError."""
+        if self._engine is None:
+            settings = self._settings
+            opened = open_engine(
+                self.bundle, backend=settings.backend, precision=settings.precision, threads=settings.threads
+            )
+            self._engine = TimeLimitedEngine(opened, settings.infer_timeout_s)
+        return self._engine
+
+    def close(self) -> None:
+        """Release the engine; a second call does nothing."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
 
 
 @dataclass(slots=True)
-class _Run:
-    """One run on one output folder: its steps, in order, and what they count."""
+class Run:
+    """Work on one output folder: its steps, in order, and what they count."""
 
     root: Path
     out: Path
     settings: Settings
-    bundle: EngineBundle
-    engine: EngineDescription
+    slot: EngineSlot
     ledger: Ledger
     workers: WorkerPool
     progress: RunProgress
@@ -130,41 +205,58 @@ class _Run:
     studies_done: int = 0
     images_scored: int = 0
 
-    def index(self) -> None:
-        """Bring the ledger up to date with the input folder."""
-        with self.clock.measure("index"):
-            self.indexed = index_input(self.root, self.out, self.ledger, self.workers, self.settings, self.progress)
-        log_event("indexed", **asdict(self.indexed))
+    @property
+    def engine(self) -> EngineDescription:
+        """The engine that scores."""
+        return self.slot.description
 
-    def process(self) -> None:
-        """Take every study that waits through decode, score, print and record; the order of things is here."""
+    def remember_engine(self) -> None:
+        """Keep in the ledger which engine scores: the tables have its columns."""
+        self.ledger.remember(ENGINE, to_json(self.engine))
+
+    def index(self, *, judge: Judge | None = None) -> None:
+        """Bring the ledger up to date with the input folder; `judge` as for `index_input`."""
+        index = Index(self.root, self.out, self.settings)
+        if judge is not None:
+            index = replace(index, judge=judge)
+        with self.clock.measure("index"):
+            self.indexed = index_input(index, self.ledger, self.workers, self.progress)
+        if self.indexed.is_news or judge is None:
+            log_event("indexed", **asdict(self.indexed))
+
+    def requeue(self) -> None:
+        """Queue again what failed, and what another engine scored."""
         self.ledger.requeue(engine_sha256=self.engine.sha256)
-        waiting = self.ledger.count_studies().get("pending", 0)
-        if not waiting:
+
+    def process(
+        self, study_keys: Collection[str], *, deadline: Deadline | None = None, is_whole: IsWhole = _is_whole
+    ) -> None:
+        """Take studies that wait through decode, score, print and record; the order of things is here.
+
+        Args:
+            study_keys: which, in their order.
+            deadline: no study is begun that would not be finished by then.
+            is_whole: asked, of every study that was read, whether to go on with it; otherwise it goes on waiting.
+        """
+        if not study_keys:
             return
         settings, workers, clock = self.settings, self.workers, self.clock
         for what in (SCORED, PRINTED):
-            self.progress.begin(what, min(waiting, settings.limit or waiting))
-        with closing(self._open_engine()) as engine:
-            log_event("processing", studies_pending=waiting)
-            pending = self.ledger.pending_studies(limit=settings.limit)
-            decoded = decode_studies(pending, self.root, self.bundle.input, settings, workers, clock)
-            scored = score_studies(decoded, engine, settings, clock)
-            printable = self._record_unscored(scored)
-            for printed, print_failure in print_reports(printable, self.out, settings, workers, clock):
-                result = printed.result
-                failure = print_failure or _unreadable(result.refused)
-                self.ledger.record_study(printed, failure=failure)
-                self._count(result.study_key, n_scored=len(result.images), failure=failure)
-            log_event("processed", studies=self.studies_done)
+            self.progress.begin(what, len(study_keys))
+        engine = self.slot.open()
+        log_event("processing", studies_pending=len(study_keys))
+        tasks = self.ledger.take(_in_time(study_keys, deadline, lambda: self.studies_done))
+        decoded = decode_studies(tasks, self.root, self.slot.bundle.input, settings, workers, clock)
+        scored = score_studies(filter(is_whole, decoded), engine, settings, clock)
+        printable = self._record_unscored(scored)
+        for printed, print_failure in print_reports(printable, self.out, settings, workers, clock):
+            result = printed.result
+            failure = print_failure or _unreadable(result.refused)
+            self.ledger.record_study(printed, failure=failure)
+            self._count(result.study_key, n_scored=len(result.images), failure=failure)
+        log_event("processed", studies=self.studies_done)
         for what in (SCORED, PRINTED):
             self.progress.finish(what)
-
-    def _open_engine(self) -> Engine:
-        settings = self.settings
-        return open_engine(
-            self.bundle, backend=settings.backend, precision=settings.precision, threads=settings.threads
-        )
 
     def _record_unscored(self, studies: Iterable[ScoredStudy]) -> Iterator[ScoredStudy]:
         """Record the studies that got no score, and pass on the others."""
@@ -224,6 +316,26 @@ class _Run:
             stage_s={stage: round(seconds, 3) for stage, seconds in self.clock.seconds.items()},
             libraries={"python": platform.python_version()} | {name: version(name) for name in REPORTED_LIBRARIES},
         )
+
+
+def paths_cut_short(study: DecodedStudy) -> list[str]:
+    """Return the files of a study that end before their pixels do."""
+    return [image.path for image in study.refused if image.reason == Reason.TRUNCATED_PIXELS.value]
+
+
+def _in_time(study_keys: Iterable[str], deadline: Deadline | None, done: Callable[[], int]) -> Iterator[str]:
+    """Yield keys as long as what was begun, and one more, would be finished by the deadline at the rate so far."""
+    if deadline is None:
+        yield from study_keys
+        return
+    started, done_before = time.monotonic(), done()
+    for begun, study_key in enumerate(study_keys):
+        finished = done() - done_before
+        seconds_each = (time.monotonic() - started) / finished if finished else 0.0
+        if not deadline.leaves_time((begun - finished + 1) * seconds_each):
+            log_event("deadline reached", studies_begun=begun)
+            return
+        yield study_key
 
 
 # --------------------------------------------------------------------------- printing again

@@ -44,6 +44,11 @@ class Settings:
     score beside the chest. `accept_view`: frontal views only, or any. `missing_tags`: what becomes of a file
     that says neither body part nor view. `pixel_check`: whether what is seen is compared with a chest.
     `decode_memory_mb`: address space that one worker may take for a file, beyond what it starts with.
+    `infer_timeout_s`: how long the engine may take for a batch. `newest_first`: studies with the newest files first.
+    `settle_s`, `max_wait_s`, `interval_s`, `retry_s`: for `watch`: how long a file must stay the same to count as
+    all there; after how long a study is taken even so; how long between two looks at the input where nothing tells
+    of news; and after how long what failed is tried again. `reload_engine`: whether `watch` takes up an engine
+    that was replaced on disk.
     """
 
     engine: str = ""
@@ -69,9 +74,16 @@ class Settings:
     decode_timeout_s: float = 60.0
     print_timeout_s: float = 120.0
     decode_memory_mb: int = 1536
+    infer_timeout_s: float = 300.0
+    newest_first: bool = False
+    settle_s: float = 60.0
+    max_wait_s: float = 1800.0
+    interval_s: float = 10.0
+    retry_s: float = 900.0
+    reload_engine: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("threads", "workers", "limit"):
+        for name in ("threads", "workers", "limit", "settle_s"):
             _require(getattr(self, name) >= 0, name, "must not be negative")
         for name in (
             "batch_size",
@@ -80,6 +92,10 @@ class Settings:
             "min_stored_px",
             "decode_memory_mb",
             "max_images_per_study",
+            "infer_timeout_s",
+            "max_wait_s",
+            "interval_s",
+            "retry_s",
         ):
             _require(getattr(self, name) > 0, name, "must be greater than 0")
         _require(bool(self.accepted_modalities), "accept_modality", "must name a modality")

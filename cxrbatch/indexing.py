@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -45,6 +45,14 @@ class Deferred:
     message: str
 
 
+# Looks at what the index says of a new or changed file, and may hold it back.
+Judge = Callable[[IndexedFile | Deferred], IndexedFile | Deferred]
+
+
+def _accept(entry: IndexedFile | Deferred) -> IndexedFile | Deferred:
+    return entry
+
+
 @dataclass(frozen=True, slots=True)
 class IndexCount:
     """What one walk met.
@@ -59,6 +67,11 @@ class IndexCount:
     gone: int = 0
     unlistable: int = 0
     total: int = 0
+
+    @property
+    def is_news(self) -> bool:
+        """Tell whether the walk met anything that the one before did not."""
+        return bool(self.read or self.gone)
 
 
 class _Walk:
@@ -102,22 +115,35 @@ class _Walk:
         self.unlistable += 1
 
 
-def index_input(
-    root: Path, out: Path, ledger: Ledger, workers: WorkerPool, settings: Settings, progress: RunProgress
-) -> IndexCount:
-    """Bring the ledger up to date with every file below `root`, leaving out what lies in `out`.
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What is indexed: every file below `root`, leaving out what lies in `out`.
+
+    `judge` sees what was read of each new or changed file before the ledger does.
+    """
+
+    root: Path
+    out: Path
+    settings: Settings
+    judge: Judge = _accept
+
+
+def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: RunProgress) -> IndexCount:
+    """Bring the ledger up to date with the input folder.
 
     Raises:
         RunError: a file was met that has no row afterwards (promise 1: nothing vanishes).
     """
+    root, settings = index.root, index.settings
     known = ledger.known_files()
     known_before = len(known)
     rules = _index_rules(settings)
-    met = _Walk(root, out, known, progress)
+    met = _Walk(root, index.out, known, progress)
     read = deferred = 0
     progress.begin(INDEXED)
     reread = ledger.fact(INDEX_RULES) != rules
-    for found in _read_headers(root, met.changed_files(reread=reread), workers, settings):
+    for read_now in _read_headers(root, met.changed_files(reread=reread), workers, settings):
+        found = [index.judge(entry) for entry in read_now]
         indexed = [entry for entry in found if isinstance(entry, IndexedFile)]
         ledger.record_index(_deidentified(indexed) if settings.deidentify else indexed)
         for entry in found:

@@ -29,7 +29,7 @@ import pydicom.data
 from rich.console import Console
 
 from cxrbatch.config import Settings
-from cxrbatch.indexing import index_input
+from cxrbatch.indexing import Index, index_input
 from cxrbatch.output.folder import open_output
 from cxrbatch.phantom.dicom import TRANSFER_SYNTAXES, PhantomIdentity, write_phantom_dicom
 from cxrbatch.phantom.draw import draw_phantom
@@ -156,7 +156,7 @@ def run_slice(folder: Path, out: Path, settings: Settings) -> Counter[str]:
         WorkerPool(settings.worker_count, memory_mb=settings.decode_memory_mb) as workers,
         RunProgress(Console(quiet=True)) as progress,
     ):
-        index_input(folder, out, ledger, workers, settings, progress)
+        index_input(Index(folder, out, settings), ledger, workers, progress)
         ends.update(row.reason for row in ledger.file_rows() if row.status == "rejected")
         pending = ledger.pending_studies(limit=0)
         for study in decode_studies(pending, folder, InputSpec(size_px=224), settings, workers, StageClock()):

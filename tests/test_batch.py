@@ -296,13 +296,13 @@ def test_a_study_that_is_refused_after_all_leaves_no_report_behind(films: Path, 
 def test_a_film_replaced_after_it_was_indexed_is_not_scored_under_its_old_identity(
     films: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process = batch._Run.process
+    process = batch.Run.process
 
-    def replace_then_process(run: batch._Run) -> None:
+    def replace_then_process(run: batch.Run, *arguments: Any, **more: Any) -> None:
         write_film(films / "a.png", 10, 10, 200, 10)
-        process(run)
+        process(run, *arguments, **more)
 
-    monkeypatch.setattr(batch._Run, "process", replace_then_process)
+    monkeypatch.setattr(batch.Run, "process", replace_then_process)
     report = run_quietly(films, out, engine=engine)
     assert (report.files, report.exit_code) == ({"scored": 2, "failed": 1}, ExitCode.SOME_STUDIES_FAILED)
     assert "changed since it was indexed" in next(iter(report.failures.values()))

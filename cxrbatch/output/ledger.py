@@ -195,13 +195,37 @@ class Ledger:
     # ----------------------------------------------------------------- queue
 
     def pending_studies(self, *, limit: int = 0) -> Iterator[StudyTask]:
-        """Yield the studies that wait, by key; those queued while this runs may or may not be among them."""
-        keys = self._store.rows(
-            "SELECT study_key, revision FROM studies WHERE status = 'pending' ORDER BY study_key LIMIT ?",
-            (limit or -1,),
+        """Yield the studies that wait, by key, at most `limit` of them."""
+        yield from self.take(self.pending_keys()[: limit or None])
+
+    def pending_keys(self, *, newest_first: bool = False, since_ns: int = 0) -> list[str]:
+        """Return the keys of the studies that wait, by key or by the time of their newest file.
+
+        Args:
+            newest_first: whether the study with the newest file comes first.
+            since_ns: leave out studies without a file that was modified since, in nanoseconds since 1970.
+        """
+        newest = "(SELECT max(mtime_ns) FROM files WHERE files.study_key = studies.study_key)"
+        order = f"{newest} DESC, study_key" if newest_first else "study_key"
+        rows = self._store.rows(
+            f"SELECT study_key FROM studies WHERE status = 'pending' AND (? = 0 OR {newest} >= ?) ORDER BY {order}",
+            (since_ns, since_ns),
         )
-        for study_key, revision in list(keys):
+        return [study_key for (study_key,) in rows]
+
+    def take(self, study_keys: Iterable[str]) -> Iterator[StudyTask]:
+        """Yield the task of each study, read as it is drawn."""
+        for study_key in study_keys:
+            revision = self._store.value("SELECT revision FROM studies WHERE study_key = ?", (study_key,))
             yield self._study_task(study_key, revision + 1)
+
+    def waiting_files(self) -> Iterator[tuple[str, str]]:
+        """Yield (study key, path) of every file that is there and waits to be scored, study by study."""
+        rows = self._store.rows(
+            "SELECT study_key, path FROM files WHERE status = 'pending' AND study_key != '' AND present "
+            "ORDER BY study_key, path"
+        )
+        return ((study_key, os.fsdecode(path)) for study_key, path in rows)
 
     def _study_task(self, study_key: str, revision: int) -> StudyTask:
         rows = self._store.rows(
