@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -49,12 +50,18 @@ class FaultedRuns:
     def __exit__(self, *_: object) -> None:
         self._helper.communicate(timeout=60)
 
-    def run(self, films: Path, out: Path, engine: str, *more: str, fault: str = "", pdf: bool = False) -> Ended:
-        """Run `cxrbatch run films -o out` with this fault in a process of its own, and wait for its end."""
+    def run(
+        self, films: Path, out: Path, engine: str, *more: str, fault: str = "", pdf: bool = False, file_bytes: int = 0
+    ) -> Ended:
+        """Run `cxrbatch run films -o out` with this fault in a process of its own, and wait for its end.
+
+        With `file_bytes` no file may grow beyond that (RLIMIT_FSIZE).
+        """
         assert self._helper.stdin
         assert self._helper.stdout
         arguments = ["run", str(films), "-o", str(out), "-e", engine, "--workers", "1", "--threads", "1", *more]
-        order = {"fault": fault, "arguments": [*arguments, "--pdf" if pdf else "--no-pdf"]}
+        arguments.append("--pdf" if pdf else "--no-pdf")
+        order = {"fault": fault, "arguments": arguments, "file_bytes": file_bytes}
         self._helper.stdin.write(json.dumps(order) + "\n")
         self._helper.stdin.flush()
         answer = json.loads(self._helper.stdout.readline())
@@ -117,6 +124,8 @@ def _run_and_leave(order: dict[str, Any], said: int, points: int) -> None:
     os.dup2(said, 2)
     stop_cleanly_on(signal.SIGINT, signal.SIGTERM)
     faults.arm(at_point)
+    if order["file_bytes"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_bytes"], order["file_bytes"]))
     code = 1
     try:
         code = run_command_line(order["arguments"])
