@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup-done
 export CXRBATCH_SHARED_DATA ?= $(realpath ../shared/data)
 
-.PHONY: demo test check format bench bench-intake pixel-check gpu-check fuzz screenshots setup clean
+.PHONY: demo test check format bench bench-intake pixel-check arrivals gpu-check fuzz screenshots setup clean
 
 demo: setup
 	$(BIN)/cxrbatch demo -o demo
@@ -33,6 +33,9 @@ gpu-check: setup
 bench-intake: setup
 	$(BIN)/python scripts/bench_intake.py
 
+arrivals: setup
+	$(BIN)/python scripts/arrivals.py $(ARRIVALS_ARGS)
+
 pixel-check: setup
 	$(BIN)/python scripts/pixel_check.py
 
@@ -49,7 +52,7 @@ $(SETUP): setup.cfg setup.py scripts/system-packages.sh
 	bash scripts/system-packages.sh
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[train,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[train,watch,dev]'
 	touch $(SETUP)
 
 clean:

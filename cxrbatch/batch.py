@@ -15,10 +15,7 @@ from pathlib import Path
 from cxrbatch import __version__, durable
 from cxrbatch.config import Settings
 from cxrbatch.deadline import Deadline
-from cxrbatch.engine.bundle import EngineBundle, find_bundle
-from cxrbatch.engine.contract import Engine
-from cxrbatch.engine.open import open_engine, plan_engine
-from cxrbatch.engine.time_limit import TimeLimitedEngine
+from cxrbatch.engine_slot import EngineSlot
 from cxrbatch.errors import ExitCode, Reason, UsageError
 from cxrbatch.indexing import Index, IndexCount, Judge, account_for, index_input
 from cxrbatch.intake.discover import is_output_folder
@@ -144,47 +141,9 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
             yield run
         except BaseException as error:
             log_event("run stopped", level=logging.ERROR, error=type(error).__name__)
+            run.let_go()
             run.write_what_there_is()
             raise
-
-
-class EngineSlot:
-    """The engine that the settings ask for: described at once, opened when it is first needed, closed in the end."""
-
-    def __init__(self, settings: Settings) -> None:
-        """Find the engine and check that it can run here.
-
-        Raises:
-            EngineError: there is none, or it cannot.
-        """
-        self._settings = settings
-        self.bundle: EngineBundle = find_bundle(settings.engine)
-        self.description: EngineDescription = plan_engine(
-            self.bundle, backend=settings.backend, precision=settings.precision
-        )
-        self._engine: Engine | None = None
-
-    def __enter__(self) -> EngineSlot:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def open(self) -> Engine:
-        """Return the opened engine; a call that takes longer than `infer_timeout_s` is an EngineError."""
-        if self._engine is None:
-            settings = self._settings
-            opened = open_engine(
-                self.bundle, backend=settings.backend, precision=settings.precision, threads=settings.threads
-            )
-            self._engine = TimeLimitedEngine(opened, settings.infer_timeout_s)
-        return self._engine
-
-    def close(self) -> None:
-        """Release the engine; a second call does nothing."""
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.close()
 
 
 @dataclass(slots=True)
@@ -202,6 +161,7 @@ class Run:
     started_at: str = field(default_factory=now_text)
     started: float = field(default_factory=time.monotonic)
     indexed: IndexCount = field(default_factory=IndexCount)
+    last_index_s: float = 0.0
     studies_done: int = 0
     images_scored: int = 0
 
@@ -219,8 +179,10 @@ class Run:
         index = Index(self.root, self.out, self.settings)
         if judge is not None:
             index = replace(index, judge=judge)
+        started = time.monotonic()
         with self.clock.measure("index"):
             self.indexed = index_input(index, self.ledger, self.workers, self.progress)
+        self.last_index_s = time.monotonic() - started
         if self.indexed.is_news or judge is None:
             log_event("indexed", **asdict(self.indexed))
 
@@ -288,6 +250,11 @@ class Run:
             durable.replace_text(self.out / RUN_FILE, to_json(report, indent=2) + "\n")
         log_event("tables written", studies=self.studies_done, images_scored=self.images_scored)
         return report
+
+    def let_go(self) -> None:
+        """Release what is in flight: it goes on waiting in the ledger, and leaves nothing half written behind."""
+        self.workers.end()
+        durable.remove_temporaries(self.out)
 
     def write_what_there_is(self) -> None:
         """Write the tables of a run that was stopped; what stopped it matters more than a table that fails."""

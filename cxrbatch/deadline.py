@@ -1,4 +1,4 @@
-"""A time of day in, whether there is still time for another study out."""
+"""What people write of times in: a deadline that tells whether there is time left, or nanoseconds since 1970, out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 
 from cxrbatch.errors import ConfigurationError
 
+_AGE = re.compile(r"(\d+)([mhdw])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _TIME = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 
 
@@ -44,3 +46,21 @@ class Deadline:
     def leaves_time(self, needed_s: float) -> bool:
         """Tell whether so many seconds are left."""
         return (self.at - self.now()).total_seconds() > needed_s
+
+
+def parse_since(text: str, now: Callable[[], datetime] = _now) -> int:
+    """Read a local date or time (ISO 8601), or an age such as 36h or 7d; return nanoseconds since 1970.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    if age := _AGE.fullmatch(text):
+        moment = now() - timedelta(**{_UNITS[age[2]]: int(age[1])})
+    else:
+        try:
+            moment = datetime.fromisoformat(text).astimezone()
+        except ValueError:
+            raise ConfigurationError(
+                f"since: {text!r} is neither a date such as 2026-11-20 nor an age such as 7d."
+            ) from None
+    return int(moment.timestamp()) * 1_000_000_000

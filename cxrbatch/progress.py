@@ -19,8 +19,9 @@ class RunProgress:
     one plain line every ten seconds, and each has one when it is finished.
     """
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, *, counts: bool = True) -> None:
+        """Show counts on `console`; without `counts`, as a daemon has it, only what is said."""
+        self._console, self._shows_counts = console, counts
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -28,7 +29,7 @@ class RunProgress:
             _Rate(),
             TimeRemainingColumn(compact=True),
             console=console,
-            disable=not console.is_terminal,
+            disable=not (counts and console.is_terminal),
             transient=True,
         )
         self._counts: dict[str, Task] = {}
@@ -68,8 +69,12 @@ class RunProgress:
         """End the count of `what`."""
         self._print_line(self._counts.pop(what))
 
+    def say(self, sentence: str) -> None:
+        """Print a sentence."""
+        self._console.print(sentence, highlight=False, markup=False)
+
     def _print_line(self, *tasks: Task) -> None:
-        if not self._console.is_terminal:
+        if self._shows_counts and not self._console.is_terminal:
             self._console.print("; ".join(_in_words(task) for task in tasks), highlight=False)
 
 

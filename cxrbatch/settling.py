@@ -39,6 +39,7 @@ class _Arrival:
     first_met: float
     same_since: float
     cut_short: bool = False
+    held_back: bool = False
 
 
 class Arrivals:
@@ -62,7 +63,8 @@ class Arrivals:
         if entry.study_key:
             arrival.cut_short = True
             return entry if self._waited_enough(arrival) else replace(entry, rejection=None)
-        return entry if self._is_settled(arrival) else Deferred(entry.file, ARRIVING)
+        arrival.held_back = not self._is_settled(arrival)
+        return Deferred(entry.file, ARRIVING) if arrival.held_back else entry
 
     def hold_cut_short(self, paths: Iterable[str]) -> bool:
         """Note files that turned out to end before their pixels do; tell whether any is worth waiting for."""
@@ -90,7 +92,9 @@ class Arrivals:
     def keep(self, waiting: Collection[str]) -> None:
         """Forget the files that have settled, but for those that still wait to be scored."""
         self._met = {
-            path: arrival for path, arrival in self._met.items() if path in waiting or not self._is_settled(arrival)
+            path: arrival
+            for path, arrival in self._met.items()
+            if path in waiting or arrival.held_back or not self._is_settled(arrival)
         }
 
     def next_due_s(self) -> float | None:

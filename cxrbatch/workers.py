@@ -102,9 +102,13 @@ class WorkerPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+        self._safety.__exit__(kind, error, trace)
+
+    def end(self) -> None:
+        """End the processes, whatever they are at; a second call does nothing."""
         self._pool.stop()  # type: ignore[no-untyped-call]  # pebble leaves this one untyped
         self._pool.join()
-        self._safety.__exit__(kind, error, trace)
 
     def run_ahead(
         self, function: Callable[[Task], Value], tasks: Iterable[Task], *, timeout_s: float, window: int | None = None

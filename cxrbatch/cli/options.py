@@ -47,6 +47,41 @@ def settings_options(command: Command) -> Command:
     return add_options(options, command)
 
 
+def scoring_options(command: Command) -> Command:
+    """Add the options that say which engine scores and what is accepted, the same for `run` and `watch`."""
+    options = [
+        click.option("-e", "--engine", metavar="ENGINE", help="A folder or a name.  [default: the only one installed]"),
+        click.option("--backend", type=click.Choice(BACKENDS), help="Where the engine runs.  [default: auto]"),
+        click.option(
+            "--precision", type=click.Choice(PRECISIONS), help="Which of its files runs.  [default: fp32 on a CPU]"
+        ),
+        click.option("--threads", type=int, metavar="N", help="Cores that a CPU engine may use.  [default: all]"),
+        click.option("--batch-size", type=int, metavar="N", help="Images per engine call.  [default: 8]"),
+        click.option("--newest-first", is_flag=True, default=None, help="Begin with the studies of the newest files."),
+        click.option(
+            "--deidentify", is_flag=True, default=None, help="Leave patient identity and dates out of all outputs."
+        ),
+        click.option(
+            "--group-by",
+            type=click.Choice(["file", "folder"]),
+            help="Whether each PNG or JPEG is a study, or each folder of them.  [default: file]",
+        ),
+        click.option(
+            "--accept-view",
+            type=click.Choice(["frontal", "any"]),
+            help="Views to score, by the header.  [default: frontal]",
+        ),
+        click.option(
+            "--accept-missing-tags/--refuse-missing-tags",
+            "missing_tags",
+            default=None,
+            callback=lambda _context, _option, given: given if given is None else ("accept" if given else "refuse"),
+            help="Score files that do not say body part or view.  [default: accept]",
+        ),
+    ]
+    return add_options(options, command)
+
+
 def data_options(command: Command) -> Command:
     """Add the options that say how labelled data is read and split, the same for every command that takes it."""
     options = [

@@ -1,4 +1,4 @@
-"""The commands that score studies: run, report, engines, inspect, bench, demo, doctor."""
+"""The commands that score studies: run, watch, report, engines, inspect, bench, demo, doctor."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cxrbatch.cli.options import (
     NEW_FILE,
     NEW_FOLDER,
     PRECISIONS,
+    scoring_options,
     settings_options,
     split_numbers,
 )
@@ -25,29 +26,14 @@ from cxrbatch.errors import ExitCode, UsageError
 @commands.command()
 @click.argument("input_folder", metavar="INPUT", type=FOLDER)
 @click.option("-o", "--output", "out", metavar="OUT", type=NEW_FOLDER, required=True, help="Folder for all results.")
-@click.option("-e", "--engine", metavar="ENGINE", help="Engine: a folder or a name.  [default: the only one installed]")
-@click.option("--backend", type=click.Choice(BACKENDS), help="Where the engine runs.  [default: auto]")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Which of its files runs.  [default: fp32 on a CPU]")
-@click.option("--threads", type=int, metavar="N", help="Cores that a CPU engine may use.  [default: all]")
-@click.option("--batch-size", type=int, metavar="N", help="Images per engine call.  [default: 8]")
+@scoring_options
 @click.option("--limit", type=int, metavar="N", help="Process at most N studies now.  [default: all]")
-@click.option("--deidentify", is_flag=True, default=None, help="Leave patient identity and dates out of all outputs.")
-@click.option(
-    "--group-by",
-    type=click.Choice(["file", "folder"]),
-    help="Whether each PNG or JPEG is a study, or each folder of them.  [default: file]",
-)
-@click.option(
-    "--accept-view", type=click.Choice(["frontal", "any"]), help="Views to score, by the header.  [default: frontal]"
-)
-@click.option(
-    "--accept-missing-tags/--refuse-missing-tags",
-    "missing_tags",
-    default=None,
-    help="Score files that do not say body part or view.  [default: accept]",
-)
+@click.option("--since", metavar="WHEN", help="Only studies with a file modified since: 2026-11-20, or 36h, 7d ago.")
+@click.option("--deadline", metavar="HH:MM", help="Begin no study that would not be finished by then; the rest waits.")
 @settings_options
-def run(input_folder: Path, out: Path, config_file: Path | None, **options: Any) -> int:
+def run(
+    input_folder: Path, out: Path, config_file: Path | None, since: str | None, deadline: str | None, **options: Any
+) -> int:
     """Score every study below INPUT and leave tables and reports in OUT.
 
     A second run on the same OUT does only what is new, changed, failed before, or scored by another engine.
@@ -56,21 +42,67 @@ def run(input_folder: Path, out: Path, config_file: Path | None, **options: Any)
     Examples:
       cxrbatch run /pacs/incoming -o /results
       cxrbatch run films -o results -e engines/demo --no-pdf
-      cxrbatch run films -o results --group-by folder --limit 100
+      cxrbatch run /pacs/incoming -o /results --newest-first --since 7d --deadline 06:00
     """
     from cxrbatch.batch import run_batch
     from cxrbatch.config import load_settings
+    from cxrbatch.deadline import Deadline, parse_since
     from cxrbatch.progress import RunProgress
     from cxrbatch.summary import print_summary
 
-    if options["missing_tags"] is not None:
-        options["missing_tags"] = "accept" if options["missing_tags"] else "refuse"
     settings = load_settings(options, config_file=config_file)
+    until = Deadline.parse(deadline) if deadline else None
+    since_ns = parse_since(since) if since else 0
     console = open_console()
     with RunProgress(console) as progress:
-        report = run_batch(input_folder, out, settings, progress)
+        report = run_batch(input_folder, out, settings, progress, since_ns=since_ns, deadline=until)
     print_summary(console, report, out)
     return report.exit_code
+
+
+@commands.command()
+@click.argument("input_folder", metavar="INPUT", type=FOLDER)
+@click.option("-o", "--output", "out", metavar="OUT", type=NEW_FOLDER, required=True, help="Folder for all results.")
+@scoring_options
+@click.option("--settle", "settle_s", type=float, metavar="S", help="A file unchanged so long is done.  [default: 60]")
+@click.option("--max-wait", "max_wait_s", type=float, metavar="S", help="Take a study as it is then.  [default: 1800]")
+@click.option("--interval", "interval_s", type=float, metavar="S", help="Look at INPUT that often.  [default: 10]")
+@click.option("--once", is_flag=True, help="Look, wait for what is there to settle, process that, and end.")
+@click.option("--reload-engine", is_flag=True, default=None, help="Take up an engine that was replaced on disk.")
+@settings_options
+def watch(input_folder: Path, out: Path, config_file: Path | None, *, once: bool, **options: Any) -> int:
+    """Watch INPUT and score each study as soon as it is all there, until told to stop.
+
+    A study is all there when its files were the same for --settle seconds and none is cut short, or when its
+    folder holds a file .complete. Ctrl-C or SIGTERM stops cleanly, SIGHUP reads the settings file again.
+
+    \b
+    Examples:
+      cxrbatch watch /pacs/incoming -o /results
+      cxrbatch watch /pacs/incoming -o /results --settle 30 --newest-first
+      cxrbatch watch /pacs/incoming -o /results --once
+    """
+    import signal
+
+    from cxrbatch.config import load_settings
+    from cxrbatch.progress import RunProgress
+    from cxrbatch.summary import print_summary
+    from cxrbatch.watch import Requests, watch_folder
+
+    requests = Requests()
+    signal.signal(signal.SIGHUP, lambda *_: setattr(requests, "reload", True))
+    console = open_console()
+    with RunProgress(console, counts=False) as progress:
+        report = watch_folder(
+            input_folder,
+            out,
+            lambda: load_settings(options, config_file=config_file),
+            progress,
+            once=once,
+            requests=requests,
+        )
+    print_summary(console, report, out)
+    return report.exit_code if once else ExitCode.DONE
 
 
 @commands.command()

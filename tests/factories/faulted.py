@@ -173,7 +173,13 @@ def _work_without_workers() -> None:
                 future.set_exception(error)
             yield workers.Outcome(task, future, 0.0)
 
-    replacements = {"__init__": open_pool, "__enter__": enter, "__exit__": leave, "run_ahead": run_on_the_spot}
+    replacements = {
+        "__init__": open_pool,
+        "__enter__": enter,
+        "__exit__": leave,
+        "end": lambda pool: None,
+        "run_ahead": run_on_the_spot,
+    }
     for name, replacement in replacements.items():
         setattr(workers.WorkerPool, name, replacement)
 

@@ -1,0 +1,49 @@
+"""Settings in, the engine that they ask for out: described at once, opened when it is first needed."""
+
+from __future__ import annotations
+
+from cxrbatch.config import Settings
+from cxrbatch.engine.bundle import EngineBundle, find_bundle
+from cxrbatch.engine.contract import Engine
+from cxrbatch.engine.open import open_engine, plan_engine
+from cxrbatch.engine.time_limit import TimeLimitedEngine
+from cxrbatch.records import EngineDescription
+
+
+class EngineSlot:
+    """The engine that the settings ask for: described at once, opened when it is first needed, closed in the end."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Find the engine and check that it can run here.
+
+        Raises:
+            EngineError: there is none, or it cannot.
+        """
+        self._settings = settings
+        self.bundle: EngineBundle = find_bundle(settings.engine)
+        self.description: EngineDescription = plan_engine(
+            self.bundle, backend=settings.backend, precision=settings.precision
+        )
+        self._engine: Engine | None = None
+
+    def __enter__(self) -> EngineSlot:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def open(self) -> Engine:
+        """Return the opened engine; a call that takes longer than `infer_timeout_s` is an EngineError."""
+        if self._engine is None:
+            settings = self._settings
+            opened = open_engine(
+                self.bundle, backend=settings.backend, precision=settings.precision, threads=settings.threads
+            )
+            self._engine = TimeLimitedEngine(opened, settings.infer_timeout_s)
+        return self._engine
+
+    def close(self) -> None:
+        """Release the engine; a second call does nothing."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
