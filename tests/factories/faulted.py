@@ -13,10 +13,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +53,25 @@ class FaultedRuns:
         self._helper.communicate(timeout=60)
 
     def run(
-        self, films: Path, out: Path, engine: str, *more: str, fault: str = "", pdf: bool = False, file_bytes: int = 0
+        self,
+        films: Path,
+        out: Path,
+        engine: str,
+        *more: str,
+        fault: str = "",
+        pdf: bool = False,
+        file_bytes: int = 0,
+        clock_days: float = 0.0,
     ) -> Ended:
         """Run `cxrbatch run films -o out` with this fault in a process of its own, and wait for its end.
 
-        With `file_bytes` no file may grow beyond that (RLIMIT_FSIZE).
+        With `file_bytes` no file may grow beyond that (RLIMIT_FSIZE). `clock_days`: how far the wall clock is off.
         """
         assert self._helper.stdin
         assert self._helper.stdout
         arguments = ["run", str(films), "-o", str(out), "-e", engine, "--workers", "1", "--threads", "1", *more]
         arguments.append("--pdf" if pdf else "--no-pdf")
-        order = {"fault": fault, "arguments": arguments, "file_bytes": file_bytes}
+        order = {"fault": fault, "arguments": arguments, "file_bytes": file_bytes, "clock_days": clock_days}
         self._helper.stdin.write(json.dumps(order) + "\n")
         self._helper.stdin.flush()
         answer = json.loads(self._helper.stdout.readline())
@@ -124,6 +134,7 @@ def _run_and_leave(order: dict[str, Any], said: int, points: int) -> None:
     os.dup2(said, 2)
     stop_cleanly_on(signal.SIGINT, signal.SIGTERM)
     faults.arm(at_point)
+    _set_clock(order["clock_days"])
     if order["file_bytes"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_bytes"], order["file_bytes"]))
     code = 1
@@ -132,6 +143,20 @@ def _run_and_leave(order: dict[str, Any], said: int, points: int) -> None:
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _set_clock(days: float) -> None:
+    """Let everything that asks for the time be told a wrong one."""
+    from cxrbatch import records
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Clock:
+            return super().now(tz) + timedelta(days=days)
+
+    real_time = time.time
+    time.time = lambda: real_time() + 86400 * days
+    vars(records)["datetime"] = Clock
 
 
 def _content(descriptor: int) -> str:
