@@ -95,6 +95,8 @@ def soak(work: Path, plan: Plan, report: Callable[[str], None] = lambda _: None)
     engine = write_tiny_bundle(work / "engines")
     write_studies(films, plan.studies)
     calm = _Round(films, work / "calm", engine, plan)
+    calm.finish()
+    shutil.rmtree(calm.out)
     began = time.monotonic()
     calm.finish()
     duration_s, expected = time.monotonic() - began, snapshot(calm.out)
@@ -188,7 +190,10 @@ class _Round:
         record.orphans += len(psutil.wait_procs(family, timeout=PATIENCE_S / 3)[1])
         if self._plan.stops and phase != "starting":
             record.temporary_files += len(leftovers(self.out))
-            if child.returncode not in {128 + number, 0} and not (phase == "ending" and child.returncode == -number):
+            right = {0 if self._plan.watch else 128 + number}
+            # With nothing left to stop it may already have been leaving.
+            right |= {0, -number} if phase in {"tables", "ending"} else set()
+            if child.returncode not in right:
                 record.other.append(f"exit code {child.returncode} after {number.name}: {printed.decode()[-500:]}")
         return True
 
@@ -204,10 +209,12 @@ class _Round:
         self._end(child)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "CXRBATCH_PIXEL_CHECK": "false", "OMP_NUM_THREADS": "1"}
+        environment = {"PYTHONPATH": str(ROOT), "CXRBATCH_PIXEL_CHECK": "false", "OMP_NUM_THREADS": "1"}
+        # Where nothing is kept compiled, most of the time would go by in compiling.
+        kept_compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(self.out.parent / "bytecode")}
         return subprocess.Popen(
             self._command,
-            env=environment,
+            env=os.environ | environment | kept_compiled,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
