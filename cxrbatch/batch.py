@@ -251,7 +251,8 @@ class Run:
         report = self._report(finished=finished)
         if finished:
             account_for(self.ledger, self.indexed.total)
-        durable.replace_text(self.out / RUN_FILE, to_json(report, indent=2) + "\n")
+        with output_errors_explained(self.out):
+            durable.replace_text(self.out / RUN_FILE, to_json(report, indent=2) + "\n")
         self.write_metrics(report)
         log_event("tables written", studies=self.studies_done, images_scored=self.images_scored)
         return report

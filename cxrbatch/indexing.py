@@ -105,6 +105,19 @@ class _Walk:
         """Return the files that were there at the last walk and were not met by this one."""
         return [path for path, known in self._known.items() if known.present]
 
+    def refuse_emptied(self) -> None:
+        """Refuse an input folder without any file where there were some: a share that is not mounted looks like that.
+
+        Raises:
+            UsageError: it is so.
+        """
+        gone = len(self.gone())
+        if gone and not self.met and not self.unlistable:
+            raise UsageError(
+                f"{self._root}: not one file is there; {gone} were when it was last looked at. "
+                "Check that it is mounted. Nothing was changed. If it was emptied on purpose, say so: --input-emptied."
+            )
+
     def _files(self) -> Iterator[ImageFile]:
         try:
             yield from walk(self._root, exclude=self._out, on_error=self._count_unlistable)
@@ -134,6 +147,7 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
     """Bring the ledger up to date with the input folder.
 
     Raises:
+        UsageError: the input folder cannot be listed, or lost all its files at once.
         RunError: a file was met that has no row afterwards (promise 1: nothing vanishes).
     """
     root, settings = index.root, index.settings
@@ -154,6 +168,8 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
         read += len(indexed)
         deferred += len(found) - len(indexed)
     progress.finish(INDEXED)
+    if not settings.input_emptied:
+        met.refuse_emptied()
     ledger.remember(INDEX_RULES, rules)
     with output_errors_explained(index.out):
         update_marker(index.out, index_rules=rules)

@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, TimeoutError as FutureTimeoutError, wait
@@ -16,9 +17,10 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Generic, TypeVar
 
+import pebble.pool.process
 from pebble import ProcessExpired, ProcessPool
 
 from cxrbatch.errors import CxrBatchError, RunError
@@ -32,6 +34,10 @@ TASKS_PER_WORKER = 400
 STOP_POLL_S = 0.1
 _START_TIMEOUT_S = 600.0
 _PR_SET_PDEATHSIG = 1
+
+
+# What Pebble takes for the module `time`. By the wall clock, a leap forward would time out every task at work.
+vars(pebble.pool.process)["time"] = SimpleNamespace(time=time.monotonic, sleep=time.sleep)
 
 
 class WorkerTimedOut(CxrBatchError):
