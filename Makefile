@@ -31,7 +31,7 @@ gpu-check: setup
 	$(BIN)/python scripts/gpu_check.py $(GPU_CHECK_ARGS)
 
 bench-intake: setup
-	$(BIN)/python scripts/bench_intake.py
+	$(BIN)/python scripts/bench_intake.py $(BENCH_INTAKE_ARGS)
 
 arrivals: setup
 	$(BIN)/python scripts/arrivals.py $(ARRIVALS_ARGS)

@@ -25,7 +25,7 @@ FILES_PER_TASK = 64
 INDEXED = "files indexed"
 INDEX_RULES = "index_rules"
 # Raise it when the same file would be indexed otherwise than before: every file is then read again.
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)

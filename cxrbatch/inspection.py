@@ -18,10 +18,19 @@ from cxrbatch.config import Settings
 from cxrbatch.engine.bundle import find_bundle
 from cxrbatch.errors import Flag, ImageRejected, UsageError
 from cxrbatch.intake.account import PixelAccount, account_for_pixels
-from cxrbatch.intake.anatomy import LIKENESS_OF_A_CHEST, VALLEY_OF_A_CHEST, Anatomy, check_anatomy, measure_anatomy
+from cxrbatch.intake.anatomy import (
+    LIKENESS_IN_DOUBT,
+    LIKENESS_OF_A_CHEST,
+    VALLEY_IN_DOUBT,
+    VALLEY_OF_A_CHEST,
+    Anatomy,
+    check_anatomy,
+    measure_anatomy,
+)
 from cxrbatch.intake.discover import index_file
 from cxrbatch.intake.preprocess import prepare
 from cxrbatch.intake.read import read_radiograph
+from cxrbatch.output.wording import visible
 from cxrbatch.record_json import to_json
 from cxrbatch.records import Gray8, Header, ImageFile, IndexedFile, InputSpec, Radiograph
 
@@ -108,7 +117,7 @@ def print_inspection(console: Console, inspection: Inspection, *, as_json: bool)
     if as_json:
         console.print(to_json(inspection), markup=False, highlight=False)
         return
-    table = Table(title=escape(inspection.file), show_header=False, title_justify="left")
+    table = Table(title=escape(visible(inspection.file)), show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column()
     colour = "green" if inspection.verdict == "scored" else "red"
@@ -133,7 +142,8 @@ def _add_pixel_rows(table: Table, inspection: Inspection) -> None:
         table.add_row(
             "pixel check",
             f"likeness to a chest {inspection.anatomy.likeness:.2f}, lung valley {inspection.anatomy.valley:.2f}; "
-            f"a chest from {LIKENESS_OF_A_CHEST} and {VALLEY_OF_A_CHEST} on, below -{LIKENESS_OF_A_CHEST} swapped",
+            f"a chest from {LIKENESS_OF_A_CHEST} and {VALLEY_OF_A_CHEST} on, below -{LIKENESS_OF_A_CHEST} swapped, "
+            f"in doubt from {LIKENESS_IN_DOUBT} and {VALLEY_IN_DOUBT} on",
         )
 
 

@@ -32,6 +32,7 @@ Value = TypeVar("Value")
 # WeasyPrint keeps a little memory of every document; a fresh process now and then gives it back.
 TASKS_PER_WORKER = 400
 STOP_POLL_S = 0.1
+_START_TIMEOUT_S = 600.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -116,6 +117,11 @@ class WorkerPool:
         self._pool.stop()  # type: ignore[no-untyped-call]  # pebble leaves this one untyped
         self._pool.join()
 
+    def start(self) -> None:
+        """Start the processes and wait until one is ready, so that the first task does not wait for that."""
+        for outcome in self.run_ahead(_do_nothing, range(self.count), timeout_s=_START_TIMEOUT_S):
+            outcome.value()
+
     def run_ahead(
         self, function: Callable[[Task], Value], tasks: Iterable[Task], *, timeout_s: float, window: int | None = None
     ) -> Iterator[Outcome[Task, Value]]:
@@ -136,6 +142,10 @@ class WorkerPool:
                 yield _finished(in_flight.popleft())
         while in_flight:
             yield _finished(in_flight.popleft())
+
+
+def _do_nothing(_: int) -> None:
+    pass
 
 
 def _finished(outcome: Outcome[Task, Value]) -> Outcome[Task, Value]:

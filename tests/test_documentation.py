@@ -72,3 +72,20 @@ def test_the_changelog_tells_of_this_version() -> None:
     assert re.search(
         rf"^## \[(Unreleased|{re.escape(__version__)})\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
     )
+
+
+TORTURE_LIST = re.findall(r"`(test_\w+\.py)::(\w+)(?:\[([^]]+)\])?`", (ROOT / "docs" / "torture.md").read_text())
+
+
+@pytest.mark.parametrize(("file", "test", "line"), TORTURE_LIST)
+def test_every_test_that_the_torture_list_names_exists(file: str, test: str, line: str) -> None:
+    (path,) = (ROOT / "tests").rglob(file)
+    source = path.read_text()
+    assert f"def {test}(" in source
+    assert f'"{line}"' in source or not line
+
+
+def test_the_torture_list_has_every_section_of_what_is_promised() -> None:
+    sections = re.findall(r"^## (.+)$", (ROOT / "docs" / "torture.md").read_text(), re.MULTILINE)
+    assert sections == ["Files", "Structure", "Pixels", "PNG and JPEG", "Not what we score", "Injection"]
+    assert len(TORTURE_LIST) > 100

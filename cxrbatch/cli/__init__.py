@@ -10,12 +10,12 @@ import traceback
 
 import click
 
-from cxrbatch.cli import running, training, workshop
+from cxrbatch.cli import operating, running, training, workshop
 from cxrbatch.cli.group import commands
 from cxrbatch.errors import ExitCode, RunError
 from cxrbatch.stopping import Stopped, stop_cleanly_on
 
-__all__ = ["commands", "main", "run_command_line", "running", "training", "workshop"]
+__all__ = ["commands", "main", "operating", "run_command_line", "running", "training", "workshop"]
 
 _NOT_WRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 
@@ -38,7 +38,7 @@ def run_command_line(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except RunError as error:
-        click.echo(f"cxrbatch: {error}", err=True)
+        _complain(str(error))
         return error.exit_code
     except Stopped as stopped:
         click.echo(f"cxrbatch: stopped; {stopped.advice}", err=True)
@@ -59,6 +59,13 @@ def _tell(error: Exception) -> int:
     return _unexpected(error)
 
 
+def _complain(message: str) -> None:
+    """Say what went wrong. A message may name a file that a stranger named."""
+    from cxrbatch.output.wording import visible
+
+    click.echo("\n".join(map(visible, f"cxrbatch: {message}".split("\n"))), err=True)
+
+
 def _missing_module(error: ModuleNotFoundError) -> int:
     """Tell a command that needs the workshop from a bug: running needs none of these packages."""
     module = (error.name or "").partition(".")[0]
@@ -70,7 +77,7 @@ def _missing_module(error: ModuleNotFoundError) -> int:
 
 def _refused_by_system(error: OSError) -> int:
     """Tell what the machine refused: a folder that cannot be made, a full disk, is no bug."""
-    click.echo(f"cxrbatch: {error.filename}: {error.strerror}. Check the path, permissions and free space.", err=True)
+    _complain(f"{error.filename}: {error.strerror}. Check the path, permissions and free space.")
     return ExitCode.OUTPUT_NOT_WRITABLE if error.errno in _NOT_WRITABLE else ExitCode.UNEXPECTED
 
 

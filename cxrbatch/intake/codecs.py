@@ -13,6 +13,7 @@ from io import BytesIO
 from struct import unpack_from
 from typing import Any
 
+import cv2
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
@@ -196,8 +197,7 @@ def _decode_rle(frame: bytes, runner: DecodeRunner) -> NDArray[np.integer[Any]]:
 def _decode_reduced(frame: bytes, runner: DecodeRunner, level: int) -> NDArray[np.integer[Any]]:
     """Decode JPEG 2000 at 1/2**level of its size. Pillow gives 9 to 15 bits shifted up to 16; this shifts back.
 
-    The low band of the wavelet sits on the even samples: the result lies half a stored pixel up and left for
-    every halving, a fifth of a display pixel for a 2464 pixel film.
+    Then it is laid where it belongs, or an engine would see the film shifted.
     """
     refuse_cut_images()
     image = Image.open(BytesIO(frame), formats=("JPEG2000",))
@@ -205,8 +205,23 @@ def _decode_reduced(frame: bytes, runner: DecodeRunner, level: int) -> NDArray[n
     array: NDArray[np.integer[Any]] = np.asarray(image)
     precision = runner.get_option("j2k_precision", runner.bits_stored)
     unused_bits = int(array.dtype.itemsize * 8 - precision)
-    shifted: NDArray[np.integer[Any]] = np.right_shift(array, unused_bits)
-    return shifted
+    whole = _read_size_marker(frame)
+    return _over_all(np.right_shift(array, unused_bits), whole.rows, whole.columns, level)
+
+
+def _over_all(low_band: NDArray[np.integer[Any]], rows: int, columns: int, level: int) -> NDArray[np.integer[Any]]:
+    """Move the samples of a low band, [h,w] uint8 or uint16, to the middles of h x w equal parts of the image.
+
+    They sit on every 2**level-th stored pixel from the first on (ISO/IEC 15444-1 B.5): half a stored pixel and more
+    to the top left of those middles, or with an odd number of pixels spread a little wider.
+    """
+    height, width = low_band.shape
+    scales = np.array((columns / width, rows / height)) / (1 << level)
+    offsets = (scales - 0.5**level) / 2
+    to_low_band = np.array([[scales[0], 0, offsets[0]], [0, scales[1], offsets[1]]])
+    size, border = (width, height), cv2.BORDER_REPLICATE
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(low_band, to_low_band, size, flags=flags, borderMode=border), low_band.dtype)
 
 
 def refuse_cut_images() -> None:

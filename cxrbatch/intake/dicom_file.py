@@ -21,6 +21,7 @@ _TRANSFER_SYNTAX = 0x00020010
 _PIXEL_DATA = 0x7FE00010
 _ANY_PIXEL_DATA = {0x7FE00008, 0x7FE00009, _PIXEL_DATA}
 _UNKNOWN = -1
+_FIRST_ELEMENT_BYTES = 8
 _EXECUTABLES = (b"MZ", b"\x7fELF", b"#!")
 
 
@@ -35,7 +36,7 @@ class PixelElement:
 
 @dataclass(frozen=True, slots=True)
 class DicomFile:
-    """A DICOM file taken apart: `body` is what follows the file meta information, inflated where it was deflated.
+    """A DICOM file taken apart: `body` is the whole file, or what a deflated one holds after its file meta information.
 
     `is_cut` says that an element claims more bytes than there are; `pixel_data` is None where none was met.
     """
@@ -61,14 +62,16 @@ def parse_dicom(content: bytes, max_bytes: int) -> DicomFile:
     start = PREAMBLE_BYTES + 4 if has_preamble(content) else 0
     flags = [Flag.EXECUTABLE_PREAMBLE] if start and content.startswith(_EXECUTABLES) else []
     declared, start = _read_transfer_syntax(content, start)
-    body = content[start:] if start else content
+    # Not cut off before `start`: a copy of a large film costs as much as reading it from the page cache.
+    body = content
     if declared and _is_deflated(declared):
-        body = _inflate(body, max_bytes)
-    syntax = declared or _guess_transfer_syntax(body)
+        body, start = _inflate(content[start:], max_bytes), 0
+    first = body[start : start + _FIRST_ELEMENT_BYTES]
+    syntax = declared or _guess_transfer_syntax(first)
     if not declared:
         flags.append(Flag.NO_TRANSFER_SYNTAX)
     little_endian = syntax != ExplicitVRBigEndian
-    raw, pixel_data, is_cut = _read_elements(BytesIO(body), _is_implicit(body), little_endian)
+    raw, pixel_data, is_cut = _read_elements(body, start, _is_implicit(first), little_endian)
     return DicomFile(Elements(raw, little_endian), syntax, tuple(flags), body, pixel_data, is_cut)
 
 
@@ -88,11 +91,13 @@ def _read_transfer_syntax(content: bytes, start: int) -> tuple[UID | None, int]:
 
 
 def _read_elements(
-    stream: BytesIO, is_implicit: bool, little_endian: bool
+    body: bytes, start: int, is_implicit: bool, little_endian: bool
 ) -> tuple[dict[int, RawDataElement | DataElement], PixelElement | None, bool]:
+    stream = BytesIO(body)
+    stream.seek(start)
     found: list[PixelElement] = []
     reached_pixels = False
-    end = stream.tell()
+    end = start
 
     def at_pixel_data(tag: int, vr: str | None, length: int) -> bool:
         nonlocal reached_pixels, end
@@ -106,7 +111,7 @@ def _read_elements(
         stream, is_implicit, little_endian, stop_when=at_pixel_data, specific_tags=list(WANTED_TAGS)
     )
     raw = {int(element.tag): element for element in elements}
-    is_cut = not reached_pixels and end not in (len(stream.getbuffer()), _UNKNOWN)
+    is_cut = not reached_pixels and end not in (len(body), _UNKNOWN)
     return raw, found[0] if found else None, is_cut or any(_is_short(element) for element in raw.values())
 
 
@@ -116,19 +121,19 @@ def _is_short(element: RawDataElement | DataElement) -> bool:
     return len(element.value or b"") < element.length
 
 
-def _is_implicit(body: bytes) -> bool:
-    """Tell whether the VR is missing from the first element, whatever the transfer syntax says.
+def _is_implicit(first: bytes) -> bool:
+    """Tell whether the VR is missing from an element that begins like this, whatever the transfer syntax says.
 
     Two capital letters there would be an implicit length of more than 16 kB, which no first element has.
     """
-    return not (body[4:6].isalpha() and body[4:6].isupper())
+    return not (first[4:6].isalpha() and first[4:6].isupper())
 
 
-def _guess_transfer_syntax(body: bytes) -> UID:
+def _guess_transfer_syntax(first: bytes) -> UID:
     """Return the transfer syntax that the first element of a data set without file meta information is in."""
-    if _is_implicit(body):
+    if _is_implicit(first):
         return ImplicitVRLittleEndian
-    (group,) = unpack_from("<H", body)
+    (group,) = unpack_from("<H", first)
     return ExplicitVRBigEndian if group >= 0x0100 else ExplicitVRLittleEndian
 
 

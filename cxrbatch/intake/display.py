@@ -100,9 +100,10 @@ def display_pixels(stored: Stored, look: PixelLook, max_px: int) -> Displayed:
     if visible.size == 0:
         return Displayed(np.zeros(values.shape, np.uint8))
     low, high = int(visible.min()), int(visible.max())
-    table, flags = _choose_table(visible, look, low, high)
+    places = _index(visible, low)
+    table, flags = _choose_table(places, look, low, high)
     if padded is None:
-        return Displayed(np.take(table, _index(values, low)), flags)
+        return Displayed(np.take(table, places, mode="clip"), flags)
     display = np.take(table, _index(np.clip(values, low, high), low))
     display[padded] = 0
     return Displayed(display, flags)
@@ -119,8 +120,9 @@ def mask_unused_bits(stored: Stored, bits_stored: int, high_bit: int) -> Stored:
     allocated = stored.dtype.itemsize * 8
     above = allocated - 1 - high_bit
     below = high_bit + 1 - bits_stored
-    lowest, highest = value_range(bits_stored, np.issubdtype(stored.dtype, np.signedinteger))
-    if below == 0 and lowest <= stored.min() and stored.max() <= highest:
+    is_signed = np.issubdtype(stored.dtype, np.signedinteger)
+    lowest, highest = value_range(bits_stored, is_signed)
+    if below == 0 and stored.max() <= highest and not (is_signed and stored.min() < lowest):
         return stored
     # Left until the highest bit is the type's own, right again: arithmetic for signed types, so the sign follows.
     shifted: Stored = np.right_shift(np.left_shift(stored, above), above + below)
@@ -187,10 +189,13 @@ def value_range(bits: int, is_signed: bool) -> tuple[int, int]:
     return (-(1 << bits - 1), (1 << bits - 1) - 1) if is_signed else (0, (1 << bits) - 1)
 
 
-def _choose_table(visible: Stored, look: PixelLook, low: int, high: int) -> tuple[Gray8, tuple[Flag, ...]]:
-    """Return the display value of every stored value in low..high, uint8 [high - low + 1]."""
+def _choose_table(places: NDArray[np.intp], look: PixelLook, low: int, high: int) -> tuple[Gray8, tuple[Flag, ...]]:
+    """Return the display value of every stored value in low..high, uint8 [high - low + 1].
+
+    `places` are the pixels that count, each as the distance of its stored value from `low`.
+    """
     units = apply_modality(np.arange(low, high + 1, dtype=np.float64), look)
-    counts = np.bincount(_index(visible, low).ravel(), minlength=len(units))
+    counts = np.bincount(places.ravel(), minlength=len(units))
     wished = _apply_voi(units, look)
     if wished is not None and (low == high or _shows_something(wished, counts)):
         return _to_gray(wished, look), ()

@@ -13,11 +13,12 @@ from cxrbatch.records import PreparedImage, RefusedImage
 def settle_duplicates(
     images: Sequence[tuple[str, PreparedImage]],
 ) -> tuple[list[tuple[str, PreparedImage]], list[RefusedImage]]:
-    """Decide what becomes of images with the same SOP Instance UID, given as (path, image) in path order.
+    """Decide what becomes of the images of one study that are the same, given as (path, image) in path order.
 
     A SOP Instance UID names one instance for ever (PS3.5 section 9). Identical copies give one result.
     Different stored pixels under one UID are refused, all of them: nobody can tell which is the image.
     The same stored pixels under a header that shows them differently (an edited copy) are each scored, and flagged.
+    The same stored pixels that look the same under two UIDs, or in pictures, which have none, give one result too.
     """
     by_uid: dict[str, list[tuple[str, PreparedImage]]] = defaultdict(list)
     for path, image in images:
@@ -28,7 +29,23 @@ def settle_duplicates(
         scored, others = _settle_one_uid(copies)
         kept += scored
         refused += others
-    return kept, refused
+    kept, copies_of_kept = _settle_same_pixels(kept)
+    return kept, refused + copies_of_kept
+
+
+def _settle_same_pixels(
+    images: Sequence[tuple[str, PreparedImage]],
+) -> tuple[list[tuple[str, PreparedImage]], list[RefusedImage]]:
+    first: dict[tuple[str, str], tuple[str, PreparedImage]] = {}
+    for path, image in images:
+        first.setdefault((image.radiograph.stored_sha256, image.radiograph.display_sha256), (path, image))
+    kept = list(first.values())
+    kept_paths = {path for path, _ in kept}
+    return kept, [
+        RefusedImage(path, "duplicate", "", "the same pixels as another file of this study, which is scored")
+        for path, _ in images
+        if path not in kept_paths
+    ]
 
 
 def _settle_one_uid(

@@ -6,24 +6,26 @@ import fcntl
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from cxrbatch import durable
 from cxrbatch.errors import OutputLocked, OutputNotWritable
 from cxrbatch.faults import reach
-from cxrbatch.logbook import log_event, logging_to
+from cxrbatch.logbook import LogLimits, log_event, logging_to
 from cxrbatch.output.ledger import Ledger
 from cxrbatch.output.report import REPORTS
 
 LOCK_FILE = ".cxrbatch.lock"
 UNFINISHED = "unfinished"
+_ASKING_TAKES_S = 0.1
 STUDY_KEY = re.compile("[0-9a-f]{16}")
 
 
 @contextmanager
-def open_output(out: Path) -> Iterator[Ledger]:
+def open_output(out: Path, log_limits: LogLimits | None = None) -> Iterator[Ledger]:
     """Hold the output folder: its lock, its log and its ledger, with what a killed run left cleared away.
 
     Raises:
@@ -35,7 +37,7 @@ def open_output(out: Path) -> Iterator[Ledger]:
     with ExitStack() as stack:
         stack.enter_context(_locked(out))
         with output_errors_explained(out):
-            stack.enter_context(logging_to(out))
+            stack.enter_context(logging_to(out, log_limits))
         ledger = stack.enter_context(Ledger(out))
         if ledger.fact(UNFINISHED):
             with output_errors_explained(out):
@@ -52,7 +54,7 @@ def _locked(out: Path) -> Iterator[None]:
     with output_errors_explained(out):
         descriptor = os.open(out / LOCK_FILE, os.O_RDWR | os.O_CREAT, durable.FILE_MODE)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor)
     except BlockingIOError:
         holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
         os.close(descriptor)
@@ -69,6 +71,15 @@ def _locked(out: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Lock the file, at the second attempt where somebody only asked whether it is locked (`holder`)."""
+    with suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    time.sleep(_ASKING_TAKES_S)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def remove_orphaned_reports(out: Path, keys: set[str]) -> int:

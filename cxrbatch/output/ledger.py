@@ -34,6 +34,12 @@ LEDGER_FILE = "ledger.sqlite"
 GONE = "gone from the input before it could be scored"
 
 _NOT_SCORED = "engine = '', engine_sha256 = '', backend = '', precision = '', probabilities = '[]', scored_at = ''"
+# Reasons that lie in the other files of the study: removing one of those may settle it.
+SETTLED_BY_REMOVAL = (
+    Reason.CONFLICTING_DUPLICATE.value,
+    Reason.PATIENT_CONFLICT.value,
+    Reason.TOO_MANY_IMAGES.value,
+)
 _WAITING = f"status = 'pending', reason = '', message = '', {_NOT_SCORED}"
 _NO_REPORT = "result = NULL, report_html = '', report_pdf = '', reported_at = ''"
 
@@ -55,7 +61,7 @@ class KnownFile:
 class StudyTask:
     """One study to process: every file of it that may be scored, and those that cannot be, with the reason.
 
-    `patient_ids` are those of all its files, also of the refused ones.
+    `patient_ids` are those of all its files, also of the refused ones; what was refused and then removed is settled.
     """
 
     study_key: str
@@ -107,10 +113,16 @@ class Ledger:
             )
 
     def record_gone(self, paths: Iterable[str]) -> None:
-        """Record files that the walk did not meet: what they gave stands, what they still owed is given up."""
+        """Record files that the walk did not meet: what they gave stands, what they still owed is given up.
+
+        Where the remaining files of their study were refused on account of them, these are queued again.
+        """
         with self._store.transaction():
-            for path in paths:
+            gone = list(paths)
+            for path in gone:
                 self._store.execute("UPDATE files SET present = 0 WHERE path = ?", (os.fsencode(path),))
+            for study_key in {self._study_of(path) for path in gone} & self._keys_settled_by_removal():
+                self._queue_study(study_key)
             self._store.execute(
                 "UPDATE files SET status = 'rejected', reason = ?, message = ? "
                 "WHERE NOT present AND NOT refused_by_header AND status IN ('pending', 'failed')",
@@ -149,6 +161,11 @@ class Ledger:
                 f"UPDATE files SET {_WAITING} WHERE present AND NOT refused_by_header "
                 "AND status != 'pending' AND study_key IN (SELECT study_key FROM studies WHERE status = 'pending')"
             )
+
+    def _keys_settled_by_removal(self) -> set[str]:
+        """Return the keys of studies of which a file that is still there was refused because of another one."""
+        query = "SELECT DISTINCT study_key FROM files WHERE present AND status = 'rejected' AND reason IN (?, ?, ?)"
+        return {key for (key,) in self._store.rows(query, SETTLED_BY_REMOVAL)}
 
     def _study_of(self, path: str) -> str:
         return self._store.value("SELECT study_key FROM files WHERE path = ?", (os.fsencode(path),)) or ""
@@ -229,14 +246,15 @@ class Ledger:
 
     def _study_task(self, study_key: str, revision: int) -> StudyTask:
         rows = self._store.rows(
-            "SELECT path, size_bytes, mtime_ns, header, flags, refused_by_header, present, reason, message "
+            "SELECT path, size_bytes, mtime_ns, header, flags, refused_by_header, present, status, reason, message "
             "FROM files WHERE study_key = ? ORDER BY path",
             (study_key,),
         )
         files, refused, patient_ids = [], [], set()
-        for path, size, mtime, header_text, flags, refused_by_header, present, reason, message in rows:
+        for path, size, mtime, header_text, flags, refused_by_header, present, status, reason, message in rows:
             name, header = os.fsdecode(path), parse(self._store, header_text, Header)
-            patient_ids.add(header.patient_id.strip())
+            if present or status != "rejected":
+                patient_ids.add(header.patient_id.strip())
             if refused_by_header:
                 refused.append(RefusedImage(name, "rejected", reason, message))
             elif not present:

@@ -10,13 +10,12 @@ bytes are written as \xNN or \uNNNN, so that a row is always one line. Numbers a
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cxrbatch.durable import replacing
 from cxrbatch.faults import reach
-from cxrbatch.output.wording import printable_path
+from cxrbatch.output.wording import visible
 from cxrbatch.records import EngineDescription, FileRow, Label, StudyResult, StudyRow
 
 IMAGES_CSV = "images.csv"
@@ -36,7 +35,6 @@ _STUDY_COLUMNS_BEFORE = (
 )
 # What spreadsheets take for the start of a formula (OWASP, CSV Injection), and its full-width forms.
 _FORMULA_START = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 Cell = str | int
 
@@ -58,20 +56,12 @@ def write_tables(out: Path, files: Iterable[FileRow], studies: Iterable[StudyRow
 
 def harmless(text: str) -> str:
     """Return text that no spreadsheet takes for a formula and that stays on its line."""
-    guarded = f"'{text}" if text.startswith(_FORMULA_START) else text
-    if guarded.isascii() and guarded.isprintable():
-        return guarded
-    return _UNPRINTABLE.sub(_escaped, printable_path(guarded))
+    return visible(f"'{text}" if text.startswith(_FORMULA_START) else text)
 
 
 def _unambiguous(path: str) -> str:
     r"""Double the backslashes of a path, so that a name with a newline and one with \x0a never become one cell."""
     return path.replace("\\", "\\\\")
-
-
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def _write_table(target: Path, columns: Sequence[str], rows: Iterator[list[Cell]]) -> None:

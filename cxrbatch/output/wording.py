@@ -30,7 +30,7 @@ FLAG_SENTENCES: dict[Flag, str] = {
     Flag.NO_VIEW: "The file does not say from which side the image was taken; it was taken for frontal.",
     Flag.NO_BODY_PART: "The file does not name the body part; it was taken for a chest.",
     Flag.OTHER_VIEW: "The image is no frontal view; it was scored because the settings accept other views.",
-    Flag.ANATOMY_SUSPECT: "The file says chest, but its pixels do not look like one.",
+    Flag.ANATOMY_SUSPECT: "The image does not look much like a chest, or shows it askew or in part.",
     Flag.NO_TRANSFER_SYNTAX: "The file does not say how its pixels are encoded; Implicit VR Little Endian fits.",
     Flag.POLARITY_FROM_LUT: "Black and white follow the file's Presentation LUT Shape, not its photometric name.",
     Flag.POLARITY_SUSPECT: "The image may be inverted: its background is brighter than its bones.",
@@ -39,6 +39,7 @@ FLAG_SENTENCES: dict[Flag, str] = {
     Flag.EXECUTABLE_PREAMBLE: "The file begins like a program; only its image was read.",
     Flag.PAEDIATRIC: "The patient is a child; the engine may have learned from adults.",
     Flag.CHARSET_REPLACED: "Some characters of the header could not be read and were replaced.",
+    Flag.RESCORED_FP32: "The engine gave no number for this image; its FP32 file scored it on the CPU instead.",
     Flag.DUPLICATE_UID: "Another file carries the same identifier with the same pixels.",
 }
 
@@ -91,6 +92,7 @@ _REFUSED_SENTENCES = {
 _SEXES = {"M": "male", "F": "female", "O": "other"}
 _AGE_UNITS = {"D": "day", "W": "week", "M": "month", "Y": "year"}
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 # Zero-width (non-)joiners shape Persian and Indic names; every other format character only hides or reorders text.
 _KEPT_FORMAT_CHARACTERS = "\u200c\u200d"
 
@@ -105,6 +107,19 @@ def plain(text: str, longest: int = LONGEST_TEXT) -> str:
 def printable_path(path: str) -> str:
     r"""Return the path with its undecodable bytes written as \xNN (`os.fsdecode` keeps them as lone surrogates)."""
     return _LONE_SURROGATE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", path)
+
+
+def visible(text: str) -> str:
+    r"""Return text with control, bidi and undecodable characters written as \xNN or \uNNNN: one line, for a terminal.
+
+    A file name may hold the sequences that move a terminal's cursor or change its title.
+    """
+    return text if text.isascii() and text.isprintable() else _UNSEEN.sub(_escaped, printable_path(text))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def person_name(value: str) -> str:

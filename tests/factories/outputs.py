@@ -11,7 +11,7 @@ from tests.factories.studies import read_rows
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\+00:00| UTC)?")
 # Written as the run goes, or about the run and not about the studies.
-_OF_THE_RUN = ("ledger.sqlite*", "cxrbatch.log*", ".cxrbatch.lock", "run.json")
+_OF_THE_RUN = ("ledger.sqlite*", "cxrbatch.log*", ".cxrbatch.lock", "run.json", "metrics.prom")
 
 
 def snapshot(out: Path) -> dict[str, tuple[int, object]]:

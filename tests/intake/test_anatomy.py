@@ -8,7 +8,7 @@ import pytest
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, ImageRejected, Reason
-from cxrbatch.intake.anatomy import check_anatomy, measure_anatomy
+from cxrbatch.intake.anatomy import Anatomy, check_anatomy, measure_anatomy
 from cxrbatch.intake.discover import walk
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.phantom.draw import draw_phantom
@@ -59,6 +59,21 @@ def test_window_and_contrast_do_not_matter(chest: Gray8) -> None:
     assert bent.likeness == pytest.approx(plain.likeness, abs=0.03)
 
 
+@pytest.mark.parametrize("grey", [0, 255])
+@pytest.mark.parametrize("sides", [(40, 40, 40, 40), (0, 90, 0, 0), (60, 0, 0, 70), (0, 0, 110, 0)])
+def test_a_frame_around_a_chest_does_not_matter(chest: Gray8, grey: int, sides: tuple[int, int, int, int]) -> None:
+    framed = np.asarray(cv2.copyMakeBorder(chest, *sides, cv2.BORDER_CONSTANT, value=grey), np.uint8)
+    assert check_anatomy(radiograph(framed, Flag.NO_BODY_PART), SETTINGS).flags == (Flag.NO_BODY_PART,)
+
+
+@pytest.mark.parametrize("flags", [(), (Flag.NO_BODY_PART,)])
+def test_a_doubtful_film_is_flagged_and_not_refused(
+    chest: Gray8, flags: tuple[Flag, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cxrbatch.intake.anatomy.measure_anatomy", lambda _: Anatomy(likeness=0.16, valley=0.2))
+    assert check_anatomy(radiograph(chest, *flags), SETTINGS).flags == (*flags, Flag.ANATOMY_SUSPECT)
+
+
 @pytest.mark.parametrize("part", BODY_PARTS)
 def test_other_parts_of_the_body_are_refused_where_nothing_says_what_they_are(part: str) -> None:
     display = draw_body_part(part)
@@ -92,6 +107,21 @@ def test_at_most_one_real_film_in_a_hundred_is_refused() -> None:
     assert len(refused) <= 1
     assert not swapped
     assert len(noticed) >= 119
+
+
+@needs_shared_data
+@pytest.mark.parametrize("grey", [0, 255])
+@pytest.mark.parametrize("degrees", [-10, 0, 10])
+def test_at_most_one_real_film_in_a_hundred_is_refused_askew_and_in_a_frame(grey: int, degrees: int) -> None:
+    films = sorted((SHARED / "nih256").rglob("*.png"))[::2]
+    refused = 0
+    for path in films:
+        film = np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), np.uint8)
+        turned = cv2.warpAffine(film, cv2.getRotationMatrix2D((128, 128), degrees, 1.0), (256, 256))
+        turned[:, 230:] = turned[:20] = grey
+        refused += reason(np.asarray(turned, np.uint8), Flag.NO_BODY_PART) is not None
+    assert len(films) > 350
+    assert refused <= len(films) / 100
 
 
 @needs_shared_data

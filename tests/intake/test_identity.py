@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from cxrbatch.errors import Flag
 from cxrbatch.intake.identity import settle_duplicates
@@ -16,13 +17,25 @@ def image(uid: str, *, stored: str, display: str = "d") -> PreparedImage:
 
 
 def test_different_instances_are_all_kept_in_order() -> None:
-    images = [("a", image("1", stored="x")), ("b", image("2", stored="x"))]
+    images = [("a", image("1", stored="x")), ("b", image("2", stored="y"))]
     assert settle_duplicates(images) == (images, [])
 
 
-def test_images_without_a_uid_are_never_duplicates() -> None:
-    kept, refused = settle_duplicates([("a.png", image("", stored="x")), ("b.png", image("", stored="x"))])
-    assert (len(kept), refused) == (2, [])
+def test_pictures_have_no_uid_to_be_in_conflict_about() -> None:
+    images = [("a.png", image("", stored="x")), ("b.png", image("", stored="y"))]
+    assert settle_duplicates(images) == (images, [])
+
+
+@pytest.mark.parametrize("uids", [("", ""), ("1", "2")])
+def test_the_same_pixels_under_other_uids_or_none_give_one_result(uids: tuple[str, str]) -> None:
+    kept, refused = settle_duplicates([("a", image(uids[0], stored="x")), ("b", image(uids[1], stored="x"))])
+    assert [path for path, _ in kept] == ["a"]
+    assert [(copy.path, copy.status, copy.reason) for copy in refused] == [("b", "duplicate", "")]
+
+
+def test_the_same_pixels_that_look_different_under_other_uids_are_two_images() -> None:
+    images = [("a", image("1", stored="x", display="bright")), ("b", image("2", stored="x", display="dark"))]
+    assert settle_duplicates(images) == (images, [])
 
 
 def test_an_identical_copy_gives_one_result() -> None:

@@ -51,11 +51,12 @@ def bare(syntax: UID) -> Callable[[Path], object]:
     return build
 
 
-def deflate_bomb(data: bytes) -> bytes:
+def deflate_bomb(data: bytes, size: int = 50_000_000) -> bytes:
     head = data[: data.index(b"1.2.840.10008.1.2.1.99") + 22]
     deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    element = struct.pack("<HH2sHL", 0x0009, 0x1001, b"OB", 0, 50_000_000)
-    return head + deflater.compress(element) + deflater.compress(bytes(50_000_000)) + deflater.flush()
+    element = struct.pack("<HH2sHL", 0x0009, 0x1001, b"OB", 0, size)
+    zeros = (deflater.compress(bytes(10_000_000)) for _ in range(size // 10_000_000))
+    return b"".join((head, deflater.compress(element), *zeros, deflater.flush()))
 
 
 def nested(depth: int) -> bytes:

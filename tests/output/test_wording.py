@@ -117,6 +117,11 @@ def test_undecodable_bytes_of_a_path_are_written_in_hexadecimal() -> None:
     assert wording.printable_path(b"a/\xff\xe9.dcm".decode("utf-8", "surrogateescape")) == r"a/\xff\xe9.dcm"
 
 
+def test_what_would_move_a_terminals_cursor_is_made_visible() -> None:
+    assert wording.visible("a\x1b[2Jb\u202ec\n") == r"a\x1b[2Jb\u202ec\x0a"
+    assert wording.visible("Z\u00fcrich/\u5c71\u7530.dcm") == "Z\u00fcrich/\u5c71\u7530.dcm"
+
+
 def test_refused_sentence_falls_back_to_the_status() -> None:
     assert wording.refused_sentence(RefusedImage("a", "rejected", "not_frontal", "")).startswith("The image is not a f")
     assert "scored once" in wording.refused_sentence(RefusedImage("a", "duplicate", "", ""))

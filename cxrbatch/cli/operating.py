@@ -1,0 +1,29 @@
+"""The command for whoever looks after a nightly run or a daemon: status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cxrbatch.cli.group import commands
+from cxrbatch.cli.options import FOLDER
+from cxrbatch.cli.terminal import open_console
+
+
+@commands.command()
+@click.argument("out", metavar="OUT", type=FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+def status(out: Path, *, as_json: bool) -> None:
+    """Show what waits in OUT, what the last run did, and what failed or was refused, with how to try it again.
+
+    Works while a run or the daemon is at work on OUT, and changes nothing.
+
+    \b
+    Examples:
+      cxrbatch status /results
+      cxrbatch status /results --json
+    """
+    from cxrbatch.status import print_status, read_status
+
+    print_status(open_console(), read_status(out), as_json=as_json)
