@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cxrbatch.faults import reach
@@ -105,11 +105,13 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
     reach("folder-mode")
     folder.chmod(FOLDER_MODE)
+    with suppress(PermissionError):  # one may write to a folder that one may not list
+        sync_folder(folder.parent)
     reach("folder-made")
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a power cut."""
+    """Make what was renamed or made in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         reach("folder-sync")
