@@ -22,7 +22,9 @@ from cxrbatch.intake.discover import is_output_folder
 from cxrbatch.logbook import LogLimits, log_event
 from cxrbatch.metrics import write_metrics
 from cxrbatch.output.folder import open_output, output_errors_explained, remove_orphaned_reports
-from cxrbatch.output.ledger import LEDGER_FILE, Ledger
+from cxrbatch.output.ledger import INPUT, INPUT_SHA256, LEDGER_FILE, Ledger
+from cxrbatch.output.marker import hash_of_folder, update_marker
+from cxrbatch.output.state import find_state
 from cxrbatch.output.tables import write_tables
 from cxrbatch.output.worklist import write_worklist
 from cxrbatch.printing import print_again, print_reports, warm_up
@@ -128,11 +130,11 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
     Raises:
         RunError: it cannot be, or the work inside cannot go on.
     """
-    _check_folders(root, out)
+    _check_folders(root, out, settings.state)
     with ExitStack() as stack:
         engine = stack.enter_context(EngineSlot(settings))
-        ledger = stack.enter_context(open_output(out, LogLimits(settings.log_max_mb, settings.log_backups)))
-        _claim_input(ledger, root)
+        ledger = stack.enter_context(open_output(out, settings.state, _log_limits(settings)))
+        _claim_input(ledger, root, out)
         workers = stack.enter_context(_worker_pool(settings))
         run = Run(root, out, settings, engine, ledger, workers, progress)
         run.remember_engine()
@@ -255,10 +257,12 @@ class Run:
         log_event("tables written", studies=self.studies_done, images_scored=self.images_scored)
         return report
 
-    def write_metrics(self, report: RunReport | None = None) -> str:
+    def write_metrics(self, report: RunReport | None = None, *, finished: bool = True) -> str:
         """Write metrics.prom, and return what it says; without a report, as the work stands now."""
+        _, oldest_queued_at = self.ledger.queue()
         with output_errors_explained(self.out):
-            return write_metrics(self.out, report or self._report(finished=True))
+            report = report or self._report(finished=finished)
+            return write_metrics(self.out, report, oldest_queued_at=oldest_queued_at)
 
     def let_go(self) -> None:
         """Release what is in flight: it goes on waiting in the ledger, and leaves nothing half written behind."""
@@ -324,11 +328,11 @@ def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, stu
         UsageError: `out` holds no ledger, or no reported study of that key.
         RunError: another run holds `out`, or it cannot be written.
     """
-    if not (out / LEDGER_FILE).is_file():
-        raise UsageError(f"{out}: no {LEDGER_FILE} there, so nothing to print. Name the output folder of a run.")
+    if not (state := find_state(out, settings.state) / LEDGER_FILE).is_file():
+        raise UsageError(f"{out}: no {state} there, so nothing to print. Name the output folder of a run.")
     failures: dict[str, str] = {}
     with ExitStack() as stack:
-        ledger = stack.enter_context(open_output(out, LogLimits(settings.log_max_mb, settings.log_backups)))
+        ledger = stack.enter_context(open_output(out, settings.state, _log_limits(settings)))
         workers = stack.enter_context(_worker_pool(settings))
         results = [row.result for row in ledger.study_rows(study_key) if row.result and row.status != "pending"]
         if not results:
@@ -352,28 +356,38 @@ def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
     write_worklist(out, ledger.study_rows(), engine=engine, generated_at=now_text())
 
 
+def _log_limits(settings: Settings) -> LogLimits:
+    return LogLimits(settings.log_max_mb, settings.log_backups)
+
+
 def _worker_pool(settings: Settings) -> WorkerPool:
     return WorkerPool(
         settings.worker_count, memory_mb=settings.decode_memory_mb, warm_up=partial(warm_up, pdf=settings.pdf)
     )
 
 
-def _check_folders(root: Path, out: Path) -> None:
+def _check_folders(root: Path, out: Path, state: str = "") -> None:
     """Refuse an INPUT whose files would be changed by the run, or that holds results instead of films."""
     source, target = root.resolve(), out.resolve()
     if source == target or target in source.parents:
         raise UsageError(f"{out}: results cannot go where the films lie, or above them. Choose another output folder.")
+    if state and source in ((place := Path(state).resolve()), *place.parents) and place != target:
+        raise UsageError(f"{state}: the ledger cannot lie where the films are. Choose a --state outside {root}.")
     if is_output_folder(source):
         raise UsageError(f"{root}: an output folder of cxrbatch; its pictures are no films to score.")
 
 
-def _claim_input(ledger: Ledger, root: Path) -> None:
+def _claim_input(ledger: Ledger, root: Path, out: Path) -> None:
     """Refuse a second input folder: the same relative path would mean two files."""
-    resolved = str(root.resolve())
-    claimed = ledger.fact("input")
-    if claimed and claimed != resolved:
-        raise UsageError(f"this output folder holds the results of {claimed}. Choose another output folder for {root}.")
-    ledger.remember("input", resolved)
+    resolved, hashed = str(root.resolve()), hash_of_folder(root)
+    claimed = ledger.fact(INPUT)
+    # A repaired ledger knows its input by hash only.
+    if (claimed and claimed != resolved) or ledger.fact(INPUT_SHA256) not in {"", hashed}:
+        whose = claimed or "another input folder"
+        raise UsageError(f"this output folder holds the results of {whose}. Choose another output folder for {root}.")
+    ledger.remember(INPUT, resolved)
+    with output_errors_explained(out):
+        update_marker(out, input_sha256=hashed)
 
 
 def _unreadable(refused: tuple[RefusedImage, ...]) -> str:

@@ -32,6 +32,7 @@ MissingTags = Literal["accept", "refuse"]
 class Settings:
     """What a run is asked to do. Every field is an option, a key of cxrbatch.toml and a CXRBATCH_ variable.
 
+    `state`: folder for the ledger and its lock, on a local disk; empty is the output folder, or where it says.
     `engine`: path or name of an engine bundle; empty takes the only one that is installed.
     `precision`: which of the engine's files runs; "auto" is FP32 on a CPU.
     `workers`: processes that decode and print; 0 takes one per core. `threads`: engine threads, likewise.
@@ -88,6 +89,7 @@ class Settings:
     metrics_port: int | None = None
     log_max_mb: int = 20
     log_backups: int = 5
+    state: str = ""
 
     def __post_init__(self) -> None:
         for name in ("threads", "workers", "limit", "settle_s"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -69,6 +70,24 @@ def replace_bytes(target: Path, content: bytes, *, mode: int = FILE_MODE) -> Non
 def replace_text(target: Path, content: str, *, mode: int = FILE_MODE) -> None:
     """Replace `target` by `content`, as `encode` writes it, atomically."""
     replace_bytes(target, encode(content), mode=mode)
+
+
+def keep_copy(source: Path, target: Path) -> None:
+    """Give the content of `source` a second name that stays when `source` is replaced; an existing `target` stands.
+
+    A hard link where the file system has them, which is there at once and whole; a copy elsewhere (SMB, FAT).
+    """
+    reach("copy-link")
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return
+    except OSError:
+        with replacing(target) as temporary:
+            shutil.copyfile(source, temporary)
+    else:
+        reach("copy-linked")
+        sync_folder(target.parent)
 
 
 def encode(text: str) -> bytes:

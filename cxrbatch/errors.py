@@ -4,6 +4,7 @@ CxrBatchError
 ├── ImageRejected          one file is refused, with a reason code; the run goes on
 ├── StudyFailed            one study could not be finished; it is retried in the next run
 └── RunError               the run cannot go on; carries the exit code
+    ├── LedgerDamaged          1
     ├── UsageError             2
     ├── ConfigurationError     4
     ├── EngineError            5
@@ -104,6 +105,14 @@ class RunError(CxrBatchError):
     """The run cannot go on."""
 
     exit_code = ExitCode.UNEXPECTED
+
+
+class LedgerDamaged(RunError):
+    """The ledger cannot be read, or is none; `cxrbatch repair` makes it anew. `what` is wrong with it."""
+
+    def __init__(self, message: str, what: str = "") -> None:
+        super().__init__(message)
+        self.what = what or message
 
 
 class UsageError(RunError):

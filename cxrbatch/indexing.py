@@ -11,7 +11,9 @@ from typing import TypeVar, get_args
 from cxrbatch.config import Settings
 from cxrbatch.errors import Reason, RunError, UsageError
 from cxrbatch.intake.discover import walk
+from cxrbatch.output.folder import output_errors_explained
 from cxrbatch.output.ledger import KnownFile, Ledger
+from cxrbatch.output.marker import update_marker
 from cxrbatch.progress import RunProgress
 from cxrbatch.record_json import to_json
 from cxrbatch.records import FileStatus, Header, ImageFile, IndexedFile, Rejection
@@ -169,6 +171,8 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
     if not settings.input_emptied:
         met.refuse_emptied()
     ledger.remember(INDEX_RULES, rules)
+    with output_errors_explained(index.out):
+        update_marker(index.out, index_rules=rules)
     ledger.record_returned(met.returned)
     # What lies in a folder that cannot be listed now is hidden, not gone.
     gone = [] if met.unlistable else met.gone()

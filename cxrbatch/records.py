@@ -253,10 +253,26 @@ class RefusedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file of a study as it was indexed, by which a later run tells that it did not change.
+
+    `header` is None for a scored image, whose `ImageResult` has it.
+    """
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+    refused_by_header: bool = False
+    flags: tuple[Flag, ...] = ()
+    header: Header | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StudyResult:
     """Everything a report says about one study; no pixels, so it is kept as JSON and printed again.
 
-    A `deidentified` result is printed without input paths, which may be named after patients.
+    A `deidentified` result is printed without input paths, which may be named after patients. `files` are all
+    files of the study, scored or not; empty in results of earlier versions.
     """
 
     study_key: str
@@ -267,6 +283,7 @@ class StudyResult:
     scored_at: str
     cxrbatch_version: str
     deidentified: bool = False
+    files: tuple[SourceFile, ...] = ()
 
     @property
     def header(self) -> Header:

@@ -121,6 +121,7 @@ def _deidentified(study: ScoredStudy) -> ScoredStudy:
 def _study_result(
     task: StudyTask, engine: EngineDescription, images: list[ImageResult], refused: list[RefusedImage]
 ) -> StudyResult:
+    scored = {image.path for image in images}
     return StudyResult(
         study_key=task.study_key,
         revision=task.revision,
@@ -129,4 +130,5 @@ def _study_result(
         refused=tuple(refused),
         scored_at=now_text(),
         cxrbatch_version=__version__,
+        files=tuple(replace(file, header=None) if file.path in scored else file for file in task.sources),
     )

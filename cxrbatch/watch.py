@@ -242,8 +242,9 @@ class _Daemon:
         now = time.monotonic()
         if now - self.published_at < _METRICS_EVERY_S and self.published_at:
             return
-        waiting = self.run.ledger.count_studies().get("pending", 0)
-        self.vitals.publish(self.run.write_metrics(), healthy=not self.trouble, waiting=waiting)
+        waiting, _ = self.run.ledger.queue()
+        metrics = self.run.write_metrics(finished=not self.trouble)
+        self.vitals.publish(metrics, healthy=not self.trouble, waiting=waiting)
         self.published_at = now
 
     def say(self, sentence: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from cxrbatch import batch, engine_slot
 from cxrbatch.config import Settings
@@ -28,6 +29,7 @@ from cxrbatch.intake.discover import walk
 from cxrbatch.intake.preprocess import prepare
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.output.folder import open_output
+from cxrbatch.progress import RunProgress
 from cxrbatch.records import ImageFile, Label
 from tests.factories.engine import tiny_probabilities, write_tiny_bundle
 from tests.factories.intake import film as grey_film, write_dicom
@@ -502,6 +504,37 @@ def test_one_output_folder_belongs_to_one_input_folder(films: Path, out: Path, t
     (tmp_path / "other").mkdir()
     with pytest.raises(UsageError, match="Choose another output folder"):
         run_quietly(tmp_path / "other", out, engine=engine)
+
+
+# --------------------------------------------------------------------------- the ledger elsewhere
+
+
+def test_a_run_with_a_state_folder_leaves_the_same_tables_and_is_continued_and_reprinted_without_the_option(
+    films: Path, out: Path, tmp_path: Path, engine: str
+) -> None:
+    run_quietly(films, tmp_path / "plain", engine=engine)
+    state = tmp_path / "state"
+    run_quietly(films, out, engine=engine, state=str(state))
+    assert (state / "ledger.sqlite").is_file()
+    assert not (out / "ledger.sqlite").exists()
+    for table in ("images.csv", "studies.csv"):
+        assert without_times(out / table) == without_times(tmp_path / "plain" / table)
+    assert run_quietly(films, out, engine=engine).studies_this_run == 0
+    with RunProgress(Console(quiet=True)) as progress:
+        assert batch.reprint_reports(out, Settings(workers=1, pdf=False), progress) == {}
+
+
+def test_a_state_folder_among_the_films_is_refused(films: Path, out: Path, engine: str) -> None:
+    with pytest.raises(UsageError, match="Choose a --state outside"):
+        run_quietly(films, out, engine=engine, state=str(films / "deep" / "state"))
+    assert not (films / "deep" / "state").exists()
+
+
+def test_an_output_among_the_films_whose_ledger_is_elsewhere_is_not_read_as_input(
+    films: Path, tmp_path: Path, engine: str
+) -> None:
+    run_quietly(films, films / "results", engine=engine, state=str(tmp_path / "state"))
+    assert run_quietly(films, tmp_path / "second", engine=engine).files == {"scored": 3}
 
 
 # --------------------------------------------------------------------------- killed and stopped

@@ -7,14 +7,15 @@ from pathlib import Path
 import click
 
 from cxrbatch.cli.group import commands
-from cxrbatch.cli.options import FOLDER
+from cxrbatch.cli.options import FOLDER, state_option
 from cxrbatch.cli.terminal import open_console
 
 
 @commands.command()
 @click.argument("out", metavar="OUT", type=FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
-def status(out: Path, *, as_json: bool) -> None:
+@state_option
+def status(out: Path, state: str | None, *, as_json: bool) -> None:
     """Show what waits in OUT, what the last run did, and what failed or was refused, with how to try it again.
 
     Works while a run or the daemon is at work on OUT, and changes nothing.
@@ -26,4 +27,4 @@ def status(out: Path, *, as_json: bool) -> None:
     """
     from cxrbatch.status import print_status, read_status
 
-    print_status(open_console(), read_status(out), as_json=as_json)
+    print_status(open_console(), read_status(out, state=state or ""), as_json=as_json)

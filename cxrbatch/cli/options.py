@@ -34,6 +34,14 @@ def add_options(options: Sequence[Callable[[Command], Command]], command: Comman
     return command
 
 
+state_option = click.option(
+    "--state",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Folder on a local disk for ledger and lock.  [default: OUT, or where OUT says]",
+)
+
+
 def settings_options(command: Command) -> Command:
     """Add the options that `run` shares with every command that prints or reads in worker processes."""
     options = [
@@ -42,6 +50,7 @@ def settings_options(command: Command) -> Command:
         click.option(
             "--workers", type=int, metavar="N", help="Processes that read and print.  [default: one per core]"
         ),
+        state_option,
         click.option("--config", "config_file", type=FILE, help="Settings file.  [default: ./cxrbatch.toml, if there]"),
     ]
     return add_options(options, command)

@@ -21,7 +21,8 @@ LOCK_FILE = ".lock"
 # MIMIC-CXR: p10/p10000032/s50414267/<image>; the folder of a study is named after it.
 _MIMIC_STUDY = re.compile(r"(?:^|/)s\d{8}/[^/]+$")
 # What every output folder holds and nothing else does: its pictures are no radiographs to score.
-OUTPUT_FOLDER_FILES = ("ledger.sqlite", "cxrbatch.log")
+# The ledger may lie elsewhere; the marker says so.
+OUTPUT_FOLDER_LOG, OUTPUT_FOLDER_FILES = "cxrbatch.log", ("ledger.sqlite", ".cxrbatch.json")
 
 
 def walk(
@@ -102,7 +103,7 @@ def raster_identity(path: str, group_by: GroupBy) -> str:
 
 def is_output_folder(folder: Path) -> bool:
     """Tell whether cxrbatch wrote this folder."""
-    return all((folder / name).exists() for name in OUTPUT_FOLDER_FILES)
+    return (folder / OUTPUT_FOLDER_LOG).exists() and any((folder / name).exists() for name in OUTPUT_FOLDER_FILES)
 
 
 def _refused(file: ImageFile, rejected: ImageRejected) -> IndexedFile:

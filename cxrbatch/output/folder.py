@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -17,6 +18,7 @@ from cxrbatch.faults import reach
 from cxrbatch.logbook import LogLimits, log_event, logging_to
 from cxrbatch.output.ledger import Ledger
 from cxrbatch.output.report import REPORTS
+from cxrbatch.output.state import claim_state, find_state
 
 LOCK_FILE = ".cxrbatch.lock"
 UNFINISHED = "unfinished"
@@ -25,27 +27,57 @@ STUDY_KEY = re.compile("[0-9a-f]{16}")
 
 
 @contextmanager
-def open_output(out: Path, log_limits: LogLimits | None = None) -> Iterator[Ledger]:
+def held_output(
+    out: Path, state: str = "", log_limits: LogLimits | None = None, *, may_be_missing: bool = False
+) -> Iterator[Path]:
+    """Hold the lock and the log of an output folder, and yield where its ledger lies, without opening that.
+
+    Arguments and errors are those of `open_output` and `find_state`.
+    """
+    with output_errors_explained(out):
+        folder = find_state(out, state, may_be_missing=may_be_missing)
+    with output_errors_explained(folder):
+        durable.make_folder(folder)
+    with ExitStack() as stack:
+        stack.enter_context(_locked(folder))
+        with output_errors_explained(out):
+            stack.enter_context(logging_to(out, log_limits))
+        yield folder
+
+
+@contextmanager
+def open_output(out: Path, state: str = "", log_limits: LogLimits | None = None) -> Iterator[Ledger]:
     """Hold the output folder: its lock, its log and its ledger, with what a killed run left cleared away.
 
+    Args:
+        out: the output folder.
+        state: the folder for its ledger and its lock; by default the one that `out` names, or `out` itself.
+        log_limits: how long its log may grow.
+
     Raises:
+        UsageError: the ledger lies elsewhere, is missing, or is that of another output folder.
         OutputNotWritable: the folder cannot be made or written.
         OutputLocked: another run holds it.
+        LedgerDamaged: its ledger cannot be read; after a run that was killed, all of it is looked at.
     """
     with output_errors_explained(out):
         durable.make_folder(out)
-    with ExitStack() as stack:
-        stack.enter_context(_locked(out))
+    with held_output(out, state, log_limits) as folder, open_ledger(folder, out) as ledger:
         with output_errors_explained(out):
-            stack.enter_context(logging_to(out, log_limits))
-        ledger = stack.enter_context(Ledger(out))
+            claim_state(out, folder, ledger)
         if ledger.fact(UNFINISHED):
+            ledger.check()
             with output_errors_explained(out):
                 removed = durable.remove_temporaries(out)
             log_event("the last run was killed; resuming", temporary_files_removed=removed)
         ledger.remember(UNFINISHED, "yes")
         yield ledger
         ledger.remember(UNFINISHED, "")
+
+
+def open_ledger(folder: Path, out: Path) -> Ledger:
+    """Open the ledger that lies in `folder`; an empty one is damaged where `out` has reports."""
+    return Ledger(folder, may_be_empty=lambda: not any(report_folders(out)))
 
 
 @contextmanager
@@ -55,11 +87,20 @@ def _locked(out: Path) -> Iterator[None]:
         descriptor = os.open(out / LOCK_FILE, os.O_RDWR | os.O_CREAT, durable.FILE_MODE)
     try:
         _lock(descriptor)
-    except BlockingIOError:
-        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+    except OSError as error:
+        holder = ""
+        # On SMB a lock keeps others from reading, too.
+        with suppress(OSError):
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
         os.close(descriptor)
+        if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
+            raise OutputNotWritable(
+                f"{out}: its file system has no locks ({error.strerror}). Put ledger and lock on a local disk with "
+                "--state DIR."
+            ) from error
         raise OutputLocked(
-            f"{out}: another cxrbatch (process {holder}) is working on this folder. Wait for it, or end it."
+            f"{out}: another cxrbatch (process {holder or 'unknown'}) is working on this folder. "
+            "Wait for it, or end it."
         ) from None
     try:
         with output_errors_explained(out):
@@ -87,14 +128,20 @@ def remove_orphaned_reports(out: Path, keys: set[str]) -> int:
 
     A study that was refused after all, or whose files now belong to another one, must not leave a report behind.
     """
-    reports = out / REPORTS
-    folders = [entry for entry in reports.iterdir() if entry.is_dir()] if reports.is_dir() else []
-    orphans = [folder for folder in folders if STUDY_KEY.fullmatch(folder.name) and folder.name not in keys]
+    orphans = [folder for folder in report_folders(out) if folder.name not in keys]
     for orphan in orphans:
         reach("orphan-remove")
         shutil.rmtree(orphan)
         reach("orphan-removed")
     return len(orphans)
+
+
+def report_folders(out: Path) -> Iterator[Path]:
+    """Yield the folders of `out` that hold reports, in no order."""
+    with suppress(FileNotFoundError), os.scandir(out / REPORTS) as entries:
+        for entry in entries:
+            if STUDY_KEY.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                yield Path(entry.path)
 
 
 @contextmanager

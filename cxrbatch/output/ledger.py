@@ -7,7 +7,7 @@ until the transaction that records its result commits, and keeps what an earlier
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,12 +25,14 @@ from cxrbatch.records import (
     IndexedFile,
     PrintedStudy,
     RefusedImage,
+    SourceFile,
     StudyResult,
     StudyRow,
     now_text,
 )
 
 LEDGER_FILE = "ledger.sqlite"
+INPUT, INPUT_SHA256 = "input", "input_sha256"
 GONE = "gone from the input before it could be scored"
 
 _NOT_SCORED = "engine = '', engine_sha256 = '', backend = '', precision = '', probabilities = '[]', scored_at = ''"
@@ -62,6 +64,7 @@ class StudyTask:
     """One study to process: every file of it that may be scored, and those that cannot be, with the reason.
 
     `patient_ids` are those of all its files, also of the refused ones; what was refused and then removed is settled.
+    `sources` are all its files.
     """
 
     study_key: str
@@ -69,14 +72,15 @@ class StudyTask:
     files: tuple[IndexedFile, ...]
     refused: tuple[RefusedImage, ...]
     patient_ids: frozenset[str] = frozenset()
+    sources: tuple[SourceFile, ...] = ()
 
 
 class Ledger:
     """What is known of every file and study of one output folder."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open the ledger of `folder`, or start one; raises what `LedgerStore` raises."""
-        self._store = LedgerStore(folder / LEDGER_FILE)
+    def __init__(self, folder: Path, *, may_be_empty: Callable[[], bool] = lambda: True) -> None:
+        """Open the ledger of `folder`, or start one; arguments and errors are those of `LedgerStore`."""
+        self._store = LedgerStore(folder / LEDGER_FILE, may_be_empty=may_be_empty)
 
     def __enter__(self) -> Ledger:
         return self
@@ -143,7 +147,8 @@ class Ledger:
             for path in paths:
                 self._store.execute("UPDATE files SET present = 1 WHERE path = ?", (os.fsencode(path),))
             owed = self._store.rows(
-                "SELECT DISTINCT study_key FROM files WHERE present AND reason = ?", (Reason.VANISHED.value,)
+                "SELECT DISTINCT study_key FROM files WHERE present AND reason = ? AND reason != ''",
+                (Reason.VANISHED.value,),
             )
             for (study_key,) in list(owed):
                 self._queue_study(study_key)
@@ -151,11 +156,13 @@ class Ledger:
     def requeue(self, *, engine_sha256: str) -> None:
         """Queue again what failed, and what another engine scored as far as all of it is still there."""
         with self._store.transaction():
+            # Two ranges, not !=, which no index serves: with nothing to do, no study is looked at.
             self._store.execute(
-                "UPDATE studies SET status = 'pending' WHERE status = 'failed' "
-                "OR (status = 'reported' AND engine_sha256 != ? AND NOT EXISTS (SELECT 1 FROM files "
-                "WHERE files.study_key = studies.study_key AND NOT present AND NOT refused_by_header))",
-                (engine_sha256,),
+                "UPDATE studies SET status = 'pending', queued_at = ? WHERE status = 'failed' "
+                "OR (status = 'reported' AND (engine_sha256 < ? OR engine_sha256 > ?) AND NOT EXISTS "
+                "(SELECT 1 FROM files WHERE files.study_key = studies.study_key AND NOT present "
+                "AND NOT refused_by_header))",
+                (now_text(), engine_sha256, engine_sha256),
             )
             self._store.execute(
                 f"UPDATE files SET {_WAITING} WHERE present AND NOT refused_by_header "
@@ -202,14 +209,20 @@ class Ledger:
             return
         waits = self._store.value(f"{count} AND status = 'pending'", (study_key,)) > 0
         self._store.execute(
-            "INSERT INTO studies (study_key, status) VALUES (?, ?) "
-            "ON CONFLICT (study_key) DO UPDATE SET status = excluded.status, message = ''",
-            (study_key, "pending" if waits else "unscored"),
+            "INSERT INTO studies (study_key, status, queued_at) VALUES (?, ?, ?) ON CONFLICT (study_key) "
+            "DO UPDATE SET message = '', status = excluded.status, queued_at = CASE WHEN studies.status = 'pending' "
+            "AND excluded.status = 'pending' THEN studies.queued_at ELSE excluded.queued_at END",
+            (study_key, "pending" if waits else "unscored", now_text() if waits else ""),
         )
         if not waits:
             self._store.execute(f"UPDATE studies SET {_NO_REPORT} WHERE study_key = ?", (study_key,))
 
     # ----------------------------------------------------------------- queue
+
+    def queue(self) -> tuple[int, str]:
+        """Return how many studies wait, and since when the one that waits longest; '' where none does."""
+        ((waiting, oldest),) = self._store.rows("SELECT count(*), min(queued_at) FROM studies WHERE status = 'pending'")
+        return int(waiting), str(oldest or "")
 
     def pending_studies(self, *, limit: int = 0) -> Iterator[StudyTask]:
         """Yield the studies that wait, by key, at most `limit` of them."""
@@ -250,9 +263,11 @@ class Ledger:
             "FROM files WHERE study_key = ? ORDER BY path",
             (study_key,),
         )
-        files, refused, patient_ids = [], [], set()
+        files, refused, sources, patient_ids = [], [], [], set()
         for path, size, mtime, header_text, flags, refused_by_header, present, status, reason, message in rows:
             name, header = os.fsdecode(path), parse(self._store, header_text, Header)
+            known_flags = parse(self._store, flags, tuple[Flag, ...])
+            sources.append(SourceFile(name, size, mtime, bool(refused_by_header), known_flags, header))
             if present or status != "rejected":
                 patient_ids.add(header.patient_id.strip())
             if refused_by_header:
@@ -260,9 +275,10 @@ class Ledger:
             elif not present:
                 refused.append(RefusedImage(name, "rejected", Reason.VANISHED.value, GONE))
             else:
-                known_flags = parse(self._store, flags, tuple[Flag, ...])
                 files.append(IndexedFile(ImageFile(name, size, mtime), study_key, header, known_flags))
-        return StudyTask(study_key, revision, tuple(files), tuple(refused), frozenset(patient_ids - {""}))
+        return StudyTask(
+            study_key, revision, tuple(files), tuple(refused), frozenset(patient_ids - {""}), tuple(sources)
+        )
 
     # ----------------------------------------------------------------- results
 
@@ -381,6 +397,10 @@ class Ledger:
     def _pairs(self, query: str) -> Iterator[tuple[str, Any]]:
         return ((first, second) for first, second in self._store.rows(query))
 
+    def check(self) -> None:
+        """Look through the whole ledger for damage; raises LedgerDamaged where there is some."""
+        self._store.check()
+
     # ----------------------------------------------------------------- facts about the folder itself
 
     def fact(self, key: str) -> str:
@@ -388,7 +408,9 @@ class Ledger:
         return str(self._store.value("SELECT value FROM meta WHERE key = ?", (key,)) or "")
 
     def remember(self, key: str, value: str) -> None:
-        """Keep a fact about this output folder."""
+        """Keep a fact about this output folder; what is known already is not written again."""
+        if self._store.value("SELECT value FROM meta WHERE key = ?", (key,)) == _storable(value):
+            return
         with self._store.transaction():
             self._store.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, _storable(value)))
 

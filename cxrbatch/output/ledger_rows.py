@@ -53,10 +53,11 @@ def file_rows(store: LedgerStore) -> Iterator[FileRow]:
 
 def study_rows(store: LedgerStore, study_key: str = "") -> Iterator[StudyRow]:
     """Yield one row per study, by key; with `study_key`, that one only."""
+    chosen = ("WHERE study_key = ?", (study_key,)) if study_key else ("", ())
     rows = store.rows(
         "SELECT study_key, status, revision, message, report_html, report_pdf, reported_at, result FROM studies "
-        "WHERE study_key = ? OR ? = '' ORDER BY study_key",
-        (study_key, study_key),
+        f"{chosen[0]} ORDER BY study_key",
+        chosen[1],
     )
     for key, status, revision, message, html, pdf, reported_at, result in rows:
         files = list(store.rows("SELECT status, reason, header FROM files WHERE study_key = ? ORDER BY path", (key,)))

@@ -3,59 +3,30 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cxrbatch.errors import OutputLocked, OutputNotWritable, RunError
+from cxrbatch.errors import LedgerDamaged, OutputLocked, OutputNotWritable, RunError
 from cxrbatch.faults import reach
+from cxrbatch.output.ledger_schema import SCHEMA_VERSION, TABLES, create, migrate, schema_version, table_names
+from cxrbatch.output.mounts import network_file_system
 
-SCHEMA_VERSION = 1
 LOCK_WAIT_S = 10.0
-SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE files (
-    path BLOB PRIMARY KEY,              -- os.fsencode of the input-relative path: names need not be UTF-8
-    size_bytes INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL,
-    study_key TEXT NOT NULL,            -- '' where the file belongs to no study
-    present INTEGER NOT NULL DEFAULT 1, -- 0: the last walk did not meet it; what it once gave stands
-    status TEXT NOT NULL,
-    reason TEXT NOT NULL DEFAULT '',
-    message TEXT NOT NULL DEFAULT '',
-    refused_by_header INTEGER NOT NULL, -- 1: a changed engine or a retry cannot change the verdict
-    header TEXT NOT NULL,
-    flags TEXT NOT NULL,
-    engine TEXT NOT NULL DEFAULT '',
-    engine_sha256 TEXT NOT NULL DEFAULT '',
-    backend TEXT NOT NULL DEFAULT '',
-    precision TEXT NOT NULL DEFAULT '',
-    probabilities TEXT NOT NULL DEFAULT '[]',
-    scored_at TEXT NOT NULL DEFAULT ''
-) WITHOUT ROWID;
-CREATE INDEX files_by_study ON files (study_key, path);
-CREATE INDEX files_by_status ON files (status);
-CREATE TABLE studies (
-    study_key TEXT PRIMARY KEY,
-    status TEXT NOT NULL,
-    revision INTEGER NOT NULL DEFAULT 0,
-    message TEXT NOT NULL DEFAULT '',
-    engine_sha256 TEXT NOT NULL DEFAULT '',
-    report_html TEXT NOT NULL DEFAULT '',
-    report_pdf TEXT NOT NULL DEFAULT '',
-    reported_at TEXT NOT NULL DEFAULT '',
-    result TEXT
-) WITHOUT ROWID;
-CREATE INDEX studies_by_status ON studies (status, study_key);
-"""
+_DAMAGE = ("not a database", "malformed", "no such table", "no such column")
 
 
 class LedgerStore:
-    """One SQLite database in WAL mode, with one writer."""
+    """One SQLite database with one writer: in WAL mode, on a network file system with a rollback journal."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, may_be_empty: Callable[[], bool] = lambda: True) -> None:
         """Open the database at `path`, or create it.
+
+        Args:
+            path: the file; where it is missing it is made.
+            may_be_empty: asked where the file is there without anything in it: a killed process can leave that
+                before its first row, but not after its first report.
 
         Raises:
             OutputNotWritable: the file cannot be created or written.
@@ -63,6 +34,7 @@ class LedgerStore:
             RunError: it is damaged, or a newer cxrbatch wrote it.
         """
         self.path = path
+        self._may_be_empty = may_be_empty if path.exists() else lambda: True
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=LOCK_WAIT_S)
         except sqlite3.DatabaseError as error:
@@ -111,6 +83,16 @@ class LedgerStore:
         """Close the database; an open transaction is rolled back."""
         self._db.close()
 
+    def check(self) -> None:
+        """Look through the whole file for damage.
+
+        Raises:
+            LedgerDamaged: there is some.
+        """
+        found = str(self.value("PRAGMA quick_check(1)"))
+        if found != "ok":
+            raise damaged_ledger(self.path, found.splitlines()[-1])
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
@@ -119,38 +101,55 @@ class LedgerStore:
             raise _explained(error, self.path) from error
 
     def _prepare(self) -> None:
+        version = schema_version(self._db)
+        self._refuse_foreign(version)
         self.path.chmod(0o640)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
+        # WAL shares memory between processes, which no network file system does; a rollback journal needs none,
+        # and is on the disk before the database is touched only when every step is waited for.
+        journal, synchronous = ("DELETE", "FULL") if network_file_system(self.path.parent) else ("WAL", "NORMAL")
+        self._db.execute(f"PRAGMA journal_mode = {journal}")
+        self._db.execute(f"PRAGMA synchronous = {synchronous}")
         # What is overwritten, such as a patient's name before a de-identified run, leaves no trace in free pages.
         self._db.execute("PRAGMA secure_delete = ON")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+
+        create(self._db) if version == 0 else migrate(self._db)
+
+    def _refuse_foreign(self, version: int) -> None:
+        """Refuse what is no ledger, or that of a newer cxrbatch, before anything in it is changed."""
         if version > SCHEMA_VERSION:
             raise RunError(
                 f"{self.path}: written by a newer cxrbatch (ledger schema {version}, this one knows "
                 f"{SCHEMA_VERSION}). Update cxrbatch, or choose another output folder."
             )
-        if version == 0:
-            reach("schema-create")
-            self._db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-            reach("schema-created")
+        tables = table_names(self._db)
+        if version == 0 and tables:
+            raise damaged_ledger(self.path, f"it holds other tables: {', '.join(sorted(tables))}")
+        if version == 0 and not self._may_be_empty():
+            raise damaged_ledger(self.path, "it is empty, but there are reports")
+        if version and (missing := TABLES - tables):
+            raise damaged_ledger(self.path, f"it lacks tables: {', '.join(sorted(missing))}")
 
 
-def damaged_ledger(path: Path, what: str) -> RunError:
+def damaged_ledger(path: Path, what: str) -> LedgerDamaged:
     """Return the error that says how to go on without this ledger."""
-    return RunError(
-        f"{path}: the ledger is damaged ({what}). Move it away and run again: every study is scored anew, "
-        "reports are replaced, the input is not touched."
+    return LedgerDamaged(
+        f"{path}: the ledger is damaged ({what}). `cxrbatch repair OUT` makes it anew from the reports, and nothing is "
+        "scored twice. Move it away and run again, and every study is scored anew. The input is not touched.",
+        what,
     )
 
 
 def _explained(error: Exception, path: Path) -> RunError:
     """Turn what SQLite or the file system says into an error that tells the way out."""
     text = str(error)
-    if "not a database" in text or "malformed" in text:
+    if any(sign in text for sign in _DAMAGE):
         return damaged_ledger(path, text)
-    if "locked" in text:
-        return OutputLocked(f"{path}: another process holds the ledger ({text}). Wait for it, or end it.")
+    # "locking protocol" is what SQLite makes of a file system that promises locks and does not keep them.
+    if "locked" in text or "locking protocol" in text:
+        return OutputLocked(
+            f"{path}: another process holds the ledger ({text}). Wait for it, or end it. If there is none, the file "
+            "system has no locks that work: put the ledger on a local disk with --state DIR."
+        )
     return OutputNotWritable(
         f"{path}: cannot be written ({text}). Check free space, quota and permissions of the output folder."
     )

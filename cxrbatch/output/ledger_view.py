@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cxrbatch.errors import RunError, UsageError
-from cxrbatch.output.ledger_store import LOCK_WAIT_S, SCHEMA_VERSION, damaged_ledger
+from cxrbatch.output.ledger_schema import SCHEMA_VERSION
+from cxrbatch.output.ledger_store import LOCK_WAIT_S, damaged_ledger
 
 _ATTEMPTS = 5
 _PAUSE_S = 0.1

@@ -16,14 +16,13 @@ from cxrbatch.output.content import report_content
 from cxrbatch.output.heatmap import colour_scale
 from cxrbatch.output.page import render_page
 from cxrbatch.output.pictures import draw_study, read_pictures, remove_stale_pictures
+from cxrbatch.output.revisions import REPORT_PDF, RESULT_JSON, keep_earlier_report
 from cxrbatch.output.wording import EVIDENCE, NO_VALUE, NOT_FOR_DIAGNOSIS
 from cxrbatch.record_json import to_json
 from cxrbatch.records import ImagePixels, PrintedStudy, StudyResult
 
 REPORTS = "reports"
-RESULT_JSON = "result.json"
 REPORT_HTML = "report.html"
-REPORT_PDF = "report.pdf"
 STYLES = ("look.css", "report.css")
 
 
@@ -33,7 +32,7 @@ def print_study(
     """Draw and write everything in the report folder of a newly scored study.
 
     What an earlier revision left and this one does not replace goes away last: whoever looks meanwhile finds
-    either report, never one that lacks its pictures.
+    either report, never one that lacks its pictures. Its PDF, which needs no pictures beside it, is kept.
 
     Args:
         result: the study; its images name no pictures yet.
@@ -53,6 +52,7 @@ def print_study(
     reach("report-write")
     record = encode(f"{to_json(drawn.result, indent=2)}\n")
     with _timed(stage_ms, "write"):
+        keep_earlier_report(folder, drawn.result)
         replace_files(folder, {**drawn.pictures, RESULT_JSON: record, **reports})
     reach("report-written")
     remove_stale_pictures(drawn.result, folder)

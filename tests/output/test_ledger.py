@@ -346,23 +346,6 @@ def test_a_folder_that_is_none_is_not_writable(tmp_path: Path) -> None:
         Ledger(tmp_path / "missing")
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "SELECT path FROM files WHERE study_key = 'x' ORDER BY path",
-        "SELECT count(*) FROM files GROUP BY status",
-        "SELECT study_key FROM studies WHERE status = 'pending' ORDER BY study_key",
-    ],
-)
-def test_the_queries_of_every_study_use_an_index(tmp_path: Path, query: str) -> None:
-    start_ledger(tmp_path)
-    database = sqlite3.connect(tmp_path / LEDGER_FILE)
-    (plan, *more) = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {query}")]
-    database.close()
-    assert "INDEX" in plan
-    assert not more  # no temporary B-tree for sorting
-
-
 def test_engine_facts_are_blank_for_a_file_without_a_score(ledger: Ledger) -> None:
     ledger.record_index([indexed("a.dcm")])
     finish_all(ledger)

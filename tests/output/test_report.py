@@ -188,11 +188,14 @@ def test_the_same_result_prints_the_same_bytes(tmp_path: Path) -> None:
         assert path.read_bytes() == (second / "reports" / STUDY_KEY / path.name).read_bytes()
 
 
-def test_a_new_revision_leaves_nothing_of_the_old(tmp_path: Path) -> None:
+def test_a_new_revision_leaves_nothing_of_the_old_but_its_pdf(tmp_path: Path) -> None:
     print_study(make_study_result(((0.9, 0.9, 0.9),)), [make_pixels()], tmp_path, html=True, pdf=True)
     print_study(make_study_result(((0.1, 0.9, 0.1),), revision=2), [make_pixels()], tmp_path, html=True, pdf=False)
     names = {path.name for path in (tmp_path / "reports" / STUDY_KEY).iterdir()}
-    assert names == {"image-1.jpg", "thumb-1.jpg", "heatmap-1-Nodule.jpg", "result.json", "report.html"}
+    assert names == {
+        *("image-1.jpg", "thumb-1.jpg", "heatmap-1-Nodule.jpg"),
+        *("result.json", "report.html", "report-r1.pdf"),
+    }
 
 
 def test_reprinting_needs_the_result_and_the_pictures_only(tmp_path: Path) -> None:
