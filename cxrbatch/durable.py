@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cxrbatch.faults import reach
@@ -77,6 +77,7 @@ def keep_copy(source: Path, target: Path) -> None:
 
     A hard link where the file system has them, which is there at once and whole; a copy elsewhere (SMB, FAT).
     """
+    reach("copy-link")
     try:
         os.link(source, target)
     except FileExistsError:
@@ -85,6 +86,7 @@ def keep_copy(source: Path, target: Path) -> None:
         with replacing(target) as temporary:
             shutil.copyfile(source, temporary)
     else:
+        reach("copy-linked")
         sync_folder(target.parent)
 
 
@@ -122,11 +124,13 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
     reach("folder-mode")
     folder.chmod(FOLDER_MODE)
+    with suppress(PermissionError):  # one may write to a folder that one may not list
+        sync_folder(folder.parent)
     reach("folder-made")
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a power cut."""
+    """Make what was renamed or made in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         reach("folder-sync")

@@ -151,6 +151,9 @@ def _do_nothing(_: int) -> None:
 def _finished(outcome: Outcome[Task, Value]) -> Outcome[Task, Value]:
     while not wait([outcome.future], timeout=STOP_POLL_S).done:
         stop_if_asked()
+    if isinstance(outcome.future.exception(), (ProcessExpired, BrokenProcessPool)):
+        # A stop that was sent to the whole process group ended the workers, too: that says nothing about their tasks.
+        stop_if_asked()
     return outcome
 
 

@@ -18,7 +18,7 @@ from cxrbatch.faults import reach
 from cxrbatch.logbook import LogLimits, log_event, logging_to
 from cxrbatch.output.ledger import Ledger
 from cxrbatch.output.report import REPORTS
-from cxrbatch.output.state import claim_state, find_state
+from cxrbatch.output.state import claim_state, find_state, refuse_foreign
 
 LOCK_FILE = ".cxrbatch.lock"
 UNFINISHED = "unfinished"
@@ -63,14 +63,17 @@ def open_output(out: Path, state: str = "", log_limits: LogLimits | None = None)
     with output_errors_explained(out):
         durable.make_folder(out)
     with held_output(out, state, log_limits) as folder, open_ledger(folder, out) as ledger:
+        with output_errors_explained(out):
+            refuse_foreign(out, folder, ledger)
         if ledger.fact(UNFINISHED):
             ledger.check()
             with output_errors_explained(out):
                 removed = durable.remove_temporaries(out)
             log_event("the last run was killed; resuming", temporary_files_removed=removed)
+        # From here on, and not before, files are written that a killed run would leave half done.
+        ledger.remember(UNFINISHED, "yes")
         with output_errors_explained(out):
             claim_state(out, folder, ledger)
-        ledger.remember(UNFINISHED, "yes")
         yield ledger
         ledger.remember(UNFINISHED, "")
 

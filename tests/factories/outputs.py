@@ -9,9 +9,10 @@ from stat import S_IMODE
 from cxrbatch.durable import TEMPORARY_PREFIX
 from tests.factories.studies import read_rows
 
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\+00:00| UTC)?")
+# Times, and what .cxrbatch.json tells one OUT from another by.
+_PASSING = re.compile(r'\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\+00:00| UTC)?|"output_id": "[0-9a-f]+"')
 # Written as the run goes, or about the run and not about the studies.
-_OF_THE_RUN = ("ledger.sqlite*", "cxrbatch.log*", ".cxrbatch.lock", ".cxrbatch.json", "run.json", "metrics.prom")
+_OF_THE_RUN = ("ledger.sqlite*", "cxrbatch.log*", ".cxrbatch.lock", "run.json", "metrics.prom")
 
 
 def snapshot(out: Path) -> dict[str, tuple[int, object]]:
@@ -31,5 +32,5 @@ def _content(path: Path) -> object:
     if path.suffix == ".csv":
         return [{k: v for k, v in row.items() if not k.endswith("_at")} for row in read_rows(path)]
     if path.suffix in {".html", ".json"}:
-        return _TIME.sub("<time>", path.read_text())
+        return _PASSING.sub("<passing>", path.read_text())
     return path.read_bytes()
