@@ -19,7 +19,8 @@ from cxrbatch.engine_slot import EngineSlot
 from cxrbatch.errors import ExitCode, Reason, UsageError
 from cxrbatch.indexing import Index, IndexCount, Judge, account_for, index_input
 from cxrbatch.intake.discover import is_output_folder
-from cxrbatch.logbook import log_event
+from cxrbatch.logbook import LogLimits, log_event
+from cxrbatch.metrics import write_metrics
 from cxrbatch.output.folder import open_output, output_errors_explained, remove_orphaned_reports
 from cxrbatch.output.ledger import INPUT, INPUT_SHA256, LEDGER_FILE, Ledger
 from cxrbatch.output.marker import hash_of_folder, update_marker
@@ -31,7 +32,7 @@ from cxrbatch.progress import RunProgress
 from cxrbatch.reading import decode_studies
 from cxrbatch.record_json import from_json, to_json
 from cxrbatch.records import EngineDescription, RefusedImage, now_text
-from cxrbatch.scoring import score_studies
+from cxrbatch.scoring import Scorer, score_studies
 from cxrbatch.stages import DecodedStudy, ScoredStudy, StageClock
 from cxrbatch.workers import WorkerPool
 
@@ -132,7 +133,9 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
     _check_folders(root, out, settings.state)
     with ExitStack() as stack:
         engine = stack.enter_context(EngineSlot(settings))
-        ledger = stack.enter_context(open_output(out, settings.state))
+        ledger = stack.enter_context(
+            open_output(out, LogLimits(settings.log_max_mb, settings.log_backups), state=settings.state)
+        )
         _claim_input(ledger, root, out)
         workers = stack.enter_context(_worker_pool(settings))
         run = Run(root, out, settings, engine, ledger, workers, progress)
@@ -166,6 +169,7 @@ class Run:
     last_index_s: float = 0.0
     studies_done: int = 0
     images_scored: int = 0
+    on_study: Callable[[], object] = lambda: None
 
     @property
     def engine(self) -> EngineDescription:
@@ -211,7 +215,7 @@ class Run:
         log_event("processing", studies_pending=len(study_keys))
         tasks = self.ledger.take(_in_time(study_keys, deadline, lambda: self.studies_done))
         decoded = decode_studies(tasks, self.root, self.slot.bundle.input, settings, workers, clock)
-        scored = score_studies(filter(is_whole, decoded), engine, settings, clock)
+        scored = score_studies(filter(is_whole, decoded), Scorer(engine, self.slot.open_exact), settings, clock)
         printable = self._record_unscored(scored)
         for printed, print_failure in print_reports(printable, self.out, settings, workers, clock):
             result = printed.result
@@ -237,6 +241,7 @@ class Run:
         self.studies_done += 1
         self.images_scored += n_scored
         self.progress.advance(PRINTED)
+        self.on_study()
         log_event("study failed" if failure else "study done", study_key=study_key, images_scored=n_scored)
 
     def write_tables(self, *, finished: bool) -> RunReport:
@@ -249,8 +254,14 @@ class Run:
         if finished:
             account_for(self.ledger, self.indexed.total)
         durable.replace_text(self.out / RUN_FILE, to_json(report, indent=2) + "\n")
+        self.write_metrics(report)
         log_event("tables written", studies=self.studies_done, images_scored=self.images_scored)
         return report
+
+    def write_metrics(self, report: RunReport | None = None) -> str:
+        """Write metrics.prom, and return what it says; without a report, as the work stands now."""
+        with output_errors_explained(self.out):
+            return write_metrics(self.out, report or self._report(finished=True))
 
     def let_go(self) -> None:
         """Release what is in flight: it goes on waiting in the ledger, and leaves nothing half written behind."""
@@ -320,7 +331,9 @@ def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, stu
         raise UsageError(f"{out}: no {state} there, so nothing to print. Name the output folder of a run.")
     failures: dict[str, str] = {}
     with ExitStack() as stack:
-        ledger = stack.enter_context(open_output(out, settings.state))
+        ledger = stack.enter_context(
+            open_output(out, LogLimits(settings.log_max_mb, settings.log_backups), state=settings.state)
+        )
         workers = stack.enter_context(_worker_pool(settings))
         results = [row.result for row in ledger.study_rows(study_key) if row.result and row.status != "pending"]
         if not results:

@@ -50,6 +50,8 @@ class Settings:
     all there; after how long a study is taken even so; how long between two looks at the input where nothing tells
     of news; and after how long what failed is tried again. `reload_engine`: whether `watch` takes up an engine
     that was replaced on disk.
+    `metrics_port`: where `watch` answers on 127.0.0.1; None: nowhere.
+    `log_max_mb`: size at which cxrbatch.log begins anew. `log_backups`: how many earlier ones are kept.
     """
 
     engine: str = ""
@@ -83,6 +85,9 @@ class Settings:
     retry_s: float = 900.0
     reload_engine: bool = False
     state: str = ""
+    metrics_port: int | None = None
+    log_max_mb: int = 20
+    log_backups: int = 5
 
     def __post_init__(self) -> None:
         for name in ("threads", "workers", "limit", "settle_s"):
@@ -98,6 +103,8 @@ class Settings:
             "max_wait_s",
             "interval_s",
             "retry_s",
+            "log_max_mb",
+            "log_backups",
         ):
             _require(getattr(self, name) > 0, name, "must be greater than 0")
         _require(bool(self.accepted_modalities), "accept_modality", "must name a modality")

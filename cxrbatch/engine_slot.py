@@ -5,6 +5,7 @@ from __future__ import annotations
 from cxrbatch.config import Settings
 from cxrbatch.engine.bundle import EngineBundle, find_bundle
 from cxrbatch.engine.contract import Engine
+from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.open import open_engine, plan_engine
 from cxrbatch.engine.time_limit import TimeLimitedEngine
 from cxrbatch.records import EngineDescription
@@ -25,6 +26,7 @@ class EngineSlot:
             self.bundle, backend=settings.backend, precision=settings.precision
         )
         self._engine: Engine | None = None
+        self._exact: Engine | None = None
 
     def __enter__(self) -> EngineSlot:
         return self
@@ -42,8 +44,23 @@ class EngineSlot:
             self._engine = TimeLimitedEngine(opened, settings.infer_timeout_s)
         return self._engine
 
+    def open_exact(self) -> Engine | None:
+        """Return the same network in FP32 on the CPU, for what a lower precision cannot tell; None where it is that.
+
+        Raises:
+            EngineError: the bundle's FP32 file is damaged.
+        """
+        if self.description.precision == "fp32" or "onnx" not in self.bundle.manifest.files:
+            return None
+        if self._exact is None:
+            settings = self._settings
+            opened = OnnxRuntimeEngine(self.bundle, role="onnx", threads=settings.threads)
+            self._exact = TimeLimitedEngine(opened, settings.infer_timeout_s)
+        return self._exact
+
     def close(self) -> None:
         """Release the engine; a second call does nothing."""
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.close()
+        engines, self._engine, self._exact = (self._engine, self._exact), None, None
+        for engine in engines:
+            if engine is not None:
+                engine.close()

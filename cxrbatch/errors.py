@@ -75,6 +75,7 @@ class Flag(str, Enum):
     PAEDIATRIC = "paediatric"
     CHARSET_REPLACED = "charset_replaced"
     DUPLICATE_UID = "duplicate_uid"
+    RESCORED_FP32 = "rescored_fp32"
 
 
 class CxrBatchError(Exception):

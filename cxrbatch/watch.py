@@ -21,11 +21,14 @@ from cxrbatch.config import Settings
 from cxrbatch.engine.bundle import ENGINE_FILE
 from cxrbatch.engine_slot import EngineSlot
 from cxrbatch.errors import ConfigurationError, EngineError, UsageError
+from cxrbatch.indexing import Deferred
 from cxrbatch.logbook import log_event
 from cxrbatch.progress import RunProgress
+from cxrbatch.records import IndexedFile
 from cxrbatch.settling import Arrivals
 from cxrbatch.stages import DecodedStudy
 from cxrbatch.stopping import Stopped
+from cxrbatch.vitals import Canary, Vitals, open_vitals
 from cxrbatch.waking import Waker
 
 COMPLETE_MARKER = ".complete"
@@ -35,6 +38,7 @@ STUDIES_PER_PASS = 64
 # The tables are derived anew at most this often while there is work, and take at most a twentieth of the time.
 _TABLES_EVERY_S = 10.0
 _TABLES_SHARE = 20
+_METRICS_EVERY_S = 10.0
 # The folder is looked at for at most a third of the time, however many events there are.
 _LEAST_PAUSE_S = 0.2
 
@@ -88,11 +92,12 @@ def watch_folder(
     while True:
         arrivals.settle_s, arrivals.max_wait_s = settings.settle_s, settings.max_wait_s
         with ExitStack() as stack:
+            vitals = open_vitals(stack, settings.metrics_port)
             run = stack.enter_context(open_run(root, out, settings, progress))
             if refused:
                 log_event("settings not reloaded", level=logging.ERROR, error=refused)
             waker = stack.enter_context(Waker(root, out))
-            daemon = _Daemon(run, arrivals, waker, requests)
+            daemon = _Daemon(run, arrivals, waker, requests, vitals)
             if once:
                 return daemon.pass_once()
             report = daemon.pass_until_asked()
@@ -112,29 +117,38 @@ class _Daemon:
     arrivals: Arrivals
     waker: Waker
     requests: Requests
+    vitals: Vitals
+    canary: Canary = field(default_factory=Canary)
     retried_at: float = 0.0
     tables_at: float = 0.0
     tables_took_s: float = 0.0
     tables_are_old: bool = True
     trouble: str = ""
+    published_at: float = 0.0
     engine_file: _Stamp = field(init=False)
 
     def __post_init__(self) -> None:
         self.engine_file = _stamp(self.run.slot)
+        self.run.on_study = self.vitals.worked
 
     def pass_until_asked(self) -> RunReport | None:
         """Pass until a signal asks to stop, and return the last report; None where a reload is asked for."""
         try:
+            self._prove()
+            self.vitals.service.tell_ready("at work")
             while not self.requests.reload:
                 done = self._pass()
                 self._write_tables(idle=not done.backlog)
+                self._publish()
                 if not done.backlog:
                     self._sleep()
         except Stopped as stopped:
             log_event("daemon asked to stop", signal=stopped.signal_number)
+            self.vitals.service.tell_stopping()
             self.run.let_go()
             return self.run.write_tables(finished=True)
         self.requests.reload = False
+        self.vitals.service.tell_reloading()
         log_event("reloading the settings")
         return None
 
@@ -155,7 +169,7 @@ class _Daemon:
         if run.settings.reload_engine:
             self._reload_engine()
         try:
-            run.index(judge=self.arrivals.judge)
+            run.index(judge=self._judge)
         except UsageError as error:
             return self._note_trouble(str(error))
         self.trouble = ""
@@ -171,6 +185,14 @@ class _Daemon:
             self.arrivals.forget(path for key in chosen for path in waiting[key])
         self.tables_are_old |= bool(chosen) or run.indexed.is_news
         return _Pass(len(chosen), len(ready) - len(chosen))
+
+    def _judge(self, entry: IndexedFile | Deferred) -> IndexedFile | Deferred:
+        self.vitals.pulse(self._prove)
+        return self.arrivals.judge(entry)
+
+    def _prove(self) -> None:
+        """Show that the engine works."""
+        self.canary.sing(self.run.slot.open())
 
     def _process(self, chosen: list[str]) -> None:
         run = self.run
@@ -214,6 +236,14 @@ class _Daemon:
         self.tables_at, self.tables_are_old = time.monotonic(), False
         self.tables_took_s = self.tables_at - started
 
+    def _publish(self) -> None:
+        now = time.monotonic()
+        if now - self.published_at < _METRICS_EVERY_S and self.published_at:
+            return
+        waiting = self.run.ledger.count_studies().get("pending", 0)
+        self.vitals.publish(self.run.write_metrics(), healthy=not self.trouble, waiting=waiting)
+        self.published_at = now
+
     def say(self, sentence: str) -> None:
         """Tell a person at the terminal, or the journal."""
         self.run.progress.say(sentence)
@@ -236,6 +266,7 @@ class _Daemon:
     def _wait(self, seconds: float, *, wakes: bool = True) -> None:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self.requests.reload:
+            self.vitals.pulse(self._prove)
             happened = self.waker.sleep(min(left, 1.0))
             if happened and wakes:
                 return
@@ -254,12 +285,13 @@ class _Daemon:
             slot = EngineSlot(self.run.settings)
             if slot.description.sha256 == former.description.sha256:
                 return
-            slot.open()
+            canary = Canary()
+            canary.sing(slot.open())
         except EngineError as error:
             log_event("engine not reloaded", level=logging.ERROR, error=str(error))
             self.say(f"the engine on disk is not used: {error}")
             return
-        self.run.slot = slot
+        self.run.slot, self.canary = slot, canary
         former.close()
         self.run.remember_engine()
         self.run.requeue()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cxrbatch import batch
+from cxrbatch import batch, engine_slot
 from cxrbatch.config import Settings
 from cxrbatch.durable import TEMPORARY_PREFIX
-from cxrbatch.engine.bundle import load_bundle
+from cxrbatch.engine.bundle import EngineFile, load_bundle, save_bundle, sha256_of_file
 from cxrbatch.errors import EngineError, ExitCode, OutputLocked, OutputNotWritable, UsageError
 from cxrbatch.intake.discover import walk
 from cxrbatch.intake.preprocess import prepare
@@ -144,6 +147,23 @@ def test_a_score_that_is_no_number_never_reaches_a_table(films: Path, out: Path,
     assert "no number" in row["message"]
 
 
+def test_what_a_lower_precision_cannot_score_is_scored_in_fp32(films: Path, out: Path, tmp_path: Path) -> None:
+    write_film(films / "poison.png", 77, 10, 10, 10)
+    engine = write_tiny_bundle(tmp_path / "engines", name="both")
+    poisoned = write_tiny_bundle(tmp_path / "others", name="poisoned", poison_value=77)
+    shutil.copy(poisoned / "model.onnx", engine / "model.int8.onnx")
+    manifest = load_bundle(engine).manifest
+    int8 = EngineFile("model.int8.onnx", sha256_of_file(engine / "model.int8.onnx"), "int8")
+    save_bundle(engine, replace(manifest, files=manifest.files | {"onnx_int8": int8}))
+    for scored_now in (4, 0):
+        report = run_quietly(films, out, engine=str(engine), precision="int8")
+        assert (report.files, report.images_scored_this_run) == ({"scored": 4}, scored_now)
+    rows = {row["path"]: row for row in read_rows(out / "images.csv")}
+    expected = 1 / (1 + math.exp(-8 * (77 / 255 - 0.5)))
+    assert float(rows["poison.png"]["prob_TopLeft"]) == pytest.approx(expected, abs=1e-4)
+    assert [path for path, row in rows.items() if "rescored_fp32" in row["flags"]] == ["poison.png"]
+
+
 def test_a_deidentified_run_names_no_patient_anywhere_but_in_the_input_paths(tmp_path: Path, engine: str) -> None:
     films, out = tmp_path / "films", tmp_path / "out"
     films.mkdir()
@@ -207,7 +227,7 @@ def test_a_second_run_scores_nothing_again_and_opens_no_engine(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the engine was opened")
 
-    monkeypatch.setattr(batch, "open_engine", refuse)
+    monkeypatch.setattr(engine_slot, "open_engine", refuse)
     report = run_quietly(films, out, engine=engine)
     assert report.studies_this_run == 0
     assert (read_rows(out / "images.csv"), read_rows(out / "studies.csv")) == before

@@ -136,7 +136,7 @@ def test_doctor_finds_this_machine_fit(capsys: pytest.CaptureFixture[str]) -> No
 def test_exit_1_for_a_bug_with_a_pointer_and_no_traceback(
     films: Path, tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr("cxrbatch.batch.run_batch", broken)
@@ -156,7 +156,7 @@ def test_what_the_machine_refuses_is_told_and_is_no_bug(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def refused(*_: object) -> None:
+    def refused(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number), "/some/place")
 
     monkeypatch.setattr("cxrbatch.batch.run_batch", refused)

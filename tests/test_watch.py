@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,8 @@ from cxrbatch.batch import RunReport
 from cxrbatch.cli import run_command_line
 from cxrbatch.config import Settings
 from cxrbatch.engine.bundle import load_bundle
-from cxrbatch.errors import ConfigurationError, ExitCode
+from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
+from cxrbatch.errors import ConfigurationError, EngineError, ExitCode
 from cxrbatch.progress import RunProgress
 from cxrbatch.records import Label
 from cxrbatch.stopping import Stopped
@@ -266,6 +270,50 @@ def test_an_engine_that_was_built_again_is_taken_up_between_studies(
     (tmp_path / "old").mkdir()
     daemon.run(arrive())
     assert former.describe("onnx", "onnxruntime").sha256 not in (out / "images.csv").read_text()
+
+
+def test_a_scraper_is_told_how_it_stands(films: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setattr("cxrbatch.watch._METRICS_EVERY_S", 0.0)
+    daemon = Daemon(films, out, lambda: settings_of(engine, metrics_port=port), monkeypatch)
+
+    def ask(path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def arrive() -> Iterator[Callable[[], bool]]:
+        yield lambda: ask("/healthz")[0] == 200
+        write_film(films / "a.png", 0, 80, 160, 240)
+        yield lambda: 'cxrbatch_studies{status="reported"} 1.0' in ask("/metrics")[1]
+        films.rename(films.with_name("away"))
+        yield lambda: ask("/healthz")[0] == 503
+        films.with_name("away").rename(films)
+        yield lambda: '"status": "ok"' in ask("/healthz")[1]
+
+    daemon.run(arrive())
+    assert 'cxrbatch_files{status="scored"} 1.0' in (out / "metrics.prom").read_text()
+
+
+def test_an_engine_that_begins_to_answer_otherwise_ends_the_daemon(
+    films: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cxrbatch.vitals.Watchdog.due", lambda _: True)
+    daemon = Daemon(films, out, lambda: settings_of(engine), monkeypatch)
+    infer = OnnxRuntimeEngine.infer
+
+    def arrive() -> Iterator[Callable[[], bool]]:
+        yield (out / "metrics.prom").exists
+        monkeypatch.setattr(OnnxRuntimeEngine, "infer", lambda self, pixels: infer(self, 255 - pixels))
+        yield lambda: False
+
+    with pytest.raises(EngineError, match="scores a test picture otherwise"):
+        daemon.run(arrive())
 
 
 def test_once_waits_for_what_is_there_to_settle_and_ends(films: Path, out: Path, engine: str) -> None:

@@ -67,6 +67,7 @@ def run(
 @click.option("--settle", "settle_s", type=float, metavar="S", help="A file unchanged so long is done.  [default: 60]")
 @click.option("--max-wait", "max_wait_s", type=float, metavar="S", help="Take a study as it is then.  [default: 1800]")
 @click.option("--interval", "interval_s", type=float, metavar="S", help="Look at INPUT that often.  [default: 10]")
+@click.option("--metrics-port", type=int, metavar="PORT", help="Answer /metrics and /healthz on 127.0.0.1.")
 @click.option("--once", is_flag=True, help="Look, wait for what is there to settle, process that, and end.")
 @click.option("--reload-engine", is_flag=True, default=None, help="Take up an engine that was replaced on disk.")
 @settings_options

@@ -7,24 +7,28 @@ import fcntl
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cxrbatch import durable
 from cxrbatch.errors import OutputLocked, OutputNotWritable
-from cxrbatch.logbook import log_event, logging_to
+from cxrbatch.logbook import LogLimits, log_event, logging_to
 from cxrbatch.output.ledger import Ledger
 from cxrbatch.output.report import REPORTS
 from cxrbatch.output.state import claim_state, find_state
 
 LOCK_FILE = ".cxrbatch.lock"
 UNFINISHED = "unfinished"
+_ASKING_TAKES_S = 0.1
 STUDY_KEY = re.compile("[0-9a-f]{16}")
 
 
 @contextmanager
-def held_output(out: Path, state: str = "", *, may_be_missing: bool = False) -> Iterator[Path]:
+def held_output(
+    out: Path, log_limits: LogLimits | None = None, *, state: str = "", may_be_missing: bool = False
+) -> Iterator[Path]:
     """Hold the lock and the log of an output folder, and yield where its ledger lies, without opening that.
 
     Arguments and errors are those of `open_output` and `find_state`.
@@ -33,16 +37,17 @@ def held_output(out: Path, state: str = "", *, may_be_missing: bool = False) -> 
         folder = find_state(out, state, may_be_missing=may_be_missing)
     with output_errors_explained(folder):
         durable.make_folder(folder)
-    with _locked(folder), logging_to(out):
+    with _locked(folder), logging_to(out, log_limits):
         yield folder
 
 
 @contextmanager
-def open_output(out: Path, state: str = "") -> Iterator[Ledger]:
+def open_output(out: Path, log_limits: LogLimits | None = None, *, state: str = "") -> Iterator[Ledger]:
     """Hold the output folder: its lock, its log and its ledger, with what a killed run left cleared away.
 
     Args:
         out: the output folder.
+        log_limits: how large its log may become.
         state: the folder for its ledger and its lock; by default the one that `out` names, or `out` itself.
 
     Raises:
@@ -53,7 +58,7 @@ def open_output(out: Path, state: str = "") -> Iterator[Ledger]:
     """
     with output_errors_explained(out):
         durable.make_folder(out)
-    with held_output(out, state) as folder, open_ledger(folder, out) as ledger:
+    with held_output(out, log_limits, state=state) as folder, open_ledger(folder, out) as ledger:
         with output_errors_explained(out):
             claim_state(out, folder, ledger)
         if ledger.fact(UNFINISHED):
@@ -76,7 +81,7 @@ def _locked(out: Path) -> Iterator[None]:
     with output_errors_explained(out):
         descriptor = os.open(out / LOCK_FILE, os.O_RDWR | os.O_CREAT, durable.FILE_MODE)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor)
     except OSError as error:
         holder = ""
         # On SMB a lock keeps others from reading, too.
@@ -99,6 +104,15 @@ def _locked(out: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Lock the file, at the second attempt where somebody only asked whether it is locked (`holder`)."""
+    with suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    time.sleep(_ASKING_TAKES_S)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def remove_orphaned_reports(out: Path, keys: set[str]) -> int:
