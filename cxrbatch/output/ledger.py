@@ -75,6 +75,16 @@ class StudyTask:
     sources: tuple[SourceFile, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class OldStudy:
+    """A study reported some time ago, its files, and whether the last walk met any of them."""
+
+    study_key: str
+    reported_at: str
+    is_present: bool
+    paths: tuple[str, ...]
+
+
 class Ledger:
     """What is known of every file and study of one output folder."""
 
@@ -396,6 +406,29 @@ class Ledger:
 
     def _pairs(self, query: str) -> Iterator[tuple[str, Any]]:
         return ((first, second) for first, second in self._store.rows(query))
+
+    # ----------------------------------------------------------------- retention
+
+    def reported_before(self, moment: str) -> list[OldStudy]:
+        """Return the finished studies whose report is from before `moment` (UTC, as `now_text`), oldest first."""
+        studies = self._store.rows(
+            "SELECT study_key, reported_at FROM studies WHERE status = 'reported' AND reported_at < ? "
+            "AND reported_at != '' ORDER BY reported_at, study_key",
+            (moment,),
+        )
+        return [self._old_study(study_key, reported_at) for study_key, reported_at in studies]
+
+    def forget_studies(self, study_keys: Iterable[str]) -> None:
+        """Remove all rows of these studies, as if they had never been met: all of them, or none."""
+        with self._store.transaction():
+            for study_key in study_keys:
+                self._store.execute("DELETE FROM files WHERE study_key = ?", (study_key,))
+                self._store.execute("DELETE FROM studies WHERE study_key = ?", (study_key,))
+
+    def _old_study(self, study_key: str, reported_at: str) -> OldStudy:
+        files = list(self._store.rows("SELECT path, present FROM files WHERE study_key = ?", (study_key,)))
+        paths = tuple(os.fsdecode(path) for path, _ in files)
+        return OldStudy(study_key, reported_at, any(present for _, present in files), paths)
 
     def check(self) -> None:
         """Look through the whole ledger for damage; raises LedgerDamaged where there is some."""
