@@ -116,7 +116,7 @@ def run_batch(
         RunError: the run cannot start or go on; its subclasses tell why and carry the exit code.
     """
     with open_run(root, out, settings, progress) as run:
-        run.index()
+        run.index(reread_refused=settings.retry == "rejected")
         run.requeue()
         keys = run.ledger.pending_keys(newest_first=settings.newest_first, since_ns=since_ns)
         run.process(keys[: settings.limit or None], deadline=deadline)
@@ -180,9 +180,9 @@ class Run:
         """Keep in the ledger which engine scores: the tables have its columns."""
         self.ledger.remember(ENGINE, to_json(self.engine))
 
-    def index(self, *, judge: Judge | None = None) -> None:
-        """Bring the ledger up to date with the input folder; `judge` as for `index_input`."""
-        index = Index(self.root, self.out, self.settings)
+    def index(self, *, judge: Judge | None = None, reread_refused: bool = False) -> None:
+        """Bring the ledger up to date with the input folder; arguments are those of `Index`."""
+        index = Index(self.root, self.out, self.settings, reread_refused=reread_refused)
         if judge is not None:
             index = replace(index, judge=judge)
         started = time.monotonic()

@@ -53,6 +53,7 @@ class KnownFile:
     size_bytes: int
     mtime_ns: int
     present: bool
+    refused: bool = False
 
     def is_same(self, file: ImageFile) -> bool:
         """Tell whether the file is as it was when its header was read."""
@@ -104,13 +105,21 @@ class Ledger:
 
     def known_files(self) -> dict[str, KnownFile]:
         """Return every file that was ever met, by path."""
-        rows = self._store.rows("SELECT path, size_bytes, mtime_ns, present FROM files")
-        return {os.fsdecode(path): KnownFile(size, mtime, bool(present)) for path, size, mtime, present in rows}
+        rows = self._store.rows("SELECT path, size_bytes, mtime_ns, present, status = 'rejected' FROM files")
+        return {
+            os.fsdecode(path): KnownFile(size, mtime, bool(present), bool(refused))
+            for path, size, mtime, present, refused in rows
+        }
 
     def record_index(self, entries: Iterable[IndexedFile]) -> None:
-        """Record what the index found in new or changed files, and queue the studies that they belong to."""
+        """Record what the index found in new or changed files, and queue the studies that they belong to.
+
+        A file that is refused for the same reason as before is no news for its study.
+        """
         with self._store.transaction():
             for entry in entries:
+                if self._is_refused_again(entry):
+                    continue
                 former = self._study_of(entry.file.path)
                 self._put_file(entry)
                 for study_key in {former, entry.study_key} - {""}:
@@ -186,6 +195,25 @@ class Ledger:
 
     def _study_of(self, path: str) -> str:
         return self._store.value("SELECT study_key FROM files WHERE path = ?", (os.fsencode(path),)) or ""
+
+    def _is_refused_again(self, entry: IndexedFile) -> bool:
+        """Tell whether this entry says of a refused file what its row says; if so note when it was seen last."""
+        rejection = entry.rejection
+        if rejection is None:
+            return False
+        known = (entry.study_key, rejection.reason.value, _storable(rejection.message))
+        said = self._store.rows(
+            "SELECT study_key, reason, message, header, flags FROM files "
+            "WHERE path = ? AND present AND refused_by_header",
+            (os.fsencode(entry.file.path),),
+        )
+        if list(said) != [(*known, to_json(entry.header), to_json(entry.flags))]:
+            return False
+        self._store.execute(
+            "UPDATE files SET size_bytes = ?, mtime_ns = ? WHERE path = ?",
+            (entry.file.size_bytes, entry.file.mtime_ns, os.fsencode(entry.file.path)),
+        )
+        return True
 
     def _put_file(self, entry: IndexedFile) -> None:
         rejection = entry.rejection
