@@ -174,6 +174,21 @@ def test_a_second_patient_who_comes_late_takes_the_report_away(films: Path, out:
 # --------------------------------------------------------------------------- late, replaced, half copied
 
 
+def test_a_late_instance_takes_no_score_from_a_sibling_that_was_tidied_away(
+    films: Path, out: Path, engine: str
+) -> None:
+    write(films / "first.dcm", ONE)
+    write(films / "other.dcm", ONE, study="1.2.4", sop="1.2.4.1")
+    run_quietly(films, out, engine=engine)
+    before = {row["path"]: row for row in read_rows(out / "images.csv")}
+    (films / "first.dcm").unlink()
+    write(films / "late.dcm", TWO, sop="1.2.3.2")
+    run_quietly(films, out, engine=engine)
+    after = {row["path"]: row for row in read_rows(out / "images.csv")}
+    assert after["first.dcm"] == before["first.dcm"]
+    assert (after["late.dcm"]["status"], studies(out)["1.2.3"]["revision"]) == ("scored", "2")
+
+
 def test_a_late_instance_is_a_new_revision_of_its_study(films: Path, out: Path, engine: str) -> None:
     write(films / "a.dcm", ONE)
     run_quietly(films, out, engine=engine)

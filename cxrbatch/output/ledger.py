@@ -42,7 +42,8 @@ SETTLED_BY_REMOVAL = (
     Reason.PATIENT_CONFLICT.value,
     Reason.TOO_MANY_IMAGES.value,
 )
-_WAITING = f"status = 'pending', reason = '', message = '', {_NOT_SCORED}"
+# What it was scored before stays in the ledger, though in no table: if the file is gone by then, that stands.
+_WAITING = "status = 'pending', reason = '', message = ''"
 _NO_REPORT = "result = NULL, report_html = '', report_pdf = '', reported_at = ''"
 
 
@@ -146,6 +147,9 @@ class Ledger:
                 self._store.execute("UPDATE files SET present = 0 WHERE path = ?", (os.fsencode(path),))
             for study_key in {self._study_of(path) for path in gone} & self._keys_settled_by_removal():
                 self._queue_study(study_key)
+            self._store.execute(
+                "UPDATE files SET status = 'scored' WHERE NOT present AND status = 'pending' AND engine_sha256 != ''"
+            )
             self._store.execute(
                 "UPDATE files SET status = 'rejected', reason = ?, message = ? "
                 "WHERE NOT present AND NOT refused_by_header AND status IN ('pending', 'failed')",
@@ -310,10 +314,11 @@ class Ledger:
                 patient_ids.add(header.patient_id.strip())
             if refused_by_header:
                 refused.append(RefusedImage(name, "rejected", reason, message))
-            elif not present:
-                refused.append(RefusedImage(name, "rejected", Reason.VANISHED.value, GONE))
-            else:
+            elif present:
                 files.append(IndexedFile(ImageFile(name, size, mtime), study_key, header, known_flags))
+            # What was scored before it was gone keeps its row; the next revision is made of what is there.
+            elif status not in {"scored", "duplicate"}:
+                refused.append(RefusedImage(name, "rejected", Reason.VANISHED.value, GONE))
         return StudyTask(
             study_key, revision, tuple(files), tuple(refused), frozenset(patient_ids - {""}), tuple(sources)
         )

@@ -33,7 +33,9 @@ def file_rows(store: LedgerStore) -> Iterator[FileRow]:
         "precision, probabilities, scored_at FROM files ORDER BY path"
     )
     for path, status, reason, message, study_key, header, flags, *scoring in rows:
-        engine, engine_sha256, backend, precision, probabilities, scored_at = scoring
+        engine, engine_sha256, backend, precision, probabilities, scored_at = (
+            scoring if status == "scored" else ("", "", "", "", "[]", "")
+        )
         yield FileRow(
             path=os.fsdecode(path),
             status=status,
