@@ -116,7 +116,7 @@ def run_batch(
         RunError: the run cannot start or go on; its subclasses tell why and carry the exit code.
     """
     with open_run(root, out, settings, progress) as run:
-        run.index()
+        run.index(reread_refused=settings.retry == "rejected")
         run.requeue()
         keys = run.ledger.pending_keys(newest_first=settings.newest_first, since_ns=since_ns)
         run.process(keys[: settings.limit or None], deadline=deadline)
@@ -133,7 +133,7 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
     _check_folders(root, out, settings.state)
     with ExitStack() as stack:
         engine = stack.enter_context(EngineSlot(settings))
-        ledger = stack.enter_context(open_output(out, settings.state, _log_limits(settings)))
+        ledger = stack.enter_context(open_output(out, _log_limits(settings), state=settings.state))
         _claim_input(ledger, root, out)
         workers = stack.enter_context(_worker_pool(settings))
         run = Run(root, out, settings, engine, ledger, workers, progress)
@@ -178,9 +178,9 @@ class Run:
         """Keep in the ledger which engine scores: the tables have its columns."""
         self.ledger.remember(ENGINE, to_json(self.engine))
 
-    def index(self, *, judge: Judge | None = None) -> None:
-        """Bring the ledger up to date with the input folder; `judge` as for `index_input`."""
-        index = Index(self.root, self.out, self.settings)
+    def index(self, *, judge: Judge | None = None, reread_refused: bool = False) -> None:
+        """Bring the ledger up to date with the input folder; arguments are those of `Index`."""
+        index = Index(self.root, self.out, self.settings, reread_refused=reread_refused)
         if judge is not None:
             index = replace(index, judge=judge)
         started = time.monotonic()
@@ -332,7 +332,7 @@ def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, stu
         raise UsageError(f"{out}: no {state} there, so nothing to print. Name the output folder of a run.")
     failures: dict[str, str] = {}
     with ExitStack() as stack:
-        ledger = stack.enter_context(open_output(out, settings.state, _log_limits(settings)))
+        ledger = stack.enter_context(open_output(out, _log_limits(settings), state=settings.state))
         workers = stack.enter_context(_worker_pool(settings))
         results = [row.result for row in ledger.study_rows(study_key) if row.result and row.status != "pending"]
         if not results:

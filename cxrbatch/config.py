@@ -25,6 +25,7 @@ Backend = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx", "torch"]
 PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
 GroupBy = Literal["file", "folder"]
 AcceptView = Literal["frontal", "any"]
+RetryChoice = Literal["failed", "rejected"]
 MissingTags = Literal["accept", "refuse"]
 
 
@@ -32,6 +33,7 @@ MissingTags = Literal["accept", "refuse"]
 class Settings:
     """What a run is asked to do. Every field is an option, a key of cxrbatch.toml and a CXRBATCH_ variable.
 
+    `retry`: what a run tries again although it did not change: "failed" (always done), or "rejected" files too.
     `state`: folder for the ledger and its lock, on a local disk; empty is the output folder, or where it says.
     `engine`: path or name of an engine bundle; empty takes the only one that is installed.
     `precision`: which of the engine's files runs; "auto" is FP32 on a CPU.
@@ -86,10 +88,11 @@ class Settings:
     interval_s: float = 10.0
     retry_s: float = 900.0
     reload_engine: bool = False
+    state: str = ""
+    retry: RetryChoice = "failed"
     metrics_port: int | None = None
     log_max_mb: int = 20
     log_backups: int = 5
-    state: str = ""
 
     def __post_init__(self) -> None:
         for name in ("threads", "workers", "limit", "settle_s"):

@@ -48,6 +48,19 @@ class Deadline:
         return (self.at - self.now()).total_seconds() > needed_s
 
 
+def parse_age(text: str) -> timedelta:
+    """Read an age such as 90d, 12w or 36h.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    age = _AGE.fullmatch(text)
+    # Years have four digits.
+    if age is None or (passed := timedelta(**{_UNITS[age[2]]: min(int(age[1]), 10**6)})) > timedelta(days=365_000):
+        raise ConfigurationError(f"{text!r} is no age such as 90d, 12w or 36h.")
+    return passed
+
+
 def parse_since(text: str, now: Callable[[], datetime] = _now) -> int:
     """Read a local date or time (ISO 8601), or an age such as 36h or 7d; return nanoseconds since 1970.
 

@@ -84,8 +84,10 @@ class _Walk:
         self.met = self.new = self.unlistable = 0
         self.returned: list[str] = []
 
-    def changed_files(self, *, reread: bool) -> Iterator[ImageFile]:
-        """Yield the files that are new or changed; with `reread`, every file. Takes what it meets out of `known`.
+    def changed_files(self, *, reread: bool, reread_refused: bool) -> Iterator[ImageFile]:
+        """Yield the files that are new or changed; on demand every file, or every refused one.
+
+        Takes what it meets out of `known`.
 
         Raises:
             UsageError: the input folder itself cannot be listed.
@@ -96,7 +98,7 @@ class _Walk:
             self._progress.advance(INDEXED)
             known = self._known.pop(file.path, None)
             self.new += known is None
-            if reread or known is None or not known.is_same(file):
+            if reread or known is None or not known.is_same(file) or (reread_refused and known.refused):
                 yield file
             elif not known.present:
                 self.returned.append(file.path)
@@ -134,13 +136,15 @@ class _Walk:
 class Index:
     """What is indexed: every file below `root`, leaving out what lies in `out`.
 
-    `judge` sees what was read of each new or changed file before the ledger does.
+    `judge` sees what was read of each new or changed file before the ledger does. With `reread_refused`, files
+    that were refused are read again, too.
     """
 
     root: Path
     out: Path
     settings: Settings
     judge: Judge = _accept
+    reread_refused: bool = False
 
 
 def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: RunProgress) -> IndexCount:
@@ -158,7 +162,8 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
     read = deferred = 0
     progress.begin(INDEXED)
     reread = ledger.fact(INDEX_RULES) != rules
-    for read_now in _read_headers(root, met.changed_files(reread=reread), workers, settings):
+    changed = met.changed_files(reread=reread, reread_refused=index.reread_refused)
+    for read_now in _read_headers(root, changed, workers, settings):
         found = [index.judge(entry) for entry in read_now]
         indexed = [entry for entry in found if isinstance(entry, IndexedFile)]
         ledger.record_index(_deidentified(indexed) if settings.deidentify else indexed)

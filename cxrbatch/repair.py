@@ -73,7 +73,7 @@ def repair_output(out: Path, state: str = "") -> Repair:
     """
     if not any((out / name).exists() for name in (LEDGER_FILE, MARKER_FILE, REPORTS, RUN_FILE)):
         raise UsageError(f"{out}: no output folder of cxrbatch, so there is nothing to repair.")
-    with held_output(out, state, may_be_missing=True) as folder, output_errors_explained(out):
+    with held_output(out, state=state, may_be_missing=True) as folder, output_errors_explained(out):
         ledger_path = folder / LEDGER_FILE
         damage = _damage(out, ledger_path)
         if not damage:

@@ -21,6 +21,7 @@ import pytest
 from rich.console import Console
 
 from cxrbatch import batch, engine_slot
+from cxrbatch.cli import run_command_line
 from cxrbatch.config import Settings
 from cxrbatch.durable import TEMPORARY_PREFIX
 from cxrbatch.engine.bundle import EngineFile, load_bundle, save_bundle, sha256_of_file
@@ -506,6 +507,39 @@ def test_one_output_folder_belongs_to_one_input_folder(films: Path, out: Path, t
         run_quietly(tmp_path / "other", out, engine=engine)
 
 
+def test_refused_files_are_read_again_only_when_asked_and_what_is_the_same_is_not_scored_again(
+    films: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was refused through no fault of its own, such as by a decoder that was missing then."""
+    (films / "notes.txt").write_text("no film, and it stays none")
+    unchanged = write_film(films / "was-blank.png", 20, 60, 120, 240).stat()
+    good = (films / "was-blank.png").read_bytes()
+    write_film(films / "was-blank.png", 90, 90, 90, 90)
+    blank = (films / "was-blank.png").read_bytes()
+    size = max(len(good), len(blank))
+    (films / "was-blank.png").write_bytes(blank.ljust(size, b"\0"))
+    os.utime(films / "was-blank.png", ns=(unchanged.st_mtime_ns, unchanged.st_mtime_ns))
+    assert run_quietly(films, out, engine=engine).reasons == {"blank": 1, "not_an_image": 1}
+    (films / "was-blank.png").write_bytes(good.ljust(size, b"\0"))
+    os.utime(films / "was-blank.png", ns=(unchanged.st_mtime_ns, unchanged.st_mtime_ns))
+    for retry in ("failed", "failed"):
+        assert run_quietly(films, out, engine=engine, retry=retry).studies_this_run == 0
+    report = run_quietly(films, out, engine=engine, retry="rejected")
+    assert (report.studies_this_run, report.reasons) == (1, {"not_an_image": 1})
+    assert {row["revision"] for row in read_rows(out / "studies.csv")} == {"1"}
+
+
+def test_retry_is_an_option_of_run(films: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXRBATCH_PIXEL_CHECK", "false")
+    (films / "notes.txt").write_text("no film")
+    arguments = ["run", str(films), "-o", str(out), "-e", engine, "--workers", "1", "--no-pdf"]
+    run_quietly(films, out, engine=engine)
+    assert run_command_line([*arguments, "--retry", "rejected"]) == ExitCode.DONE
+    indexed = [json.loads(line) for line in (out / "cxrbatch.log").read_text().splitlines()]
+    assert [line["read"] for line in indexed if line["event"] == "indexed"] == [4, 1]
+    assert run_command_line([*arguments, "--retry", "all"]) == ExitCode.USAGE
+
+
 # --------------------------------------------------------------------------- the ledger elsewhere
 
 
@@ -522,6 +556,7 @@ def test_a_run_with_a_state_folder_leaves_the_same_tables_and_is_continued_and_r
     assert run_quietly(films, out, engine=engine).studies_this_run == 0
     with RunProgress(Console(quiet=True)) as progress:
         assert batch.reprint_reports(out, Settings(workers=1, pdf=False), progress) == {}
+    assert run_command_line(["status", str(out)]) == ExitCode.DONE
 
 
 def test_a_state_folder_among_the_films_is_refused(films: Path, out: Path, engine: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from cxrbatch import durable
 from cxrbatch.errors import ExitCode
-from cxrbatch.intake.discover import OUTPUT_FOLDER_FILES, is_output_folder
+from cxrbatch.intake.discover import OUTPUT_FOLDER_LOG, is_output_folder
 from cxrbatch.logbook import LINES_MISSING, LOG_FILE, LogLimits, log_event, logging_to
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.studies import run_quietly, write_film
@@ -88,7 +88,7 @@ def test_every_log_is_for_the_group_to_read_under_any_umask(tmp_path: Path, umas
 def test_an_output_folder_is_known_for_one_at_every_moment_of_a_rotation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert LOG_FILE in OUTPUT_FOLDER_FILES
+    assert LOG_FILE == OUTPUT_FOLDER_LOG
     (tmp_path / "ledger.sqlite").touch()
     seen: list[bool] = []
 

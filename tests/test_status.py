@@ -101,7 +101,7 @@ def test_ledger_and_lock_may_lie_elsewhere(out: Path, tmp_path: Path) -> None:
     with open_output(out):
         pass  # a copy of the folder that others use in this file: now it is one of its own
     (out / LEDGER_FILE).rename(elsewhere / LEDGER_FILE)
-    with open_output(out, str(elsewhere)):
+    with open_output(out, state=str(elsewhere)):
         found = read_status(out)
     assert found.files == {"scored": 2, "rejected": 2, "failed": 1}
     assert found.process == str(os.getpid())

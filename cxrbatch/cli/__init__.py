@@ -10,12 +10,12 @@ import traceback
 
 import click
 
-from cxrbatch.cli import keeping, operating, running, training, workshop
+from cxrbatch.cli import operating, running, training, workshop
 from cxrbatch.cli.group import commands
 from cxrbatch.errors import ExitCode, RunError
 from cxrbatch.stopping import Stopped, stop_cleanly_on
 
-__all__ = ["commands", "keeping", "main", "operating", "run_command_line", "running", "training", "workshop"]
+__all__ = ["commands", "main", "operating", "run_command_line", "running", "training", "workshop"]
 
 _NOT_WRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 

@@ -1,4 +1,4 @@
-"""The command for whoever looks after a nightly run or a daemon: status."""
+"""The commands for whoever looks after a nightly run or a daemon: status, repair, prune."""
 
 from __future__ import annotations
 
@@ -28,3 +28,47 @@ def status(out: Path, state: str | None, *, as_json: bool) -> None:
     from cxrbatch.status import print_status, read_status
 
     print_status(open_console(), read_status(out, state=state or ""), as_json=as_json)
+
+
+@commands.command()
+@click.argument("out", metavar="OUT", type=FOLDER)
+@state_option
+def repair(out: Path, state: str | None) -> None:
+    """Make the damaged ledger of OUT anew from its reports, so that the next run scores nothing again.
+
+    A sound ledger is left alone; a damaged one is kept beside the new one. Tables are written anew.
+
+    \b
+    Example:
+      cxrbatch repair /results
+    """
+    from functools import partial
+
+    from cxrbatch.repair import repair_output, tell_repair
+
+    tell_repair(repair_output(out, state or ""), partial(open_console().print, markup=False, highlight=False))
+
+
+@commands.command()
+@click.argument("out", metavar="OUT", type=FOLDER)
+@click.option("--older-than", "age", required=True, metavar="AGE", help="Reported longer ago than this: 90d, 12w, 36h.")
+@click.option("--yes", "remove", is_flag=True, help="Remove them; without it they are only listed.")
+@click.option("--input-emptied", is_flag=True, help="Also where INPUT is empty now, since films leave it.")
+@state_option
+def prune(out: Path, age: str, state: str | None, *, remove: bool, input_emptied: bool) -> None:
+    """Remove the reports and rows of studies reported long ago whose films are all gone from INPUT.
+
+    Without --yes nothing is changed. What still has a film in INPUT is kept: the next run would score it again.
+
+    \b
+    Examples:
+      cxrbatch prune /results --older-than 90d
+      cxrbatch prune /results --older-than 90d --yes
+    """
+    from functools import partial
+
+    from cxrbatch.deadline import parse_age
+    from cxrbatch.prune import prune_output, tell_pruning
+
+    pruning = prune_output(out, parse_age(age), state=state or "", remove=remove, input_emptied=input_emptied)
+    tell_pruning(pruning, partial(open_console().print, markup=False, highlight=False))

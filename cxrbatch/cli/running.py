@@ -28,6 +28,11 @@ from cxrbatch.errors import ExitCode, UsageError
 @click.option("-o", "--output", "out", metavar="OUT", type=NEW_FOLDER, required=True, help="Folder for all results.")
 @scoring_options
 @click.option("--limit", type=int, metavar="N", help="Process at most N studies now.  [default: all]")
+@click.option(
+    "--retry",
+    type=click.Choice(["failed", "rejected"]),
+    help="What to try again although it did not change: what failed, as every run does, or refused files, too.",
+)
 @click.option("--since", metavar="WHEN", help="Only studies with a file modified since: 2026-11-20, or 36h, 7d ago.")
 @click.option("--deadline", metavar="HH:MM", help="Begin no study that would not be finished by then; the rest waits.")
 @click.option("--input-emptied", is_flag=True, default=None, help="Yes, INPUT was emptied; it is no unmounted share.")

@@ -28,7 +28,7 @@ STUDY_KEY = re.compile("[0-9a-f]{16}")
 
 @contextmanager
 def held_output(
-    out: Path, state: str = "", log_limits: LogLimits | None = None, *, may_be_missing: bool = False
+    out: Path, log_limits: LogLimits | None = None, *, state: str = "", may_be_missing: bool = False
 ) -> Iterator[Path]:
     """Hold the lock and the log of an output folder, and yield where its ledger lies, without opening that.
 
@@ -46,13 +46,13 @@ def held_output(
 
 
 @contextmanager
-def open_output(out: Path, state: str = "", log_limits: LogLimits | None = None) -> Iterator[Ledger]:
+def open_output(out: Path, log_limits: LogLimits | None = None, *, state: str = "") -> Iterator[Ledger]:
     """Hold the output folder: its lock, its log and its ledger, with what a killed run left cleared away.
 
     Args:
         out: the output folder.
+        log_limits: how large its log may become.
         state: the folder for its ledger and its lock; by default the one that `out` names, or `out` itself.
-        log_limits: how long its log may grow.
 
     Raises:
         UsageError: the ledger lies elsewhere, is missing, or is that of another output folder.
@@ -62,7 +62,7 @@ def open_output(out: Path, state: str = "", log_limits: LogLimits | None = None)
     """
     with output_errors_explained(out):
         durable.make_folder(out)
-    with held_output(out, state, log_limits) as folder, open_ledger(folder, out) as ledger:
+    with held_output(out, log_limits, state=state) as folder, open_ledger(folder, out) as ledger:
         with output_errors_explained(out):
             refuse_foreign(out, folder, ledger)
         if ledger.fact(UNFINISHED):

@@ -53,6 +53,7 @@ class KnownFile:
     size_bytes: int
     mtime_ns: int
     present: bool
+    refused: bool = False
 
     def is_same(self, file: ImageFile) -> bool:
         """Tell whether the file is as it was when its header was read."""
@@ -75,6 +76,16 @@ class StudyTask:
     sources: tuple[SourceFile, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class OldStudy:
+    """A study reported some time ago, its files, and whether the last walk met any of them."""
+
+    study_key: str
+    reported_at: str
+    is_present: bool
+    paths: tuple[str, ...]
+
+
 class Ledger:
     """What is known of every file and study of one output folder."""
 
@@ -94,13 +105,21 @@ class Ledger:
 
     def known_files(self) -> dict[str, KnownFile]:
         """Return every file that was ever met, by path."""
-        rows = self._store.rows("SELECT path, size_bytes, mtime_ns, present FROM files")
-        return {os.fsdecode(path): KnownFile(size, mtime, bool(present)) for path, size, mtime, present in rows}
+        rows = self._store.rows("SELECT path, size_bytes, mtime_ns, present, status = 'rejected' FROM files")
+        return {
+            os.fsdecode(path): KnownFile(size, mtime, bool(present), bool(refused))
+            for path, size, mtime, present, refused in rows
+        }
 
     def record_index(self, entries: Iterable[IndexedFile]) -> None:
-        """Record what the index found in new or changed files, and queue the studies that they belong to."""
+        """Record what the index found in new or changed files, and queue the studies that they belong to.
+
+        A file that is refused for the same reason as before is no news for its study.
+        """
         with self._store.transaction():
             for entry in entries:
+                if self._is_refused_again(entry):
+                    continue
                 former = self._study_of(entry.file.path)
                 self._put_file(entry)
                 for study_key in {former, entry.study_key} - {""}:
@@ -176,6 +195,25 @@ class Ledger:
 
     def _study_of(self, path: str) -> str:
         return self._store.value("SELECT study_key FROM files WHERE path = ?", (os.fsencode(path),)) or ""
+
+    def _is_refused_again(self, entry: IndexedFile) -> bool:
+        """Tell whether this entry says of a refused file what its row says; if so note when it was seen last."""
+        rejection = entry.rejection
+        if rejection is None:
+            return False
+        known = (entry.study_key, rejection.reason.value, _storable(rejection.message))
+        said = self._store.rows(
+            "SELECT study_key, reason, message, header, flags FROM files "
+            "WHERE path = ? AND present AND refused_by_header",
+            (os.fsencode(entry.file.path),),
+        )
+        if list(said) != [(*known, to_json(entry.header), to_json(entry.flags))]:
+            return False
+        self._store.execute(
+            "UPDATE files SET size_bytes = ?, mtime_ns = ? WHERE path = ?",
+            (entry.file.size_bytes, entry.file.mtime_ns, os.fsencode(entry.file.path)),
+        )
+        return True
 
     def _put_file(self, entry: IndexedFile) -> None:
         rejection = entry.rejection
@@ -396,6 +434,29 @@ class Ledger:
 
     def _pairs(self, query: str) -> Iterator[tuple[str, Any]]:
         return ((first, second) for first, second in self._store.rows(query))
+
+    # ----------------------------------------------------------------- retention
+
+    def reported_before(self, moment: str) -> list[OldStudy]:
+        """Return the finished studies whose report is from before `moment` (UTC, as `now_text`), oldest first."""
+        studies = self._store.rows(
+            "SELECT study_key, reported_at FROM studies WHERE status = 'reported' AND reported_at < ? "
+            "AND reported_at != '' ORDER BY reported_at, study_key",
+            (moment,),
+        )
+        return [self._old_study(study_key, reported_at) for study_key, reported_at in studies]
+
+    def forget_studies(self, study_keys: Iterable[str]) -> None:
+        """Remove all rows of these studies, as if they had never been met: all of them, or none."""
+        with self._store.transaction():
+            for study_key in study_keys:
+                self._store.execute("DELETE FROM files WHERE study_key = ?", (study_key,))
+                self._store.execute("DELETE FROM studies WHERE study_key = ?", (study_key,))
+
+    def _old_study(self, study_key: str, reported_at: str) -> OldStudy:
+        files = list(self._store.rows("SELECT path, present FROM files WHERE study_key = ?", (study_key,)))
+        paths = tuple(os.fsdecode(path) for path, _ in files)
+        return OldStudy(study_key, reported_at, any(present for _, present in files), paths)
 
     def check(self) -> None:
         """Look through the whole ledger for damage; raises LedgerDamaged where there is some."""

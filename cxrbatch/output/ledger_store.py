@@ -111,11 +111,7 @@ class LedgerStore:
         self._db.execute(f"PRAGMA synchronous = {synchronous}")
         # What is overwritten, such as a patient's name before a de-identified run, leaves no trace in free pages.
         self._db.execute("PRAGMA secure_delete = ON")
-        if version == SCHEMA_VERSION:
-            return
-        reach("schema-change")
         create(self._db) if version == 0 else migrate(self._db)
-        reach("schema-changed")
 
     def _refuse_foreign(self, version: int) -> None:
         """Refuse what is no ledger, or that of a newer cxrbatch, before anything in it is changed."""

@@ -191,7 +191,7 @@ def test_what_is_gone_before_it_was_scored_is_given_up_and_taken_up_again_when_i
     ledger.record_gone(["a.dcm"])
     assert [(row.status, row.reason) for row in ledger.file_rows()] == [("rejected", "vanished")]
     assert ledger.count_studies() == {"unscored": 1}
-    assert ledger.known_files()["a.dcm"] == KnownFile(100, 5, present=False)
+    assert ledger.known_files()["a.dcm"] == KnownFile(100, 5, present=False, refused=True)
     ledger.record_returned(["a.dcm"])
     assert finish_all(ledger) == ["s1"]
 
@@ -285,6 +285,33 @@ def test_damage_in_the_middle_of_the_file_is_explained_too(tmp_path: Path) -> No
     (tmp_path / LEDGER_FILE).write_bytes(content)
     with Ledger(tmp_path) as ledger, pytest.raises(RunError, match="Move it away"):
         list(ledger.file_rows())
+
+
+def test_a_file_refused_again_for_the_same_reason_is_no_news_for_its_study(ledger: Ledger) -> None:
+    ledger.record_index([indexed("a.dcm"), indexed("lat.dcm", refused=Reason.NOT_FRONTAL)])
+    finish_all(ledger)
+    ledger.record_index([indexed("lat.dcm", refused=Reason.NOT_FRONTAL, mtime_ns=6)])
+    assert ledger.count_studies() == {"reported": 1}
+    assert ledger.known_files()["lat.dcm"] == KnownFile(100, 6, present=True, refused=True)
+    assert finish_all(ledger) == []
+
+
+@pytest.mark.parametrize("news", ["reason", "patient", "study", "accepted", "returned"])
+def test_a_refused_file_that_says_anything_else_queues_its_study(ledger: Ledger, news: str) -> None:
+    lateral = indexed("lat.dcm", refused=Reason.NOT_FRONTAL)
+    ledger.record_index([indexed("a.dcm"), lateral])
+    finish_all(ledger)
+    if news == "returned":
+        ledger.record_gone(["lat.dcm"])
+    changed = {
+        "reason": indexed("lat.dcm", refused=Reason.NOT_CHEST),
+        "patient": replace(lateral, header=Header(patient_id="P2")),
+        "study": indexed("lat.dcm", "s2", refused=Reason.NOT_FRONTAL),
+        "accepted": indexed("lat.dcm"),
+        "returned": lateral,
+    }
+    ledger.record_index([changed[news]])
+    assert "s1" in finish_all(ledger)
 
 
 def test_a_name_that_is_not_utf8_is_kept_exactly(ledger: Ledger) -> None:
