@@ -25,8 +25,9 @@ PATIENCE_S = 60.0
 @pytest.mark.slow
 @pytest.mark.parametrize("stops", [False, True], ids=["killed", "stopped"])
 def test_runs_interrupted_at_random_moments_lose_nothing(tmp_path: Path, stops: bool) -> None:
-    record = soak(tmp_path, Plan(kills=KILLS, studies=5, seed=3, workers=1, pdf=False, stops=stops))
-    assert record.kills.total() == KILLS
+    kills = max(3, KILLS // 2) if stops else KILLS
+    record = soak(tmp_path, Plan(kills=kills, studies=4, seed=3, workers=1, pdf=False, stops=stops))
+    assert record.kills.total() == kills
     assert record.is_clean, record
 
 
