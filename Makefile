@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup-done
 export CXRBATCH_SHARED_DATA ?= $(realpath ../shared/data)
 
-.PHONY: demo test check format bench bench-intake bench-scale pixel-check arrivals gpu-check fuzz screenshots setup clean
+.PHONY: demo test check format bench bench-intake bench-scale pixel-check arrivals gpu-check fuzz soak screenshots setup clean
 
 demo: setup
 	$(BIN)/cxrbatch demo -o demo
@@ -44,6 +44,11 @@ pixel-check: setup
 
 fuzz: setup
 	$(BIN)/python scripts/fuzz.py $(FUZZ_ARGS)
+
+# Random moments first, then every fault at every time that a run reaches every fault point.
+soak: setup
+	$(BIN)/python scripts/soak.py $(SOAK_ARGS)
+	CXRBATCH_EVERY_FAULT=1 $(BIN)/python -m pytest --quiet tests/test_killed.py
 
 screenshots: setup
 	$(BIN)/python scripts/screenshots.py

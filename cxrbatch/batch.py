@@ -133,9 +133,7 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
     _check_folders(root, out, settings.state)
     with ExitStack() as stack:
         engine = stack.enter_context(EngineSlot(settings))
-        ledger = stack.enter_context(
-            open_output(out, LogLimits(settings.log_max_mb, settings.log_backups), state=settings.state)
-        )
+        ledger = stack.enter_context(open_output(out, _log_limits(settings), state=settings.state))
         _claim_input(ledger, root, out)
         workers = stack.enter_context(_worker_pool(settings))
         run = Run(root, out, settings, engine, ledger, workers, progress)
@@ -253,15 +251,18 @@ class Run:
         report = self._report(finished=finished)
         if finished:
             account_for(self.ledger, self.indexed.total)
-        durable.replace_text(self.out / RUN_FILE, to_json(report, indent=2) + "\n")
+        with output_errors_explained(self.out):
+            durable.replace_text(self.out / RUN_FILE, to_json(report, indent=2) + "\n")
         self.write_metrics(report)
         log_event("tables written", studies=self.studies_done, images_scored=self.images_scored)
         return report
 
-    def write_metrics(self, report: RunReport | None = None) -> str:
+    def write_metrics(self, report: RunReport | None = None, *, finished: bool = True) -> str:
         """Write metrics.prom, and return what it says; without a report, as the work stands now."""
+        _, oldest_queued_at = self.ledger.queue()
         with output_errors_explained(self.out):
-            return write_metrics(self.out, report or self._report(finished=True))
+            report = report or self._report(finished=finished)
+            return write_metrics(self.out, report, oldest_queued_at=oldest_queued_at)
 
     def let_go(self) -> None:
         """Release what is in flight: it goes on waiting in the ledger, and leaves nothing half written behind."""
@@ -331,9 +332,7 @@ def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, stu
         raise UsageError(f"{out}: no {state} there, so nothing to print. Name the output folder of a run.")
     failures: dict[str, str] = {}
     with ExitStack() as stack:
-        ledger = stack.enter_context(
-            open_output(out, LogLimits(settings.log_max_mb, settings.log_backups), state=settings.state)
-        )
+        ledger = stack.enter_context(open_output(out, _log_limits(settings), state=settings.state))
         workers = stack.enter_context(_worker_pool(settings))
         results = [row.result for row in ledger.study_rows(study_key) if row.result and row.status != "pending"]
         if not results:
@@ -355,6 +354,10 @@ def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
     """Write images.csv, studies.csv and index.html from the ledger, in this engine's columns."""
     write_tables(out, ledger.file_rows(), ledger.study_rows(), engine)
     write_worklist(out, ledger.study_rows(), engine=engine, generated_at=now_text())
+
+
+def _log_limits(settings: Settings) -> LogLimits:
+    return LogLimits(settings.log_max_mb, settings.log_backups)
 
 
 def _worker_pool(settings: Settings) -> WorkerPool:

@@ -40,6 +40,7 @@ class Settings:
     `workers`: processes that decode and print; 0 takes one per core. `threads`: engine threads, likewise.
     `limit`: at most that many studies in this run; 0 is all.
     `group_by`: a PNG or JPEG file is a study of its own, or all those of one folder are one study.
+    `input_emptied`: an input folder that lost all its files at once was emptied, and is no share that is not mounted.
     `max_display_px`: long side of the display image. `max_stored_px`: rows x columns beyond which a file
     is refused before anything is allocated. `min_stored_px`: shorter sides than this are thumbnails.
     `max_images_per_study`: further ones are refused, for the images of a study are in memory together.
@@ -63,6 +64,7 @@ class Settings:
     threads: int = 0
     workers: int = 0
     limit: int = 0
+    input_emptied: bool = False
     html: bool = True
     pdf: bool = True
     deidentify: bool = False

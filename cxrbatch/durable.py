@@ -6,8 +6,10 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from cxrbatch.faults import reach
 
 TEMPORARY_PREFIX = ".cxrbatch-tmp-"
 FILE_MODE = 0o640
@@ -21,11 +23,14 @@ def replacing(target: Path, *, mode: int = FILE_MODE) -> Iterator[Path]:
     The bytes are on the disk before the name is: fsync of the file, rename, fsync of the folder.
     `mode` is set explicitly, so that no umask widens or narrows it.
     """
-    temporary = _begin_temporary(target)
+    temporary = _temporary_name(target)
     try:
+        _create(temporary)
         yield temporary
         _settle(temporary, mode)
+        reach("replacing-rename")
         temporary.replace(target)
+        reach("replacing-renamed")
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -40,12 +45,16 @@ def replace_files(folder: Path, contents: Mapping[str, bytes], *, mode: int = FI
     temporaries: list[Path] = []
     try:
         for name, content in contents.items():
-            temporaries.append(_begin_temporary(folder / name))
+            temporaries.append(_temporary_name(folder / name))
+            _create(temporaries[-1])
             temporaries[-1].write_bytes(content)
+            reach("files-written")
         for temporary in temporaries:
             _settle(temporary, mode)
         for name, temporary in zip(contents, temporaries, strict=True):
+            reach("files-rename")
             temporary.replace(folder / name)
+            reach("files-renamed")
     except BaseException:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
@@ -68,6 +77,7 @@ def keep_copy(source: Path, target: Path) -> None:
 
     A hard link where the file system has them, which is there at once and whole; a copy elsewhere (SMB, FAT).
     """
+    reach("copy-link")
     try:
         os.link(source, target)
     except FileExistsError:
@@ -76,6 +86,7 @@ def keep_copy(source: Path, target: Path) -> None:
         with replacing(target) as temporary:
             shutil.copyfile(source, temporary)
     else:
+        reach("copy-linked")
         sync_folder(target.parent)
 
 
@@ -84,17 +95,23 @@ def encode(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def _begin_temporary(target: Path) -> Path:
-    temporary = target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}{target.suffix}")
+def _temporary_name(target: Path) -> Path:
+    return target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}{target.suffix}")
+
+
+def _create(temporary: Path) -> None:
+    reach("temporary-create")
     # Nobody else may read it before its mode is set, whatever the umask.
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    return temporary
+    reach("temporary-created")
 
 
 def _settle(temporary: Path, mode: int) -> None:
     with temporary.open("rb+") as written:
         os.fchmod(written.fileno(), mode)
+        reach("temporary-sync")
         os.fsync(written.fileno())
+        reach("temporary-synced")
 
 
 def make_folder(folder: Path) -> None:
@@ -102,15 +119,23 @@ def make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    reach("folder-make")
+    # Also between these two lines it is open to nobody else.
+    folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+    reach("folder-mode")
     folder.chmod(FOLDER_MODE)
+    with suppress(PermissionError):  # one may write to a folder that one may not list
+        sync_folder(folder.parent)
+    reach("folder-made")
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a power cut."""
+    """Make what was renamed or made in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
+        reach("folder-sync")
         os.fsync(descriptor)
+        reach("folder-synced")
     finally:
         os.close(descriptor)
 
@@ -119,5 +144,7 @@ def remove_temporaries(folder: Path) -> int:
     """Remove what a killed process left half-written below `folder`; return how many files."""
     leftovers = list(folder.rglob(f"{TEMPORARY_PREFIX}*"))
     for leftover in leftovers:
+        reach("leftover-remove")
         leftover.unlink(missing_ok=True)
+        reach("leftover-removed")
     return len(leftovers)

@@ -95,17 +95,32 @@ class _Walk:
         for file in self._files():
             stop_if_asked()
             self.met += 1
-            self._progress.advance(INDEXED)
+            if self.met % FILES_PER_TASK == 0:
+                self._progress.advance(INDEXED, FILES_PER_TASK)
             known = self._known.pop(file.path, None)
             self.new += known is None
             if reread or known is None or not known.is_same(file) or (reread_refused and known.refused):
                 yield file
             elif not known.present:
                 self.returned.append(file.path)
+        self._progress.advance(INDEXED, self.met % FILES_PER_TASK)
 
     def gone(self) -> list[str]:
         """Return the files that were there at the last walk and were not met by this one."""
         return [path for path, known in self._known.items() if known.present]
+
+    def refuse_emptied(self) -> None:
+        """Refuse an input folder without any file where there were some: a share that is not mounted looks like that.
+
+        Raises:
+            UsageError: it is so.
+        """
+        gone = len(self.gone())
+        if gone and not self.met and not self.unlistable:
+            raise UsageError(
+                f"{self._root}: not one file is there; {gone} were when it was last looked at. "
+                "Check that it is mounted. Nothing was changed. If it was emptied on purpose, say so: --input-emptied."
+            )
 
     def _files(self) -> Iterator[ImageFile]:
         try:
@@ -138,6 +153,7 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
     """Bring the ledger up to date with the input folder.
 
     Raises:
+        UsageError: the input folder cannot be listed, or lost all its files at once.
         RunError: a file was met that has no row afterwards (promise 1: nothing vanishes).
     """
     root, settings = index.root, index.settings
@@ -159,6 +175,8 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
         read += len(indexed)
         deferred += len(found) - len(indexed)
     progress.finish(INDEXED)
+    if not settings.input_emptied:
+        met.refuse_emptied()
     ledger.remember(INDEX_RULES, rules)
     with output_errors_explained(index.out):
         update_marker(index.out, index_rules=rules)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cxrbatch.config import Settings
+from cxrbatch.durable import remove_temporaries
 from cxrbatch.errors import OutputNotWritable, RunError
 from cxrbatch.logbook import log_event
 from cxrbatch.records import ImagePixels, PrintedStudy, StudyResult
@@ -86,10 +88,19 @@ def _printed(outcomes: Iterable[Outcome[PrintJob, PrintedStudy]]) -> Iterator[tu
         except Exception as error:  # noqa: BLE001  # a report that cannot be printed must not lose its scores
             _refuse_full_disk(error, outcome.task.out)
             result = outcome.task.result
+            _tidy_up(outcome.task)
             log_event("printing failed", level=logging.ERROR, study_key=result.study_key, error=type(error).__name__)
             yield PrintedStudy(result), f"the report could not be printed: {error}"
         else:
             yield printed, ""
+
+
+def _tidy_up(job: PrintJob) -> None:
+    """Remove what a worker left half written: one that was killed, for its time or its memory, cannot do it itself."""
+    from cxrbatch.output.report import report_folder
+
+    with suppress(OSError):  # then whoever opens this output next tries again
+        remove_temporaries(report_folder(job.out, job.result.study_key))
 
 
 def _refuse_full_disk(error: Exception, out: Path) -> None:

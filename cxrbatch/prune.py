@@ -31,7 +31,7 @@ class Pruning:
 
 
 def prune_output(
-    out: Path, age: timedelta, *, state: str = "", remove: bool = False, allow_empty_input: bool = False
+    out: Path, age: timedelta, *, state: str = "", remove: bool = False, input_emptied: bool = False
 ) -> Pruning:
     """Find the studies of `out` that were reported longer ago than `age`, and with `remove` forget them.
 
@@ -50,7 +50,7 @@ def prune_output(
         old = ledger.reported_before(before)
         root = Path(ledger.fact(INPUT))
         if remove:
-            _refuse_unseen(root, allow_empty=allow_empty_input)
+            _refuse_unseen(root, allow_empty=input_emptied)
         gone = tuple(study for study in old if not study.is_present and not _is_back(root, study))
         kept = tuple(study for study in old if study not in set(gone))
         if remove:
@@ -81,7 +81,7 @@ def _refuse_unseen(root: Path, *, allow_empty: bool) -> None:
     if is_empty and not allow_empty:
         raise UsageError(
             f"{root}: {why}, so nobody knows what is gone from it. Mount it; or, where films are meant to leave it, "
-            "give --allow-empty-input."
+            "give --input-emptied."
         )
 
 

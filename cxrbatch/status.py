@@ -15,6 +15,7 @@ from rich.table import Table
 from cxrbatch.output.holder import process_at_work
 from cxrbatch.output.ledger import LEDGER_FILE
 from cxrbatch.output.ledger_view import LedgerFacts, view_ledger
+from cxrbatch.output.state import find_state
 from cxrbatch.output.wording import duration, moment, plain, reason_sentence
 from cxrbatch.record_json import from_json, to_json
 
@@ -82,22 +83,23 @@ class Status:
     retry: Retry
 
 
-def read_status(out: Path, *, ledger_folder: Path | None = None) -> Status:
+def read_status(out: Path, *, state: str = "") -> Status:
     """Read how it stands with `out`, also while a run works on it; nothing is made, changed or locked.
 
     Args:
         out: the output folder.
-        ledger_folder: where the ledger lies; by default in `out`.
+        state: where ledger and lock lie; by default where `out` says.
 
     Raises:
         UsageError: there is no ledger.
         RunError: it is damaged, a newer cxrbatch wrote it, or it cannot be read now.
     """
-    facts = view_ledger((ledger_folder or out) / LEDGER_FILE)
+    folder = find_state(out, state)
+    facts = view_ledger(folder / LEDGER_FILE)
     return Status(
         out=str(out.resolve()),
         input=facts.input,
-        process=_process(ledger_folder or out),
+        process=_process(folder),
         studies_waiting=facts.studies.get("pending", 0),
         oldest_waiting_s=_seconds_since(facts.oldest_queued_at),
         studies=facts.studies,
@@ -185,9 +187,9 @@ def _say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
-def _process(out: Path) -> str:
+def _process(folder: Path) -> str:
     try:
-        return process_at_work(out) or ""
+        return process_at_work(folder) or ""
     except OSError:
         return UNKNOWN
 

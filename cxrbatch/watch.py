@@ -134,6 +134,7 @@ class _Daemon:
     def pass_until_asked(self) -> RunReport | None:
         """Pass until a signal asks to stop, and return the last report; None where a reload is asked for."""
         try:
+            self.run.workers.start()
             self._prove()
             self.vitals.service.tell_ready("at work")
             while not self.requests.reload:
@@ -146,7 +147,8 @@ class _Daemon:
             log_event("daemon asked to stop", signal=stopped.signal_number)
             self.vitals.service.tell_stopping()
             self.run.let_go()
-            return self.run.write_tables(finished=True)
+            # Perhaps in the middle of a look at the folder: what that met cannot be accounted for.
+            return self.run.write_tables(finished=False)
         self.requests.reload = False
         self.vitals.service.tell_reloading()
         log_event("reloading the settings")
@@ -240,8 +242,9 @@ class _Daemon:
         now = time.monotonic()
         if now - self.published_at < _METRICS_EVERY_S and self.published_at:
             return
-        waiting = self.run.ledger.count_studies().get("pending", 0)
-        self.vitals.publish(self.run.write_metrics(), healthy=not self.trouble, waiting=waiting)
+        waiting, _ = self.run.ledger.queue()
+        metrics = self.run.write_metrics(finished=not self.trouble)
+        self.vitals.publish(metrics, healthy=not self.trouble, waiting=waiting)
         self.published_at = now
 
     def say(self, sentence: str) -> None:

@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, TimeoutError as FutureTimeoutError, wait
@@ -16,9 +17,10 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Generic, TypeVar
 
+import pebble.pool.process
 from pebble import ProcessExpired, ProcessPool
 
 from cxrbatch.errors import CxrBatchError, RunError
@@ -30,7 +32,12 @@ Value = TypeVar("Value")
 # WeasyPrint keeps a little memory of every document; a fresh process now and then gives it back.
 TASKS_PER_WORKER = 400
 STOP_POLL_S = 0.1
+_START_TIMEOUT_S = 600.0
 _PR_SET_PDEATHSIG = 1
+
+
+# What Pebble takes for the module `time`. By the wall clock, a leap forward would time out every task at work.
+vars(pebble.pool.process)["time"] = SimpleNamespace(time=time.monotonic, sleep=time.sleep)
 
 
 class WorkerTimedOut(CxrBatchError):
@@ -110,6 +117,11 @@ class WorkerPool:
         self._pool.stop()  # type: ignore[no-untyped-call]  # pebble leaves this one untyped
         self._pool.join()
 
+    def start(self) -> None:
+        """Start the processes and wait until one is ready, so that the first task does not wait for that."""
+        for outcome in self.run_ahead(_do_nothing, range(self.count), timeout_s=_START_TIMEOUT_S):
+            outcome.value()
+
     def run_ahead(
         self, function: Callable[[Task], Value], tasks: Iterable[Task], *, timeout_s: float, window: int | None = None
     ) -> Iterator[Outcome[Task, Value]]:
@@ -132,8 +144,15 @@ class WorkerPool:
             yield _finished(in_flight.popleft())
 
 
+def _do_nothing(_: int) -> None:
+    pass
+
+
 def _finished(outcome: Outcome[Task, Value]) -> Outcome[Task, Value]:
     while not wait([outcome.future], timeout=STOP_POLL_S).done:
+        stop_if_asked()
+    if isinstance(outcome.future.exception(), (ProcessExpired, BrokenProcessPool)):
+        # A stop that was sent to the whole process group ended the workers, too: that says nothing about their tasks.
         stop_if_asked()
     return outcome
 

@@ -285,26 +285,77 @@ def test_the_limit_leaves_the_rest_for_the_next_run(films: Path, out: Path, engi
     assert run_quietly(films, out, engine=engine).files == {"scored": 3}
 
 
-def test_an_empty_input_is_not_all_deleted(films: Path, out: Path, engine: str, tmp_path: Path) -> None:
-    run_quietly(films, out, engine=engine)
-    films.rename(tmp_path / "unmounted")
+def unmount(films: Path) -> Path:
+    """Let the input folder be as it is where its share is not mounted; return where its files are."""
+    share = films.with_name("share")
+    films.rename(share)
     films.mkdir()
-    assert run_quietly(films, out, engine=engine).files == {"scored": 3}
+    return share
 
 
-def test_an_unmounted_input_under_a_new_engine_loses_no_report(
+def test_an_empty_input_is_not_all_deleted(films: Path, out: Path, engine: str) -> None:
+    run_quietly(films, out, engine=engine, limit=2)
+    before = without_times(out / "images.csv"), without_times(out / "studies.csv")
+    share = unmount(films)
+    with pytest.raises(UsageError, match="is mounted"):
+        run_quietly(films, out, engine=engine)
+    assert (without_times(out / "images.csv"), without_times(out / "studies.csv")) == before
+    films.rmdir()
+    with pytest.raises(UsageError, match="cannot be listed"):
+        run_quietly(films, out, engine=engine)
+    share.rename(films)
+    report = run_quietly(films, out, engine=engine)
+    assert (report.studies_this_run, report.files) == (1, {"scored": 3})
+
+
+def test_an_input_that_was_empty_from_the_beginning_is_nothing_special(tmp_path: Path, out: Path, engine: str) -> None:
+    (tmp_path / "films").mkdir()
+    for _ in range(2):
+        report = run_quietly(tmp_path / "films", out, engine=engine)
+        assert (report.files, report.exit_code) == ({}, ExitCode.DONE)
+
+
+def test_an_emptied_input_keeps_its_reports_and_gives_up_what_waited(films: Path, out: Path, engine: str) -> None:
+    run_quietly(films, out, engine=engine, limit=2)
+    unmount(films)
+    report = run_quietly(films, out, engine=engine, input_emptied=True)
+    assert (report.files, report.reasons) == ({"scored": 2, "rejected": 1}, {"vanished": 1})
+    assert report.exit_code == ExitCode.DONE
+    assert run_quietly(films, out, engine=engine).files == report.files
+
+
+def test_an_emptied_input_under_a_new_engine_loses_no_report(
     films: Path, out: Path, engine: str, tmp_path: Path
 ) -> None:
     run_quietly(films, out, engine=engine)
-    films.rename(tmp_path / "unmounted")
-    films.mkdir()
+    share = unmount(films)
     other = str(write_tiny_bundle(tmp_path / "engines", name="other", labels=("Only",)))
-    report = run_quietly(films, out, engine=other)
+    report = run_quietly(films, out, engine=other, input_emptied=True)
     assert (report.files, report.studies, report.exit_code) == ({"scored": 3}, {"reported": 3}, ExitCode.DONE)
     assert all((out / row["report_html"]).is_file() for row in read_rows(out / "studies.csv"))
     films.rmdir()
-    (tmp_path / "unmounted").rename(films)
+    share.rename(films)
     assert run_quietly(films, out, engine=other).studies_this_run == 3
+
+
+def test_an_input_that_goes_away_while_it_is_read_fails_its_studies_until_it_is_back(
+    films: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = batch.Run.process
+
+    def unmount_then_process(run: batch.Run, *arguments: Any, **more: Any) -> None:
+        unmount(films)
+        process(run, *arguments, **more)
+
+    monkeypatch.setattr(batch.Run, "process", unmount_then_process)
+    report = run_quietly(films, out, engine=engine)
+    assert (report.files, report.exit_code) == ({"failed": 3}, ExitCode.SOME_STUDIES_FAILED)
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="mounted"):
+        run_quietly(films, out, engine=engine)
+    films.rmdir()
+    films.with_name("share").rename(films)
+    assert run_quietly(films, out, engine=engine).files == {"scored": 3}
 
 
 def test_a_study_that_is_refused_after_all_leaves_no_report_behind(films: Path, out: Path, engine: str) -> None:

@@ -108,14 +108,14 @@ def test_a_film_that_is_back_since_the_last_run_keeps_its_report(out: Path, film
 def test_an_input_that_is_not_mounted_is_not_all_gone(out: Path, films: Path, engine: str, how: str) -> None:
     films.rename(films.with_name("unmounted"))
     films.mkdir()
-    run_quietly(films, out, engine=engine)
+    run_quietly(films, out, engine=engine, input_emptied=True)
     if how == "missing":
         films.rmdir()
     before = contents(out)
-    with pytest.raises(UsageError, match="--allow-empty-input"):
+    with pytest.raises(UsageError, match="--input-emptied"):
         prune_output(out, AGE, remove=True)
     assert contents(out) == before
-    assert len(prune_output(out, AGE, remove=True, allow_empty_input=True).old) == 2
+    assert len(prune_output(out, AGE, remove=True, input_emptied=True).old) == 2
 
 
 @pytest.mark.parametrize("step", ["derive_tables", "remove_orphaned_reports"])

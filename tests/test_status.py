@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
@@ -25,18 +26,25 @@ from tests.factories.studies import fingerprint, run_quietly, write_film
 POISON = 77
 
 
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of a run: two studies scored, one failed, two files refused."""
-    films = tmp_path / "films of today"
+    folder = tmp_path_factory.mktemp("status")
+    films = folder / "films of today"
     write_film(films / "a.png", 20, 60, 120, 240)
     write_film(films / "b.png", 200, 10, 10, 10)
     write_film(films / "poison.png", POISON, 10, 10, 10)
     (films / "notes.txt").write_text("no image")
     (films / "more.txt").write_text("no image")
-    engine = write_tiny_bundle(tmp_path / "engines", name="poisonous", poison_value=POISON)
-    run_quietly(films, tmp_path / "out", engine=str(engine))
-    return tmp_path / "out"
+    engine = write_tiny_bundle(folder / "engines", name="poisonous", poison_value=POISON)
+    run_quietly(films, folder / "out", engine=str(engine))
+    return folder / "out"
+
+
+@pytest.fixture
+def out(results: Path, tmp_path: Path) -> Path:
+    """A copy of the results, to do with as one likes."""
+    return Path(shutil.copytree(results, tmp_path / "out"))
 
 
 def told(out: Path, capsys: pytest.CaptureFixture[str], *options: str) -> str:
@@ -64,9 +72,9 @@ def test_status_tells_what_was_done_what_failed_and_why_files_were_refused(
 
 
 def test_status_says_how_to_try_again_in_words_that_a_shell_takes(
-    out: Path, capsys: pytest.CaptureFixture[str]
+    results: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = f"cxrbatch run '{out.parent / 'films of today'}' -o {out} --retry"
+    command = f"cxrbatch run '{results.parent / 'films of today'}' -o {out} --retry"
     shown = told(out, capsys)
     assert f"{command} failed\n" in shown
     assert f"{command} rejected\n" in shown
@@ -85,6 +93,19 @@ def test_status_as_json_holds_every_failure_and_every_reason(out: Path, capsys: 
     assert found["last_run"]["finished"] is True
     assert found["last_run"]["engine"]["sha256"] == run["engine"]["sha256"]
     assert found["last_run"]["wall_s"] == run["wall_s"]
+
+
+def test_ledger_and_lock_may_lie_elsewhere(out: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "local disk"
+    elsewhere.mkdir()
+    with open_output(out):
+        pass  # a copy of the folder that others use in this file: now it is one of its own
+    (out / LEDGER_FILE).rename(elsewhere / LEDGER_FILE)
+    with open_output(out, state=str(elsewhere)):
+        found = read_status(out)
+    assert found.files == {"scored": 2, "rejected": 2, "failed": 1}
+    assert found.process == str(os.getpid())
+    assert found.last_run is not None
 
 
 def test_status_changes_nothing(out: Path, capsys: pytest.CaptureFixture[str]) -> None:

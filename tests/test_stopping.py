@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
+from pebble import ProcessExpired
 
 from cxrbatch.stopping import Stopped, stop_at_safe_points, stop_cleanly_on, stop_if_asked
-from cxrbatch.workers import WorkerPool
+from cxrbatch.workers import Outcome, WorkerPool, _finished
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +84,16 @@ def test_waiting_for_a_long_task_is_a_safe_point() -> None:
     with pytest.raises(Stopped), WorkerPool(1, memory_mb=200) as pool:
         outcomes = pool.run_ahead(signal_parent_and_sleep, [os.getpid()], timeout_s=60)
         list(outcomes)
+
+
+@pytest.mark.parametrize("error", [ProcessExpired, BrokenProcessPool])
+def test_workers_that_a_stop_ended_too_are_no_verdict_on_their_tasks(error: type[Exception]) -> None:
+    future: Future[None] = Future()
+    future.set_exception(error("Abnormal termination"))
+    with pytest.raises(Stopped), stop_at_safe_points():
+        ask_to_stop()
+        _finished(Outcome(None, future, timeout_s=30))
+        pytest.fail("the outcome would have been recorded")
 
 
 def signal_parent_and_sleep(parent: int) -> None:

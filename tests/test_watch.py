@@ -192,15 +192,22 @@ def test_a_study_that_is_cut_short_is_refused_after_the_longest_wait(
     daemon.run(arrive())
 
 
-def test_an_input_that_is_gone_for_a_while_is_waited_for(daemon: Daemon, films: Path, out: Path) -> None:
+@pytest.mark.parametrize("is_empty", [False, True], ids=["vanished", "empty"])
+def test_an_input_that_is_gone_for_a_while_is_waited_for(
+    daemon: Daemon, films: Path, out: Path, is_empty: bool
+) -> None:
     write_film(films / "a.png", 0, 80, 160, 240)
     away = films.with_name("away")
 
     def arrive() -> Iterator[Callable[[], bool] | None]:
         yield lambda: daemon.status("a.png") == "scored"
         films.rename(away)
+        if is_empty:
+            films.mkdir()
         yield lambda: "cannot be looked at" in (out / "cxrbatch.log").read_text()
         write_film(away / "b.png", 240, 80, 160, 0)
+        if is_empty:
+            films.rmdir()
         away.rename(films)
         yield lambda: daemon.status("b.png") == "scored"
 

@@ -25,10 +25,9 @@ def status(out: Path, state: str | None, *, as_json: bool) -> None:
       cxrbatch status /results
       cxrbatch status /results --json
     """
-    from cxrbatch.output.state import find_state
     from cxrbatch.status import print_status, read_status
 
-    print_status(open_console(), read_status(out, ledger_folder=find_state(out, state or "")), as_json=as_json)
+    print_status(open_console(), read_status(out, state=state or ""), as_json=as_json)
 
 
 @commands.command()
@@ -54,9 +53,9 @@ def repair(out: Path, state: str | None) -> None:
 @click.argument("out", metavar="OUT", type=FOLDER)
 @click.option("--older-than", "age", required=True, metavar="AGE", help="Reported longer ago than this: 90d, 12w, 36h.")
 @click.option("--yes", "remove", is_flag=True, help="Remove them; without it they are only listed.")
-@click.option("--allow-empty-input", is_flag=True, help="Also where INPUT is empty now, since films leave it.")
+@click.option("--input-emptied", is_flag=True, help="Also where INPUT is empty now, since films leave it.")
 @state_option
-def prune(out: Path, age: str, state: str | None, *, remove: bool, allow_empty_input: bool) -> None:
+def prune(out: Path, age: str, state: str | None, *, remove: bool, input_emptied: bool) -> None:
     """Remove the reports and rows of studies reported long ago whose films are all gone from INPUT.
 
     Without --yes nothing is changed. What still has a film in INPUT is kept: the next run would score it again.
@@ -71,5 +70,5 @@ def prune(out: Path, age: str, state: str | None, *, remove: bool, allow_empty_i
     from cxrbatch.deadline import parse_age
     from cxrbatch.prune import prune_output, tell_pruning
 
-    pruning = prune_output(out, parse_age(age), state=state or "", remove=remove, allow_empty_input=allow_empty_input)
+    pruning = prune_output(out, parse_age(age), state=state or "", remove=remove, input_emptied=input_emptied)
     tell_pruning(pruning, partial(open_console().print, markup=False, highlight=False))

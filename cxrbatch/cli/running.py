@@ -35,6 +35,7 @@ from cxrbatch.errors import ExitCode, UsageError
 )
 @click.option("--since", metavar="WHEN", help="Only studies with a file modified since: 2026-11-20, or 36h, 7d ago.")
 @click.option("--deadline", metavar="HH:MM", help="Begin no study that would not be finished by then; the rest waits.")
+@click.option("--input-emptied", is_flag=True, default=None, help="Yes, INPUT was emptied; it is no unmounted share.")
 @settings_options
 def run(
     input_folder: Path, out: Path, config_file: Path | None, since: str | None, deadline: str | None, **options: Any

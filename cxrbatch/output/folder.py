@@ -9,15 +9,16 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from cxrbatch import durable
 from cxrbatch.errors import OutputLocked, OutputNotWritable
+from cxrbatch.faults import reach
 from cxrbatch.logbook import LogLimits, log_event, logging_to
 from cxrbatch.output.ledger import Ledger
 from cxrbatch.output.report import REPORTS
-from cxrbatch.output.state import claim_state, find_state
+from cxrbatch.output.state import claim_state, find_state, refuse_foreign
 
 LOCK_FILE = ".cxrbatch.lock"
 UNFINISHED = "unfinished"
@@ -37,7 +38,10 @@ def held_output(
         folder = find_state(out, state, may_be_missing=may_be_missing)
     with output_errors_explained(folder):
         durable.make_folder(folder)
-    with _locked(folder), logging_to(out, log_limits):
+    with ExitStack() as stack:
+        stack.enter_context(_locked(folder))
+        with output_errors_explained(out):
+            stack.enter_context(logging_to(out, log_limits))
         yield folder
 
 
@@ -60,12 +64,16 @@ def open_output(out: Path, log_limits: LogLimits | None = None, *, state: str = 
         durable.make_folder(out)
     with held_output(out, log_limits, state=state) as folder, open_ledger(folder, out) as ledger:
         with output_errors_explained(out):
-            claim_state(out, folder, ledger)
+            refuse_foreign(out, folder, ledger)
         if ledger.fact(UNFINISHED):
             ledger.check()
-            removed = durable.remove_temporaries(out)
+            with output_errors_explained(out):
+                removed = durable.remove_temporaries(out)
             log_event("the last run was killed; resuming", temporary_files_removed=removed)
+        # From here on, and not before, files are written that a killed run would leave half done.
         ledger.remember(UNFINISHED, "yes")
+        with output_errors_explained(out):
+            claim_state(out, folder, ledger)
         yield ledger
         ledger.remember(UNFINISHED, "")
 
@@ -98,9 +106,12 @@ def _locked(out: Path) -> Iterator[None]:
             "Wait for it, or end it."
         ) from None
     try:
-        os.fchmod(descriptor, durable.FILE_MODE)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        with output_errors_explained(out):
+            os.fchmod(descriptor, durable.FILE_MODE)
+            os.ftruncate(descriptor, 0)
+            reach("lock-write")
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            reach("lock-written")
         yield
     finally:
         os.close(descriptor)
@@ -122,7 +133,9 @@ def remove_orphaned_reports(out: Path, keys: set[str]) -> int:
     """
     orphans = [folder for folder in report_folders(out) if folder.name not in keys]
     for orphan in orphans:
+        reach("orphan-remove")
         shutil.rmtree(orphan)
+        reach("orphan-removed")
     return len(orphans)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from cxrbatch.faults import reach
+
 SCHEMA_VERSION = 2
 TABLES = frozenset({"meta", "files", "studies"})
 SCHEMA = """
@@ -86,7 +88,9 @@ def migrate(database: sqlite3.Connection) -> None:
 def _apply(database: sqlite3.Connection, statements: str, version: int) -> None:
     # The version is part of the transaction: a process killed in between leaves the former schema, whole.
     try:
+        reach("schema-change")
         database.executescript(f"BEGIN IMMEDIATE; {statements} PRAGMA user_version = {version}; COMMIT;")
+        reach("schema-changed")
     except BaseException:
         if database.in_transaction:
             database.execute("ROLLBACK")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from cxrbatch.errors import LedgerDamaged, OutputLocked, OutputNotWritable, RunError
+from cxrbatch.faults import reach
 from cxrbatch.output.ledger_schema import SCHEMA_VERSION, TABLES, create, migrate, schema_version, table_names
 from cxrbatch.output.mounts import network_file_system
 
@@ -67,10 +68,15 @@ class LedgerStore:
         try:
             self.execute("BEGIN IMMEDIATE")
             yield
-            self.execute("COMMIT")
+            with self._explained():
+                reach("ledger-commit")
+                self._db.execute("COMMIT")
+                reach("ledger-committed")
         except BaseException:
             if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+                # Where the disk fails, that may fail, too; closing the database rolls back all the same.
+                with suppress(sqlite3.DatabaseError):
+                    self._db.execute("ROLLBACK")
             raise
 
     def close(self) -> None:
@@ -91,7 +97,7 @@ class LedgerStore:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, OSError) as error:
             raise _explained(error, self.path) from error
 
     def _prepare(self) -> None:
@@ -105,7 +111,6 @@ class LedgerStore:
         self._db.execute(f"PRAGMA synchronous = {synchronous}")
         # What is overwritten, such as a patient's name before a de-identified run, leaves no trace in free pages.
         self._db.execute("PRAGMA secure_delete = ON")
-
         create(self._db) if version == 0 else migrate(self._db)
 
     def _refuse_foreign(self, version: int) -> None:

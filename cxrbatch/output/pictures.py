@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrbatch.errors import StudyFailed
+from cxrbatch.faults import reach
 from cxrbatch.output.heatmap import activation_on_display, draw_heatmap, is_faint, peak_in_stored
 from cxrbatch.records import Heatmap, ImagePixels, ImageResult, Label, StudyResult
 
@@ -68,7 +69,9 @@ def remove_stale_pictures(result: StudyResult, folder: Path) -> None:
     for pattern in ("image-*.jpg", "thumb-*.jpg", "heatmap-*.jpg"):
         for picture in folder.glob(pattern):
             if picture.name not in current:
+                reach("stale-remove")
                 picture.unlink(missing_ok=True)
+                reach("stale-removed")
 
 
 def picture_names(result: StudyResult) -> list[str]:

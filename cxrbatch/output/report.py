@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cxrbatch.durable import encode, make_folder, replace_files
+from cxrbatch.faults import reach
 from cxrbatch.output.content import report_content
 from cxrbatch.output.heatmap import colour_scale
 from cxrbatch.output.page import render_page
@@ -48,14 +49,17 @@ def print_study(
     with _timed(stage_ms, "pictures"):
         drawn = draw_study(result, pixels)
     reports = _render_reports(drawn.result, drawn.pictures, stage_ms, html=html, pdf=pdf)
+    reach("report-write")
     record = encode(f"{to_json(drawn.result, indent=2)}\n")
     with _timed(stage_ms, "write"):
         keep_earlier_report(folder, drawn.result)
         replace_files(folder, {**drawn.pictures, RESULT_JSON: record, **reports})
+    reach("report-written")
     remove_stale_pictures(drawn.result, folder)
     for name, current in ((REPORT_HTML, html), (REPORT_PDF, pdf)):
         if not current:
             (folder / name).unlink(missing_ok=True)
+    reach("report-done")
     return _printed(drawn.result, reports, stage_ms)
 
 

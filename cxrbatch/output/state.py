@@ -44,21 +44,27 @@ def find_state(out: Path, wanted: str = "", *, may_be_missing: bool = False) -> 
     return out if chosen == out.resolve() else chosen
 
 
-def claim_state(out: Path, state: Path, ledger: Ledger) -> None:
-    """Let the ledger in `state` and the output folder know each other.
+def refuse_foreign(out: Path, state: Path, ledger: Ledger) -> None:
+    """Check that the ledger in `state` is that of this output folder, or of none yet.
 
     A folder that was moved is known again by its id, as long as nothing with that id is left where it was.
 
     Raises:
-        UsageError: the ledger is that of another output folder.
+        UsageError: it is that of another output folder.
     """
     identity, owner, place = read_marker(out).output_id, ledger.fact(OUTPUT), str(out.resolve())
     inside = state.resolve() == out.resolve()
     was_moved = ledger.fact(OUTPUT_ID) == identity != "" and not _is_there(Path(owner), identity)
     if owner not in {"", place} and not inside and not was_moved:
         raise UsageError(f"{state}: holds the ledger of {owner}. Every output folder needs a --state of its own.")
-    identity = identity or ledger.fact(OUTPUT_ID) or secrets.token_hex(8)
-    ledger.remember(OUTPUT, place)
+
+
+def claim_state(out: Path, state: Path, ledger: Ledger) -> None:
+    """Let the ledger in `state` and the output folder know each other; raises what `refuse_foreign` does."""
+    refuse_foreign(out, state, ledger)
+    inside = state.resolve() == out.resolve()
+    identity = read_marker(out).output_id or ledger.fact(OUTPUT_ID) or secrets.token_hex(8)
+    ledger.remember(OUTPUT, str(out.resolve()))
     ledger.remember(OUTPUT_ID, identity)
     update_marker(out, state="" if inside else str(state.resolve()), output_id=identity)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cxrbatch.durable import replacing
+from cxrbatch.faults import reach
 from cxrbatch.output.wording import visible
 from cxrbatch.records import EngineDescription, FileRow, Label, StudyResult, StudyRow
 
@@ -66,8 +67,10 @@ def _unambiguous(path: str) -> str:
 def _write_table(target: Path, columns: Sequence[str], rows: Iterator[list[Cell]]) -> None:
     with replacing(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
+        reach("table-write")
         table.writerow([harmless(column) for column in columns])
         table.writerows([harmless(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+        reach("table-written")
 
 
 def _image_columns(labels: Sequence[Label]) -> list[str]:

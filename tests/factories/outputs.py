@@ -1,0 +1,36 @@
+"""What a run left, in a form that can be compared with what another run left: times apart, everything counts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from stat import S_IMODE
+
+from cxrbatch.durable import TEMPORARY_PREFIX
+from tests.factories.studies import read_rows
+
+# Times, and what .cxrbatch.json tells one OUT from another by.
+_PASSING = re.compile(r'\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\+00:00| UTC)?|"output_id": "[0-9a-f]+"')
+# Written as the run goes, or about the run and not about the studies.
+_OF_THE_RUN = ("ledger.sqlite*", "cxrbatch.log*", ".cxrbatch.lock", "run.json", "metrics.prom")
+
+
+def snapshot(out: Path) -> dict[str, tuple[int, object]]:
+    """Return mode and content of every file and folder of an output folder, by relative path; PDFs without content."""
+    paths = (path for path in sorted(out.rglob("*")) if not any(path.match(name) for name in _OF_THE_RUN))
+    return {str(path.relative_to(out)): (S_IMODE(path.stat().st_mode), _content(path)) for path in paths}
+
+
+def leftovers(out: Path) -> list[Path]:
+    """Return the temporary files in an output folder."""
+    return list(out.rglob(f"{TEMPORARY_PREFIX}*"))
+
+
+def _content(path: Path) -> object:
+    if path.is_dir() or path.suffix == ".pdf":
+        return ""
+    if path.suffix == ".csv":
+        return [{k: v for k, v in row.items() if not k.endswith("_at")} for row in read_rows(path)]
+    if path.suffix in {".html", ".json"}:
+        return _PASSING.sub("<passing>", path.read_text())
+    return path.read_bytes()

@@ -1,0 +1,250 @@
+"""Killed, stopped or out of disk at every fault point: the next run ends where an uninterrupted one does.
+
+With CXRBATCH_EVERY_FAULT=1 (`make soak`) every fault comes at every time that a run reaches every point; without it
+each point is tried at the first time, and at one in the middle (SIGKILL) or the last one (a full disk).
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import os
+import shutil
+import signal
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cxrbatch.errors import ExitCode
+from tests.factories.engine import write_tiny_bundle
+from tests.factories.faulted import Ended, FaultedRuns
+from tests.factories.outputs import leftovers, snapshot
+from tests.factories.studies import read_rows, write_film
+
+PACKAGE = Path(__file__).parents[1] / "cxrbatch"
+EVERY = bool(os.environ.get("CXRBATCH_EVERY_FAULT"))
+
+
+def fault_points() -> list[str]:
+    """Return the names of all fault points in the sources, sorted, those that stand there twice twice."""
+    calls = (
+        node
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "reach"
+    )
+    names = (call.args[0] for call in calls)
+    return sorted(str(name.value) if isinstance(name, ast.Constant) else ast.unparse(name) for name in names)
+
+
+POINTS = fault_points()
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Films, what is in OUT before the run, what an uninterrupted run leaves, and how often it reaches each point."""
+
+    films: Path
+    before: Path
+    expected: dict[str, tuple[int, object]]
+    reached: Counter[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The helper process, the engine, and the scenes: `new` has an empty OUT, `later` one with everything to tidy."""
+
+    runs: FaultedRuns
+    engine: str
+    scenes: dict[str, Scene]
+
+    def run(self, scene: Scene, out: Path, *, fault: str = "") -> Ended:
+        """Run on `out`."""
+        return self.runs.run(scene.films, out, self.engine, fault=fault)
+
+    def interrupt(self, scene: Scene, out: Path, fault: str) -> Ended:
+        """Run on `out` as it is before the scene, with a fault; what it leaves is for `expect_nothing_lost`."""
+        shutil.rmtree(out, ignore_errors=True)
+        if scene.before.exists():
+            shutil.copytree(scene.before, out)
+        return self.run(scene, out, fault=fault)
+
+    def expect_nothing_lost(self, scene: Scene, out: Path) -> None:
+        """Run again: everything is there, once, and nothing else."""
+        ended = self.run(scene, out)
+        assert ended.exit_code == ExitCode.DONE, ended.said
+        assert leftovers(out) == []
+        assert snapshot(out) == scene.expected
+
+    def times(self, point: str, *, portions: tuple[float, ...] = ()) -> list[tuple[str, int]]:
+        """Return scene and count of the times to try at a point: the first, and these portions of the last."""
+        if EVERY:
+            return [(name, n) for name, scene in self.scenes.items() for n in range(1, scene.reached[point] + 1)]
+        name = next(name for name in ("later", "new") if self.scenes[name].reached[point])
+        count = self.scenes[name].reached[point]
+        return [(name, n) for n in sorted({1, *(math.ceil(portion * count) for portion in portions)})]
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    folder = tmp_path_factory.mktemp("stage")
+    engine = str(write_tiny_bundle(folder / "engines"))
+    with FaultedRuns() as runs:
+        stage = Stage(runs, engine, {})
+        stage.scenes["new"] = new_scene(stage, folder / "new")
+        stage.scenes["later"] = later_scene(stage, folder / "later")
+        yield stage
+
+
+def new_scene(stage: Stage, folder: Path) -> Scene:
+    """Two films and no OUT."""
+    write_film(folder / "films" / "a.png", 20, 60, 120, 240)
+    write_film(folder / "films" / "b.png", 200, 10, 10, 10)
+    return rehearsed(stage, folder)
+
+
+def later_scene(stage: Stage, folder: Path) -> Scene:
+    """A run was killed half way after one film was replaced, one came, and one turned out to be none."""
+    films, before = folder / "films", folder / "before"
+    write_film(films / "a.png", 20, 60, 120, 240)
+    write_film(films / "z.png", 200, 10, 10, 10)
+    assert stage.runs.run(films, before, stage.engine, pdf=True).exit_code == ExitCode.DONE
+    write_film(films / "a.png", 240, 20, 60, 10)
+    write_film(films / "b.png", 10, 200, 10, 10)
+    (films / "z.png").write_text("no film any more")
+    assert stage.runs.run(films, before, stage.engine, fault="files-written:2=kill").exit_code == -signal.SIGKILL
+    assert len(leftovers(before)) == 2
+    return rehearsed(stage, folder)
+
+
+def rehearsed(stage: Stage, folder: Path) -> Scene:
+    """Run without a fault."""
+    scene = Scene(folder / "films", folder / "before", {}, Counter())
+    ended = stage.interrupt(scene, folder / "uninterrupted", "")
+    assert ended.exit_code == ExitCode.DONE, ended.said
+    return Scene(scene.films, scene.before, snapshot(folder / "uninterrupted"), ended.reached)
+
+
+# --------------------------------------------------------------------------- the points themselves
+
+
+def test_every_fault_point_is_a_literal_that_stands_in_the_sources_once() -> None:
+    assert all(point.replace("-", "").isalpha() for point in POINTS), POINTS
+    assert [point for point, count in Counter(POINTS).items() if count > 1] == []
+
+
+def test_every_fault_point_is_reached(stage: Stage) -> None:
+    reached = stage.scenes["new"].reached + stage.scenes["later"].reached
+    assert set(reached) == set(POINTS)
+
+
+def test_the_scenes_show_what_they_are_for(stage: Stage) -> None:
+    expected = stage.scenes["later"].expected
+    rows = {row["path"]: row for row in expected["images.csv"][1]}  # type: ignore[attr-defined]
+    assert {name: (row["status"], row["reason"]) for name, row in rows.items()} == {
+        "a.png": ("scored", ""),
+        "b.png": ("scored", ""),
+        "z.png": ("rejected", "not_an_image"),
+    }
+    revisions = {row["study_key"]: row["revision"] for row in expected["studies.csv"][1]}  # type: ignore[attr-defined]
+    assert (revisions[rows["a.png"]["study_key"]], revisions[rows["b.png"]["study_key"]]) == ("2", "1")
+    assert len({Path(name).parts[1] for name in expected if name.startswith("reports/")}) == 2
+
+
+# --------------------------------------------------------------------------- each fault at each of them
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_here_the_next_run_ends_as_if_nothing_had_been(stage: Stage, point: str, tmp_path: Path) -> None:
+    for name, n in stage.times(point, portions=(0.6,)):
+        scene = stage.scenes[name]
+        assert stage.interrupt(scene, tmp_path / "out", f"{point}:{n}=kill").exit_code == -signal.SIGKILL
+        stage.expect_nothing_lost(scene, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("number", "point"), list(enumerate(POINTS)))
+def test_out_of_disk_here_the_run_says_so_and_the_next_one_goes_on(
+    stage: Stage, number: int, point: str, tmp_path: Path
+) -> None:
+    for name, n in stage.times(point, portions=(1.0,)):
+        scene, full = stage.scenes[name], ("enospc", "edquot")[number % 2]
+        ended = stage.interrupt(scene, tmp_path / "out", f"{point}:{n}={full}")
+        assert ended.exit_code == ExitCode.OUTPUT_NOT_WRITABLE, ended.said
+        assert "Check free space" in ended.said or "Make room" in ended.said
+        stage.expect_nothing_lost(scene, tmp_path / "out")
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_stopped_here_the_run_leaves_no_temporary_and_the_next_one_goes_on(
+    stage: Stage, point: str, tmp_path: Path
+) -> None:
+    for name, n in stage.times(point):
+        scene = stage.scenes[name]
+        ended = stage.interrupt(scene, tmp_path / "out", f"{point}:{n}=term")
+        assert ended.exit_code == 128 + signal.SIGTERM, ended.said
+        assert "run the same command again" in ended.said
+        before = {path.relative_to(scene.before) for path in leftovers(scene.before)}
+        assert {path.relative_to(tmp_path / "out") for path in leftovers(tmp_path / "out")} <= before
+        stage.expect_nothing_lost(scene, tmp_path / "out")
+
+
+@pytest.mark.skipif(not EVERY, reason="part of `make soak`: a failing disk takes the ways of a full one")
+@pytest.mark.parametrize("fault", ["eio", "erofs"])
+@pytest.mark.parametrize("point", POINTS)
+def test_a_failing_disk_here_costs_nothing_that_the_next_run_does_not_bring_back(
+    stage: Stage, point: str, fault: str, tmp_path: Path
+) -> None:
+    for name, n in stage.times(point):
+        scene = stage.scenes[name]
+        ended = stage.interrupt(scene, tmp_path / "out", f"{point}:{n}={fault}")
+        assert ended.exit_code in {ExitCode.OUTPUT_NOT_WRITABLE, ExitCode.SOME_STUDIES_FAILED}, ended.said
+        stage.expect_nothing_lost(scene, tmp_path / "out")
+
+
+# --------------------------------------------------------------------------- what is behind it
+
+
+def test_a_study_that_a_killed_run_had_taken_is_still_in_the_queue(stage: Stage, tmp_path: Path) -> None:
+    """There is no lease to take back: a study is `pending` until the transaction of its result commits."""
+    scene, out = stage.scenes["new"], tmp_path / "out"
+    stage.interrupt(scene, out, "report-done:2=kill")
+    with closing(sqlite3.connect(out / "ledger.sqlite")) as ledger:
+        statuses = dict(ledger.execute("SELECT status, count(*) FROM studies GROUP BY status"))
+    assert statuses == {"pending": 1, "reported": 1}
+    resumed = stage.run(scene, out)
+    assert resumed.reached["report-done"] == 1
+    assert [row["revision"] for row in read_rows(out / "studies.csv")] == ["1", "1"]
+    assert snapshot(out) == scene.expected
+
+
+@pytest.mark.parametrize("point", ["temporary-created", "files-written", "temporary-synced", "files-rename"])
+def test_the_first_file_of_an_output_folder_is_tidied_up_after_like_every_other(
+    stage: Stage, point: str, tmp_path: Path
+) -> None:
+    scene, out = stage.scenes["new"], tmp_path / "out"
+    stage.interrupt(scene, out, f"{point}=kill")
+    assert [path.parent for path in leftovers(out)] == [out]
+    stage.expect_nothing_lost(scene, out)
+
+
+def test_a_run_killed_again_and_again_comes_to_its_end(stage: Stage, tmp_path: Path) -> None:
+    scene, out = stage.scenes["later"], tmp_path / "out"
+    stage.interrupt(scene, out, "leftover-removed=kill")
+    for fault in ("report-written=kill", "files-renamed:3=kill", "orphan-remove=kill", "table-written:2=kill"):
+        assert stage.run(scene, out, fault=fault).exit_code == -signal.SIGKILL
+    stage.expect_nothing_lost(scene, out)
+
+
+def test_a_report_with_a_pdf_is_whole_after_a_kill_between_its_files(stage: Stage, tmp_path: Path) -> None:
+    scene, out = stage.scenes["new"], tmp_path / "out"
+    killed = stage.runs.run(scene.films, out, stage.engine, fault="files-renamed:5=kill", pdf=True)
+    assert killed.exit_code == -signal.SIGKILL
+    assert stage.runs.run(scene.films, out, stage.engine, pdf=True).exit_code == ExitCode.DONE
+    reports = [out / row["report_pdf"] for row in read_rows(out / "studies.csv")]
+    assert [report.read_bytes()[:5] for report in reports] == [b"%PDF-", b"%PDF-"]
+    assert leftovers(out) == []
