@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup-done
 export CXRBATCH_SHARED_DATA ?= $(realpath ../shared/data)
 
-.PHONY: demo test check format bench bench-intake pixel-check arrivals gpu-check fuzz soak screenshots setup clean
+.PHONY: demo test check format bench bench-intake bench-scale pixel-check arrivals gpu-check fuzz soak screenshots setup clean
 
 demo: setup
 	$(BIN)/cxrbatch demo -o demo
@@ -29,6 +29,9 @@ bench: setup
 
 gpu-check: setup
 	$(BIN)/python scripts/gpu_check.py $(GPU_CHECK_ARGS)
+
+bench-scale: setup
+	$(BIN)/python scripts/bench_scale.py $(BENCH_SCALE_ARGS)
 
 bench-intake: setup
 	$(BIN)/python scripts/bench_intake.py $(BENCH_INTAKE_ARGS)

@@ -95,13 +95,15 @@ class _Walk:
         for file in self._files():
             stop_if_asked()
             self.met += 1
-            self._progress.advance(INDEXED)
+            if self.met % FILES_PER_TASK == 0:
+                self._progress.advance(INDEXED, FILES_PER_TASK)
             known = self._known.pop(file.path, None)
             self.new += known is None
             if reread or known is None or not known.is_same(file) or (reread_refused and known.refused):
                 yield file
             elif not known.present:
                 self.returned.append(file.path)
+        self._progress.advance(INDEXED, self.met % FILES_PER_TASK)
 
     def gone(self) -> list[str]:
         """Return the files that were there at the last walk and were not met by this one."""

@@ -25,4 +25,10 @@ def from_json(text: str, kind: type[Parsed]) -> Parsed:
     Raises:
         ValueError: `text` is no JSON, or does not fit `kind` (the message says where).
     """
-    return msgspec.convert(json.loads(text), kind)
+    # msgspec's own reader is three times as fast, and refuses the lone surrogates that a file name may hold.
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        return msgspec.convert(json.loads(text), kind)

@@ -33,6 +33,8 @@ from cxrbatch.records import (
 
 LEDGER_FILE = "ledger.sqlite"
 INPUT, INPUT_SHA256 = "input", "input_sha256"
+# What SQLite can compare a time with; in nanoseconds, the year 2262.
+LARGEST_INTEGER = 2**63 - 1
 GONE = "gone from the input before it could be scored"
 
 _NOT_SCORED = "engine = '', engine_sha256 = '', backend = '', precision = '', probabilities = '[]', scored_at = ''"
@@ -281,7 +283,7 @@ class Ledger:
         order = f"{newest} DESC, study_key" if newest_first else "study_key"
         rows = self._store.rows(
             f"SELECT study_key FROM studies WHERE status = 'pending' AND (? = 0 OR {newest} >= ?) ORDER BY {order}",
-            (since_ns, since_ns),
+            (int(since_ns > 0), min(since_ns, LARGEST_INTEGER)),
         )
         return [study_key for (study_key,) in rows]
 

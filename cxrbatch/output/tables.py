@@ -69,7 +69,7 @@ def _write_table(target: Path, columns: Sequence[str], rows: Iterator[list[Cell]
         table = csv.writer(stream, lineterminator="\n")
         reach("table-write")
         table.writerow([harmless(column) for column in columns])
-        table.writerows([harmless(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+        table.writerows([harmless(cell) if cell and isinstance(cell, str) else cell for cell in row] for row in rows)
         reach("table-written")
 
 

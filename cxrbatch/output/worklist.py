@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from heapq import nsmallest
 from pathlib import Path
 from urllib.parse import quote
 
@@ -73,6 +74,24 @@ class Choice:
     count: int
 
 
+@dataclass(slots=True)
+class _Counts:
+    """What is counted of all studies, of which only those on the page stay in memory."""
+
+    total: int = 0
+    priorities: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[str] = field(default_factory=Counter)
+    findings: Counter[str] = field(default_factory=Counter)
+
+    def count(self, line: WorklistLine) -> WorklistLine:
+        """Count this study, and return it."""
+        self.total += 1
+        self.priorities[line.priority] += 1
+        self.statuses[line.status] += 1
+        self.findings.update(chip.name for chip in line.findings)
+        return line
+
+
 def write_worklist(out: Path, studies: Iterable[StudyRow], *, engine: EngineDescription, generated_at: str) -> None:
     """Write index.html.
 
@@ -82,17 +101,18 @@ def write_worklist(out: Path, studies: Iterable[StudyRow], *, engine: EngineDesc
         engine: the engine of this run; its notice is shown.
         generated_at: when, as ISO 8601 text.
     """
-    lines = sorted(map(worklist_line, studies), key=_reading_order)
+    counts = _Counts()
+    lines = nsmallest(MOST_ROWS, map(counts.count, map(worklist_line, studies)), key=_reading_order)
     page = render_page(
         "worklist.html.j2",
         styles=("look.css", "worklist.css"),
         script="worklist.js",
-        lines=lines[:MOST_ROWS],
-        total=len(lines),
-        priorities=_choices((line.priority for line in lines), READING_ORDER, wording.PRIORITY_NAMES),
-        statuses=_choices((line.status for line in lines), wording.STATUS_NAMES, wording.STATUS_NAMES),
-        findings=_finding_choices(lines, engine.labels),
-        first_of=_first_of(lines[:MOST_ROWS]),
+        lines=lines,
+        total=counts.total,
+        priorities=_choices(counts.priorities, READING_ORDER, wording.PRIORITY_NAMES),
+        statuses=_choices(counts.statuses, wording.STATUS_NAMES, wording.STATUS_NAMES),
+        findings=_finding_choices(counts.findings, engine.labels),
+        first_of=_first_of(lines),
         status_names=wording.STATUS_NAMES,
         engine=engine,
         engine_hash=engine.sha256[:SHORT_HASH],
@@ -156,13 +176,11 @@ def _reason_sentences(reasons: Sequence[str]) -> tuple[str, ...]:
     return tuple(filter(None, map(wording.reason_sentence, dict.fromkeys(reasons))))
 
 
-def _choices(values: Iterable[str], order: Iterable[str], names: Mapping[str, str]) -> list[Choice]:
-    counts = Counter(values)
+def _choices(counts: Mapping[str, int], order: Iterable[str], names: Mapping[str, str]) -> list[Choice]:
     return [Choice(value, names[value], counts[value]) for value in order]
 
 
-def _finding_choices(lines: Sequence[WorklistLine], labels: Sequence[Label]) -> list[Choice]:
-    counts = Counter(chip.name for line in lines for chip in line.findings)
+def _finding_choices(counts: Mapping[str, int], labels: Sequence[Label]) -> list[Choice]:
     names = dict.fromkeys([*(label_name(label) for label in labels if not label.normal), *counts])
     return [Choice(name, name, counts[name]) for name in names]
 

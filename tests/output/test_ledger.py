@@ -314,6 +314,13 @@ def test_a_refused_file_that_says_anything_else_queues_its_study(ledger: Ledger,
     assert "s1" in finish_all(ledger)
 
 
+def test_no_study_is_newer_than_any_time_that_people_can_write(ledger: Ledger) -> None:
+    ledger.record_index([indexed("a.dcm")])
+    far_future_ns = 32_472_144_000 * 10**9  # 2999-01-01, beyond what SQLite holds in an integer
+    assert ledger.pending_keys(since_ns=far_future_ns) == []
+    assert ledger.pending_keys(since_ns=1) == ["s1"]
+
+
 def test_a_name_that_is_not_utf8_is_kept_exactly(ledger: Ledger) -> None:
     name = os.fsdecode(b"caf\xe9\n.dcm")
     ledger.record_index([indexed(name)])
