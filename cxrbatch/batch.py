@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,21 +15,18 @@ from cxrbatch import __version__, durable
 from cxrbatch.config import Settings
 from cxrbatch.deadline import Deadline
 from cxrbatch.engine_slot import EngineSlot
-from cxrbatch.errors import ExitCode, Reason, UsageError
+from cxrbatch.errors import ExitCode, Reason
+from cxrbatch.folders import check_folders, claim_input
 from cxrbatch.indexing import Index, IndexCount, Judge, account_for, index_input
-from cxrbatch.intake.discover import is_output_folder
-from cxrbatch.logbook import LogLimits, log_event
+from cxrbatch.logbook import log_event, log_limits
 from cxrbatch.metrics import write_metrics
+from cxrbatch.output.derive import derive_tables
 from cxrbatch.output.folder import open_output, output_errors_explained, remove_orphaned_reports
-from cxrbatch.output.ledger import INPUT, INPUT_SHA256, LEDGER_FILE, Ledger
-from cxrbatch.output.marker import hash_of_folder, update_marker
-from cxrbatch.output.state import find_state
-from cxrbatch.output.tables import write_tables
-from cxrbatch.output.worklist import write_worklist
-from cxrbatch.printing import print_again, print_reports, warm_up
+from cxrbatch.output.ledger import ENGINE, Ledger
+from cxrbatch.printing import PRINTED, open_workers, print_reports
 from cxrbatch.progress import RunProgress
 from cxrbatch.reading import decode_studies
-from cxrbatch.record_json import from_json, to_json
+from cxrbatch.record_json import to_json
 from cxrbatch.records import EngineDescription, RefusedImage, now_text
 from cxrbatch.scoring import Scorer, score_studies
 from cxrbatch.stages import DecodedStudy, ScoredStudy, StageClock
@@ -39,8 +35,7 @@ from cxrbatch.workers import WorkerPool
 IsWhole = Callable[[DecodedStudy], bool]
 
 RUN_FILE = "run.json"
-ENGINE = "engine"
-SCORED, PRINTED = "studies scored", "reports printed"
+SCORED = "studies scored"
 REPORTED_LIBRARIES = (
     "numpy",
     "pydicom",
@@ -130,12 +125,12 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
     Raises:
         RunError: it cannot be, or the work inside cannot go on.
     """
-    _check_folders(root, out, settings.state)
+    check_folders(root, out, settings.state)
     with ExitStack() as stack:
         engine = stack.enter_context(EngineSlot(settings))
-        ledger = stack.enter_context(open_output(out, _log_limits(settings), state=settings.state))
-        _claim_input(ledger, root, out)
-        workers = stack.enter_context(_worker_pool(settings))
+        ledger = stack.enter_context(open_output(out, log_limits(settings), state=settings.state))
+        claim_input(ledger, root, out)
+        workers = stack.enter_context(open_workers(settings))
         run = Run(root, out, settings, engine, ledger, workers, progress)
         run.remember_engine()
         description = engine.description
@@ -316,78 +311,6 @@ def _in_time(study_keys: Iterable[str], deadline: Deadline | None, done: Callabl
             log_event("deadline reached", studies_begun=begun)
             return
         yield study_key
-
-
-# --------------------------------------------------------------------------- printing again
-
-
-def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, study_key: str = "") -> dict[str, str]:
-    """Print the reports of `out` again from its ledger; return what went wrong, by study key.
-
-    Raises:
-        UsageError: `out` holds no ledger, or no reported study of that key.
-        RunError: another run holds `out`, or it cannot be written.
-    """
-    if not (state := find_state(out, settings.state) / LEDGER_FILE).is_file():
-        raise UsageError(f"{out}: no {state} there, so nothing to print. Name the output folder of a run.")
-    failures: dict[str, str] = {}
-    with ExitStack() as stack:
-        ledger = stack.enter_context(open_output(out, _log_limits(settings), state=settings.state))
-        workers = stack.enter_context(_worker_pool(settings))
-        results = [row.result for row in ledger.study_rows(study_key) if row.result and row.status != "pending"]
-        if not results:
-            raise UsageError(f"{out}: no reported study {study_key or 'at all'}. studies.csv lists their keys.")
-        progress.begin(PRINTED, len(results))
-        for printed, failure in print_again(results, out, settings, workers):
-            if failure:
-                failures[printed.result.study_key] = failure
-            else:
-                ledger.record_printed(printed)
-            progress.advance(PRINTED)
-        progress.finish(PRINTED)
-        with output_errors_explained(out):
-            derive_tables(out, ledger, from_json(ledger.fact(ENGINE), EngineDescription))
-    return failures
-
-
-def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
-    """Write images.csv, studies.csv and index.html from the ledger, in this engine's columns."""
-    write_tables(out, ledger.file_rows(), ledger.study_rows(), engine)
-    write_worklist(out, ledger.study_rows(), engine=engine, generated_at=now_text())
-
-
-def _log_limits(settings: Settings) -> LogLimits:
-    return LogLimits(settings.log_max_mb, settings.log_backups)
-
-
-def _worker_pool(settings: Settings) -> WorkerPool:
-    return WorkerPool(
-        settings.worker_count, memory_mb=settings.decode_memory_mb, warm_up=partial(warm_up, pdf=settings.pdf)
-    )
-
-
-def _check_folders(root: Path, out: Path, state: str = "") -> None:
-    """Refuse an INPUT whose files would be changed by the run, or that holds results instead of films."""
-    source, target = root.resolve(), out.resolve()
-    if source == target or target in source.parents:
-        raise UsageError(f"{out}: results cannot go where the films lie, or above them. Choose another output folder.")
-    if state and source in ((place := Path(state).resolve()), *place.parents) and place != target:
-        raise UsageError(f"{state}: the ledger cannot lie where the films are. Choose a --state outside {root}.")
-    if is_output_folder(source):
-        raise UsageError(f"{root}: an output folder of cxrbatch; its pictures are no films to score.")
-
-
-def _claim_input(ledger: Ledger, root: Path, out: Path) -> None:
-    """Refuse a second input folder: the same relative path would mean two files."""
-    resolved, hashed = str(root.resolve()), hash_of_folder(root)
-    claimed = ledger.fact(INPUT)
-    # A repaired ledger knows its input by hash only.
-    if (claimed and claimed != resolved) or ledger.fact(INPUT_SHA256) not in {"", hashed}:
-        whose = claimed or "another input folder"
-        raise UsageError(f"this output folder holds the results of {whose}. Choose another output folder for {root}.")
-    ledger.remember(INPUT, resolved)
-    with output_errors_explained(out):
-        update_marker(out, input_sha256=hashed)
 
 
 def _unreadable(refused: tuple[RefusedImage, ...]) -> str:

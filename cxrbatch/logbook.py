@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from cxrbatch import durable
+from cxrbatch.config import Settings
 
 LOG_FILE = "cxrbatch.log"
 LINES_MISSING = "lines missing: the log could not be written"
@@ -30,6 +31,11 @@ class LogLimits:
 
     max_mb: float = 20
     backups: int = 5
+
+
+def log_limits(settings: Settings) -> LogLimits:
+    """Return what the settings say of the log."""
+    return LogLimits(settings.log_max_mb, settings.log_backups)
 
 
 def log_event(event: str, *, level: int = logging.INFO, **facts: str | float | None) -> None:

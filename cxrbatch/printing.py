@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cxrbatch.config import Settings
@@ -17,6 +18,7 @@ from cxrbatch.records import ImagePixels, PrintedStudy, StudyResult
 from cxrbatch.stages import ScoredStudy, StageClock
 from cxrbatch.workers import Outcome, WorkerPool
 
+PRINTED = "reports printed"
 # Where these come from, every further report would end the same way.
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
@@ -53,6 +55,13 @@ def print_again(
     """Print reports from their results and the pictures on disk, without any engine."""
     jobs = (PrintJob(result, (), out, settings.html, settings.pdf) for result in results)
     yield from _printed(workers.run_ahead(reprint_report, jobs, timeout_s=settings.print_timeout_s))
+
+
+def open_workers(settings: Settings) -> WorkerPool:
+    """Make the pool of processes that read and print."""
+    return WorkerPool(
+        settings.worker_count, memory_mb=settings.decode_memory_mb, warm_up=partial(warm_up, pdf=settings.pdf)
+    )
 
 
 def warm_up(*, pdf: bool) -> None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from cxrbatch.batch import ENGINE, derive_tables
 from cxrbatch.errors import UsageError
 from cxrbatch.logbook import log_event
+from cxrbatch.output.derive import derive_tables
 from cxrbatch.output.folder import open_output, output_errors_explained, remove_orphaned_reports
-from cxrbatch.output.ledger import INPUT, LEDGER_FILE, Ledger, OldStudy
+from cxrbatch.output.ledger import ENGINE, INPUT, LEDGER_FILE, Ledger, OldStudy
 from cxrbatch.output.state import find_state
 from cxrbatch.record_json import from_json
 from cxrbatch.records import EngineDescription

@@ -13,12 +13,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from cxrbatch import durable
-from cxrbatch.batch import ENGINE, RUN_FILE, derive_tables
+from cxrbatch.batch import RUN_FILE
 from cxrbatch.errors import LedgerDamaged, UsageError
 from cxrbatch.indexing import INDEX_RULES
 from cxrbatch.logbook import log_event
+from cxrbatch.output.derive import derive_tables
 from cxrbatch.output.folder import held_output, open_ledger, output_errors_explained, report_folders
-from cxrbatch.output.ledger import INPUT_SHA256, LEDGER_FILE, Ledger
+from cxrbatch.output.ledger import ENGINE, INPUT_SHA256, LEDGER_FILE, Ledger
 from cxrbatch.output.ledger_restore import FoundStudy, Restorer
 from cxrbatch.output.ledger_store import LedgerStore
 from cxrbatch.output.marker import MARKER_FILE, Marker, read_marker

@@ -32,6 +32,7 @@ from cxrbatch.intake.read import read_radiograph
 from cxrbatch.output.folder import open_output
 from cxrbatch.progress import RunProgress
 from cxrbatch.records import ImageFile, Label
+from cxrbatch.reprinting import reprint_reports
 from tests.factories.engine import tiny_probabilities, write_tiny_bundle
 from tests.factories.intake import film as grey_film, write_dicom
 from tests.factories.studies import fingerprint, read_rows, run_quietly, write_film
@@ -555,7 +556,7 @@ def test_a_run_with_a_state_folder_leaves_the_same_tables_and_is_continued_and_r
         assert without_times(out / table) == without_times(tmp_path / "plain" / table)
     assert run_quietly(films, out, engine=engine).studies_this_run == 0
     with RunProgress(Console(quiet=True)) as progress:
-        assert batch.reprint_reports(out, Settings(workers=1, pdf=False), progress) == {}
+        assert reprint_reports(out, Settings(workers=1, pdf=False), progress) == {}
     assert run_command_line(["status", str(out)]) == ExitCode.DONE
 
 

@@ -124,9 +124,9 @@ def report(out: Path, study_key: str, config_file: Path | None, **options: Any) 
       cxrbatch report /results
       cxrbatch report /results --study 0f3a9c1e5b7d2468 --no-pdf
     """
-    from cxrbatch.batch import reprint_reports
     from cxrbatch.config import load_settings
     from cxrbatch.progress import RunProgress
+    from cxrbatch.reprinting import reprint_reports
 
     settings = load_settings(options, config_file=config_file)
     if not settings.html and not settings.pdf:

@@ -32,7 +32,7 @@ from cxrbatch.records import (
 )
 
 LEDGER_FILE = "ledger.sqlite"
-INPUT, INPUT_SHA256 = "input", "input_sha256"
+INPUT, INPUT_SHA256, ENGINE = "input", "input_sha256", "engine"
 # What SQLite can compare a time with; in nanoseconds, the year 2262.
 LARGEST_INTEGER = 2**63 - 1
 GONE = "gone from the input before it could be scored"

@@ -1,0 +1,16 @@
+"""A ledger in; what people and programs read of it out: tables and worklist."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cxrbatch.output.ledger import Ledger
+from cxrbatch.output.tables import write_tables
+from cxrbatch.output.worklist import write_worklist
+from cxrbatch.records import EngineDescription, now_text
+
+
+def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
+    """Write images.csv, studies.csv and index.html from the ledger, in this engine's columns."""
+    write_tables(out, ledger.file_rows(), ledger.study_rows(), engine)
+    write_worklist(out, ledger.study_rows(), engine=engine, generated_at=now_text())
