@@ -159,7 +159,7 @@ class _Round:
     """One OUT, from empty to finished."""
 
     def __init__(self, films: Path, out: Path, engine: Path, plan: Plan) -> None:
-        self.out, self._plan = out, plan
+        self.out, self._plan, self._logged = out, plan, 0
         command = "watch" if plan.watch else "run"
         more = ["--settle", "0.2", "--interval", "0.2"] if plan.watch else []
         self._command = [
@@ -170,17 +170,17 @@ class _Round:
 
     def is_killed_within(self, seconds: float, dice: random.Random, record: Record) -> bool:
         """Start the command and kill it so many seconds after some event, at most; False where it was done before."""
-        logged, since, wait_s = len(self._log()), dice.choice(KILLED_AFTER), dice.uniform(0, seconds)
+        since, wait_s = dice.choice(KILLED_AFTER), dice.uniform(0, seconds)
         child = self._start()
         deadline = None if since else time.monotonic() + wait_s
         while child.poll() is None and not self._is_idle() and (deadline is None or time.monotonic() < deadline):
-            if deadline is None and f'"{since}"' in self._log()[logged:]:
+            if deadline is None and f'"{since}"' in self._new_log():
                 deadline = time.monotonic() + wait_s
             time.sleep(0.01)
         if child.poll() is not None or self._is_idle():
             self._end(child)
             return False
-        phase = self._phase(logged)
+        phase = self._phase()
         everyone, number = dice.random() < 0.5, dice.choice((signal.SIGTERM, signal.SIGINT))
         # What it has as children now may be orphans then.
         family = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
@@ -209,6 +209,8 @@ class _Round:
         self._end(child)
 
     def _start(self) -> subprocess.Popen[bytes]:
+        self._logged = 0
+        self._logged = len(self._new_log())
         environment = {"PYTHONPATH": str(ROOT), "CXRBATCH_PIXEL_CHECK": "false", "OMP_NUM_THREADS": "1"}
         # Where nothing is kept compiled, most of the time would go by in compiling.
         kept_compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(self.out.parent / "bytecode")}
@@ -229,19 +231,23 @@ class _Round:
 
     def _is_idle(self) -> bool:
         """Tell whether a daemon has nothing left to do."""
-        if not self._plan.watch or not (self.out / "studies.csv").exists():
+        if not self._plan.watch or '"run started"' not in self._new_log():
+            return False
+        if not (self.out / "studies.csv").exists():
             return False
         statuses = [row["status"] for row in read_rows(self.out / "studies.csv")]
         return statuses == ["reported"] * self._studies
 
-    def _log(self) -> str:
+    def _new_log(self) -> str:
+        """Return what was logged since the last start."""
         path = self.out / "cxrbatch.log"
-        return path.read_text() if path.exists() else ""
+        return path.read_text()[self._logged :] if path.exists() else ""
 
-    def _phase(self, logged: int) -> str:
-        events = [event for event in PHASES if event and f'"{event}"' in self._log()[logged:]]
-        last = max(events, key=self._log().rfind, default="")
-        return PHASES[last]
+    def _phase(self) -> str:
+        log = self._new_log()
+        places = {event: log.rfind(f'"{event}"') for event in PHASES if event}
+        last = max(places, key=places.__getitem__)
+        return PHASES[last if places[last] >= 0 else ""]
 
 
 def table(plan: Plan, record: Record) -> str:
