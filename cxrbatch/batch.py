@@ -6,7 +6,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -132,6 +132,8 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
         claim_input(ledger, root, out)
         workers = stack.enter_context(open_workers(settings))
         run = Run(root, out, settings, engine, ledger, workers, progress)
+        # An engine that took this one's place is closed, too.
+        stack.callback(run.close_engine)
         run.remember_engine()
         description = engine.description
         log_event("run started", cxrbatch=__version__, engine=description.name, engine_sha256=description.sha256)
@@ -139,7 +141,8 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
             yield run
         except BaseException as error:
             log_event("run stopped", level=logging.ERROR, error=type(error).__name__)
-            run.let_go()
+            with suppress(OSError):
+                run.let_go()
             run.write_what_there_is()
             raise
 
@@ -160,14 +163,18 @@ class Run:
     started: float = field(default_factory=time.monotonic)
     indexed: IndexCount = field(default_factory=IndexCount)
     last_index_s: float = 0.0
+    has_indexed: bool = False
     studies_done: int = 0
     images_scored: int = 0
-    on_study: Callable[[], object] = lambda: None
 
     @property
     def engine(self) -> EngineDescription:
         """The engine that scores."""
         return self.slot.description
+
+    def close_engine(self) -> None:
+        """Release the engine that scores now."""
+        self.slot.close()
 
     def remember_engine(self) -> None:
         """Keep in the ledger which engine scores: the tables have its columns."""
@@ -181,7 +188,7 @@ class Run:
         started = time.monotonic()
         with self.clock.measure("index"):
             self.indexed = index_input(index, self.ledger, self.workers, self.progress)
-        self.last_index_s = time.monotonic() - started
+        self.last_index_s, self.has_indexed = time.monotonic() - started, True
         if self.indexed.is_news or judge is None:
             log_event("indexed", **asdict(self.indexed))
 
@@ -234,7 +241,6 @@ class Run:
         self.studies_done += 1
         self.images_scored += n_scored
         self.progress.advance(PRINTED)
-        self.on_study()
         log_event("study failed" if failure else "study done", study_key=study_key, images_scored=n_scored)
 
     def write_tables(self, *, finished: bool) -> RunReport:
@@ -244,7 +250,7 @@ class Run:
             if finished:
                 remove_orphaned_reports(self.out, self.ledger.keys_with_report())
         report = self._report(finished=finished)
-        if finished:
+        if finished and self.has_indexed:
             account_for(self.ledger, self.indexed.total)
         with output_errors_explained(self.out):
             durable.replace_text(self.out / RUN_FILE, to_json(report, indent=2) + "\n")

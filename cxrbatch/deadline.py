@@ -67,13 +67,10 @@ def parse_since(text: str, now: Callable[[], datetime] = _now) -> int:
     Raises:
         ConfigurationError: it is neither.
     """
-    if age := _AGE.fullmatch(text):
-        moment = now() - timedelta(**{_UNITS[age[2]]: int(age[1])})
-    else:
-        try:
-            moment = datetime.fromisoformat(text).astimezone()
-        except ValueError:
-            raise ConfigurationError(
-                f"since: {text!r} is neither a date such as 2026-11-20 nor an age such as 7d."
-            ) from None
+    try:
+        moment = now() - parse_age(text) if _AGE.fullmatch(text) else datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        raise ConfigurationError(
+            f"since: {text!r} is neither a date such as 2026-11-20 nor an age such as 7d."
+        ) from None
     return int(moment.timestamp()) * 1_000_000_000

@@ -83,6 +83,7 @@ class _Walk:
         self._root, self._out, self._known, self._progress = root, out, known, progress
         self.met = self.new = self.unlistable = 0
         self.returned: list[str] = []
+        self._hidden: list[str] = []
 
     def changed_files(self, *, reread: bool, reread_refused: bool) -> Iterator[ImageFile]:
         """Yield the files that are new or changed; on demand every file, or every refused one.
@@ -106,8 +107,12 @@ class _Walk:
         self._progress.advance(INDEXED, self.met % FILES_PER_TASK)
 
     def gone(self) -> list[str]:
-        """Return the files that were there at the last walk and were not met by this one."""
-        return [path for path, known in self._known.items() if known.present]
+        """Return the files that were there at the last walk and were not met by this one.
+
+        What lies in a folder that cannot be listed now is hidden, not gone.
+        """
+        hidden = tuple(self._hidden)
+        return [path for path, known in self._known.items() if known.present and not path.startswith(hidden)]
 
     def refuse_emptied(self) -> None:
         """Refuse an input folder without any file where there were some: a share that is not mounted looks like that.
@@ -124,14 +129,18 @@ class _Walk:
 
     def _files(self) -> Iterator[ImageFile]:
         try:
-            yield from walk(self._root, exclude=self._out, on_error=self._count_unlistable)
+            yield from walk(self._root, exclude=self._out, on_error=self._note_unlistable)
         except OSError as error:
             raise UsageError(
                 f"{self._root}: cannot be listed ({error.strerror}). Check that it is mounted and readable."
             ) from error
 
-    def _count_unlistable(self, _: OSError) -> None:
+    def _note_unlistable(self, error: OSError) -> None:
         self.unlistable += 1
+        folder = Path(str(error.filename or self._root))
+        root = self._root.resolve()
+        inside = folder.is_relative_to(root) and folder != root
+        self._hidden.append(f"{folder.relative_to(root).as_posix()}/" if inside else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +190,7 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
     with output_errors_explained(index.out):
         update_marker(index.out, index_rules=rules)
     ledger.record_returned(met.returned)
-    # What lies in a folder that cannot be listed now is hidden, not gone.
-    gone = [] if met.unlistable else met.gone()
+    gone = met.gone()
     ledger.record_gone(gone)
     total = known_before + met.new
     account_for(ledger, total)

@@ -45,7 +45,9 @@ class RunProgress:
         self._bars.stop()
 
     def begin(self, what: str, total: int | None = None) -> None:
-        """Begin to count `what`, such as "files indexed", up to `total` where it is known."""
+        """Begin to count `what`, such as "files indexed", up to `total` where it is known; an earlier count ends."""
+        if former := self._counts.pop(what, None):
+            self._bars.remove_task(former.id)
         identity = self._bars.add_task(what, total=total)
         self._counts[what] = next(task for task in self._bars.tasks if task.id == identity)
 
@@ -67,7 +69,11 @@ class RunProgress:
 
     def finish(self, what: str) -> None:
         """End the count of `what`."""
-        self._print_line(self._counts.pop(what))
+        task = self._counts.pop(what)
+        self._print_line(task)
+        if not self._console.is_terminal:
+            # On a terminal the full bar stays to the end; a daemon counts for months.
+            self._bars.remove_task(task.id)
 
     def say(self, sentence: str) -> None:
         """Print a sentence."""

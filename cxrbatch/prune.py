@@ -52,7 +52,8 @@ def prune_output(
         if remove:
             _refuse_unseen(root, allow_empty=input_emptied)
         gone = tuple(study for study in old if not study.is_present and not _is_back(root, study))
-        kept = tuple(study for study in old if study not in set(gone))
+        gone_keys = {study.study_key for study in gone}
+        kept = tuple(study for study in old if study.study_key not in gone_keys)
         if remove:
             with output_errors_explained(out):
                 _forget(out, ledger, gone)

@@ -40,6 +40,7 @@ class _Arrival:
     same_since: float
     cut_short: bool = False
     held_back: bool = False
+    judged_in: int = 0
 
 
 class Arrivals:
@@ -49,6 +50,7 @@ class Arrivals:
         self.settle_s, self.max_wait_s = settle_s, max_wait_s
         self._clock = clock
         self._met: dict[str, _Arrival] = {}
+        self._looks = 0
 
     def judge(self, entry: IndexedFile | Deferred) -> IndexedFile | Deferred:
         """Look at what the index says of a new or changed file, and hold back what may only be unfinished.
@@ -58,6 +60,7 @@ class Arrivals:
             then waits for it.
         """
         arrival = self._meet(entry.file)
+        arrival.judged_in = self._looks
         if isinstance(entry, Deferred) or entry.rejection is None or entry.rejection.reason not in _LOOKS_UNFINISHED:
             return entry
         if entry.study_key:
@@ -90,12 +93,18 @@ class Arrivals:
                 del self._met[path]
 
     def keep(self, waiting: Collection[str]) -> None:
-        """Forget the files that have settled, but for those that still wait to be scored."""
+        """Forget the files that have settled, but for those that still wait to be scored; ends a look at the folder.
+
+        What is held back is judged in each look, until it is gone.
+        """
         self._met = {
             path: arrival
             for path, arrival in self._met.items()
-            if path in waiting or arrival.held_back or not self._is_settled(arrival)
+            if path in waiting
+            or not self._is_settled(arrival)
+            or (arrival.held_back and arrival.judged_in == self._looks)
         }
+        self._looks += 1
 
     def next_due_s(self) -> float | None:
         """Return in how many seconds the next file settles or has waited long enough; None where none waits."""

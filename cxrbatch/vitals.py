@@ -59,14 +59,13 @@ class Vitals:
         """
         if self._watchdog.due():
             prove()
-        self.worked()
-
-    def worked(self) -> None:
-        """Something was scored just now, which is proof enough."""
-        if self._watchdog.due():
-            self._watchdog.feed()
+            self.proved()
         if self._server is not None:
             self._server.renew()
+
+    def proved(self) -> None:
+        """The engine has just shown that it works."""
+        self._watchdog.feed()
 
     def publish(self, metrics: str, *, healthy: bool, waiting: int) -> None:
         """Tell what the last pass came to."""

@@ -20,7 +20,7 @@ from cxrbatch.batch import Run, RunReport, open_run, paths_cut_short
 from cxrbatch.config import Settings
 from cxrbatch.engine.bundle import ENGINE_FILE
 from cxrbatch.engine_slot import EngineSlot
-from cxrbatch.errors import ConfigurationError, EngineError, UsageError
+from cxrbatch.errors import EngineError, RunError, UsageError
 from cxrbatch.indexing import Deferred
 from cxrbatch.logbook import log_event
 from cxrbatch.progress import RunProgress
@@ -88,25 +88,28 @@ def watch_folder(
     """
     requests = requests or Requests()
     settings, refused = load_settings(), ""
+    former: Settings | None = None
     arrivals = Arrivals(settings.settle_s, settings.max_wait_s)
     while True:
         arrivals.settle_s, arrivals.max_wait_s = settings.settle_s, settings.max_wait_s
-        with ExitStack() as stack:
-            vitals = open_vitals(stack, settings.metrics_port)
-            run = stack.enter_context(open_run(root, out, settings, progress))
-            if refused:
-                log_event("settings not reloaded", level=logging.ERROR, error=refused)
-            waker = stack.enter_context(Waker(root, out))
-            daemon = _Daemon(run, arrivals, waker, requests, vitals)
-            if once:
-                return daemon.pass_once()
-            report = daemon.pass_until_asked()
-        if report is not None:
-            return report
         try:
+            with ExitStack() as stack:
+                vitals = open_vitals(stack, settings.metrics_port)
+                run = stack.enter_context(open_run(root, out, settings, progress))
+                former = None  # these settings work; what fails from here on is no fault of theirs
+                if refused:
+                    log_event("settings not reloaded", level=logging.ERROR, error=refused)
+                waker = stack.enter_context(Waker(root, out))
+                daemon = _Daemon(run, arrivals, waker, requests, vitals, is_once=once)
+                report = daemon.pass_once() if once else daemon.pass_until_asked()
+            if report is not None:
+                return report
+            former = settings
             settings, refused = load_settings(), ""
-        except ConfigurationError as error:
-            refused = str(error)
+        except RunError as error:
+            if former is None:
+                raise
+            settings, refused, former = former, str(error), None
 
 
 @dataclass(slots=True)
@@ -118,6 +121,7 @@ class _Daemon:
     waker: Waker
     requests: Requests
     vitals: Vitals
+    is_once: bool = False
     canary: Canary = field(default_factory=Canary)
     retried_at: float = 0.0
     tables_at: float = 0.0
@@ -126,16 +130,18 @@ class _Daemon:
     trouble: str = ""
     published_at: float = 0.0
     engine_file: _Stamp = field(init=False)
+    engine_trouble: str = ""
 
     def __post_init__(self) -> None:
         self.engine_file = _stamp(self.run.slot)
-        self.run.on_study = self.vitals.worked
+        self.run.workers.while_waiting = self._pulse
 
     def pass_until_asked(self) -> RunReport | None:
         """Pass until a signal asks to stop, and return the last report; None where a reload is asked for."""
         try:
             self.run.workers.start()
             self._prove()
+            self.vitals.proved()
             self.vitals.service.tell_ready("at work")
             while not self.requests.reload:
                 done = self._pass()
@@ -157,10 +163,12 @@ class _Daemon:
     def pass_once(self) -> RunReport:
         """Look at the folder, wait until what is there has settled, look again, and process what is all there."""
         self._pass(limit=0)
-        due_s = self.arrivals.next_due_s()
-        if due_s is not None:
+        if self.arrivals.next_due_s() is not None:
             self.say(f"waiting {self.arrivals.settle_s:g} s for files to settle")
-            self._wait(min(due_s, self.arrivals.settle_s))
+            end = time.monotonic() + self.arrivals.settle_s
+            while (left := end - time.monotonic()) > 0:
+                self._pulse()
+                self.waker.sleep(min(left, 1.0))
         while self._pass().backlog:
             pass
         return self.run.write_tables(finished=True)
@@ -173,6 +181,8 @@ class _Daemon:
         try:
             run.index(judge=self._judge)
         except UsageError as error:
+            if self.is_once:
+                raise
             return self._note_trouble(str(error))
         self.trouble = ""
         if time.monotonic() - self.retried_at >= run.settings.retry_s or not self.retried_at:
@@ -189,8 +199,11 @@ class _Daemon:
         return _Pass(len(chosen), len(ready) - len(chosen))
 
     def _judge(self, entry: IndexedFile | Deferred) -> IndexedFile | Deferred:
-        self.vitals.pulse(self._prove)
+        self._pulse()
         return self.arrivals.judge(entry)
+
+    def _pulse(self) -> None:
+        self.vitals.pulse(self._prove)
 
     def _prove(self) -> None:
         """Show that the engine works."""
@@ -218,7 +231,10 @@ class _Daemon:
     def _is_marked(self, paths: list[str]) -> bool:
         """Tell whether whoever wrote the study says that it is all there, as mercure does."""
         folders = {(self.run.root / path).parent for path in paths}
-        return all((folder / COMPLETE_MARKER).exists() for folder in folders)
+        try:
+            return all((folder / COMPLETE_MARKER).exists() for folder in folders)
+        except OSError:
+            return False  # the share is away; the next look at the folder tells
 
     def _is_whole(self, study: DecodedStudy) -> bool:
         """Hold a study back where a file turned out to end before its pixels do, unless it waited long enough."""
@@ -230,8 +246,7 @@ class _Daemon:
     def _write_tables(self, *, idle: bool) -> None:
         if not self.tables_are_old:
             return
-        rest_s = max(_TABLES_EVERY_S, _TABLES_SHARE * self.tables_took_s)
-        if not idle and time.monotonic() - self.tables_at < rest_s:
+        if time.monotonic() < self._tables_due(idle=idle):
             return
         started = time.monotonic()
         self.run.write_tables(finished=idle)
@@ -251,6 +266,10 @@ class _Daemon:
         """Tell a person at the terminal, or the journal."""
         self.run.progress.say(sentence)
 
+    def _tables_due(self, *, idle: bool) -> float:
+        """Return when the tables may be written again, on the monotonic clock."""
+        return self.tables_at + max(0.0 if idle else _TABLES_EVERY_S, _TABLES_SHARE * self.tables_took_s)
+
     def _note_trouble(self, trouble: str) -> _Pass:
         if trouble != self.trouble:
             log_event("the input cannot be looked at now", level=logging.ERROR)
@@ -264,12 +283,15 @@ class _Daemon:
         self._wait(max(_LEAST_PAUSE_S, 2 * indexing_s), wakes=False)
         due_s = self.arrivals.next_due_s()
         interval_s = self.run.settings.interval_s
-        self._wait(interval_s if due_s is None else min(due_s, interval_s))
+        pauses = [interval_s, *([] if due_s is None else [due_s])]
+        if self.tables_are_old:
+            pauses.append(self._tables_due(idle=True) - time.monotonic())
+        self._wait(min(pauses))
 
     def _wait(self, seconds: float, *, wakes: bool = True) -> None:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self.requests.reload:
-            self.vitals.pulse(self._prove)
+            self._pulse()
             happened = self.waker.sleep(min(left, 1.0))
             if happened and wakes:
                 return
@@ -282,18 +304,22 @@ class _Daemon:
         stamp = _stamp(self.run.slot)
         if stamp == self.engine_file:
             return
-        self.engine_file = stamp
         former = self.run.slot
         try:
             slot = EngineSlot(self.run.settings)
             if slot.description.sha256 == former.description.sha256:
+                self.engine_file = stamp
                 return
             canary = Canary()
             canary.sing(slot.open())
         except EngineError as error:
-            log_event("engine not reloaded", level=logging.ERROR, error=str(error))
-            self.say(f"the engine on disk is not used: {error}")
+            # Perhaps its files are still being copied: the next pass tries again.
+            if str(error) != self.engine_trouble:
+                log_event("engine not reloaded", level=logging.ERROR, error=str(error))
+                self.say(f"the engine on disk is not used: {error}")
+            self.engine_trouble = str(error)
             return
+        self.engine_file, self.engine_trouble = stamp, ""
         self.run.slot, self.canary = slot, canary
         former.close()
         self.run.remember_engine()

@@ -34,6 +34,7 @@ TASKS_PER_WORKER = 400
 STOP_POLL_S = 0.1
 _START_TIMEOUT_S = 600.0
 _PR_SET_PDEATHSIG = 1
+_SENT_BY_SOMEBODY = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 # What Pebble takes for the module `time`. By the wall clock, a leap forward would time out every task at work.
@@ -53,7 +54,7 @@ class WorkerCrashed(CxrBatchError):
 
     def __init__(self, exit_code: int) -> None:
         super().__init__(f"its worker process died ({_cause_of_death(exit_code)})")
-        self.was_killed = -exit_code in (signal.SIGKILL, signal.SIGTERM)
+        self.was_killed = -exit_code in _SENT_BY_SOMEBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,8 @@ class WorkerPool:
     """Spawned processes that are started when first needed and replaced when one dies.
 
     Each is limited to `memory_mb` of address space beyond what it starts with, runs OpenCV on one
-    thread, leaves signals to the main process and dies with it. `warm_up` loads what the tasks need while
+    thread, leaves signals to the main process and dies with it. `while_waiting`, where somebody sets it, is called
+    between outcomes, and ten times a second while one is waited for. `warm_up` loads what the tasks need while
     the process starts, so that the first task does not wait for it.
     """
 
@@ -101,6 +103,7 @@ class WorkerPool:
             context=multiprocessing.get_context("spawn"),
         )
         self._safety = ExitStack()
+        self.while_waiting: Callable[[], object] = lambda: None
 
     def __enter__(self) -> WorkerPool:
         self._safety.enter_context(stop_at_safe_points())
@@ -139,26 +142,30 @@ class WorkerPool:
             future: Future[Value] = self._pool.schedule(function, args=(task,), timeout=timeout_s)
             in_flight.append(Outcome(task, future, timeout_s))
             while in_flight and (len(in_flight) >= (window or 2 * self.count) or in_flight[0].future.done()):
-                yield _finished(in_flight.popleft())
+                yield self._finished(in_flight.popleft())
         while in_flight:
-            yield _finished(in_flight.popleft())
+            yield self._finished(in_flight.popleft())
+
+    def _finished(self, outcome: Outcome[Task, Value]) -> Outcome[Task, Value]:
+        while not wait([outcome.future], timeout=STOP_POLL_S).done:
+            stop_if_asked()
+            self.while_waiting()
+        self.while_waiting()
+        if isinstance(outcome.future.exception(), (ProcessExpired, BrokenProcessPool)):
+            # A stop that was sent to the whole process group ended the workers, too: that says nothing about their
+            # tasks.
+            stop_if_asked()
+        return outcome
 
 
 def _do_nothing(_: int) -> None:
     pass
 
 
-def _finished(outcome: Outcome[Task, Value]) -> Outcome[Task, Value]:
-    while not wait([outcome.future], timeout=STOP_POLL_S).done:
-        stop_if_asked()
-    if isinstance(outcome.future.exception(), (ProcessExpired, BrokenProcessPool)):
-        # A stop that was sent to the whole process group ended the workers, too: that says nothing about their tasks.
-        stop_if_asked()
-    return outcome
-
-
 def _prepare_worker(memory_mb: int, parent: int, warm_up: Callable[[], None] | None) -> None:
+    # The main process answers for both; a terminal that is closed sends the second one to all.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _die_with(parent)
     # Before anything imports NumPy: as many processes as cores, each with as many threads, only get in their own way.

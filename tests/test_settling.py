@@ -135,6 +135,14 @@ def test_what_an_earlier_process_met_settles_anew(arrivals: Arrivals, clock: Clo
     assert arrivals.are_complete(["known to the ledger"])
 
 
+def test_what_was_held_back_and_is_gone_is_forgotten(arrivals: Arrivals, clock: Clock) -> None:
+    arrivals.judge(found("a.filepart", key="", reason=Reason.NOT_AN_IMAGE))
+    arrivals.keep(())
+    clock.now += 60
+    arrivals.keep(())
+    assert arrivals._met == {}
+
+
 def test_only_what_waits_is_remembered(arrivals: Arrivals, clock: Clock) -> None:
     for path in ("scored", "waiting"):
         arrivals.judge(found(path))

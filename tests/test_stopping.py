@@ -12,7 +12,7 @@ import pytest
 from pebble import ProcessExpired
 
 from cxrbatch.stopping import Stopped, stop_at_safe_points, stop_cleanly_on, stop_if_asked
-from cxrbatch.workers import Outcome, WorkerPool, _finished
+from cxrbatch.workers import Outcome, WorkerPool
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,7 @@ def test_workers_that_a_stop_ended_too_are_no_verdict_on_their_tasks(error: type
     future.set_exception(error("Abnormal termination"))
     with pytest.raises(Stopped), stop_at_safe_points():
         ask_to_stop()
-        _finished(Outcome(None, future, timeout_s=30))
+        WorkerPool(1, memory_mb=200)._finished(Outcome(None, future, timeout_s=30))
         pytest.fail("the outcome would have been recorded")
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +257,48 @@ def test_a_file_is_met_once_it_is_renamed_into_place(films: Path, out: Path, eng
     (films / unfinished).rename(films / "a.dcm")
     run_quietly(films, out, engine=engine)
     assert outcomes(out) == {"a.dcm": ("scored", "")}
+
+
+def test_a_report_that_failed_is_printed_although_a_sibling_was_tidied_away(
+    films: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(films / "a.dcm", ONE)
+    run_quietly(films, out, engine=engine)
+    (films / "a.dcm").unlink()
+    write(films / "b.dcm", TWO, sop="1.2.3.2")
+    write(films / "other.dcm", ONE, study="1.2.4", sop="1.2.4.1")
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("no printer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("cxrbatch.output.report.print_study", fail)
+        assert run_quietly(films, out, engine=engine).studies["failed"] == 2
+    report = run_quietly(films, out, engine=engine)
+    assert (report.studies, report.studies_this_run) == ({"reported": 3}, 2)
+    assert all(row["report_html"] for row in read_rows(out / "studies.csv"))
+
+
+def test_a_folder_that_cannot_be_listed_hides_only_what_is_in_it(films: Path, out: Path, engine: str) -> None:
+    for name in ("locked", "open"):
+        (films / name).mkdir()
+        write(films / name / "a.dcm", ONE, study=f"1.2.{len(name)}", sop=f"1.2.{len(name)}.1")
+    (films / "open" / "stub.dcm").write_bytes(b"")
+    run_quietly(films, out, engine=engine)
+    (films / "locked" / ".lock").touch()
+    (films / "open" / "a.dcm").unlink()
+    known = {os.fsdecode(path): present for path, present in present_files(out)}
+    assert known["open/a.dcm"] and known["locked/a.dcm"]
+    report = run_quietly(films, out, engine=engine)
+    known = {os.fsdecode(path): present for path, present in present_files(out)}
+    assert report.folders_unlistable == 1
+    assert not known["open/a.dcm"]
+    assert known["locked/a.dcm"]
+
+
+def present_files(out: Path) -> list[tuple[bytes, int]]:
+    with closing(sqlite3.connect(out / "ledger.sqlite")) as ledger:
+        return ledger.execute("SELECT path, present FROM files").fetchall()
 
 
 # --------------------------------------------------------------------------- between index and read

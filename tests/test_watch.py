@@ -24,7 +24,7 @@ from cxrbatch.cli import run_command_line
 from cxrbatch.config import Settings
 from cxrbatch.engine.bundle import load_bundle
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
-from cxrbatch.errors import ConfigurationError, EngineError, ExitCode
+from cxrbatch.errors import ConfigurationError, EngineError, ExitCode, UsageError
 from cxrbatch.progress import RunProgress
 from cxrbatch.records import Label
 from cxrbatch.stopping import Stopped
@@ -215,6 +215,57 @@ def test_an_input_that_is_gone_for_a_while_is_waited_for(
     assert report.files == {"scored": 2}
 
 
+def test_a_daemon_that_starts_while_the_share_is_away_waits_for_it(daemon: Daemon, films: Path, out: Path) -> None:
+    write_film(films / "a.png", 0, 80, 160, 240)
+    run_quietly(films, out, engine=daemon.load().engine)
+    films.rename(films.with_name("away"))
+    films.mkdir()
+
+    def arrive() -> Iterator[Callable[[], bool]]:
+        yield lambda: "cannot be looked at" in log_of(out)
+        films.rmdir()
+        films.with_name("away").rename(films)
+        write_film(films / "b.png", 240, 80, 160, 0)
+        yield lambda: daemon.status("b.png") == "scored"
+
+    assert daemon.run(arrive()).files == {"scored": 2}
+
+
+def test_once_says_that_the_input_is_away(films: Path, out: Path, engine: str) -> None:
+    write_film(films / "a.png", 0, 80, 160, 240)
+    run_quietly(films, out, engine=engine)
+    (films / "a.png").unlink()
+    with pytest.raises(UsageError, match="not one file is there"), RunProgress(Console(quiet=True)) as progress:
+        watch_folder(films, out, lambda: settings_of(engine), progress, once=True)
+
+
+def test_settings_that_can_be_read_but_not_used_change_nothing(
+    films: Path, out: Path, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [settings_of(engine), settings_of(str(tmp_path / "no-engine")), settings_of(engine)]
+    daemon = Daemon(films, out, lambda: answers.pop(0), monkeypatch)
+
+    def arrive() -> Iterator[Callable[[], bool]]:
+        yield (out / "metrics.prom").exists
+        daemon.requests.reload = True
+        yield lambda: "settings not reloaded" in log_of(out)
+        write_film(films / "a.png", 0, 80, 160, 240)
+        yield lambda: daemon.status("a.png") == "scored"
+
+    daemon.run(arrive())
+
+
+def test_months_of_passes_leave_no_counts_behind() -> None:
+    with RunProgress(Console(quiet=True), counts=False) as progress:
+        for _ in range(100):
+            progress.begin("files indexed")
+            progress.advance("files indexed")
+            progress.finish("files indexed")
+        progress.begin("files indexed")  # a pass that an error ended
+        progress.begin("files indexed")
+        assert len(progress._bars.tasks) <= 1
+
+
 def test_a_reload_takes_new_settings_and_keeps_the_old_ones_where_they_are_wrong(
     films: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,7 +316,11 @@ def test_an_engine_that_was_built_again_is_taken_up_between_studies(
         assert len({row["engine_sha256"] for row in daemon.rows().values()}) == 1
         labels = [Label(name, operating_point=0.4) for name in ("TopLeft", "TopRight", "BottomLeft", "BottomRight")]
         other = write_tiny_bundle(tmp_path / "other", labels=tuple(labels))
+        model = (other / "model.onnx").read_bytes()
+        (other / "model.onnx").write_bytes(model[:100])
         replace_engine(other)
+        yield lambda: log_of(out).count("engine not reloaded") == 2
+        (Path(engine) / "model.onnx").write_bytes(model)  # the copy of the engine comes to its end
         yield lambda: "engine reloaded" in (out / "cxrbatch.log").read_text()
         yield (
             lambda: (
@@ -323,11 +378,23 @@ def test_an_engine_that_begins_to_answer_otherwise_ends_the_daemon(
         daemon.run(arrive())
 
 
-def test_once_waits_for_what_is_there_to_settle_and_ends(films: Path, out: Path, engine: str) -> None:
+def test_once_waits_for_what_is_there_to_settle_and_ends(
+    films: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_film(films / "a.png", 0, 80, 160, 240)
+    slept: list[float] = []
+
+    def sleep(_: Waker, seconds: float) -> bool:
+        if not slept:
+            write_film(films / "late.png", 240, 80, 160, 0)
+        slept.append(seconds)
+        time.sleep(min(seconds, 0.2))
+        return True  # again and again something happens
+
+    monkeypatch.setattr(Waker, "sleep", sleep)
     with RunProgress(Console(quiet=True), counts=False) as progress:
-        report = watch_folder(films, out, lambda: settings_of(engine), progress, once=True)
-    assert report.files == {"scored": 1}
+        report = watch_folder(films, out, lambda: settings_of(engine, settle_s=1.0), progress, once=True)
+    assert report.files == {"scored": 1, "pending": 1}
     assert report.exit_code == ExitCode.DONE
 
 

@@ -23,6 +23,9 @@ def act(what: str | int) -> int:
         os.kill(os.getpid(), signal.SIGSEGV)
     if what == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "hang up":
+        os.kill(os.getpid(), signal.SIGHUP)
+        return 7
     if what == "hang":
         time.sleep(600)
     if what == "allocate":
@@ -79,6 +82,18 @@ def test_a_crash_of_its_own_is_told_from_being_killed(pool: WorkerPool, what: st
     with pytest.raises(WorkerCrashed) as crash:
         outcome.value()
     assert crash.value.was_killed is was_killed
+
+
+@pytest.mark.parametrize(
+    ("number", "was_killed"), [(signal.SIGHUP, True), (signal.SIGTERM, True), (signal.SIGSEGV, False)]
+)
+def test_a_signal_that_somebody_sent_says_nothing_about_the_task(number: signal.Signals, was_killed: bool) -> None:
+    assert WorkerCrashed(-number).was_killed is was_killed
+
+
+def test_a_terminal_that_is_closed_takes_no_worker_along(pool: WorkerPool) -> None:
+    (outcome,) = pool.run_ahead(act, ["hang up"], timeout_s=30)
+    assert outcome.value() == 7
 
 
 PARENT = """

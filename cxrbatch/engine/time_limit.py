@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 
 from cxrbatch.engine.contract import Engine
 from cxrbatch.errors import EngineError
 from cxrbatch.records import EngineDescription, Gray8, Scores
+from cxrbatch.stopping import stop_if_asked
+
+_POLL_S = 0.05
+# A stop waits so long for a call that is under way.
+_GRACE_S = 5.0
+THREAD_NAME = "engine"
+
+
+def an_engine_hangs() -> bool:
+    """Tell whether a call of this process is still under way: it may never end, and keep the process from ending."""
+    return any(thread.name == THREAD_NAME for thread in threading.enumerate())
 
 
 @dataclass(slots=True)
@@ -44,12 +56,19 @@ class TimeLimitedEngine:
         if self._hangs:
             raise EngineError(self._complaint())
         call = _Call()
-        thread = threading.Thread(target=self._run, args=(call, pixels), name="engine", daemon=True)
+        thread = threading.Thread(target=self._run, args=(call, pixels), name=THREAD_NAME, daemon=True)
         thread.start()
-        thread.join(self._limit_s)
-        if thread.is_alive():
-            self._hangs = True
-            raise EngineError(self._complaint())
+        started = time.monotonic()
+        while thread.is_alive():
+            thread.join(_POLL_S)
+            waited_s = time.monotonic() - started
+            # From here on it is left alone, whether it ends or not.
+            self._hangs = waited_s > min(self._limit_s, _GRACE_S) and thread.is_alive()
+            if self._hangs:
+                stop_if_asked()
+            if self._hangs and waited_s > self._limit_s:
+                raise EngineError(self._complaint())
+        self._hangs = False
         if call.error is not None:
             raise call.error
         assert call.scores is not None, "a call that is over has scores or an error"

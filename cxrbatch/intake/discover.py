@@ -50,13 +50,13 @@ def walk(
         folder = pending.pop()
         try:
             entries = _list_sorted(folder)
+            if folder != str(base) and is_output_folder(Path(folder)):
+                continue
         except OSError as error:
             if folder == str(base) and not isinstance(error, BlockingIOError):
                 raise
             if on_error is not None:
                 on_error(error)
-            continue
-        if is_output_folder(Path(folder)) and folder != str(base):
             continue
         folders = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
         pending.extend(path for path in reversed(folders) if path != excluded)

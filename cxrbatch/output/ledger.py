@@ -163,7 +163,9 @@ class Ledger:
                 "WHERE status IN ('pending', 'failed') "
                 "AND EXISTS (SELECT 1 FROM files WHERE files.study_key = studies.study_key AND NOT present) "
                 "AND NOT EXISTS (SELECT 1 FROM files WHERE files.study_key = studies.study_key "
-                "AND present AND status IN ('pending', 'failed'))"
+                "AND present AND NOT refused_by_header "
+                # All of a study that failed is tried again: perhaps its scores are there and only the report is not.
+                "AND (studies.status = 'failed' OR status IN ('pending', 'failed')))"
             )
 
     def record_returned(self, paths: Iterable[str]) -> None:
@@ -192,6 +194,13 @@ class Ledger:
             self._store.execute(
                 f"UPDATE files SET {_WAITING} WHERE present AND NOT refused_by_header "
                 "AND status != 'pending' AND study_key IN (SELECT study_key FROM studies WHERE status = 'pending')"
+            )
+            # Its files went to another study, or were refused since: nothing of it is left to score.
+            self._store.execute(
+                "UPDATE studies SET message = '', "
+                "status = CASE WHEN result IS NULL THEN 'unscored' ELSE 'reported' END WHERE status = 'pending' "
+                "AND NOT EXISTS (SELECT 1 FROM files WHERE files.study_key = studies.study_key "
+                "AND present AND NOT refused_by_header)"
             )
 
     def _keys_settled_by_removal(self) -> set[str]:

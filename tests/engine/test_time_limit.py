@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cxrbatch.engine.time_limit import TimeLimitedEngine
+from cxrbatch.engine.time_limit import TimeLimitedEngine, an_engine_hangs
 from cxrbatch.errors import EngineError, ExitCode
 from cxrbatch.records import Gray8, Scores
 
@@ -54,6 +54,7 @@ def test_a_hang_is_an_engine_error_and_the_engine_is_left_alone() -> None:
         release.wait(60)
         return SCORES
 
+    assert not an_engine_hangs()
     engine = FakeEngine(hang)
     limited = TimeLimitedEngine(engine, 0.05)
     for _ in range(2):
@@ -62,4 +63,5 @@ def test_a_hang_is_an_engine_error_and_the_engine_is_left_alone() -> None:
         assert refusal.value.exit_code is ExitCode.ENGINE
     limited.close()
     assert engine.closed == 0
+    assert an_engine_hangs()
     release.set()
