@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup-done
 export CXRBATCH_SHARED_DATA ?= $(realpath ../shared/data)
 
+# Every worker process imports; compiled modules save it half of its start.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test check format bench bench-intake bench-scale pixel-check arrivals gpu-check fuzz soak screenshots setup clean
 
 demo: setup
@@ -60,7 +63,7 @@ $(SETUP): setup.cfg setup.py scripts/system-packages.sh
 	bash scripts/system-packages.sh
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[train,watch,dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[train,watch,dev]'
 	touch $(SETUP)
 
 clean:

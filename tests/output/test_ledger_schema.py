@@ -289,3 +289,13 @@ def test_what_is_done_per_pass_reads_indexes_only(
     asked = [step for step in planned if step.startswith("SEARCH files") and "EXISTS" in step]
     assert asked
     assert [step for step in asked if "files_by_study (study_key=?" not in step] == []
+
+
+def test_rows_that_nobody_read_to_the_end_complain_of_nothing_once_the_ledger_is_closed(tmp_path: Path) -> None:
+    store = LedgerStore(tmp_path / "ledger.sqlite")
+    for number in range(500):
+        store.execute("INSERT INTO meta (key, value) VALUES (?, '')", (f"{number:03}",))
+    rows = store.rows("SELECT key FROM meta ORDER BY key")
+    assert next(rows) == ("000",)
+    store.close()
+    del rows  # what its end complains of is a warning, and so an error here
