@@ -45,6 +45,9 @@ SETTLED_BY_REMOVAL = (
     Reason.TOO_MANY_IMAGES.value,
 )
 # What it was scored before stays in the ledger, though in no table: if the file is gone by then, that stands.
+# The plus keeps SQLite from looking through all files of a status for those of a study: it cannot know that these
+# are few, and the first index of 200,000 files would take time with the square of their number.
+_BY_STUDY = "+status"
 _WAITING = "status = 'pending', reason = '', message = ''"
 _NO_REPORT = "result = NULL, report_html = '', report_pdf = '', reported_at = ''"
 
@@ -147,7 +150,8 @@ class Ledger:
             gone = list(paths)
             for path in gone:
                 self._store.execute("UPDATE files SET present = 0 WHERE path = ?", (os.fsencode(path),))
-            for study_key in {self._study_of(path) for path in gone} & self._keys_settled_by_removal():
+            settled = self._keys_settled_by_removal() if gone else set()
+            for study_key in {self._study_of(path) for path in gone} & settled:
                 self._queue_study(study_key)
             self._store.execute(
                 "UPDATE files SET status = 'scored' WHERE NOT present AND status = 'pending' AND engine_sha256 != ''"
@@ -165,7 +169,7 @@ class Ledger:
                 "AND NOT EXISTS (SELECT 1 FROM files WHERE files.study_key = studies.study_key "
                 "AND present AND NOT refused_by_header "
                 # All of a study that failed is tried again: perhaps its scores are there and only the report is not.
-                "AND (studies.status = 'failed' OR status IN ('pending', 'failed')))"
+                f"AND (studies.status = 'failed' OR {_BY_STUDY} IN ('pending', 'failed')))"
             )
 
     def record_returned(self, paths: Iterable[str]) -> None:
@@ -192,8 +196,8 @@ class Ledger:
                 (now_text(), engine_sha256, engine_sha256),
             )
             self._store.execute(
-                f"UPDATE files SET {_WAITING} WHERE present AND NOT refused_by_header "
-                "AND status != 'pending' AND study_key IN (SELECT study_key FROM studies WHERE status = 'pending')"
+                f"UPDATE files SET {_WAITING} WHERE present AND NOT refused_by_header AND {_BY_STUDY} != 'pending' "
+                "AND study_key IN (SELECT study_key FROM studies WHERE status = 'pending')"
             )
             # Its files went to another study, or were refused since: nothing of it is left to score.
             self._store.execute(
@@ -205,7 +209,10 @@ class Ledger:
 
     def _keys_settled_by_removal(self) -> set[str]:
         """Return the keys of studies of which a file that is still there was refused because of another one."""
-        query = "SELECT DISTINCT study_key FROM files WHERE present AND status = 'rejected' AND reason IN (?, ?, ?)"
+        query = (
+            "SELECT DISTINCT study_key FROM files WHERE present AND +status = 'rejected' AND reason != '' "
+            "AND reason IN (?, ?, ?)"
+        )
         return {key for (key,) in self._store.rows(query, SETTLED_BY_REMOVAL)}
 
     def _study_of(self, path: str) -> str:
@@ -260,7 +267,7 @@ class Ledger:
         if not self._store.value(count, (study_key,)):
             self._store.execute("DELETE FROM studies WHERE study_key = ?", (study_key,))
             return
-        waits = self._store.value(f"{count} AND status = 'pending'", (study_key,)) > 0
+        waits = self._store.value(f"{count} AND {_BY_STUDY} = 'pending'", (study_key,)) > 0
         self._store.execute(
             "INSERT INTO studies (study_key, status, queued_at) VALUES (?, ?, ?) ON CONFLICT (study_key) "
             "DO UPDATE SET message = '', status = excluded.status, queued_at = CASE WHEN studies.status = 'pending' "
@@ -390,7 +397,7 @@ class Ledger:
             self._store.execute(
                 "UPDATE studies SET status = 'reported', revision = ?, message = '' WHERE study_key = ? "
                 "AND status = 'failed' AND NOT EXISTS "
-                "(SELECT 1 FROM files WHERE study_key = ? AND status IN ('failed', 'pending'))",
+                f"(SELECT 1 FROM files WHERE study_key = ? AND {_BY_STUDY} IN ('failed', 'pending'))",
                 (printed.result.revision, key, key),
             )
 
