@@ -14,7 +14,7 @@ import numpy as np
 
 from cxrbatch.durable import make_folder, replace_text
 from cxrbatch.phantom.dicom import TRANSFER_SYNTAXES, PhantomIdentity, Photometric, View, write_phantom_dicom
-from cxrbatch.phantom.draw import draw_phantom
+from cxrbatch.phantom.draw import Phantom, draw_phantom
 from cxrbatch.phantom.lateral import draw_lateral
 from cxrbatch.phantom.lesions import FINDINGS
 
@@ -26,10 +26,15 @@ _SEED_STRIDE = 1_000_000
 # Demo studies take seeds from the far end of a seed's range, where no training set reaches.
 _FIRST_STUDY = 900_000
 
-_GIVEN_NAMES = (
-    "Ada", "Blaise", "Carl", "Dorothy", "Emmy", "Florence", "Grace", "Hedy", "Isaac", "Johannes", "Katherine",
-    "Leonhard", "Marie", "Niels", "Otto", "Pierre", "Rosalind", "Sofia", "Tycho", "Ursula", "Virginia", "Wilhelm",
-)  # fmt: skip
+_GIVEN_NAMES = {
+    "F": (
+        "Ada", "Dorothy", "Emmy", "Florence", "Grace", "Hedy", "Katherine", "Marie", "Rosalind", "Sofia", "Ursula",
+        "Virginia",
+    ),
+    "M": (
+        "Blaise", "Carl", "Isaac", "Johannes", "Leonhard", "Niels", "Otto", "Pierre", "Tycho", "Wilhelm",
+    ),
+}  # fmt: skip
 _FILM_SHAPES = (1.0, 0.83, 1.2)  # columns over rows: square, portrait and landscape detectors
 
 
@@ -137,7 +142,7 @@ class _StudyWriter:
 
     def _frontal(self, number: int) -> DemoImage:
         phantom = draw_phantom(self._phantom_seed, rows=self.rows, columns=self._columns, take=number - 1)
-        path, identity = self._place(number, "PA", phantom.age)
+        path, identity = self._place(number, "PA", phantom)
         write_phantom_dicom(
             path, phantom, identity, photometric=self._photometric, transfer_syntax=self._transfer_syntax
         )
@@ -145,14 +150,14 @@ class _StudyWriter:
 
     def _lateral(self, number: int) -> DemoImage:
         phantom = draw_lateral(self._phantom_seed, rows=self.rows, columns=self._columns)
-        path, identity = self._place(number, "LL", phantom.age)
+        path, identity = self._place(number, "LL", phantom)
         write_phantom_dicom(path, phantom, identity, view="LL", transfer_syntax=self._transfer_syntax)
         return self._described(path, identity, "LL", (), "not_frontal")
 
     def _broken_off(self, number: int) -> DemoImage:
         """Write a frontal image of which, as after a lost connection, only the first part arrived."""
         phantom = draw_phantom(self._phantom_seed, rows=self.rows, columns=self._columns, take=number - 1)
-        path, identity = self._place(number, "PA", phantom.age)
+        path, identity = self._place(number, "PA", phantom)
         write_phantom_dicom(path, phantom, identity)
         content = path.read_bytes()
         path.write_bytes(content[: len(content) * 6 // 10])
@@ -168,13 +173,14 @@ class _StudyWriter:
         make_folder(series)
         return series
 
-    def _place(self, number: int, view: View, age: int) -> tuple[Path, PhantomIdentity]:
+    def _place(self, number: int, view: View, phantom: Phantom) -> tuple[Path, PhantomIdentity]:
         """Return where an image goes and who it is."""
         rng = np.random.default_rng([self.seed, self.index])
         days = int(rng.integers(0, 365))
         taken = np.datetime64("2024-01-01") + np.timedelta64(days, "D")
-        born = taken - np.timedelta64(age * 365 + age // 4 + int(rng.integers(10, 350)), "D")
-        given = _GIVEN_NAMES[self.index % len(_GIVEN_NAMES)]
+        born = taken - np.timedelta64(phantom.age * 365 + phantom.age // 4 + int(rng.integers(10, 350)), "D")
+        names = _GIVEN_NAMES[phantom.sex]
+        given = names[self.index % len(names)]
         identity = PhantomIdentity(
             patient_name=f"Phantom^{given}",
             patient_id=f"PHANTOM-{self.seed}-{self.index:05d}",

@@ -42,6 +42,20 @@ def test_headers_say_what_the_descriptions_say(written: Written) -> None:
             assert str(header.PatientName).startswith("Phantom^")
 
 
+def test_a_study_is_one_patient_whose_name_goes_with_the_sex(written: Written) -> None:
+    folder, studies = written
+    sexes: dict[str, str] = {}
+    for study in studies:
+        readable = [image for image in study.images if image.expected in {"scored", "not_frontal"}]
+        headers = [pydicom.dcmread(folder / image.path, stop_before_pixels=True) for image in readable]
+        assert len({(str(header.PatientName), header.PatientSex) for header in headers}) <= 1
+        for header in headers:
+            assert sexes.setdefault(str(header.PatientName), header.PatientSex) == header.PatientSex
+    assert set(sexes.values()) == {"F", "M"}
+    assert sexes.get("Phantom^Otto", "M") == "M"
+    assert sexes.get("Phantom^Ursula", "F") == "F"
+
+
 def test_uids_are_valid_and_unique(written: Written) -> None:
     _, studies = written
     uids = [study.study_instance_uid for study in studies]
