@@ -142,7 +142,7 @@ def record_as_scored(out: Path, engine: EngineDescription) -> float:
     """Record every study that waits as scored and return how long that took, in seconds."""
     started = time.perf_counter()
     with open_output(out) as ledger:
-        for task in ledger.pending_studies():
+        for task in ledger.take(ledger.pending_keys()):
             _record(ledger, task, engine)
     return time.perf_counter() - started
 

@@ -158,7 +158,7 @@ def run_slice(folder: Path, out: Path, settings: Settings) -> Counter[str]:
     ):
         index_input(Index(folder, out, settings), ledger, workers, progress)
         ends.update(row.reason for row in ledger.file_rows() if row.status == "rejected")
-        pending = ledger.pending_studies(limit=0)
+        pending = ledger.take(ledger.pending_keys())
         for study in decode_studies(pending, folder, InputSpec(size_px=224), settings, workers, StageClock()):
             indexed = {refused.path for refused in study.task.refused}
             ends["scored"] += len(study.images)

@@ -284,10 +284,6 @@ class Ledger:
         ((waiting, oldest),) = self._store.rows("SELECT count(*), min(queued_at) FROM studies WHERE status = 'pending'")
         return int(waiting), str(oldest or "")
 
-    def pending_studies(self, *, limit: int = 0) -> Iterator[StudyTask]:
-        """Yield the studies that wait, by key, at most `limit` of them."""
-        yield from self.take(self.pending_keys()[: limit or None])
-
     def pending_keys(self, *, newest_first: bool = False, since_ns: int = 0) -> list[str]:
         """Return the keys of the studies that wait, by key or by the time of their newest file.
 

@@ -57,7 +57,7 @@ def printed(
 
 
 def finish_all(ledger: Ledger, engine: EngineDescription = ENGINE) -> list[str]:
-    tasks = list(ledger.pending_studies())
+    tasks = list(ledger.take(ledger.pending_keys()))
     for task in tasks:
         ledger.record_study(printed(task, engine=engine))
     return [task.study_key for task in tasks]
@@ -76,7 +76,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def test_a_study_waits_with_its_scorable_and_its_refused_files(ledger: Ledger) -> None:
     ledger.record_index([indexed("b.dcm"), indexed("a.dcm"), indexed("lat.dcm", refused=Reason.NOT_FRONTAL)])
-    (task,) = ledger.pending_studies()
+    (task,) = ledger.take(ledger.pending_keys())
     assert [file.file.path for file in task.files] == ["a.dcm", "b.dcm"]
     assert task.refused == (RefusedImage("lat.dcm", "rejected", "not_frontal", "because"),)
     assert task.revision == 1
@@ -100,7 +100,7 @@ def test_a_late_image_queues_the_whole_study_as_the_next_revision(ledger: Ledger
     ledger.record_index([indexed("b.dcm")])
     assert {row.status for row in ledger.file_rows()} == {"pending"}
     assert all(row.probabilities == () for row in ledger.file_rows())
-    (task,) = ledger.pending_studies()
+    (task,) = ledger.take(ledger.pending_keys())
     assert (task.revision, len(task.files)) == (2, 2)
 
 
@@ -113,7 +113,7 @@ def test_a_replaced_file_that_moves_to_another_study_queues_both(ledger: Ledger)
 
 def test_a_study_of_refused_files_only_is_unscored_and_does_not_wait(ledger: Ledger) -> None:
     ledger.record_index([indexed("lat.dcm", refused=Reason.NOT_FRONTAL)])
-    assert list(ledger.pending_studies()) == []
+    assert list(ledger.take(ledger.pending_keys())) == []
     (study,) = ledger.study_rows()
     assert (study.status, study.priority, study.reasons) == ("unscored", "unscored", ("not_frontal",))
 
@@ -128,27 +128,27 @@ def test_another_engine_queues_again_what_the_former_scored(ledger: Ledger) -> N
     ledger.record_index([indexed("a.dcm"), indexed("lat.dcm", refused=Reason.NOT_FRONTAL)])
     finish_all(ledger)
     ledger.requeue(engine_sha256=ENGINE.sha256)
-    assert list(ledger.pending_studies()) == []
+    assert list(ledger.take(ledger.pending_keys())) == []
     ledger.requeue(engine_sha256="e2" * 32)
-    (task,) = ledger.pending_studies()
+    (task,) = ledger.take(ledger.pending_keys())
     assert task.revision == 2
     assert ledger.count_files() == {"pending": 1, "rejected": 1}
 
 
 def test_a_failed_study_keeps_its_scores_and_its_revision_and_is_queued_again(ledger: Ledger) -> None:
     ledger.record_index([indexed("a.dcm")])
-    (task,) = ledger.pending_studies()
+    (task,) = ledger.take(ledger.pending_keys())
     ledger.record_study(printed(task), failure="no space for the PDF")
     (study,) = ledger.study_rows()
     assert (study.status, study.message, study.n_scored) == ("failed", "no space for the PDF", 1)
     ledger.requeue(engine_sha256=ENGINE.sha256)
-    (task,) = ledger.pending_studies()
+    (task,) = ledger.take(ledger.pending_keys())
     assert task.revision == 1
 
 
 def test_images_refused_while_processing_are_recorded_with_their_reason(ledger: Ledger) -> None:
     ledger.record_index([indexed("a.dcm"), indexed("b.dcm")])
-    (task,) = ledger.pending_studies()
+    (task,) = ledger.take(ledger.pending_keys())
     blank = RefusedImage("b.dcm", "rejected", "blank", "nothing on it")
     ledger.record_study(printed(task, refused=(blank,)))
     assert {row.path: (row.status, row.reason) for row in ledger.file_rows()} == {
@@ -180,7 +180,7 @@ def test_what_is_gone_keeps_its_scores_and_is_not_scored_again_by_another_engine
     finish_all(ledger)
     ledger.record_gone(["a.dcm"])
     ledger.requeue(engine_sha256="e2" * 32)
-    assert [task.study_key for task in ledger.pending_studies()] == ["s2"]
+    assert [task.study_key for task in ledger.take(ledger.pending_keys())] == ["s2"]
     assert {row.path: row.status for row in ledger.file_rows()} == {"a.dcm": "scored", "b.dcm": "pending"}
     kept = next(ledger.study_rows("s1"))
     assert (kept.status, kept.result is not None) == ("reported", True)
@@ -198,7 +198,7 @@ def test_what_is_gone_before_it_was_scored_is_given_up_and_taken_up_again_when_i
 
 def test_a_walk_that_misses_nothing_gives_up_nothing(ledger: Ledger) -> None:
     ledger.record_index([indexed("a.dcm", "s1"), indexed("b.dcm", "s2")])
-    (first, _) = ledger.pending_studies()
+    (first, _) = ledger.take(ledger.pending_keys())
     ledger.record_study(printed(first), failure="the report could not be printed")
     ledger.record_gone([])
     ledger.record_returned([])
@@ -240,18 +240,18 @@ def test_a_study_without_files_is_no_study(ledger: Ledger) -> None:
 
 def test_printing_again_does_not_bury_an_image_that_failed(ledger: Ledger) -> None:
     ledger.record_index([indexed("a.dcm"), indexed("b.dcm")])
-    (task,) = ledger.pending_studies()
+    (task,) = ledger.take(ledger.pending_keys())
     record = printed(task, refused=(RefusedImage("b.dcm", "failed", "", "no such file"),))
     ledger.record_study(record, failure="no such file")
     ledger.record_printed(record)
     assert ledger.count_studies() == {"failed": 1}
     ledger.requeue(engine_sha256=ENGINE.sha256)
-    assert [len(task.files) for task in ledger.pending_studies()] == [2]
+    assert [len(task.files) for task in ledger.take(ledger.pending_keys())] == [2]
 
 
 def test_printing_again_finishes_a_study_that_failed_in_printing(ledger: Ledger) -> None:
     ledger.record_index([indexed("a.dcm")])
-    (task,) = ledger.pending_studies()
+    (task,) = ledger.take(ledger.pending_keys())
     ledger.record_study(printed(task), failure="the report could not be printed")
     ledger.record_printed(printed(task))
     (study,) = ledger.study_rows()
@@ -261,7 +261,7 @@ def test_printing_again_finishes_a_study_that_failed_in_printing(ledger: Ledger)
 def test_the_patients_of_all_files_are_told_also_of_refused_ones(ledger: Ledger) -> None:
     lateral = replace(indexed("lat.dcm", refused=Reason.NOT_FRONTAL), header=Header(patient_id="P2 "))
     ledger.record_index([indexed("a.dcm"), lateral])
-    (task,) = ledger.pending_studies()
+    (task,) = ledger.take(ledger.pending_keys())
     assert task.patient_ids == {"P1", "P2"}
 
 
@@ -333,7 +333,7 @@ def test_a_name_that_is_not_utf8_is_kept_exactly(ledger: Ledger) -> None:
 
 def test_a_result_comes_back_as_it_went_in(ledger: Ledger) -> None:
     ledger.record_index([indexed("a.dcm")])
-    (task,) = ledger.pending_studies()
+    (task,) = ledger.take(ledger.pending_keys())
     record = printed(task)
     ledger.record_study(record)
     (study,) = ledger.study_rows("s1")
@@ -348,7 +348,7 @@ def test_nothing_of_a_transaction_that_fails_is_kept(ledger: Ledger) -> None:
 
 def test_the_limit_bounds_what_is_taken(ledger: Ledger) -> None:
     ledger.record_index([indexed(f"{n}.dcm", f"s{n}") for n in range(5)])
-    assert [task.study_key for task in ledger.pending_studies(limit=2)] == ["s0", "s1"]
+    assert [task.study_key for task in ledger.take(ledger.pending_keys()[:2])] == ["s0", "s1"]
 
 
 def test_it_survives_closing(tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_it_survives_closing(tmp_path: Path) -> None:
         ledger.record_index([indexed("a.dcm")])
         ledger.remember("input", "/pacs")
     with Ledger(tmp_path) as ledger:
-        assert len(list(ledger.pending_studies())) == 1
+        assert len(list(ledger.take(ledger.pending_keys()))) == 1
         assert ledger.fact("input") == "/pacs"
 
 

@@ -175,7 +175,7 @@ def test_the_queue_tells_how_many_wait_and_since_when(tmp_path: Path, clock: lis
         clock[0] = "2026-01-02T00:00:00+00:00"
         ledger.record_index([indexed("b.dcm", "s2"), indexed("notes.txt", "", refused=Reason.NOT_AN_IMAGE)])
         assert ledger.queue() == (2, "2026-01-01T00:00:00+00:00")
-        (first, second) = ledger.pending_studies()
+        (first, second) = ledger.take(ledger.pending_keys())
         ledger.record_study(printed(first))
         assert ledger.queue() == (1, "2026-01-02T00:00:00+00:00")
         ledger.record_study(printed(second))
@@ -194,7 +194,7 @@ def test_a_study_that_grows_while_it_waits_has_waited_since_its_first_image(tmp_
 def test_a_study_queued_again_waits_from_then_on(tmp_path: Path, clock: list[str], how: str) -> None:
     with Ledger(tmp_path) as ledger:
         ledger.record_index([indexed("a.dcm", "s1")])
-        (task,) = ledger.pending_studies()
+        (task,) = ledger.take(ledger.pending_keys())
         ledger.record_study(printed(task), failure="no space" if how == "failed" else "")
         clock[0] = "2026-01-02T00:00:00+00:00"
         if how == "late image":
@@ -211,7 +211,7 @@ def per_file_and_study(ledger: Ledger) -> None:
     ledger.record_index([indexed("a.dcm"), indexed("b.dcm"), indexed("l.dcm", refused=Reason.NOT_FRONTAL)])
     ledger.record_index([indexed("a.dcm", "s2", mtime_ns=6)])
     ledger.record_deferred(ImageFile("locked.dcm", 1, 1), "no permission")
-    for task in list(ledger.pending_studies()):
+    for task in list(ledger.take(ledger.pending_keys())):
         ledger.record_study(printed(task))
         ledger.record_printed(printed(task))
         assert list(ledger.study_rows(task.study_key))
