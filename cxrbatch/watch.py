@@ -52,15 +52,6 @@ class Requests:
     reload: bool = False
 
 
-@dataclass(slots=True)
-class _Pass:
-    """What one look at the input folder led to."""
-
-    studies: int = 0
-    backlog: int = 0
-    input_trouble: str = ""
-
-
 def watch_folder(
     root: Path,
     out: Path,
@@ -144,10 +135,10 @@ class _Daemon:
             self.vitals.proved()
             self.vitals.service.tell_ready("at work")
             while not self.requests.reload:
-                done = self._pass()
-                self._write_tables(idle=not done.backlog)
+                backlog = self._pass()
+                self._write_tables(idle=not backlog)
                 self._publish()
-                if not done.backlog:
+                if not backlog:
                     self._sleep()
         except Stopped as stopped:
             log_event("daemon asked to stop", signal=stopped.signal_number)
@@ -169,12 +160,16 @@ class _Daemon:
             while (left := end - time.monotonic()) > 0:
                 self._pulse()
                 self.waker.sleep(min(left, 1.0))
-        while self._pass().backlog:
+        while self._pass():
             pass
         return self.run.write_tables(finished=True)
 
-    def _pass(self, *, limit: int = STUDIES_PER_PASS) -> _Pass:
-        """Look at the folder once, and process up to `limit` of the studies that are all there."""
+    def _pass(self, *, limit: int = STUDIES_PER_PASS) -> int:
+        """Look at the folder once, and process up to `limit` of the studies that are all there.
+
+        Returns:
+            How many more of them wait.
+        """
         run = self.run
         if run.settings.reload_engine:
             self._reload_engine()
@@ -183,7 +178,8 @@ class _Daemon:
         except UsageError as error:
             if self.is_once:
                 raise
-            return self._note_trouble(str(error))
+            self._note_trouble(str(error))
+            return 0
         self.trouble = ""
         if time.monotonic() - self.retried_at >= run.settings.retry_s or not self.retried_at:
             run.requeue()
@@ -196,7 +192,7 @@ class _Daemon:
             self._process(chosen)
             self.arrivals.forget(path for key in chosen for path in waiting[key])
         self.tables_are_old |= bool(chosen) or run.indexed.is_news
-        return _Pass(len(chosen), len(ready) - len(chosen))
+        return len(ready) - len(chosen)
 
     def _judge(self, entry: IndexedFile | Deferred) -> IndexedFile | Deferred:
         self._pulse()
@@ -270,12 +266,11 @@ class _Daemon:
         """Return when the tables may be written again, on the monotonic clock."""
         return self.tables_at + max(0.0 if idle else _TABLES_EVERY_S, _TABLES_SHARE * self.tables_took_s)
 
-    def _note_trouble(self, trouble: str) -> _Pass:
+    def _note_trouble(self, trouble: str) -> None:
         if trouble != self.trouble:
             log_event("the input cannot be looked at now", level=logging.ERROR)
             self.say(trouble)
         self.trouble = trouble
-        return _Pass(input_trouble=trouble)
 
     def _sleep(self) -> None:
         """Sleep until something may have changed, or settled, or failed long enough ago."""
