@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -15,6 +16,8 @@ from cxrbatch.records import Float32, Gray8
 
 # Where a GPU or its memory fails, scores change wildly or are no numbers; rounding moves them by far less.
 CANARY_LIMIT = 0.01
+# The engine is asked to prove itself so often also where no systemd waits for it.
+PROVED_EVERY_S = 300.0
 
 
 class Canary:
@@ -48,16 +51,24 @@ class Canary:
 class Vitals:
     """Tells systemd and whoever scrapes that the daemon can do its work, each time that it has shown it."""
 
-    def __init__(self, service: ServiceManager, watchdog: Watchdog, server: MetricsServer | None = None) -> None:
-        self.service, self._watchdog, self._server = service, watchdog, server
+    def __init__(
+        self,
+        service: ServiceManager,
+        watchdog: Watchdog,
+        server: MetricsServer | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.service, self._watchdog, self._server, self._clock = service, watchdog, server, clock
+        self._proved_at = clock()
 
     def pulse(self, prove: Callable[[], None]) -> None:
-        """Where a sign of life is due, let `prove` show that the engine works, and give it.
+        """Where a sign of life is due, and every five minutes, let `prove` show that the engine works, and give it.
 
         Raises:
             EngineError: it does not.
         """
-        if self._watchdog.due():
+        if self._watchdog.due() or self._clock() - self._proved_at >= PROVED_EVERY_S:
             prove()
             self.proved()
         if self._server is not None:
@@ -66,6 +77,7 @@ class Vitals:
     def proved(self) -> None:
         """The engine has just shown that it works."""
         self._watchdog.feed()
+        self._proved_at = self._clock()
 
     def publish(self, metrics: str, *, healthy: bool, waiting: int) -> None:
         """Tell what the last pass came to."""

@@ -95,6 +95,16 @@ def test_the_watchdog_is_fed_only_after_a_proof() -> None:
     assert told.heard == ["renewed"]
 
 
+def test_without_systemd_the_engine_proves_itself_all_the_same() -> None:
+    told: Any = Told(is_due=False)
+    now = [0.0]
+    vitals = Vitals(told, told, None, clock=lambda: now[0])
+    for second in range(0, 901, 10):
+        now[0] = float(second)
+        vitals.pulse(lambda: told.heard.append(now[0]))
+    assert [heard for heard in told.heard if heard != "fed"] == [300.0, 600.0, 900.0]
+
+
 def test_what_a_pass_came_to_is_told_to_both() -> None:
     told: Any = Told(is_due=False)
     Vitals(told, told, told).publish("metrics", healthy=True, waiting=3)
