@@ -410,8 +410,8 @@ def test_events_only_wake(tmp_path: Path) -> None:
             (tmp_path / "in" / f"{time.monotonic_ns()}").touch()
             happened = waker.sleep(1)
         assert happened
-        while waker.sleep(1):
-            pass
+        while waker.sleep(3):
+            pass  # what came late
         (tmp_path / "in" / "out" / "own").touch()
         assert not waker.sleep(1)
         waker.wake()
@@ -455,6 +455,21 @@ def test_signals_end_the_daemon_cleanly(films: Path, out: Path, engine: str, tmp
 def log_of(out: Path) -> str:
     path = out / "cxrbatch.log"
     return path.read_text() if path.exists() else ""
+
+
+@pytest.mark.parametrize(("more", "code"), [([], ExitCode.DONE), (["--once"], 128 + signal.SIGTERM)])
+def test_a_daemon_stopped_as_it_starts_has_done_its_duty(
+    more: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr("cxrbatch.watch.watch_folder", stopped)
+    former = signal.getsignal(signal.SIGHUP)
+    try:
+        assert run_command_line(["watch", str(tmp_path), "-o", str(tmp_path.with_name("out")), *more]) == code
+    finally:
+        signal.signal(signal.SIGHUP, former)
 
 
 def test_watch_needs_an_input_folder(tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def watch(input_folder: Path, out: Path, config_file: Path | None, *, once: bool
 
     from cxrbatch.config import load_settings
     from cxrbatch.progress import RunProgress
+    from cxrbatch.stopping import Stopped
     from cxrbatch.summary import print_summary
     from cxrbatch.watch import Requests, watch_folder
 
@@ -100,14 +101,19 @@ def watch(input_folder: Path, out: Path, config_file: Path | None, *, once: bool
     signal.signal(signal.SIGHUP, lambda *_: setattr(requests, "reload", True))
     console = open_console()
     with RunProgress(console, counts=False) as progress:
-        report = watch_folder(
-            input_folder,
-            out,
-            lambda: load_settings(options, config_file=config_file),
-            progress,
-            once=once,
-            requests=requests,
-        )
+        try:
+            report = watch_folder(
+                input_folder,
+                out,
+                lambda: load_settings(options, config_file=config_file),
+                progress,
+                once=once,
+                requests=requests,
+            )
+        except Stopped:
+            if once:
+                raise
+            return ExitCode.DONE  # before it was at work: a daemon that is asked to stop has done what it should
     print_summary(console, report, out)
     return report.exit_code if once else ExitCode.DONE
 
