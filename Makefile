@@ -9,7 +9,7 @@ export CXRBATCH_SHARED_DATA ?= $(realpath ../shared/data)
 # Every worker process imports; compiled modules save it half of its start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check format bench bench-intake bench-scale pixel-check arrivals gpu-check fuzz soak screenshots setup clean
+.PHONY: demo test check format bench bench-intake bench-scale pixel-check arrivals gpu-check fuzz hostile soak screenshots setup clean
 
 demo: setup
 	$(BIN)/cxrbatch demo -o demo
@@ -47,6 +47,9 @@ pixel-check: setup
 
 fuzz: setup
 	$(BIN)/python scripts/fuzz.py $(FUZZ_ARGS)
+
+hostile: setup
+	$(BIN)/python scripts/hostile.py $(HOSTILE_ARGS)
 
 # Random moments first, then every fault at every time that a run reaches every fault point.
 soak: setup

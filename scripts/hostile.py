@@ -1,0 +1,62 @@
+"""`make hostile`: every case in which somebody tried to break a run, and whether it holds; one table.
+
+The cases are tests that carry the marker `hostile`, so `make test` runs them too. Here they run by themselves, and
+their outcomes are counted by what they are about. More arguments go to pytest.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the cases of each subject: how many held, fell or were skipped."""
+
+    held: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    fell: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    skipped: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> object:
+        """Note the outcome of a case under the subject that its marker names."""
+        outcome = yield
+        report, marker = outcome.get_result(), item.get_closest_marker("hostile")
+        if marker is None or (report.when != "call" and report.passed):
+            return
+        (subject,) = marker.args
+        if report.skipped:
+            self.skipped[subject] += 1
+        elif report.failed:
+            self.fell[subject].append(item.name)
+        else:
+            self.held[subject] += 1
+
+    def table(self) -> str:
+        """Return the outcomes as Markdown, a line per subject, and the cases that fell by name."""
+        lines = ["| what was tried | cases | held | fell | skipped |", "| --- | --- | --- | --- | --- |"]
+        for subject in sorted({*self.held, *self.fell, *self.skipped}):
+            counts = self.held[subject], len(self.fell[subject]), self.skipped[subject]
+            lines.append(f"| {subject} | {sum(counts)} | {counts[0]} | {counts[1]} | {counts[2]} |")
+        total = sum(self.held.values()), sum(map(len, self.fell.values())), sum(self.skipped.values())
+        lines.append(f"| **all** | {sum(total)} | {total[0]} | {total[1]} | {total[2]} |")
+        return "\n".join(lines + [f"\nfell: {name}" for names in self.fell.values() for name in names])
+
+
+def main() -> None:
+    """Run the cases, print the table; leave with 1 where any fell."""
+    tally = Tally()
+    code = pytest.main(["-m", "hostile", "-q", "--rootdir", str(ROOT), str(ROOT / "tests"), *sys.argv[1:]], [tally])
+    print(tally.table())
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
