@@ -21,13 +21,19 @@ from cxrbatch.indexing import Index, IndexCount, Judge, account_for, index_input
 from cxrbatch.logbook import log_event, log_limits
 from cxrbatch.metrics import write_metrics
 from cxrbatch.output.derive import derive_tables
-from cxrbatch.output.folder import open_output, output_errors_explained, remove_orphaned_reports
+from cxrbatch.output.folder import open_output, output_errors_explained
+from cxrbatch.output.intent import being_printed
 from cxrbatch.output.ledger import ENGINE, Ledger
-from cxrbatch.printing import PRINTED, open_workers, print_reports
+from cxrbatch.output.ledger_settle import known_study, unprinted_results
+from cxrbatch.output.pictures import is_drawn
+from cxrbatch.output.place import Place
+from cxrbatch.output.report import REPORTS, report_folder, tidy_report
+from cxrbatch.output.settle import Settling, order_orphans_removed, remove_as_ordered, settle_strays
+from cxrbatch.printing import PRINTED, open_workers, print_again, print_reports
 from cxrbatch.progress import RunProgress
 from cxrbatch.reading import decode_studies
 from cxrbatch.record_json import to_json
-from cxrbatch.records import EngineDescription, RefusedImage, now_text
+from cxrbatch.records import EngineDescription, PrintedStudy, RefusedImage, now_text
 from cxrbatch.scoring import Scorer, score_studies
 from cxrbatch.stages import DecodedStudy, ScoredStudy, StageClock
 from cxrbatch.workers import WorkerPool
@@ -128,7 +134,9 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
     check_folders(root, out, settings.state)
     with ExitStack() as stack:
         engine = stack.enter_context(EngineSlot(settings))
-        ledger = stack.enter_context(open_output(out, log_limits(settings), state=settings.state))
+        ledger = stack.enter_context(
+            open_output(out, log_limits(settings), state=settings.state, deidentify=settings.deidentify)
+        )
         claim_input(ledger, root, out)
         workers = stack.enter_context(open_workers(settings))
         run = Run(root, out, settings, engine, ledger, workers, progress)
@@ -138,6 +146,7 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
         description = engine.description
         log_event("run started", cxrbatch=__version__, engine=description.name, engine_sha256=description.sha256)
         try:
+            run.print_unprinted()
             yield run
         except BaseException as error:
             log_event("run stopped", level=logging.ERROR, error=type(error).__name__)
@@ -217,14 +226,62 @@ class Run:
         decoded = decode_studies(tasks, self.root, self.slot.bundle.input, settings, workers, clock)
         scored = score_studies(filter(is_whole, decoded), Scorer(engine, self.slot.open_exact), settings, clock)
         printable = self._record_unscored(scored)
-        for printed, print_failure in print_reports(printable, self.out, settings, workers, clock):
-            result = printed.result
-            failure = print_failure or _unreadable(result.refused)
-            self.ledger.record_study(printed, failure=failure)
-            self._count(result.study_key, n_scored=len(result.images), failure=failure)
+        for printed, failure in print_reports(printable, self._open_place(), settings, workers, clock):
+            self._record_printed(printed, failure or _unreadable(printed.result.refused))
         log_event("processed", studies=self.studies_done)
         for what in (SCORED, PRINTED):
             self.progress.finish(what)
+
+    def print_unprinted(self) -> None:
+        """Print the reports that a killed run did not come to: from results and pictures, whatever is in INPUT now."""
+        results = unprinted_results(self.ledger)
+        if not results:
+            return
+        place, settings = self._open_place(), self.settings
+        self.progress.begin(PRINTED, len(results))
+        for printed, failure in print_again(results, place, settings, self.workers):
+            if not failure:
+                with output_errors_explained(self.out):
+                    self.ledger.record_printed(printed)
+                    tidy_report(self.out, printed)
+            self._count(printed.result.study_key, n_scored=0, failure=failure)
+        self.progress.finish(PRINTED)
+
+    def _open_place(self) -> Place:
+        """Return where things lie, with a folder for reports among them."""
+        with output_errors_explained(self.out):
+            self.ledger.home.check()
+            durable.make_folder(self.out / REPORTS, within=self.out)
+            self.ledger.home.add(self.out / REPORTS)
+        return self.ledger.home.place
+
+    def _record_printed(self, printed: PrintedStudy, failure: str) -> None:
+        """Record a study that was scored, and then remove what its report folder has of an earlier revision."""
+        result = printed.result
+        if is_drawn(result):
+            self.ledger.record_study(printed, failure=failure)
+            with output_errors_explained(self.out):
+                tidy_report(self.out, printed)
+        else:
+            failure = self._record_undrawn(printed, failure)
+        self._count(result.study_key, n_scored=len(result.images), failure=failure)
+
+    def _record_undrawn(self, printed: PrintedStudy, failure: str) -> str:
+        """Record a study whose worker died in printing; return the failure, '' where its report is whole all the same.
+
+        An earlier report stands, in the tables, too. Without one the scores alone do.
+        """
+        self.ledger.home.check()
+        result, settling = printed.result, Settling(self.out, self.ledger, self.settings.deidentify)
+        with output_errors_explained(self.out):
+            if settling.settle_study(result.study_key):
+                return self.ledger.failures().get(result.study_key, "")
+        known = known_study(self.ledger, result.study_key)
+        if known is not None and known.result is not None and is_drawn(known.result):
+            self.ledger.record_unscored(result.study_key, result.refused, failure=failure)
+        else:
+            self.ledger.record_study(printed, failure=failure)
+        return failure
 
     def _record_unscored(self, studies: Iterable[ScoredStudy]) -> Iterator[ScoredStudy]:
         """Record the studies that got no score, and pass on the others."""
@@ -246,9 +303,10 @@ class Run:
     def write_tables(self, *, finished: bool) -> RunReport:
         """Derive the tables, the worklist and run.json from the ledger, and return what run.json says."""
         with self.clock.measure("tables"), output_errors_explained(self.out):
+            orphans = self._settle_strays() if finished else []
             derive_tables(self.out, self.ledger, self.engine)
-            if finished:
-                remove_orphaned_reports(self.out, self.ledger.keys_with_report())
+            order_orphans_removed(self.ledger, orphans)
+            remove_as_ordered(self.out, self.ledger)
         report = self._report(finished=finished)
         if finished and self.has_indexed:
             account_for(self.ledger, self.indexed.total)
@@ -257,6 +315,13 @@ class Run:
         self.write_metrics(report)
         log_event("tables written", studies=self.studies_done, images_scored=self.images_scored)
         return report
+
+    def _settle_strays(self) -> list[str]:
+        """Take over finished reports that the ledger does not know; return the keys of those that are to go."""
+        strays = settle_strays(Settling(self.out, self.ledger, self.settings.deidentify))
+        if strays.adopted:
+            self.indexed = replace(self.indexed, total=sum(self.ledger.count_files().values()))
+        return strays.orphans
 
     def write_metrics(self, report: RunReport | None = None, *, finished: bool = True) -> str:
         """Write metrics.prom, and return what it says; without a report, as the work stands now."""
@@ -268,7 +333,9 @@ class Run:
     def let_go(self) -> None:
         """Release what is in flight: it goes on waiting in the ledger, and leaves nothing half written behind."""
         self.workers.end()
-        durable.remove_temporaries(self.out)
+        if self.ledger.home.place.is_same():
+            for folder in (self.out, *(report_folder(self.out, key) for key in being_printed(self.out))):
+                durable.remove_temporaries(folder, below=False)
 
     def write_what_there_is(self) -> None:
         """Write the tables of a run that was stopped; what stopped it matters more than a table that fails."""

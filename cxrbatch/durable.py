@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -35,6 +36,19 @@ def replacing(target: Path, *, mode: int = FILE_MODE) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(target.parent)
+
+
+@contextmanager
+def new_temporary(target: Path, content: bytes, *, mode: int = FILE_MODE) -> Iterator[Path]:
+    """Yield a temporary file beside `target` that holds `content`, on the disk; it is removed afterwards."""
+    temporary = _temporary_name(target)
+    try:
+        _create(temporary)
+        temporary.write_bytes(content)
+        _settle(temporary, mode)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def replace_files(folder: Path, contents: Mapping[str, bytes], *, mode: int = FILE_MODE) -> None:
@@ -114,11 +128,19 @@ def _settle(temporary: Path, mode: int) -> None:
         reach("temporary-synced")
 
 
-def make_folder(folder: Path) -> None:
-    """Create `folder` and its missing parents with mode 0750 under any umask."""
+def make_folder(folder: Path, *, within: Path | None = None) -> None:
+    """Create `folder` and its missing parents with mode 0750 under any umask.
+
+    With `within`, no folder above that one is made, nor that one itself: where it is missing somebody took it away.
+
+    Raises:
+        OSError: a folder cannot be made, or `within` is missing.
+    """
     if folder.is_dir():
         return
-    make_folder(folder.parent)
+    if folder == within:
+        raise FileNotFoundError(errno.ENOENT, "it is no longer there", str(folder))
+    make_folder(folder.parent, within=within)
     reach("folder-make")
     # Also between these two lines it is open to nobody else.
     folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
@@ -140,9 +162,10 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_temporaries(folder: Path) -> int:
-    """Remove what a killed process left half-written below `folder`; return how many files."""
-    leftovers = list(folder.rglob(f"{TEMPORARY_PREFIX}*"))
+def remove_temporaries(folder: Path, *, below: bool = True) -> int:
+    """Remove what a killed process left half-written in `folder`, and `below`; return how many files."""
+    pattern = f"{TEMPORARY_PREFIX}*"
+    leftovers = list(folder.rglob(pattern) if below else folder.glob(pattern))
     for leftover in leftovers:
         reach("leftover-remove")
         leftover.unlink(missing_ok=True)

@@ -14,11 +14,13 @@ from cxrbatch.config import Settings
 from cxrbatch.durable import remove_temporaries
 from cxrbatch.errors import OutputNotWritable, RunError
 from cxrbatch.logbook import log_event
+from cxrbatch.output.place import Place
 from cxrbatch.records import ImagePixels, PrintedStudy, StudyResult
 from cxrbatch.stages import ScoredStudy, StageClock
 from cxrbatch.workers import Outcome, WorkerPool
 
 PRINTED = "reports printed"
+COULD_NOT_PRINT = "the report could not be printed"
 # Where these come from, every further report would end the same way.
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
@@ -32,14 +34,18 @@ class PrintJob:
     out: Path
     html: bool
     pdf: bool
+    place: Place
 
 
 def print_reports(
-    studies: Iterable[ScoredStudy], out: Path, settings: Settings, workers: WorkerPool, clock: StageClock
+    studies: Iterable[ScoredStudy], place: Place, settings: Settings, workers: WorkerPool, clock: StageClock
 ) -> Iterator[tuple[PrintedStudy, str]]:
-    """Print the reports in worker processes; yield each with what went wrong, which mostly is nothing."""
+    """Print the reports in worker processes; yield each with what went wrong, which mostly is nothing.
+
+    A result whose images name no pictures did not come to be drawn.
+    """
     jobs = (
-        PrintJob(study.result, study.pixels, out, settings.html, settings.pdf)
+        PrintJob(study.result, study.pixels, place.out, settings.html, settings.pdf, place)
         for study in studies
         if study.result is not None
     )
@@ -50,10 +56,10 @@ def print_reports(
 
 
 def print_again(
-    results: Iterable[StudyResult], out: Path, settings: Settings, workers: WorkerPool
+    results: Iterable[StudyResult], place: Place, settings: Settings, workers: WorkerPool
 ) -> Iterator[tuple[PrintedStudy, str]]:
     """Print reports from their results and the pictures on disk, without any engine."""
-    jobs = (PrintJob(result, (), out, settings.html, settings.pdf) for result in results)
+    jobs = (PrintJob(result, (), place.out, settings.html, settings.pdf, place) for result in results)
     yield from _printed(workers.run_ahead(reprint_report, jobs, timeout_s=settings.print_timeout_s))
 
 
@@ -78,14 +84,14 @@ def print_report(job: PrintJob) -> PrintedStudy:
     """Print one report; runs in a worker."""
     from cxrbatch.output.report import print_study
 
-    return print_study(job.result, job.pixels, job.out, html=job.html, pdf=job.pdf)
+    return print_study(job.result, job.pixels, job.out, html=job.html, pdf=job.pdf, place=job.place)
 
 
 def reprint_report(job: PrintJob) -> PrintedStudy:
     """Print one report again; runs in a worker."""
     from cxrbatch.output.report import reprint_study
 
-    return reprint_study(job.result, job.out, html=job.html, pdf=job.pdf)
+    return reprint_study(job.result, job.out, html=job.html, pdf=job.pdf, place=job.place)
 
 
 def _printed(outcomes: Iterable[Outcome[PrintJob, PrintedStudy]]) -> Iterator[tuple[PrintedStudy, str]]:
@@ -95,13 +101,16 @@ def _printed(outcomes: Iterable[Outcome[PrintJob, PrintedStudy]]) -> Iterator[tu
         except RunError:
             raise
         except Exception as error:  # noqa: BLE001  # a report that cannot be printed must not lose its scores
+            outcome.task.place.check()
             _refuse_full_disk(error, outcome.task.out)
             result = outcome.task.result
             _tidy_up(outcome.task)
             log_event("printing failed", level=logging.ERROR, study_key=result.study_key, error=type(error).__name__)
-            yield PrintedStudy(result), f"the report could not be printed: {error}"
+            yield PrintedStudy(result), f"{COULD_NOT_PRINT}: {error}"
         else:
-            yield printed, ""
+            if printed.failure:
+                log_event("printing failed", level=logging.ERROR, study_key=printed.result.study_key)
+            yield printed, printed.failure
 
 
 def _tidy_up(job: PrintJob) -> None:

@@ -9,10 +9,12 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from cxrbatch.errors import UsageError
+from cxrbatch.faults import reach
 from cxrbatch.logbook import log_event
 from cxrbatch.output.derive import derive_tables
-from cxrbatch.output.folder import open_output, output_errors_explained, remove_orphaned_reports
+from cxrbatch.output.folder import open_output, output_errors_explained
 from cxrbatch.output.ledger import ENGINE, INPUT, LEDGER_FILE, Ledger, OldStudy
+from cxrbatch.output.settle import remove_as_ordered
 from cxrbatch.output.state import find_state
 from cxrbatch.record_json import from_json
 from cxrbatch.records import EngineDescription
@@ -61,10 +63,14 @@ def prune_output(
 
 
 def _forget(out: Path, ledger: Ledger, studies: tuple[OldStudy, ...]) -> None:
+    reach("prune-forget")
     ledger.forget_studies(study.study_key for study in studies)
+    reach("prune-forgotten")
     if engine := ledger.fact(ENGINE):
         derive_tables(out, ledger, from_json(engine, EngineDescription))
-    folders = remove_orphaned_reports(out, ledger.keys_with_report())
+    reach("prune-remove")
+    folders = remove_as_ordered(out, ledger)
+    reach("prune-removed")
     log_event("pruned", studies=len(studies), report_folders=folders)
 
 

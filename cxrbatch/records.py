@@ -320,12 +320,16 @@ class ImagePixels:
 
 @dataclass(frozen=True, slots=True)
 class PrintedStudy:
-    """What printing left in the report folder: file names relative to OUT, empty where not asked for."""
+    """What printing left in the report folder: file names relative to OUT, empty where not asked for.
+
+    `failure` says which report could not be made although the pictures and the result were.
+    """
 
     result: StudyResult
     report_html: str = ""
     report_pdf: str = ""
     stage_ms: dict[str, float] = field(default_factory=dict)
+    failure: str = ""
 
     @property
     def is_printed(self) -> bool:

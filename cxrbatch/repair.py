@@ -6,6 +6,7 @@ Nothing is scored again that is unchanged: every result.json says which files it
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,17 +16,21 @@ from pathlib import Path
 from cxrbatch import durable
 from cxrbatch.batch import RUN_FILE
 from cxrbatch.errors import LedgerDamaged, UsageError
+from cxrbatch.faults import reach
 from cxrbatch.indexing import INDEX_RULES
 from cxrbatch.logbook import log_event
 from cxrbatch.output.derive import derive_tables
-from cxrbatch.output.folder import held_output, open_ledger, output_errors_explained, report_folders
+from cxrbatch.output.folder import held_output, open_ledger, output_errors_explained
 from cxrbatch.output.ledger import ENGINE, INPUT_SHA256, LEDGER_FILE, Ledger
 from cxrbatch.output.ledger_restore import FoundStudy, Restorer
+from cxrbatch.output.ledger_settle import LOST, UNPRINTED
 from cxrbatch.output.ledger_store import LedgerStore
-from cxrbatch.output.marker import MARKER_FILE, Marker, read_marker
-from cxrbatch.output.report import REPORT_HTML, REPORTS
+from cxrbatch.output.marker import MARKER_FILE, Marker, read_marker, update_marker
+from cxrbatch.output.pictures import is_drawn, picture_names
+from cxrbatch.output.report import REPORT_HTML, REPORTS, is_report_of, report_folders
 from cxrbatch.output.revisions import REPORT_PDF, RESULT_JSON
-from cxrbatch.output.state import OUTPUT_ID, claim_state
+from cxrbatch.output.settle import Settling
+from cxrbatch.output.state import OUTPUT, OUTPUT_ID, SESSION, claim_state
 from cxrbatch.record_json import from_json, to_json
 from cxrbatch.records import EngineDescription, StudyResult
 
@@ -79,15 +84,22 @@ def repair_output(out: Path, state: str = "") -> Repair:
         damage = _damage(out, ledger_path)
         if not damage:
             return Repair()
+        # A ledger that is damaged today and can be opened tomorrow, without its log, is not what worked here last.
+        session = secrets.token_hex(8)
+        update_marker(out, session=session)
         durable.remove_temporaries(out)
+        reach("repair-rebuild")
         rebuilt = ledger_path.with_name(LEDGER_FILE + REBUILT_SUFFIX)
         facts, findings = read_marker(out), _Findings()
         studies, files, retried = _rebuild(rebuilt, out, facts, findings)
+        reach("repair-rebuilt")
         aside = _put_in_place(rebuilt, ledger_path)
-        if findings.engine is not None:
-            with Ledger(folder) as ledger:
-                claim_state(out, folder, ledger)
+        with Ledger(folder) as ledger:
+            claim_state(out, folder, ledger)
+            Settling(out, ledger).settle(everything=False)
+            if findings.engine is not None:
                 derive_tables(out, ledger, findings.engine)
+            reach("repair-done")
         log_event("ledger repaired", studies=studies, unreadable=len(findings.unreadable))
     return Repair(
         damage=damage,
@@ -131,6 +143,7 @@ def _rebuild(rebuilt: Path, out: Path, facts: Marker, findings: _Findings) -> tu
             studies = restorer.finish()
             engine = findings.engine
             known = {INDEX_RULES: facts.index_rules, INPUT_SHA256: facts.input_sha256, OUTPUT_ID: facts.output_id}
+            known |= {SESSION: facts.session, OUTPUT: str(out.resolve())}
             for key, value in (known | ({ENGINE: to_json(engine)} if engine else {})).items():
                 store.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (key, value))
         files = int(store.value("SELECT count(*) FROM files"))
@@ -146,13 +159,16 @@ def _put_in_place(rebuilt: Path, ledger: Path) -> Path | None:
     """Let the rebuilt ledger take its place; return where the former one lies now, if there was one."""
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     aside = ledger.with_name(f"{LEDGER_FILE}.damaged-{stamp}")
+    reach("repair-aside")
     for suffix in _BESIDE_DATABASE:
         with suppress(FileNotFoundError):
             ledger.with_name(ledger.name + suffix).replace(aside.with_name(aside.name + suffix))
     existed = ledger.exists()
     if existed:
         durable.keep_copy(ledger, aside)
+    reach("repair-replace")
     rebuilt.replace(ledger)
+    reach("repair-replaced")
     durable.sync_folder(ledger.parent)
     return aside if existed else None
 
@@ -187,9 +203,10 @@ def _found_study(folder: Path, *, wants_reports: bool) -> FoundStudy:
     found = [folder / name for name in (REPORT_HTML, REPORT_PDF) if (folder / name).exists()]
     reports = {path.name: path.stat().st_mtime_ns for path in found}
     failure = "; ".join(sorted({image.message for image in result.refused if image.status == "failed"}))
-    # Reports are written after their result; an older one is what a killed process did not come to replace.
-    if (wants_reports and not reports) or any(changed_ns < written_ns for changed_ns in reports.values()):
-        failure = failure or "its report was not printed to the end"
+    if (wants_reports and not reports) or not all(_is_printed_of(path, result, written_ns) for path in found):
+        failure = "; ".join(filter(None, (failure, UNPRINTED)))
+    if not is_drawn(result) or not all((folder / name).exists() for name in picture_names(result)):
+        failure = failure or LOST
     relative = f"{REPORTS}/{folder.name}"
     latest_ns = max([written_ns, *reports.values()])
     return FoundStudy(
@@ -199,6 +216,14 @@ def _found_study(folder: Path, *, wants_reports: bool) -> FoundStudy:
         reported_at=datetime.fromtimestamp(latest_ns / 1e9, timezone.utc).isoformat(timespec="seconds"),
         failure=failure,
     )
+
+
+def _is_printed_of(report: Path, result: StudyResult, written_ns: int) -> bool:
+    """Tell whether a report is of this result; those of earlier versions only tell by their age.
+
+    Reports are written after their result; an older one is what a killed process did not come to replace.
+    """
+    return is_report_of(report, result) and report.stat().st_mtime_ns >= written_ns
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from cxrbatch.logbook import log_limits
 from cxrbatch.output.derive import derive_tables
 from cxrbatch.output.folder import open_output, output_errors_explained
 from cxrbatch.output.ledger import ENGINE, LEDGER_FILE
+from cxrbatch.output.ledger_settle import record_unprintable
+from cxrbatch.output.report import tidy_report
 from cxrbatch.output.state import find_state
 from cxrbatch.printing import PRINTED, open_workers, print_again
 from cxrbatch.progress import RunProgress
@@ -35,11 +37,14 @@ def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, stu
         if not results:
             raise UsageError(f"{out}: no reported study {study_key or 'at all'}. studies.csv lists their keys.")
         progress.begin(PRINTED, len(results))
-        for printed, failure in print_again(results, out, settings, workers):
+        for printed, failure in print_again(results, ledger.home.place, settings, workers):
             if failure:
                 failures[printed.result.study_key] = failure
+                record_unprintable(ledger, printed.result.study_key, failure)
             else:
                 ledger.record_printed(printed)
+                with output_errors_explained(out):
+                    tidy_report(out, printed)
             progress.advance(PRINTED)
         progress.finish(PRINTED)
         with output_errors_explained(out):

@@ -118,7 +118,7 @@ def test_an_input_that_is_not_mounted_is_not_all_gone(out: Path, films: Path, en
     assert len(prune_output(out, AGE, remove=True, input_emptied=True).old) == 2
 
 
-@pytest.mark.parametrize("step", ["derive_tables", "remove_orphaned_reports"])
+@pytest.mark.parametrize("step", ["derive_tables", "remove_as_ordered"])
 def test_killed_in_between_the_next_run_or_the_same_command_ends_it(
     out: Path, films: Path, engine: str, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

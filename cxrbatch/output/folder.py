@@ -5,25 +5,36 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
-import shutil
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from cxrbatch import durable
 from cxrbatch.errors import OutputLocked, OutputNotWritable
 from cxrbatch.faults import reach
 from cxrbatch.logbook import LogLimits, log_event, logging_to
-from cxrbatch.output.ledger import Ledger
-from cxrbatch.output.report import REPORTS
-from cxrbatch.output.state import claim_state, find_state, refuse_foreign
+from cxrbatch.output.intent import tidy_intents
+from cxrbatch.output.ledger import LEDGER_FILE, Ledger
+from cxrbatch.output.place import HeldPlace
+from cxrbatch.output.report import REPORTS, report_folders
+from cxrbatch.output.settle import Settling
+from cxrbatch.output.state import (
+    UNFINISHED,
+    begin_session,
+    claim_output,
+    claim_state,
+    find_state,
+    is_foreign_ledger,
+    refuse_foreign,
+)
 
 LOCK_FILE = ".cxrbatch.lock"
-UNFINISHED = "unfinished"
+# What the fact UNFINISHED says instead of a session while every report is looked at, or was left by earlier versions.
+_OF_ANOTHER_LEDGER, _OF_AN_EARLIER_VERSION = "another ledger", "yes"
 _ASKING_TAKES_S = 0.1
-STUDY_KEY = re.compile("[0-9a-f]{16}")
 
 
 @contextmanager
@@ -40,19 +51,25 @@ def held_output(
         durable.make_folder(folder)
     with ExitStack() as stack:
         stack.enter_context(_locked(folder))
+        if not may_be_missing:
+            with output_errors_explained(out):
+                claim_output(out, folder)
         with output_errors_explained(out):
             stack.enter_context(logging_to(out, log_limits))
         yield folder
 
 
 @contextmanager
-def open_output(out: Path, log_limits: LogLimits | None = None, *, state: str = "") -> Iterator[Ledger]:
+def open_output(
+    out: Path, log_limits: LogLimits | None = None, *, state: str = "", deidentify: bool = False
+) -> Iterator[Ledger]:
     """Hold the output folder: its lock, its log and its ledger, with what a killed run left cleared away.
 
     Args:
         out: the output folder.
         log_limits: how large its log may become.
         state: the folder for its ledger and its lock; by default the one that `out` names, or `out` itself.
+        deidentify: what a killed run left is taken over without who the patient is.
 
     Raises:
         UsageError: the ledger lies elsewhere, is missing, or is that of another output folder.
@@ -62,20 +79,58 @@ def open_output(out: Path, log_limits: LogLimits | None = None, *, state: str = 
     """
     with output_errors_explained(out):
         durable.make_folder(out)
-    with held_output(out, log_limits, state=state) as folder, open_ledger(folder, out) as ledger:
+    with ExitStack() as stack:
+        folder = stack.enter_context(held_output(out, log_limits, state=state))
+        ledger = stack.enter_context(open_ledger(folder, out))
+        stack.enter_context(_kept_home(out, folder, ledger))
         with output_errors_explained(out):
             refuse_foreign(out, folder, ledger)
-        if ledger.fact(UNFINISHED):
-            ledger.check()
-            with output_errors_explained(out):
-                removed = durable.remove_temporaries(out)
-            log_event("the last run was killed; resuming", temporary_files_removed=removed)
-        # From here on, and not before, files are written that a killed run would leave half done.
-        ledger.remember(UNFINISHED, "yes")
-        with output_errors_explained(out):
-            claim_state(out, folder, ledger)
+            settling = Settling(out, ledger, deidentify, is_foreign_ledger(out, ledger))
+            _resume(settling, folder)
         yield ledger
+        with output_errors_explained(out):
+            settling.settle(everything=False)
+            tidy_intents(out)
+            ledger.home.check()
         ledger.remember(UNFINISHED, "")
+
+
+@contextmanager
+def _kept_home(out: Path, folder: Path, ledger: Ledger) -> Iterator[None]:
+    """Let the ledger notice when anything that it belongs to is moved, removed or replaced."""
+    with HeldPlace(out) as home:
+        reports = out / REPORTS
+        with output_errors_explained(out):
+            home.add(out, folder / LOCK_FILE, folder / LEDGER_FILE, *([reports] if reports.is_dir() else []))
+        ledger.stay_in(home)
+        yield
+
+
+def _resume(settling: Settling, folder: Path) -> None:
+    """Clear away and set right what the last process left, if it was killed, and begin a session of one's own."""
+    out, ledger, unfinished = settling.out, settling.ledger, settling.ledger.fact(UNFINISHED)
+    session = secrets.token_hex(8)
+    is_foreign = settling.is_foreign or unfinished == _OF_ANOTHER_LEDGER
+    everything = is_foreign or unfinished == _OF_AN_EARLIER_VERSION
+    if unfinished:
+        ledger.check()
+    # From here on, and not before, files are written that a killed run would leave half done.
+    if is_foreign:
+        ledger.remember(UNFINISHED, _OF_ANOTHER_LEDGER, durable=True)
+    elif not everything:
+        ledger.remember(UNFINISHED, session, durable=True)
+    removed = durable.remove_temporaries(out, below=everything)
+    settling = replace(settling, is_foreign=is_foreign, is_earlier=unfinished == _OF_AN_EARLIER_VERSION)
+    settled = settling.settle(everything=everything)
+    if unfinished or everything:
+        log_event(
+            "the last run was killed; resuming",
+            temporary_files_removed=removed,
+            results_taken_over=settled.adopted,
+            reports_undone=settled.undone,
+        )
+    claim_state(out, folder, ledger)
+    begin_session(out, ledger, session)
 
 
 def open_ledger(folder: Path, out: Path) -> Ledger:
@@ -124,27 +179,6 @@ def _lock(descriptor: int) -> None:
         return
     time.sleep(_ASKING_TAKES_S)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def remove_orphaned_reports(out: Path, keys: set[str]) -> int:
-    """Remove the report folders of studies that no longer have a result; return how many.
-
-    A study that was refused after all, or whose files now belong to another one, must not leave a report behind.
-    """
-    orphans = [folder for folder in report_folders(out) if folder.name not in keys]
-    for orphan in orphans:
-        reach("orphan-remove")
-        shutil.rmtree(orphan)
-        reach("orphan-removed")
-    return len(orphans)
-
-
-def report_folders(out: Path) -> Iterator[Path]:
-    """Yield the folders of `out` that hold reports, in no order."""
-    with suppress(FileNotFoundError), os.scandir(out / REPORTS) as entries:
-        for entry in entries:
-            if STUDY_KEY.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
-                yield Path(entry.path)
 
 
 @contextmanager

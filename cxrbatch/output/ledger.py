@@ -14,8 +14,10 @@ from types import TracebackType
 from typing import Any
 
 from cxrbatch.errors import Flag, Reason
+from cxrbatch.output.ledger_removal import order_removal
 from cxrbatch.output.ledger_rows import file_rows, parse, study_rows
 from cxrbatch.output.ledger_store import LedgerStore
+from cxrbatch.output.place import HeldPlace
 from cxrbatch.record_json import to_json
 from cxrbatch.records import (
     FileRow,
@@ -98,6 +100,7 @@ class Ledger:
     def __init__(self, folder: Path, *, may_be_empty: Callable[[], bool] = lambda: True) -> None:
         """Open the ledger of `folder`, or start one; arguments and errors are those of `LedgerStore`."""
         self._store = LedgerStore(folder / LEDGER_FILE, may_be_empty=may_be_empty)
+        self.home = HeldPlace(folder)
 
     def __enter__(self) -> Ledger:
         return self
@@ -106,6 +109,16 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._store.close()
+
+    def stay_in(self, home: HeldPlace) -> None:
+        """Record nothing any more once something of `home` is not where it was."""
+        self.home = home
+        self._store.guard = home.check
+
+    @property
+    def store(self) -> LedgerStore:
+        """The database, for what sets the ledger right after a kill (`ledger_settle`)."""
+        return self._store
 
     # ----------------------------------------------------------------- index
 
@@ -346,7 +359,8 @@ class Ledger:
         tried again in the next run, under the same revision.
         """
         result = printed.result
-        with self._store.transaction():
+        # What it replaces in the report folder is removed next: not even a power cut may undo this.
+        with self._store.transaction(durable=True):
             for image in result.images:
                 self._record_image(image, result)
             self._record_refused(result.refused)
@@ -467,8 +481,9 @@ class Ledger:
 
     def forget_studies(self, study_keys: Iterable[str]) -> None:
         """Remove all rows of these studies, as if they had never been met: all of them, or none."""
-        with self._store.transaction():
+        with self._store.transaction(durable=True):
             for study_key in study_keys:
+                order_removal(self._store, study_key)
                 self._store.execute("DELETE FROM files WHERE study_key = ?", (study_key,))
                 self._store.execute("DELETE FROM studies WHERE study_key = ?", (study_key,))
 
@@ -487,11 +502,11 @@ class Ledger:
         """Return what was remembered under `key`, or an empty string."""
         return str(self._store.value("SELECT value FROM meta WHERE key = ?", (key,)) or "")
 
-    def remember(self, key: str, value: str) -> None:
+    def remember(self, key: str, value: str, *, durable: bool = False) -> None:
         """Keep a fact about this output folder; what is known already is not written again."""
         if self._store.value("SELECT value FROM meta WHERE key = ?", (key,)) == _storable(value):
             return
-        with self._store.transaction():
+        with self._store.transaction(durable=durable):
             self._store.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, _storable(value)))
 
 

@@ -35,6 +35,7 @@ class LedgerStore:
             RunError: it is damaged, or a newer cxrbatch wrote it.
         """
         self.path = path
+        self.guard: Callable[[], None] = lambda: None
         self._may_be_empty = may_be_empty if path.exists() else lambda: True
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=LOCK_WAIT_S)
@@ -70,11 +71,18 @@ class LedgerStore:
         return next((row[0] for row in self.rows(query, parameters)), None)
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Commit what is executed inside, or nothing of it."""
+    def transaction(self, *, durable: bool = False) -> Iterator[None]:
+        """Commit what is executed inside, or nothing of it; `guard` is asked before both ends of it.
+
+        With `durable` it survives a power cut from here on, and so does every transaction before it.
+        """
+        self.guard()
+        if durable and self._synchronous != "FULL":
+            self.execute("PRAGMA synchronous = FULL")
         try:
             self.execute("BEGIN IMMEDIATE")
             yield
+            self.guard()
             with self._explained():
                 reach("ledger-commit")
                 self._db.execute("COMMIT")
@@ -85,6 +93,10 @@ class LedgerStore:
                 with suppress(sqlite3.DatabaseError):
                     self._db.execute("ROLLBACK")
             raise
+        finally:
+            if durable and self._synchronous != "FULL":
+                with suppress(sqlite3.DatabaseError):
+                    self._db.execute(f"PRAGMA synchronous = {self._synchronous}")
 
     def close(self) -> None:
         """Close the database; an open transaction is rolled back."""
@@ -113,9 +125,10 @@ class LedgerStore:
         self.path.chmod(0o640)
         # WAL shares memory between processes, which no network file system does; a rollback journal needs none,
         # and is on the disk before the database is touched only when every step is waited for.
-        journal, synchronous = ("DELETE", "FULL") if network_file_system(self.path.parent) else ("WAL", "NORMAL")
+        on_network = network_file_system(self.path.parent)
+        journal, self._synchronous = ("DELETE", "FULL") if on_network else ("WAL", "NORMAL")
         self._db.execute(f"PRAGMA journal_mode = {journal}")
-        self._db.execute(f"PRAGMA synchronous = {synchronous}")
+        self._db.execute(f"PRAGMA synchronous = {self._synchronous}")
         # What is overwritten, such as a patient's name before a de-identified run, leaves no trace in free pages.
         self._db.execute("PRAGMA secure_delete = ON")
         create(self._db) if version == 0 else migrate(self._db)

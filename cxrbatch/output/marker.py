@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cxrbatch.durable import replace_text
+from cxrbatch.durable import FILE_MODE, new_temporary, replace_text, sync_folder
 from cxrbatch.errors import LedgerDamaged
+from cxrbatch.faults import reach
 from cxrbatch.record_json import from_json, to_json
 
 MARKER_FILE = ".cxrbatch.json"
@@ -20,12 +22,16 @@ class Marker:
     `state`: the folder that the ledger lies in, '' where that is OUT; `output_id`: which OUT this is, wherever it
     is moved. `input_sha256`: which INPUT the results are of, as a hash, since folders may be named after patients.
     `index_rules`: the rules that the files were indexed by; without them every file would be read again.
+    `session`: which run opened the folder last; a ledger that does not know it is not the one that was at work here.
+    `claimed`: a first run has begun, and may not have come to make a ledger.
     """
 
     state: str = ""
     output_id: str = ""
     input_sha256: str = ""
     index_rules: str = ""
+    session: str = ""
+    claimed: bool = False
 
 
 def read_marker(out: Path) -> Marker:
@@ -45,10 +51,48 @@ def read_marker(out: Path) -> Marker:
         ) from error
 
 
-def update_marker(out: Path, **facts: str) -> None:
+def create_marker(out: Path, marker: Marker) -> bool:
+    """Make the marker of `out` in one step, as the first of several processes; False where there is one already.
+
+    A hard link under the name either is made or finds it taken, on NFS too, where only the count of links tells
+    whether the answer to a request that was sent twice was the first one's.
+    """
+    path, content = out / MARKER_FILE, to_json(marker, indent=2) + "\n"
+    if path.exists():
+        return False
+    with new_temporary(path, content.encode()) as temporary:
+        reach("marker-link")
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            made = temporary.stat().st_nlink == 2
+        except OSError:
+            made = _create_alone(path, content)
+        else:
+            made = True
+    reach("marker-linked")
+    sync_folder(out)
+    return made
+
+
+def _create_alone(path: Path, content: str) -> bool:
+    """Make the marker where the file system has no hard links (SMB, FAT)."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+    except FileExistsError:
+        return False
+    try:
+        os.write(descriptor, content.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def update_marker(out: Path, **facts: str | bool) -> None:
     """Change these facts in the marker of `out`; it is written only where that changes anything."""
     known = read_marker(out)
-    if (changed := replace(known, **facts)) != known:
+    if (changed := replace(known, **facts)) != known:  # type: ignore[arg-type]
         replace_text(out / MARKER_FILE, to_json(changed, indent=2) + "\n")
 
 

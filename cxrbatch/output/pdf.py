@@ -41,13 +41,14 @@ class PictureFetcher(URLFetcher):  # type: ignore[misc]
         return URLFetcherResponse(url, self._pictures[name], {"Content-Type": "image/jpeg"})
 
 
-def render_pdf(html: str, fetcher: PictureFetcher, *, styles: tuple[str, ...]) -> bytes:
+def render_pdf(html: str, fetcher: PictureFetcher, *, styles: tuple[str, ...], mark: str = "") -> bytes:
     """Print a page.
 
     Args:
         html: the page, without a style of its own.
         fetcher: serves its pictures.
         styles: its style sheets in templates/.
+        mark: what becomes the file's identifier (ISO 32000-1, 14.4), readable without a PDF library.
 
     Raises:
         StudyFailed: the page asks for something that is not a picture of this study.
@@ -56,7 +57,9 @@ def render_pdf(html: str, fetcher: PictureFetcher, *, styles: tuple[str, ...]) -
     try:
         document = HTML(string=html, base_url=_BASE_URL, url_fetcher=fetcher)
         content: bytes = document.write_pdf(
-            font_config=_font_configuration(), stylesheets=[_parsed_style(name) for name in styles]
+            font_config=_font_configuration(),
+            stylesheets=[_parsed_style(name) for name in styles],
+            pdf_identifier=mark.encode() or None,
         )
     except FatalURLFetchingError:
         content = b""

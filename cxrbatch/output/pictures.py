@@ -1,7 +1,12 @@
-"""A scored study and its pixels in; its radiographs, thumbnails and heatmaps as JPEG files out."""
+"""A scored study and its pixels in; its radiographs, thumbnails and heatmaps as JPEG files out.
+
+A picture's name ends in a hash of its content. So a later revision never overwrites a picture of the one before, and a
+picture that was exchanged is told from the one that a result names. Results of earlier versions name theirs plainly.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +27,7 @@ HEATMAP_QUALITY = 88
 THUMBNAIL_QUALITY = 82
 
 _LONGEST_FILE_LABEL = 48
+_NAMED_BY_CONTENT = re.compile(r"(?:image-\d+|thumb-\d+|heatmap-\d+-[A-Za-z0-9_]+)-(?P<hash>[0-9a-f]{12})\.jpg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +43,15 @@ def draw_study(result: StudyResult, pixels: Sequence[ImagePixels]) -> DrawnStudy
     pictures: dict[str, bytes] = {}
     images = []
     for number, (image, arrays) in enumerate(zip(result.images, pixels, strict=True), start=1):
-        drawn = replace(image, image_file=f"image-{number}.jpg", thumbnail_file=f"thumb-{number}.jpg")
-        pictures[drawn.image_file] = encode_jpeg(arrays.display, RADIOGRAPH_QUALITY)
-        pictures[drawn.thumbnail_file] = encode_jpeg(shrink(arrays.display, THUMBNAIL_PX), THUMBNAIL_QUALITY)
-        heatmaps = []
-        for heatmap, picture in _draw_heatmaps(number, image, arrays, result.engine.labels):
-            pictures[heatmap.file] = picture
-            heatmaps.append(heatmap)
-        images.append(replace(drawn, heatmaps=tuple(heatmaps)))
+        radiograph = encode_jpeg(arrays.display, RADIOGRAPH_QUALITY)
+        thumbnail = encode_jpeg(shrink(arrays.display, THUMBNAIL_PX), THUMBNAIL_QUALITY)
+        image_file = named_by_content(f"image-{number}.jpg", radiograph)
+        thumbnail_file = named_by_content(f"thumb-{number}.jpg", thumbnail)
+        heatmaps = dict(_draw_heatmaps(number, image, arrays, result.engine.labels))
+        pictures |= {image_file: radiograph, thumbnail_file: thumbnail}
+        pictures |= {heatmap.file: picture for heatmap, picture in heatmaps.items()}
+        named = replace(image, image_file=image_file, thumbnail_file=thumbnail_file, heatmaps=tuple(heatmaps))
+        images.append(named)
     return DrawnStudy(replace(result, images=tuple(images)), pictures)
 
 
@@ -52,10 +59,10 @@ def read_pictures(result: StudyResult, folder: Path) -> dict[str, bytes]:
     """Read the pictures that an earlier run left for this result.
 
     Raises:
-        StudyFailed: one is missing; the study has to be run again.
+        StudyFailed: one is missing, or is not the one that was drawn for it; the study has to be run again.
     """
     names = picture_names(result)
-    if not names or not all(image.image_file for image in result.images):
+    if not is_drawn(result):
         raise StudyFailed(
             f"study {result.study_key}: its result names no pictures, so it was never printed. "
             "Run `cxrbatch run` on its input again."
@@ -72,6 +79,31 @@ def remove_stale_pictures(result: StudyResult, folder: Path) -> None:
                 reach("stale-remove")
                 picture.unlink(missing_ok=True)
                 reach("stale-removed")
+
+
+def is_drawn(result: StudyResult) -> bool:
+    """Tell whether the result names pictures: one that could not be printed has none."""
+    return all(image.image_file for image in result.images)
+
+
+def are_pictures_whole(result: StudyResult, folder: Path) -> bool:
+    """Tell whether every picture of a printed result is in `folder`, with the content that it was drawn with."""
+    try:
+        read_pictures(result, folder)
+    except StudyFailed:
+        return False
+    return True
+
+
+def named_by_content(name: str, content: bytes) -> str:
+    """Return the name of a picture with a hash of its content: image-1.jpg becomes image-1-<12 hex digits>.jpg."""
+    stem, dot, suffix = name.rpartition(".")
+    return f"{stem}-{hashlib.sha256(content).hexdigest()[:12]}{dot}{suffix}"
+
+
+def is_named_by_content(name: str) -> bool:
+    """Tell whether a picture's name has the hash of its content; those of earlier versions have none."""
+    return _NAMED_BY_CONTENT.fullmatch(name) is not None
 
 
 def picture_names(result: StudyResult) -> list[str]:
@@ -132,14 +164,22 @@ def _draw_heatmaps(
         activation = activation_on_display(arrays.cams[n], arrays.geometry, arrays.display.shape)
         peak_x, peak_y = peak_in_stored(activation, arrays.geometry)
         overlay = encode_jpeg(draw_heatmap(arrays.display, activation), HEATMAP_QUALITY)
-        yield Heatmap(labels[n].name, files[n], peak_x, peak_y, is_faint(activation)), overlay
+        file = named_by_content(files[n], overlay)
+        yield Heatmap(labels[n].name, file, peak_x, peak_y, is_faint(activation)), overlay
 
 
 def _read_picture(path: Path, study_key: str) -> bytes:
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise StudyFailed(
             f"study {study_key}: the picture {path.name} is missing or unreadable ({error.strerror}). "
             "Run `cxrbatch run` on its input again: it draws the pictures anew."
         ) from error
+    named = _NAMED_BY_CONTENT.fullmatch(path.name)
+    if named and not hashlib.sha256(content).hexdigest().startswith(named["hash"]):
+        raise StudyFailed(
+            f"study {study_key}: {path.name} is not the picture that was drawn for its scores; it was changed or "
+            "exchanged. Nothing is printed of it. Remove it, then run `cxrbatch run` on its input again."
+        )
+    return content

@@ -9,11 +9,12 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from cxrbatch.errors import LedgerDamaged, UsageError
+from cxrbatch.errors import LedgerDamaged, OutputLocked, UsageError
 from cxrbatch.output.ledger import LEDGER_FILE, Ledger
-from cxrbatch.output.marker import read_marker, update_marker
+from cxrbatch.output.marker import MARKER_FILE, Marker, create_marker, read_marker, update_marker
 
 OUTPUT, OUTPUT_ID = "output", "output_id"
+UNFINISHED, SESSION = "unfinished", "session"
 
 
 def find_state(out: Path, wanted: str = "", *, may_be_missing: bool = False) -> Path:
@@ -28,7 +29,8 @@ def find_state(out: Path, wanted: str = "", *, may_be_missing: bool = False) -> 
         UsageError: the ledger is elsewhere, or is not where it was.
         LedgerDamaged: the marker in `out` cannot be understood.
     """
-    known = read_marker(out).state
+    marker = read_marker(out)
+    known = marker.state
     recorded = Path(known) if known else out.resolve()
     chosen = Path(wanted).expanduser().resolve() if wanted else recorded
     if chosen != recorded and (recorded / LEDGER_FILE).exists():
@@ -36,12 +38,51 @@ def find_state(out: Path, wanted: str = "", *, may_be_missing: bool = False) -> 
             f"{out}: its ledger lies in {recorded}, not in {chosen}. Leave --state out; or, to move it, move "
             f"{recorded / LEDGER_FILE} there first, while nothing runs."
         )
-    if known and not may_be_missing and not (chosen / LEDGER_FILE).exists():
+    if marker.claimed and chosen != recorded:
+        raise UsageError(
+            f"{out}: a run has begun to keep its ledger in {recorded}, not in {chosen}. Wait for it, and give the same "
+            f"--state as it did. If it was killed before it began, remove {out / MARKER_FILE}."
+        )
+    is_expected = bool(known) or (marker.output_id != "" and chosen != recorded)
+    if is_expected and not marker.claimed and not may_be_missing and not (chosen / LEDGER_FILE).exists():
         raise UsageError(
             f"{out}: its ledger was in {recorded}, and is not in {chosen}. Mount that folder again, or say with "
             "--state DIR where the ledger lies now; `cxrbatch repair OUT` makes a lost one anew."
         )
     return out if chosen == out.resolve() else chosen
+
+
+def claim_output(out: Path, state: Path) -> None:
+    """Be the one of several first runs that begins with `out`: its marker is made in one step, and says where.
+
+    Raises:
+        OutputLocked: another run was faster, and keeps its ledger elsewhere.
+        UsageError: the same, where that run has come further.
+    """
+    inside = state.resolve() == out.resolve()
+    place = "" if inside else str(state.resolve())
+    if create_marker(out, Marker(state=place, claimed=True)):
+        return
+    marker = read_marker(out)
+    if marker.claimed and marker.state != place:
+        raise OutputLocked(
+            f"{out}: another run began with it at the same moment, and keeps its ledger in {marker.state or out}. "
+            "Wait for it, and give the same --state as it did."
+        )
+    find_state(out, str(state), may_be_missing=True)
+
+
+def is_foreign_ledger(out: Path, ledger: Ledger) -> bool:
+    """Tell whether another ledger than this one worked on `out` last: this one is a backup, or an earlier state."""
+    session = read_marker(out).session
+    return bool(session and ledger.fact(OUTPUT)) and session not in {ledger.fact(SESSION), ledger.fact(UNFINISHED)}
+
+
+def begin_session(out: Path, ledger: Ledger, session: str) -> None:
+    """Let ledger and marker know this run, in an order in which no kill makes them strangers."""
+    ledger.remember(UNFINISHED, session, durable=True)
+    update_marker(out, session=session)
+    ledger.remember(SESSION, session, durable=True)
 
 
 def refuse_foreign(out: Path, state: Path, ledger: Ledger) -> None:
@@ -66,7 +107,7 @@ def claim_state(out: Path, state: Path, ledger: Ledger) -> None:
     identity = read_marker(out).output_id or ledger.fact(OUTPUT_ID) or secrets.token_hex(8)
     ledger.remember(OUTPUT, str(out.resolve()))
     ledger.remember(OUTPUT_ID, identity)
-    update_marker(out, state="" if inside else str(state.resolve()), output_id=identity)
+    update_marker(out, state="" if inside else str(state.resolve()), output_id=identity, claimed=False)
 
 
 def _is_there(out: Path, identity: str) -> bool:

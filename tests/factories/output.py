@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -91,6 +93,25 @@ def make_study_result(
         scored_at="2024-02-01T03:04:05+00:00",
         cxrbatch_version="0.1.0",
     )
+
+
+def plain(name: str) -> str:
+    """Return the name of a picture without the hash of its content, as earlier versions named it."""
+    return re.sub(r"-[0-9a-f]{12}\.jpg$", ".jpg", name)
+
+
+def as_earlier_version(result: StudyResult) -> StudyResult:
+    """Return a printed result as earlier versions wrote it: its pictures have plain names."""
+    images = tuple(
+        replace(
+            image,
+            image_file=plain(image.image_file),
+            thumbnail_file=plain(image.thumbnail_file),
+            heatmaps=tuple(replace(heatmap, file=plain(heatmap.file)) for heatmap in image.heatmaps),
+        )
+        for image in result.images
+    )
+    return replace(result, images=images)
 
 
 def make_geometry(rows: int, columns: int, fit: Fit = "pad", size_px: int = 224) -> Geometry:

@@ -12,10 +12,10 @@ import pytest
 from cxrbatch.errors import Flag, StudyFailed
 from cxrbatch.output import report as report_module, wording
 from cxrbatch.output.pdf import PictureFetcher, render_pdf
-from cxrbatch.output.report import print_study, render_report, reprint_study
+from cxrbatch.output.report import print_study, render_report, reprint_study, tidy_report
 from cxrbatch.record_json import from_json
 from cxrbatch.records import Label, RefusedImage, StudyResult
-from tests.factories.output import LABELS, STUDY_KEY, make_header, make_pixels, make_study_result
+from tests.factories.output import LABELS, STUDY_KEY, make_header, make_pixels, make_study_result, plain
 
 if TYPE_CHECKING:
     from tests.output.conftest import Page
@@ -46,7 +46,7 @@ def test_a_printed_study_is_complete(tmp_path: Path) -> None:
     folder = tmp_path / "reports" / STUDY_KEY
     assert printed.report_html == f"reports/{STUDY_KEY}/report.html"
     assert printed.report_pdf == f"reports/{STUDY_KEY}/report.pdf"
-    assert {path.name for path in folder.iterdir()} == {
+    assert {plain(path.name) for path in folder.iterdir()} == {
         *("image-1.jpg", "thumb-1.jpg", "heatmap-1-Effusion.jpg"),
         *("result.json", "report.html", "report.pdf"),
     }
@@ -58,7 +58,7 @@ def test_the_report_says_what_was_found(tmp_path: Path, read_page: ReadPage) -> 
     result = drawn(make_study_result(((0.9, 0.2, 0.1),), notice="Knows phantoms only."), tmp_path)
     page = read_page(render_report(result))
     assert page.attributes("html", "lang") == ["en"]
-    assert page.attributes("img", "src") == ["image-1.jpg", "heatmap-1-Effusion.jpg"]
+    assert page.attributes("img", "src") == [result.images[0].image_file, result.images[0].heatmaps[0].file]
     assert all(page.attributes("img", "alt"))
     for text in (
         "Doe, Dr Jane",
@@ -139,7 +139,8 @@ def test_foreign_text_is_inert_and_fetches_nothing(tmp_path: Path, read_page: Re
     printed = print_study(result, [make_pixels(2)], tmp_path, html=True, pdf=True)
 
     page = read_page((tmp_path / printed.report_html).read_text(encoding="utf-8"))
-    own = {"image-1.jpg", *(heatmap.file for heatmap in printed.result.images[0].heatmaps)}
+    image = printed.result.images[0]
+    own = {image.image_file, *(heatmap.file for heatmap in image.heatmaps)}
     assert set(page.attributes("img", "src")) == own
     assert not {"script", "link", "iframe", "object"} & {element for element, _ in page.elements}
     assert "\x00" not in page.text
@@ -190,8 +191,9 @@ def test_the_same_result_prints_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_new_revision_leaves_nothing_of_the_old_but_its_pdf(tmp_path: Path) -> None:
     print_study(make_study_result(((0.9, 0.9, 0.9),)), [make_pixels()], tmp_path, html=True, pdf=True)
-    print_study(make_study_result(((0.1, 0.9, 0.1),), revision=2), [make_pixels()], tmp_path, html=True, pdf=False)
-    names = {path.name for path in (tmp_path / "reports" / STUDY_KEY).iterdir()}
+    second = make_study_result(((0.1, 0.9, 0.1),), revision=2)
+    tidy_report(tmp_path, print_study(second, [make_pixels()], tmp_path, html=True, pdf=False))
+    names = {plain(path.name) for path in (tmp_path / "reports" / STUDY_KEY).iterdir()}
     assert names == {
         *("image-1.jpg", "thumb-1.jpg", "heatmap-1-Nodule.jpg"),
         *("result.json", "report.html", "report-r1.pdf"),
@@ -206,7 +208,7 @@ def test_reprinting_needs_the_result_and_the_pictures_only(tmp_path: Path) -> No
     again = reprint_study(printed.result, tmp_path, html=True, pdf=True)
     assert (again.report_html, again.report_pdf) == (printed.report_html, printed.report_pdf)
     assert {path: path.read_bytes() for path in before} == before
-    (tmp_path / "reports" / STUDY_KEY / "image-1.jpg").unlink()
+    (tmp_path / "reports" / STUDY_KEY / printed.result.images[0].image_file).unlink()
     with pytest.raises(StudyFailed, match=f"study {STUDY_KEY}.*cxrbatch run"):
         reprint_study(printed.result, tmp_path, html=True, pdf=True)
 

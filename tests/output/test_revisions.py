@@ -13,8 +13,7 @@ import pytest
 
 from cxrbatch import durable
 from cxrbatch.output import report as report_module
-from cxrbatch.output.folder import remove_orphaned_reports
-from cxrbatch.output.report import print_study, reprint_study
+from cxrbatch.output.report import print_study, reprint_study, tidy_report
 from cxrbatch.records import StudyResult
 from tests.factories.output import STUDY_KEY, make_pixels, make_study_result
 
@@ -33,7 +32,9 @@ def folder(tmp_path: Path) -> Path:
 
 def print_revision(out: Path, revision: int, *, pdf: bool = True, deidentified: bool = False) -> StudyResult:
     result = replace(make_study_result(revision=revision), deidentified=deidentified)
-    return print_study(result, [make_pixels()], out, html=True, pdf=pdf).result
+    printed = print_study(result, [make_pixels()], out, html=True, pdf=pdf)
+    tidy_report(out, printed)
+    return printed.result
 
 
 def pdfs(folder: Path) -> dict[str, str]:
@@ -130,12 +131,3 @@ def test_a_report_of_nobody_knows_which_revision_is_replaced(tmp_path: Path, fol
     (folder / "result.json").write_text('{"revision":')
     print_revision(tmp_path, 2)
     assert pdfs(folder) == {"report.pdf": "revision 2"}
-
-
-def test_earlier_reports_stay_as_long_as_their_study_does(tmp_path: Path, folder: Path) -> None:
-    print_revision(tmp_path, 1)
-    print_revision(tmp_path, 2)
-    assert remove_orphaned_reports(tmp_path, {STUDY_KEY}) == 0
-    assert "report-r1.pdf" in pdfs(folder)
-    assert remove_orphaned_reports(tmp_path, set()) == 1
-    assert not folder.exists()
