@@ -34,7 +34,7 @@ MARKS: dict[State, str] = {
 
 RUNTIME_PACKAGES = (
     "click", "rich", "pydicom", "numpy", "pandas", "jinja2", "weasyprint", "onnxruntime", "imagecodecs", "pillow",
-    "opencv-python-headless", "pebble", "platformdirs", "msgspec",
+    "opencv-python-headless", "platformdirs", "msgspec",
 )  # fmt: skip
 TRAINING_PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "scikit-learn", "onnx", "safetensors")
 

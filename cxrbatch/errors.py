@@ -3,6 +3,9 @@
 CxrBatchError
 ├── ImageRejected          one file is refused, with a reason code; the run goes on
 ├── StudyFailed            one study could not be finished; it is retried in the next run
+├── WorkerTimedOut         a task took longer in a worker process than it may
+├── WorkerCrashed          the process that ran a task died
+├── TaskFailed             a task raised what cannot be raised anew in the main process
 └── RunError               the run cannot go on; carries the exit code
     ├── LedgerDamaged          1
     ├── UsageError             2
@@ -14,6 +17,7 @@ CxrBatchError
 
 from __future__ import annotations
 
+import signal
 from enum import Enum, IntEnum
 
 
@@ -56,6 +60,7 @@ class Reason(str, Enum):
     PATIENT_CONFLICT = "patient_conflict"
     UNSAFE_PATH = "unsafe_path"
     TOO_MANY_IMAGES = "too_many_images"
+    UNEXPECTED_ERROR = "unexpected_error"
     VANISHED = "vanished"
 
 
@@ -101,6 +106,48 @@ class StudyFailed(CxrBatchError):
     """This study could not be finished now; the next run tries it again."""
 
 
+class WorkerTimedOut(CxrBatchError):
+    """The task took longer than its time limit; its process was ended.
+
+    `waiting` tells that it did not compute all the time, but waited, for example for a file server: that says little
+    about the task.
+    """
+
+    def __init__(self, limit_s: float, *, waiting: bool = False) -> None:
+        super().__init__(f"waited for longer than {limit_s:g} s" if waiting else f"took longer than {limit_s:g} s")
+        self.waiting = waiting
+
+
+# What a process does to itself; every other signal was sent by somebody.
+_OWN_FAULTS = (
+    *(signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE),
+    *(signal.SIGILL, signal.SIGSYS, signal.SIGTRAP),
+)
+
+
+class WorkerCrashed(CxrBatchError):
+    """The process that ran the task died, for example in a decoder's native code.
+
+    `was_killed` tells that somebody else ended it, such as the kernel when memory is short: that says nothing
+    about the task.
+    """
+
+    def __init__(self, exit_code: int, cause: str = "") -> None:
+        super().__init__(f"its worker process died ({cause or _cause_of_death(exit_code)})")
+        self.was_killed = exit_code < 0 and -exit_code not in _OWN_FAULTS
+
+
+class TaskFailed(CxrBatchError):
+    """The task raised something that cannot be raised anew in the main process; `type_name` says what it was."""
+
+    def __init__(self, type_name: str, message: str) -> None:
+        super().__init__(type_name, message)
+        self.type_name = type_name
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.args[1]}"
+
+
 class RunError(CxrBatchError):
     """The run cannot go on."""
 
@@ -143,3 +190,17 @@ class OutputLocked(RunError):
     """Another run holds the output folder."""
 
     exit_code = ExitCode.OUTPUT_LOCKED
+
+
+def error_name(error: BaseException) -> str:
+    """Return the name of an error's type, as it was where it was raised."""
+    return error.type_name if isinstance(error, TaskFailed) else type(error).__name__
+
+
+def _cause_of_death(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    try:
+        return signal.Signals(-exit_code).name
+    except ValueError:  # a real-time signal has no name
+        return f"signal {-exit_code}"

@@ -6,13 +6,12 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 
 import pytest
-from pebble import ProcessExpired
 
+from cxrbatch.errors import RunError
 from cxrbatch.stopping import Stopped, stop_at_safe_points, stop_cleanly_on, stop_if_asked
-from cxrbatch.workers import Outcome, WorkerPool
+from cxrbatch.workers import Outcome, WorkerCrashed, WorkerPool
 
 
 @pytest.fixture(autouse=True)
@@ -86,10 +85,10 @@ def test_waiting_for_a_long_task_is_a_safe_point() -> None:
         list(outcomes)
 
 
-@pytest.mark.parametrize("error", [ProcessExpired, BrokenProcessPool])
-def test_workers_that_a_stop_ended_too_are_no_verdict_on_their_tasks(error: type[Exception]) -> None:
+@pytest.mark.parametrize("error", [WorkerCrashed(-signal.SIGTERM), RunError("no worker process can be started")])
+def test_workers_that_a_stop_ended_too_are_no_verdict_on_their_tasks(error: Exception) -> None:
     future: Future[None] = Future()
-    future.set_exception(error("Abnormal termination"))
+    future.set_exception(error)
     with pytest.raises(Stopped), stop_at_safe_points():
         ask_to_stop()
         WorkerPool(1, memory_mb=200)._finished(Outcome(None, future, timeout_s=30))

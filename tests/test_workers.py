@@ -63,7 +63,7 @@ def test_tasks_are_drawn_only_as_places_become_free(pool: WorkerPool) -> None:
     ("what", "error", "says"),
     [
         ("segfault", WorkerCrashed, "SIGSEGV"),
-        ("hang", WorkerTimedOut, "longer than 6 s"),
+        ("hang", WorkerTimedOut, "waited for longer than 6 s"),
         ("allocate", MemoryError, "^$"),
         ("raise", ValueError, "no such window"),
     ],

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pebble import ProcessExpired
 
 from cxrbatch.model import film_pixels
 from cxrbatch.model.film_pixels import FilmChunk, PreparedChunk, prepare_chunk, prepare_films
 from cxrbatch.records import InputSpec
-from cxrbatch.workers import Outcome
+from cxrbatch.workers import Outcome, WorkerCrashed
 from tests.factories.labelled import write_films
 
 DEADLY = "005.png"
@@ -37,7 +36,7 @@ class FragilePool:
         for task in tasks:
             future: Future[PreparedChunk] = Future()
             if any(path.name == DEADLY for path in task.paths):
-                future.set_exception(ProcessExpired("died", code=-11, pid=1))  # type: ignore[no-untyped-call]
+                future.set_exception(WorkerCrashed(-11))
             else:
                 future.set_result(prepare_chunk(task))
             yield Outcome(task, future, timeout_s)
