@@ -20,12 +20,14 @@ class Marker:
     `state`: the folder that the ledger lies in, '' where that is OUT; `output_id`: which OUT this is, wherever it
     is moved. `input_sha256`: which INPUT the results are of, as a hash, since folders may be named after patients.
     `index_rules`: the rules that the files were indexed by; without them every file would be read again.
+    `deidentified`: DEIDENTIFIED of the ledger.
     """
 
     state: str = ""
     output_id: str = ""
     input_sha256: str = ""
     index_rules: str = ""
+    deidentified: str = ""
 
 
 def read_marker(out: Path) -> Marker:
