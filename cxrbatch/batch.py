@@ -14,6 +14,8 @@ from pathlib import Path
 from cxrbatch import __version__, durable
 from cxrbatch.config import Settings
 from cxrbatch.deadline import Deadline
+from cxrbatch.deidentification import Pseudonyms
+from cxrbatch.deidentified_output import settle_names
 from cxrbatch.engine_slot import EngineSlot
 from cxrbatch.errors import ExitCode, Reason
 from cxrbatch.folders import check_folders, claim_input
@@ -31,7 +33,7 @@ from cxrbatch.output.report import REPORTS, report_folder, tidy_report
 from cxrbatch.output.settle import Settling, order_orphans_removed, remove_as_ordered, settle_strays
 from cxrbatch.printing import PRINTED, open_workers, print_again, print_reports
 from cxrbatch.progress import RunProgress
-from cxrbatch.reading import decode_studies
+from cxrbatch.reading import Reading, decode_studies
 from cxrbatch.record_json import to_json
 from cxrbatch.records import EngineDescription, PrintedStudy, RefusedImage, now_text
 from cxrbatch.scoring import Scorer, score_studies
@@ -139,7 +141,8 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
         )
         claim_input(ledger, root, out)
         workers = stack.enter_context(open_workers(settings))
-        run = Run(root, out, settings, engine, ledger, workers, progress)
+        pseudonyms = settle_names(out, ledger, settings, workers)
+        run = Run(root, out, settings, engine, ledger, workers, progress, pseudonyms)
         # An engine that took this one's place is closed, too.
         stack.callback(run.close_engine)
         run.remember_engine()
@@ -167,6 +170,7 @@ class Run:
     ledger: Ledger
     workers: WorkerPool
     progress: RunProgress
+    pseudonyms: Pseudonyms | None = None
     clock: StageClock = field(default_factory=StageClock)
     started_at: str = field(default_factory=now_text)
     started: float = field(default_factory=time.monotonic)
@@ -191,7 +195,7 @@ class Run:
 
     def index(self, *, judge: Judge | None = None, reread_refused: bool = False) -> None:
         """Bring the ledger up to date with the input folder; arguments are those of `Index`."""
-        index = Index(self.root, self.out, self.settings, reread_refused=reread_refused)
+        index = Index(self.root, self.out, self.settings, reread_refused=reread_refused, pseudonyms=self.pseudonyms)
         if judge is not None:
             index = replace(index, judge=judge)
         started = time.monotonic()
@@ -223,7 +227,8 @@ class Run:
         engine = self.slot.open()
         log_event("processing", studies_pending=len(study_keys))
         tasks = self.ledger.take(_in_time(study_keys, deadline, lambda: self.studies_done))
-        decoded = decode_studies(tasks, self.root, self.slot.bundle.input, settings, workers, clock)
+        reading = Reading(self.root, self.slot.bundle.input, settings, self.pseudonyms)
+        decoded = decode_studies(tasks, reading, workers, clock)
         scored = score_studies(filter(is_whole, decoded), Scorer(engine, self.slot.open_exact), settings, clock)
         printable = self._record_unscored(scored)
         for printed, failure in print_reports(printable, self._open_place(), settings, workers, clock):

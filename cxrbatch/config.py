@@ -40,6 +40,8 @@ class Settings:
     `workers`: processes that decode and print; 0 takes one per core. `threads`: engine threads, likewise.
     `limit`: at most that many studies in this run; 0 is all.
     `group_by`: a PNG or JPEG file is a study of its own, or all those of one folder are one study.
+    `deidentify`: leave whatever names a patient out of all outputs; with `deidentify_existing`, also take it out of
+    an output folder that has it.
     `input_emptied`: an input folder that lost all its files at once was emptied, and is no share that is not mounted.
     `max_display_px`: long side of the display image. `max_stored_px`: rows x columns beyond which a file
     is refused before anything is allocated. `min_stored_px`: shorter sides than this are thumbnails.
@@ -68,6 +70,7 @@ class Settings:
     html: bool = True
     pdf: bool = True
     deidentify: bool = False
+    deidentify_existing: bool = False
     group_by: GroupBy = "file"
     accept_modality: str = "CR,DX,RG"
     accept_body_part: str = ""
@@ -95,6 +98,8 @@ class Settings:
     log_backups: int = 5
 
     def __post_init__(self) -> None:
+        if self.deidentify_existing:
+            object.__setattr__(self, "deidentify", True)
         for name in ("threads", "workers", "limit", "settle_s"):
             _require(getattr(self, name) >= 0, name, "must not be negative")
         for name in (

@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from cxrbatch.config import Settings
+from cxrbatch.deidentification import Pseudonyms
 from cxrbatch.errors import Reason, RunError, UsageError
 from cxrbatch.intake.discover import walk
 from cxrbatch.output.folder import output_errors_explained
 from cxrbatch.output.ledger import KnownFile, Ledger
 from cxrbatch.output.marker import update_marker
 from cxrbatch.progress import RunProgress
-from cxrbatch.record_json import to_json
+from cxrbatch.record_json import from_json, to_json
 from cxrbatch.records import FileStatus, Header, ImageFile, IndexedFile, Rejection
 from cxrbatch.stopping import stop_if_asked
 from cxrbatch.workers import WorkerCrashed, WorkerPool, WorkerTimedOut
@@ -27,7 +28,9 @@ FILES_PER_TASK = 64
 INDEXED = "files indexed"
 INDEX_RULES = "index_rules"
 # Raise it when the same file would be indexed otherwise than before: every file is then read again.
-INDEX_VERSION = 3
+INDEX_VERSION = 4
+# Since then pictures have study keys of their own kind.
+_PICTURE_KEYS_SINCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +151,7 @@ class Index:
     """What is indexed: every file below `root`, leaving out what lies in `out`.
 
     `judge` sees what was read of each new or changed file before the ledger does. With `reread_refused`, files
-    that were refused are read again, too.
+    that were refused are read again, too. With `pseudonyms`, the ledger is told of nobody's identity.
     """
 
     root: Path
@@ -156,6 +159,11 @@ class Index:
     settings: Settings
     judge: Judge = _accept
     reread_refused: bool = False
+    pseudonyms: Pseudonyms | None = None
+
+    def kept(self, entry: IndexedFile) -> IndexedFile:
+        """Return what the ledger may know of a file."""
+        return self.pseudonyms.entry(entry) if self.pseudonyms else entry
 
 
 def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: RunProgress) -> IndexCount:
@@ -168,16 +176,18 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
     root, settings = index.root, index.settings
     known = ledger.known_files()
     known_before = len(known)
-    rules = _index_rules(settings)
+    rules = index_rules(settings, index.pseudonyms)
     met = _Walk(root, index.out, known, progress)
     read = deferred = 0
     progress.begin(INDEXED)
-    reread = ledger.fact(INDEX_RULES) != rules
+    former_rules = ledger.fact(INDEX_RULES)
+    reread = former_rules != rules
+    has_old_keys = _version_of(former_rules) < _PICTURE_KEYS_SINCE
     changed = met.changed_files(reread=reread, reread_refused=index.reread_refused)
     for read_now in _read_headers(root, changed, workers, settings):
         found = [index.judge(entry) for entry in read_now]
-        indexed = [entry for entry in found if isinstance(entry, IndexedFile)]
-        ledger.record_index(_deidentified(indexed) if settings.deidentify else indexed)
+        indexed = [index.kept(entry) for entry in found if isinstance(entry, IndexedFile)]
+        ledger.record_index(map(ledger.with_key_of_lost_siblings, indexed) if has_old_keys else indexed)
         for entry in found:
             if isinstance(entry, Deferred):
                 ledger.record_deferred(entry.file, entry.message)
@@ -245,21 +255,25 @@ def _index_one_by_one(job: IndexJob, workers: WorkerPool) -> list[IndexedFile | 
     return found
 
 
-def _index_rules(settings: Settings) -> str:
+def index_rules(settings: Settings, pseudonyms: Pseudonyms | None = None) -> str:
     """Return, as text, everything but the file itself that decides what the index says of it."""
     sizes = (settings.max_stored_px, settings.min_stored_px)
     accepted = (settings.accepted_modalities, settings.further_body_parts, settings.accept_view, settings.missing_tags)
     # The pixel check is made later, but what it refused must be looked at again.
-    rules = (settings.group_by, settings.deidentify, *sizes, *accepted, settings.pixel_check)
-    return to_json((INDEX_VERSION, *rules))
+    names = pseudonyms.fingerprint if pseudonyms else False
+    return to_json((INDEX_VERSION, settings.group_by, names, *sizes, *accepted, settings.pixel_check))
+
+
+def _version_of(rules: str) -> int:
+    """Return the version of the index that rules are of; the present one where there are none yet."""
+    try:
+        return int(from_json(rules, list[Any])[0]) if rules else INDEX_VERSION
+    except (ValueError, LookupError, TypeError):
+        return 0
 
 
 def _refused(file: ImageFile, reason: Reason, message: str) -> IndexedFile:
     return IndexedFile(file, "", Header(), rejection=Rejection(reason, message))
-
-
-def _deidentified(entries: Iterable[IndexedFile]) -> list[IndexedFile]:
-    return [replace(entry, header=entry.header.deidentified()) for entry in entries]
 
 
 def account_for(ledger: Ledger, total: int) -> None:

@@ -12,13 +12,33 @@ from itertools import groupby
 from pathlib import Path
 
 from cxrbatch.config import Settings
+from cxrbatch.deidentification import Pseudonyms, told
 from cxrbatch.errors import Flag, ImageRejected, Reason, RunError
 from cxrbatch.intake.identity import settle_duplicates
 from cxrbatch.logbook import log_event
-from cxrbatch.output.ledger import StudyTask
+from cxrbatch.output.ledger import CHANGED, StudyTask
+from cxrbatch.patient import are_different_patients, identify, same_identity
 from cxrbatch.records import Header, IndexedFile, InputSpec, PreparedImage, RefusedImage
 from cxrbatch.stages import DecodedStudy, StageClock
 from cxrbatch.workers import Outcome, WorkerCrashed, WorkerPool, WorkerTimedOut
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How files are read: from below `root`, for an engine's input, and with which names where none may stay."""
+
+    root: Path
+    spec: InputSpec
+    settings: Settings
+    pseudonyms: Pseudonyms | None = None
+
+    def header(self, header: Header) -> Header:
+        """Return a header as the index keeps it."""
+        return self.pseudonyms.header(header) if self.pseudonyms else header
+
+    def message(self, rejected: ImageRejected) -> str:
+        """Return what may be said of a refusal."""
+        return told(rejected.reason) if self.pseudonyms else rejected.message
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +62,11 @@ class ReadImage:
 
 
 def decode_studies(
-    studies: Iterable[StudyTask],
-    root: Path,
-    spec: InputSpec,
-    settings: Settings,
-    workers: WorkerPool,
-    clock: StageClock,
+    studies: Iterable[StudyTask], reading: Reading, workers: WorkerPool, clock: StageClock
 ) -> Iterator[DecodedStudy]:
     """Read every image of each study in worker processes; a study comes out once all of its files are read."""
     begun: deque[StudyTask] = deque()
+    root, spec, settings = reading.root, reading.spec, reading.settings
 
     def jobs() -> Iterator[ReadJob]:
         for study in studies:
@@ -63,7 +79,7 @@ def decode_studies(
     for study_key, group in groupby(outcomes, key=lambda outcome: outcome.task.study_key):
         study = begun.popleft()
         assert study.study_key == study_key, "a study without files would give its neighbour's images another name"
-        yield _settle_study(study, group, clock)
+        yield _settle_study(study, group, reading, clock)
 
 
 def read_image(job: ReadJob) -> ReadImage:
@@ -80,20 +96,17 @@ def read_image(job: ReadJob) -> ReadImage:
     started = time.perf_counter()
     _refuse_changed(job)
     radiograph = read_radiograph(job.path, job.settings)
-    _refuse_changed(job, radiograph.header)
+    _refuse_changed(job)
     radiograph = check_anatomy(radiograph, job.settings)
     read = time.perf_counter()
     image = prepare(radiograph, job.spec)
     return ReadImage(image, 1e3 * (read - started), 1e3 * (time.perf_counter() - read))
 
 
-def _refuse_changed(job: ReadJob, header: Header | None = None) -> None:
+def _refuse_changed(job: ReadJob) -> None:
     """Refuse a file that was replaced since it was indexed: its pixels would stand under another identity."""
     status, indexed = job.path.stat(), job.file
-    same = (status.st_size, status.st_mtime_ns) == (indexed.file.size_bytes, indexed.file.mtime_ns)
-    if header is not None and header.study_instance_uid != indexed.header.study_instance_uid:
-        same = False
-    if not same:
+    if (status.st_size, status.st_mtime_ns) != (indexed.file.size_bytes, indexed.file.mtime_ns):
         raise OSError(errno.ESTALE, "it changed since it was indexed")
 
 
@@ -105,31 +118,46 @@ def _within_limit(task: StudyTask, max_images: int) -> StudyTask:
     return replace(task, files=task.files[:max_images], refused=(*task.refused, *beyond)) if beyond else task
 
 
-def _settle_study(task: StudyTask, outcomes: Iterable[Outcome[ReadJob, ReadImage]], clock: StageClock) -> DecodedStudy:
+def _settle_study(
+    task: StudyTask, outcomes: Iterable[Outcome[ReadJob, ReadImage]], reading: Reading, clock: StageClock
+) -> DecodedStudy:
     images: list[tuple[str, PreparedImage]] = []
     refused = list(task.refused)
-    # As the files say now: a de-identified index no longer knows.
-    patient_ids = set(task.patient_ids)
     for outcome in outcomes:
-        path = outcome.task.file.file.path
+        file = outcome.task.file
+        path = file.file.path
         try:
             read = outcome.value()
         except RunError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever one file does, the rest of the work goes on
-            refused.append(_refusal(path, error, task.study_key))
+            refused.append(_refusal(path, error, task.study_key, reading))
+            continue
+        clock.add("read", read.read_ms / 1e3)
+        clock.add("preprocess", read.preprocess_ms / 1e3)
+        # A file can be replaced by one of the same size and time.
+        if same_identity(reading.header(read.image.radiograph.header), file.header):
+            images.append((path, _with_indexed_facts(read.image, file)))
         else:
-            clock.add("read", read.read_ms / 1e3)
-            clock.add("preprocess", read.preprocess_ms / 1e3)
-            patient_ids.add(read.image.radiograph.header.patient_id.strip())
-            images.append((path, _with_indexed_facts(read.image, outcome.task.file)))
-    if len(patient_ids - {""}) > 1:
-        message = "images of different patients share this StudyInstanceUID. Correct the identity at the source."
-        conflict = Reason.PATIENT_CONFLICT.value
-        refused += [RefusedImage(path, "rejected", conflict, message) for path, _ in images]
+            refused.append(RefusedImage(path, "failed", "", CHANGED))
+    if conflict := _conflict(task):
+        # Nothing that fails and may come right later can settle it; only a file that changed may.
+        unsettled = [path for path, _ in images]
+        unsettled += [image.path for image in refused if image.status == "failed" and image.message != CHANGED]
+        refused = [image for image in refused if image.path not in unsettled]
+        refused += [RefusedImage(path, "rejected", Reason.PATIENT_CONFLICT.value, conflict) for path in unsettled]
         images = []
     kept, duplicates = settle_duplicates(images)
     return DecodedStudy(task, tuple(kept), tuple(refused + duplicates))
+
+
+def _conflict(task: StudyTask) -> str:
+    """Say why the files of a study cannot belong together, whatever became of each; '' where they can."""
+    if len({header.study_instance_uid for header in task.headers}) > 1:
+        return "images of different studies have one study key. Correct the Study Instance UIDs at the source."
+    if are_different_patients(map(identify, task.headers)):
+        return "images of different patients share this StudyInstanceUID. Correct the identity at the source."
+    return ""
 
 
 def _with_indexed_facts(image: PreparedImage, file: IndexedFile) -> PreparedImage:
@@ -138,11 +166,11 @@ def _with_indexed_facts(image: PreparedImage, file: IndexedFile) -> PreparedImag
     return replace(image, radiograph=replace(image.radiograph, header=file.header, flags=flags))
 
 
-def _refusal(path: str, error: Exception, study_key: str) -> RefusedImage:
+def _refusal(path: str, error: Exception, study_key: str, reading: Reading) -> RefusedImage:
     """Say what became of a file that could not be read: refused for good, or failed and tried again."""
     rejected = _as_rejection(error)
     if rejected is not None:
-        return RefusedImage(path, "rejected", rejected.reason.value, rejected.message)
+        return RefusedImage(path, "rejected", rejected.reason.value, reading.message(rejected))
     if isinstance(error, WorkerCrashed):
         return RefusedImage(path, "failed", "", f"decoding: {error}")
     if isinstance(error, OSError):

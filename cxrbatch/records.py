@@ -38,14 +38,37 @@ class ImageFile:
 
 
 @dataclass(frozen=True, slots=True)
+class PatientIdentity:
+    """Who a header says the patient is, in a form that can be compared (`patient`); empty where it does not say.
+
+    `name` are family, given, middle name, prefix, suffix, and given and middle name together, or one text that is
+    not taken apart; `spellings` are the ways in which such a text can spell it. Of a de-identified header each text
+    is a keyed hash.
+    """
+
+    patient_id: str = ""
+    issuer: str = ""
+    universal_issuer: str = ""
+    name: tuple[str, ...] = ()
+    spellings: tuple[str, ...] = ()
+    birth_date: str = ""
+    sex: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Header:
-    """Identity and facts of one image, as text; empty where the file does not say."""
+    """Identity and facts of one image, as text; empty where the file does not say.
+
+    `identity` is there where the header was de-identified, and only hashes of who the patient is are left.
+    """
 
     study_instance_uid: str = ""
     series_instance_uid: str = ""
     sop_instance_uid: str = ""
     sop_class_uid: str = ""
     patient_id: str = ""
+    patient_id_issuer: str = ""
+    patient_id_universal_issuer: str = ""
     patient_name: str = ""
     patient_birth_date: str = ""
     patient_sex: str = ""
@@ -60,10 +83,23 @@ class Header:
     columns: int = 0
     photometric: str = ""
     transfer_syntax: str = ""
+    identity: PatientIdentity | None = None
 
     def deidentified(self) -> Header:
-        """Return the same header without who the patient is and when the study was made."""
-        return replace(self, patient_id="", patient_name="", patient_birth_date="", accession_number="", study_date="")
+        """Return the same header without who the patient is, when the study was made, and free text about it."""
+        return replace(
+            self,
+            patient_id="",
+            patient_id_issuer="",
+            patient_id_universal_issuer="",
+            patient_name="",
+            patient_birth_date="",
+            patient_sex="",
+            patient_age="",
+            accession_number="",
+            study_date="",
+            study_description="",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from cxrbatch.indexing import INDEX_RULES
 from cxrbatch.logbook import log_event
 from cxrbatch.output.derive import derive_tables
 from cxrbatch.output.folder import held_output, open_ledger, output_errors_explained
-from cxrbatch.output.ledger import ENGINE, INPUT_SHA256, LEDGER_FILE, Ledger
+from cxrbatch.output.ledger import DEIDENTIFIED, ENGINE, INPUT_SHA256, LEDGER_FILE, Ledger
 from cxrbatch.output.ledger_restore import FoundStudy, Restorer
 from cxrbatch.output.ledger_settle import LOST, UNPRINTED
 from cxrbatch.output.ledger_store import LedgerStore
@@ -144,6 +144,7 @@ def _rebuild(rebuilt: Path, out: Path, facts: Marker, findings: _Findings) -> tu
             engine = findings.engine
             known = {INDEX_RULES: facts.index_rules, INPUT_SHA256: facts.input_sha256, OUTPUT_ID: facts.output_id}
             known |= {SESSION: facts.session, OUTPUT: str(out.resolve())}
+            known[DEIDENTIFIED] = facts.deidentified
             for key, value in (known | ({ENGINE: to_json(engine)} if engine else {})).items():
                 store.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (key, value))
         files = int(store.value("SELECT count(*) FROM files"))

@@ -6,11 +6,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from cxrbatch.config import Settings
+from cxrbatch.deidentified_output import refuse_names, settle_names
 from cxrbatch.errors import UsageError
 from cxrbatch.logbook import log_limits
 from cxrbatch.output.derive import derive_tables
 from cxrbatch.output.folder import open_output, output_errors_explained
-from cxrbatch.output.ledger import ENGINE, LEDGER_FILE
+from cxrbatch.output.ledger import CONVERTING, DEIDENTIFIED, ENGINE, LEDGER_FILE
 from cxrbatch.output.ledger_settle import record_unprintable
 from cxrbatch.output.report import tidy_report
 from cxrbatch.output.state import find_state
@@ -33,6 +34,10 @@ def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, stu
     with ExitStack() as stack:
         ledger = stack.enter_context(open_output(out, log_limits(settings), state=settings.state))
         workers = stack.enter_context(open_workers(settings))
+        if settings.deidentify:
+            settle_names(out, ledger, settings, workers)
+        elif ledger.fact(DEIDENTIFIED) == CONVERTING:
+            refuse_names(out, ledger)
         results = [row.result for row in ledger.study_rows(study_key) if row.result and row.status != "pending"]
         if not results:
             raise UsageError(f"{out}: no reported study {study_key or 'at all'}. studies.csv lists their keys.")

@@ -34,7 +34,7 @@ from cxrbatch.output.folder import open_output
 from cxrbatch.phantom.dicom import TRANSFER_SYNTAXES, PhantomIdentity, write_phantom_dicom
 from cxrbatch.phantom.draw import draw_phantom
 from cxrbatch.progress import RunProgress
-from cxrbatch.reading import decode_studies
+from cxrbatch.reading import Reading, decode_studies
 from cxrbatch.records import InputSpec
 from cxrbatch.stages import StageClock
 from cxrbatch.workers import WorkerPool
@@ -159,7 +159,7 @@ def run_slice(folder: Path, out: Path, settings: Settings) -> Counter[str]:
         index_input(Index(folder, out, settings), ledger, workers, progress)
         ends.update(row.reason for row in ledger.file_rows() if row.status == "rejected")
         pending = ledger.take(ledger.pending_keys())
-        for study in decode_studies(pending, folder, InputSpec(size_px=224), settings, workers, StageClock()):
+        for study in decode_studies(pending, Reading(folder, InputSpec(size_px=224), settings), workers, StageClock()):
             indexed = {refused.path for refused in study.task.refused}
             ends["scored"] += len(study.images)
             for refused in study.refused:

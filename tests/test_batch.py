@@ -198,7 +198,7 @@ def test_an_identified_output_is_made_anew_when_deidentified(tmp_path: Path, eng
     films.mkdir()
     write_dicom(films / "0.dcm", pixels=grey_film(), PatientName="Canary^Zoe", PatientID="CANARY-1")
     run_quietly(films, out, engine=engine)
-    run_quietly(films, out, engine=engine, deidentify=True)
+    run_quietly(films, out, engine=engine, deidentify_existing=True)
     for path in out.rglob("*"):
         assert path.is_dir() or b"canary" not in path.read_bytes().lower(), path
 

@@ -10,7 +10,7 @@ import pytest
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag
 from cxrbatch.phantom.draw import draw_phantom
-from cxrbatch.reading import ReadJob, _refusal, read_image
+from cxrbatch.reading import Reading, ReadJob, _refusal, read_image
 from cxrbatch.records import Header, ImageFile, IndexedFile, InputSpec
 from cxrbatch.workers import WorkerPool
 from tests.factories.intake import write_dicom
@@ -40,7 +40,7 @@ def test_a_decoder_that_goes_wrong_costs_one_file(pool: WorkerPool, what: str, r
     before, bad, after = pool.run_ahead(decode_like_bad_native_code, ["before", what, "after"], timeout_s=8)
     with pytest.raises(Exception) as caught:
         bad.value()
-    refused = _refusal("a.dcm", caught.value, "0" * 16)
+    refused = _refusal("a.dcm", caught.value, "0" * 16, Reading(Path(), InputSpec(64), Settings()))
     assert (refused.status, refused.reason) == ("rejected", reason)
     assert (before.value(), after.value()) == ("before", "after")
 

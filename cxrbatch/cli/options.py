@@ -41,6 +41,22 @@ state_option = click.option(
 )
 
 
+DEIDENTIFY_OPTIONS = (
+    click.option("--deidentify", is_flag=True, default=None, help="Leave whatever names a patient out of all outputs."),
+    click.option(
+        "--deidentify-existing",
+        is_flag=True,
+        default=None,
+        help="The same, and take it out of what OUT holds already: reports, tables, ledger, logs. Not undone.",
+    ),
+)
+
+
+def deidentify_options(command: Command) -> Command:
+    """Add the options that keep names out, and take them out."""
+    return add_options(DEIDENTIFY_OPTIONS, command)
+
+
 def settings_options(command: Command) -> Command:
     """Add the options that `run` shares with every command that prints or reads in worker processes."""
     options = [
@@ -66,9 +82,7 @@ def scoring_options(command: Command) -> Command:
         click.option("--threads", type=int, metavar="N", help="Cores that a CPU engine may use.  [default: all]"),
         click.option("--batch-size", type=int, metavar="N", help="Images per engine call.  [default: 8]"),
         click.option("--newest-first", is_flag=True, default=None, help="Begin with the studies of the newest files."),
-        click.option(
-            "--deidentify", is_flag=True, default=None, help="Leave patient identity and dates out of all outputs."
-        ),
+        *DEIDENTIFY_OPTIONS,
         click.option(
             "--group-by",
             type=click.Choice(["file", "folder"]),

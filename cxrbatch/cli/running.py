@@ -15,6 +15,7 @@ from cxrbatch.cli.options import (
     NEW_FILE,
     NEW_FOLDER,
     PRECISIONS,
+    deidentify_options,
     scoring_options,
     settings_options,
     split_numbers,
@@ -121,6 +122,7 @@ def watch(input_folder: Path, out: Path, config_file: Path | None, *, once: bool
 @commands.command()
 @click.argument("out", metavar="OUT", type=FOLDER)
 @click.option("--study", "study_key", default="", metavar="KEY", help="Print only this study.  [default: all]")
+@deidentify_options
 @settings_options
 def report(out: Path, study_key: str, config_file: Path | None, **options: Any) -> int:
     """Print the reports of OUT again, from its ledger and pictures; no engine is needed.

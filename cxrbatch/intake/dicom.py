@@ -98,6 +98,8 @@ def read_header(dicom: DicomFile) -> Header:
         sop_instance_uid=text("SOPInstanceUID"),
         sop_class_uid=text("SOPClassUID"),
         patient_id=text("PatientID"),
+        patient_id_issuer=text("IssuerOfPatientID"),
+        patient_id_universal_issuer=_universal_issuer(elements),
         patient_name=text("PatientName"),
         patient_birth_date=text("PatientBirthDate"),
         patient_sex=text("PatientSex"),
@@ -118,6 +120,12 @@ def read_header(dicom: DicomFile) -> Header:
     if not header.study_instance_uid:
         raise ImageRejected(Reason.UNREADABLE_HEADER, "the header names no study (Study Instance UID)")
     return header
+
+
+def _universal_issuer(elements: Elements) -> str:
+    """Return who issued the Patient ID by a name that is one of its kind in the world (PS3.3 C.2.2)."""
+    items = elements.items("IssuerOfPatientIDQualifiersSequence")
+    return items[0].text("UniversalEntityID") if items else ""
 
 
 def encoded_pixels(dicom: DicomFile, module: PixelModule) -> bytes | memoryview:
@@ -213,6 +221,7 @@ def _read_screen_facts(elements: Elements) -> ScreenFacts:
         orientation=elements.texts("PatientOrientation"),
         descriptions=tuple(elements.text(keyword) for keyword in _DESCRIPTIONS),
         lossy=elements.text("LossyImageCompression"),
+        burned_in=elements.text("BurnedInAnnotation"),
     )
 
 

@@ -20,6 +20,8 @@ UNFINISHED_SUFFIXES = (".tmp", ".part")
 LOCK_FILE = ".lock"
 # MIMIC-CXR: p10/p10000032/s50414267/<image>; the folder of a study is named after it.
 _MIMIC_STUDY = re.compile(r"(?:^|/)s\d{8}/[^/]+$")
+# As PS3.5 section 9.1 spells one, roughly: real ones have been hashed as they are from the beginning.
+_UID = re.compile("[0-9.]{1,64}")
 # What every output folder holds and nothing else does: its pictures are no radiographs to score.
 # The ledger may lie elsewhere; the marker says so.
 OUTPUT_FOLDER_LOG, OUTPUT_FOLDER_FILES = "cxrbatch.log", ("ledger.sqlite", ".cxrbatch.json")
@@ -80,19 +82,26 @@ def index_file(root: Path, file: ImageFile, settings: Settings) -> IndexedFile:
     except ImageRejected as rejected:
         return _refused(file, rejected)
     if kind is Kind.DICOM:
-        identity = inspection.header.study_instance_uid
+        key = study_key(inspection.header.study_instance_uid)
     else:
-        identity = raster_identity(file.path, settings.group_by)
-    return IndexedFile(file, study_key(identity), inspection.header, inspection.flags, inspection.rejection)
+        key = picture_study_key(file.path, settings.group_by)
+    return IndexedFile(file, key, inspection.header, inspection.flags, inspection.rejection)
 
 
-def study_key(identity: str) -> str:
+def study_key(study_instance_uid: str) -> str:
     """Return the name that a study has in reports and tables: 16 hex digits, safe in a path, nobody's identity.
 
-    Args:
-        identity: the Study Instance UID, or what `raster_identity` returns.
+    No two identities are hashed as the same bytes, of whichever kind they are: a UID is digits and dots, and all
+    else begins with a word for its kind and a zero byte, which neither UIDs nor paths hold.
     """
-    return hashlib.sha256(os.fsencode(identity)).hexdigest()[:16]
+    is_uid = _UID.fullmatch(study_instance_uid) is not None
+    return _hashed(study_instance_uid) if is_uid else _hashed(f"uid\0{study_instance_uid}")
+
+
+def picture_study_key(path: str, group_by: GroupBy) -> str:
+    """Return the same for a picture. A file and a folder of one name, which are there at two times, are two studies."""
+    identity = raster_identity(path, group_by)
+    return _hashed(f"{'path' if identity == path else 'folder'}\0{identity}")
 
 
 def raster_identity(path: str, group_by: GroupBy) -> str:
@@ -101,6 +110,11 @@ def raster_identity(path: str, group_by: GroupBy) -> str:
     The images of a study folder of MIMIC-CXR are one study either way.
     """
     return path if group_by == "file" and not _MIMIC_STUDY.search(path) else str(PurePosixPath(path).parent)
+
+
+def _hashed(identity: str) -> str:
+    # Text of a header may hold surrogates that no file name decodes to.
+    return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def is_output_folder(folder: Path) -> bool:

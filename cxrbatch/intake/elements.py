@@ -33,7 +33,8 @@ _KEYWORDS = (
     "RescaleSlope", "VOILUTFunction", "LossyImageCompression", "ModalityLUTSequence", "VOILUTSequence",
     "ViewCodeSequence", "PresentationLUTShape", "CodeValue", "CodeMeaning", "LUTDescriptor", "LUTData",
     "ConversionType", "SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription",
-    "PerformedProcedureStepDescription",
+    "PerformedProcedureStepDescription", "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence",
+    "UniversalEntityID", "BurnedInAnnotation",
 )
 # fmt: on
 _TAGS: dict[str, int] = {keyword: tag_for_keyword(keyword) or 0 for keyword in _KEYWORDS}

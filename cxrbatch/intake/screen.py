@@ -36,6 +36,8 @@ _MAYBE_LOSSY_SYNTAXES = {"1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203"}
 _ORIENTED = {"L": Named.WANTED, "R": Named.WANTED, "A": Named.OTHER, "P": Named.OTHER}
 _BY_ORIENTATION = "lateral by Patient Orientation"
 _BY_DESCRIPTION = "lateral or oblique by its description"
+# A file that does not say is taken for one without: most films are.
+_NOT_BURNED_IN = {"", "NO", "N"}
 _DAYS = {"D": 1.0, "W": 7.0, "M": 30.4, "Y": 365.25}
 
 
@@ -46,6 +48,7 @@ class ScreenFacts:
     `view_meanings`, `view_codes` and `region_meanings` are of View Code and Anatomic Region Sequence.
     `orientation` is Patient Orientation: where the rows and the columns run to (PS3.3 C.7.6.1.1.1).
     `descriptions` are those of series, protocol and procedure step: the nearest to the image first.
+    `burned_in` is Burned In Annotation: whether the pixels show who the patient is (PS3.3 C.7.6.1.1).
     """
 
     manufacturer: str = ""
@@ -58,6 +61,7 @@ class ScreenFacts:
     orientation: tuple[str, ...] = ()
     descriptions: tuple[str, ...] = ()
     lossy: str = ""
+    burned_in: str = ""
 
 
 def screen_header(header: Header, facts: ScreenFacts, settings: Settings) -> tuple[Flag, ...]:
@@ -72,6 +76,7 @@ def screen_header(header: Header, facts: ScreenFacts, settings: Settings) -> tup
     flags = [*_screen_body_part(header, facts, settings), *_screen_view(header, facts, settings)]
     if facts.intent.upper() == "FOR PROCESSING":
         raise ImageRejected(Reason.NOT_FOR_PRESENTATION, "the pixels are raw detector data (FOR PROCESSING)")
+    flags += _screen_burned_in(facts, settings)
     if _is_lossy(header.transfer_syntax, facts.lossy):
         flags.append(Flag.LOSSY)
     age = age_years(header)
@@ -159,6 +164,17 @@ def _screen_body_part(header: Header, facts: ScreenFacts, settings: Settings) ->
                 Reason.NOT_CHEST, "no body part is given, and a description names another than the chest"
             )
     return missing_tags((Flag.NO_BODY_PART,), settings)
+
+
+def _screen_burned_in(facts: ScreenFacts, settings: Settings) -> tuple[Flag, ...]:
+    """Flag pixels that may show a name, or refuse them where nothing may: whatever is said but NO is no NO."""
+    if facts.burned_in.strip().upper() in _NOT_BURNED_IN:
+        return ()
+    if settings.deidentify:
+        raise ImageRejected(
+            Reason.BURNED_IN_ANNOTATION, "the pixels show who the patient is, which de-identifying does not remove"
+        )
+    return (Flag.BURNED_IN_ANNOTATION,)
 
 
 def _screen_view(header: Header, facts: ScreenFacts, settings: Settings) -> tuple[Flag, ...]:

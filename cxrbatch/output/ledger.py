@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from cxrbatch.errors import Flag, Reason
+from cxrbatch.output.ledger_names import Names, rewrite_names
 from cxrbatch.output.ledger_removal import order_removal
 from cxrbatch.output.ledger_rows import file_rows, parse, study_rows
 from cxrbatch.output.ledger_store import LedgerStore
@@ -35,9 +36,13 @@ from cxrbatch.records import (
 
 LEDGER_FILE = "ledger.sqlite"
 INPUT, INPUT_SHA256, ENGINE = "input", "input_sha256", "engine"
+# Whether nothing here names a patient: "yes"; CONVERTING where that was asked for and is not done yet; or "".
+DEIDENTIFIED, CONVERTING = "deidentified", "converting"
 # What SQLite can compare a time with; in nanoseconds, the year 2262.
 LARGEST_INTEGER = 2**63 - 1
 GONE = "gone from the input before it could be scored"
+# Says of a file that its row is not about it any more: the next index reads its header again, whatever its times say.
+CHANGED = "cannot be read now: it changed since it was indexed"
 
 _NOT_SCORED = "engine = '', engine_sha256 = '', backend = '', precision = '', probabilities = '[]', scored_at = ''"
 # Reasons that lie in the other files of the study: removing one of those may settle it.
@@ -72,7 +77,7 @@ class KnownFile:
 class StudyTask:
     """One study to process: every file of it that may be scored, and those that cannot be, with the reason.
 
-    `patient_ids` are those of all its files, also of the refused ones; what was refused and then removed is settled.
+    `headers` are those of all its files, also of the refused ones; what was refused and then removed is settled.
     `sources` are all its files.
     """
 
@@ -80,7 +85,7 @@ class StudyTask:
     revision: int
     files: tuple[IndexedFile, ...]
     refused: tuple[RefusedImage, ...]
-    patient_ids: frozenset[str] = frozenset()
+    headers: tuple[Header, ...] = ()
     sources: tuple[SourceFile, ...] = ()
 
 
@@ -143,6 +148,21 @@ class Ledger:
                 self._put_file(entry)
                 for study_key in {former, entry.study_key} - {""}:
                     self._queue_study(study_key)
+
+    def with_key_of_lost_siblings(self, entry: IndexedFile) -> IndexedFile:
+        """Return the entry of an unchanged picture under the study key that it had, where siblings of it are gone.
+
+        A report that shows an image which is gone cannot be made again under another key.
+        """
+        if entry.header.study_instance_uid:
+            return entry
+        former = self._store.rows(
+            "SELECT study_key FROM files WHERE path = ? AND size_bytes = ? AND mtime_ns = ? AND EXISTS "
+            "(SELECT 1 FROM files AS other WHERE other.study_key = files.study_key AND NOT other.present)",
+            (os.fsencode(entry.file.path), entry.file.size_bytes, entry.file.mtime_ns),
+        )
+        study_key = next((key for (key,) in former), "")
+        return replace(entry, study_key=study_key) if study_key and entry.study_key else entry
 
     def record_deferred(self, file: ImageFile, message: str) -> None:
         """Record a file that cannot be read now; the next index looks at it again."""
@@ -332,13 +352,13 @@ class Ledger:
             "FROM files WHERE study_key = ? ORDER BY path",
             (study_key,),
         )
-        files, refused, sources, patient_ids = [], [], [], set()
+        files, refused, sources, headers = [], [], [], []
         for path, size, mtime, header_text, flags, refused_by_header, present, status, reason, message in rows:
             name, header = os.fsdecode(path), parse(self._store, header_text, Header)
             known_flags = parse(self._store, flags, tuple[Flag, ...])
             sources.append(SourceFile(name, size, mtime, bool(refused_by_header), known_flags, header))
             if present or status != "rejected":
-                patient_ids.add(header.patient_id.strip())
+                headers.append(header)
             if refused_by_header:
                 refused.append(RefusedImage(name, "rejected", reason, message))
             elif present:
@@ -346,9 +366,7 @@ class Ledger:
             # What was scored before it was gone keeps its row; the next revision is made of what is there.
             elif status not in {"scored", "duplicate"}:
                 refused.append(RefusedImage(name, "rejected", Reason.VANISHED.value, GONE))
-        return StudyTask(
-            study_key, revision, tuple(files), tuple(refused), frozenset(patient_ids - {""}), tuple(sources)
-        )
+        return StudyTask(study_key, revision, tuple(files), tuple(refused), tuple(headers), tuple(sources))
 
     # ----------------------------------------------------------------- results
 
@@ -434,6 +452,8 @@ class Ledger:
                 f"UPDATE files SET status = ?, reason = ?, message = ?, {_NOT_SCORED} WHERE path = ?",
                 (image.status, image.reason, _storable(image.message), os.fsencode(image.path)),
             )
+            if image.message == CHANGED:
+                self._store.execute("UPDATE files SET mtime_ns = -1 WHERE path = ?", (os.fsencode(image.path),))
 
     # ----------------------------------------------------------------- tables
 
@@ -491,6 +511,24 @@ class Ledger:
         files = list(self._store.rows("SELECT path, present FROM files WHERE study_key = ?", (study_key,)))
         paths = tuple(os.fsdecode(path) for path, _ in files)
         return OldStudy(study_key, reported_at, any(present for _, present in files), paths)
+
+    # ----------------------------------------------------------------- names
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the ledger lies in."""
+        return self._store.path.parent
+
+    def take_names_out(self, names: Names) -> None:
+        """Rewrite every row that names a patient, and queue again the studies whose pictures show a name."""
+        with self._store.transaction():
+            for study_key in rewrite_names(self._store, names):
+                self._store.execute(f"UPDATE studies SET {_NO_REPORT} WHERE study_key = ?", (study_key,))
+                self._queue_study(study_key)
+
+    def vacuum(self) -> None:
+        """Leave nothing in the ledger's files that is in no row any more."""
+        self._store.vacuum()
 
     def check(self) -> None:
         """Look through the whole ledger for damage; raises LedgerDamaged where there is some."""

@@ -112,6 +112,17 @@ class LedgerStore:
         if found != "ok":
             raise damaged_ledger(self.path, found.splitlines()[-1])
 
+    def vacuum(self) -> None:
+        """Write the database anew with nothing but its rows, and empty the journal beside it.
+
+        Raises:
+            OutputLocked: somebody reads it and does not end.
+        """
+        for statement in ("PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
+            # The first cell of a checkpoint's answer tells that it could not be made.
+            if self.value(statement):
+                raise _explained(sqlite3.OperationalError("database is locked by a reader"), self.path)
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:

@@ -24,6 +24,7 @@ class Marker:
     `index_rules`: the rules that the files were indexed by; without them every file would be read again.
     `session`: which run opened the folder last; a ledger that does not know it is not the one that was at work here.
     `claimed`: a first run has begun, and may not have come to make a ledger.
+    `deidentified`: DEIDENTIFIED of the ledger.
     """
 
     state: str = ""
@@ -32,6 +33,7 @@ class Marker:
     index_rules: str = ""
     session: str = ""
     claimed: bool = False
+    deidentified: str = ""
 
 
 def read_marker(out: Path) -> Marker:
