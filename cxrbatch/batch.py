@@ -23,6 +23,7 @@ from cxrbatch.metrics import write_metrics
 from cxrbatch.output.derive import derive_tables
 from cxrbatch.output.folder import open_output, output_errors_explained, remove_orphaned_reports
 from cxrbatch.output.ledger import ENGINE, Ledger
+from cxrbatch.output.ledger_waiting import TROUBLE
 from cxrbatch.printing import PRINTED, open_workers, print_reports
 from cxrbatch.progress import RunProgress
 from cxrbatch.reading import decode_studies
@@ -111,6 +112,7 @@ def run_batch(
         RunError: the run cannot start or go on; its subclasses tell why and carry the exit code.
     """
     with open_run(root, out, settings, progress) as run:
+        run.ledger.remember(TROUBLE, "")  # what ended the daemon before does not end this run
         run.index(reread_refused=settings.retry == "rejected")
         run.requeue()
         keys = run.ledger.pending_keys(newest_first=settings.newest_first, since_ns=since_ns)
@@ -192,9 +194,9 @@ class Run:
         if self.indexed.is_news or judge is None:
             log_event("indexed", **asdict(self.indexed))
 
-    def requeue(self) -> None:
+    def requeue(self, *, retry_failed: bool = True) -> None:
         """Queue again what failed, and what another engine scored."""
-        self.ledger.requeue(engine_sha256=self.engine.sha256)
+        self.ledger.requeue(engine_sha256=self.engine.sha256, retry_failed=retry_failed)
 
     def process(
         self, study_keys: Collection[str], *, deadline: Deadline | None = None, is_whole: IsWhole = _is_whole
