@@ -27,6 +27,7 @@ from cxrbatch.output.folder import open_output, output_errors_explained
 from cxrbatch.output.intent import being_printed
 from cxrbatch.output.ledger import ENGINE, Ledger
 from cxrbatch.output.ledger_settle import known_study, unprinted_results
+from cxrbatch.output.ledger_waiting import TROUBLE
 from cxrbatch.output.pictures import is_drawn
 from cxrbatch.output.place import Place
 from cxrbatch.output.report import REPORTS, report_folder, tidy_report
@@ -119,6 +120,7 @@ def run_batch(
         RunError: the run cannot start or go on; its subclasses tell why and carry the exit code.
     """
     with open_run(root, out, settings, progress) as run:
+        run.ledger.remember(TROUBLE, "")  # what ended the daemon before does not end this run
         run.index(reread_refused=settings.retry == "rejected")
         run.requeue()
         keys = run.ledger.pending_keys(newest_first=settings.newest_first, since_ns=since_ns)
@@ -205,9 +207,9 @@ class Run:
         if self.indexed.is_news or judge is None:
             log_event("indexed", **asdict(self.indexed))
 
-    def requeue(self) -> None:
+    def requeue(self, *, retry_failed: bool = True) -> None:
         """Queue again what failed, and what another engine scored."""
-        self.ledger.requeue(engine_sha256=self.engine.sha256)
+        self.ledger.requeue(engine_sha256=self.engine.sha256, retry_failed=retry_failed)
 
     def process(
         self, study_keys: Collection[str], *, deadline: Deadline | None = None, is_whole: IsWhole = _is_whole

@@ -18,9 +18,11 @@ from cxrbatch.output.ledger_view import LedgerFacts, view_ledger
 from cxrbatch.output.state import find_state
 from cxrbatch.output.wording import duration, moment, plain, reason_sentence
 from cxrbatch.record_json import from_json, to_json
+from cxrbatch.waiting import Waiting, explain_waiting
 
 RUN_FILE = "run.json"
 FAILURES_SHOWN = 20
+WAITING_SHOWN = 20
 UNKNOWN = "unknown"
 
 
@@ -67,7 +69,8 @@ class Status:
     """How it stands with one output folder.
 
     `process` is the id of the run or daemon that holds it, empty where none does, "unknown" where that cannot be
-    told. `oldest_waiting_s` is how long the study that waits longest has waited.
+    told. `oldest_waiting_s` is how long the study that waits longest has waited; `waiting` says of each that waits or
+    failed what for, and until when. `trouble` is what keeps the daemon from its work, or ended it.
     """
 
     out: str
@@ -81,6 +84,8 @@ class Status:
     failures: dict[str, str]
     refused: dict[str, int]
     retry: Retry
+    waiting: tuple[Waiting, ...] = ()
+    trouble: str = ""
 
 
 def read_status(out: Path, *, state: str = "") -> Status:
@@ -108,6 +113,8 @@ def read_status(out: Path, *, state: str = "") -> Status:
         failures=facts.failures,
         refused=facts.reasons,
         retry=_retry(facts, out),
+        waiting=explain_waiting(facts.waiting, facts.failures),
+        trouble=facts.waiting.trouble,
     )
 
 
@@ -122,6 +129,7 @@ def print_status(console: Console, status: Status, *, as_json: bool = False) -> 
     for what, told in _overview(status).items():
         table.add_row(what, escape(told))
     console.print(table)
+    _print_waiting(console, status)
     _print_failures(console, status)
     _print_refused(console, status)
 
@@ -130,6 +138,7 @@ def _overview(status: Status) -> dict[str, str]:
     at_work = {"": "nobody works on it", UNKNOWN: "whether a run works on it cannot be told"}
     return {
         "now": at_work.get(status.process, f"process {status.process} works on it"),
+        **({"trouble": plain(status.trouble, longest=1000)} if status.trouble else {}),
         "queue": _queue(status),
         "studies": _counts(status.studies),
         "files": _counts(status.files),
@@ -160,11 +169,26 @@ def _describe_run(run: LastRun | None) -> dict[str, str]:
     return told
 
 
+def _print_waiting(console: Console, status: Status) -> None:
+    """Say what studies wait for; those that failed are told with their messages."""
+    waiting = [each for each in status.waiting if each.study_key not in status.failures]
+    if not waiting:
+        return
+    console.print("\n[bold]what studies wait for[/bold]; images.csv names their files")
+    for each in waiting[:WAITING_SHOWN]:
+        until = f", until {_local(each.until)} at the latest" if each.until else ""
+        _say(console, f"  {each.study_key or 'no study yet'}: {each.why}{until}")
+    if (hidden := len(waiting) - WAITING_SHOWN) > 0:
+        _say(console, f"  ... and {hidden} more: --json has them all")
+
+
 def _print_failures(console: Console, status: Status) -> None:
     """Say which studies failed and why, and how to try them again."""
     if not status.failures:
         return
-    console.print(f"\n[bold]failed studies: {len(status.failures)}[/bold]; the next run tries them again")
+    until = next((each.until for each in status.waiting if each.study_key in status.failures), "")
+    watch = f", watch not before {_local(until)}" if until else ""
+    console.print(f"\n[bold]failed studies: {len(status.failures)}[/bold]; the next run tries them again{watch}")
     for key, message in list(status.failures.items())[:FAILURES_SHOWN]:
         _say(console, f"  {key}: {plain(message)}")
     if (hidden := len(status.failures) - FAILURES_SHOWN) > 0:
@@ -214,6 +238,12 @@ def _seconds_since(text: str) -> float:
     except ValueError:
         return 0.0
     return max(0.0, round((datetime.now(timezone.utc) - since).total_seconds(), 1))
+
+
+def _local(text: str) -> str:
+    """Return an ISO 8601 time as the clock on the wall here shows it; the day only where it is not today."""
+    at, now = datetime.fromisoformat(text).astimezone(), datetime.now().astimezone()
+    return f"{at:%H:%M:%S}" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M}"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -23,8 +23,10 @@ from cxrbatch.engine_slot import EngineSlot
 from cxrbatch.errors import EngineError, RunError, UsageError
 from cxrbatch.indexing import Deferred
 from cxrbatch.logbook import log_event
+from cxrbatch.output.ledger_waiting import TROUBLE
 from cxrbatch.progress import RunProgress
 from cxrbatch.records import IndexedFile
+from cxrbatch.retries import Retries
 from cxrbatch.settling import Arrivals
 from cxrbatch.stages import DecodedStudy
 from cxrbatch.stopping import Stopped
@@ -92,7 +94,7 @@ def watch_folder(
                     log_event("settings not reloaded", level=logging.ERROR, error=refused)
                 waker = stack.enter_context(Waker(root, out))
                 daemon = _Daemon(run, arrivals, waker, requests, vitals, is_once=once)
-                report = daemon.pass_once() if once else daemon.pass_until_asked()
+                report = daemon.work(once=once)
             if report is not None:
                 return report
             former = settings
@@ -114,7 +116,7 @@ class _Daemon:
     vitals: Vitals
     is_once: bool = False
     canary: Canary = field(default_factory=Canary)
-    retried_at: float = 0.0
+    has_passed: bool = False
     tables_at: float = 0.0
     tables_took_s: float = 0.0
     tables_are_old: bool = True
@@ -122,10 +124,22 @@ class _Daemon:
     published_at: float = 0.0
     engine_file: _Stamp = field(init=False)
     engine_trouble: str = ""
+    retries: Retries = field(init=False)
 
     def __post_init__(self) -> None:
+        self.arrivals.go_on(self.run.ledger.arrivals)
+        self.retries = Retries(self.run.ledger, self.run.settings.retry_s)
         self.engine_file = _stamp(self.run.slot)
         self.run.workers.while_waiting = self._pulse
+
+    def work(self, *, once: bool) -> RunReport | None:
+        """Pass once, or until a signal asks to stop or to reload; an engine that fails is remembered for `status`."""
+        try:
+            return self.pass_once() if once else self.pass_until_asked()
+        except EngineError as error:
+            with suppress(RunError):  # what the engine says matters more than a ledger that cannot be written
+                self._remember_trouble(str(error))
+            raise
 
     def pass_until_asked(self) -> RunReport | None:
         """Pass until a signal asks to stop, and return the last report; None where a reload is asked for."""
@@ -180,19 +194,28 @@ class _Daemon:
                 raise
             self._note_trouble(str(error))
             return 0
-        self.trouble = ""
-        if time.monotonic() - self.retried_at >= run.settings.retry_s or not self.retried_at:
-            run.requeue()
-            self.retried_at = time.monotonic()
+        self._note_trouble("")
+        self._requeue()
         waiting = self._waiting_files()
         self.arrivals.keep({path for paths in waiting.values() for path in paths})
         ready = [key for key in self._in_order(waiting) if self._is_complete(waiting[key])]
+        self.arrivals.save()
         chosen = ready[:limit]
         if chosen:
             self._process(chosen)
             self.arrivals.forget(path for key in chosen for path in waiting[key])
+            self.arrivals.save()
         self.tables_are_old |= bool(chosen) or run.indexed.is_news
         return len(ready) - len(chosen)
+
+    def _requeue(self) -> None:
+        """Queue again what failed long enough ago and, at first, what another engine scored."""
+        is_due = self.retries.is_due()
+        if is_due or not self.has_passed:
+            self.run.requeue(retry_failed=is_due)
+        if is_due:
+            self.retries.note()
+        self.has_passed = True
 
     def _judge(self, entry: IndexedFile | Deferred) -> IndexedFile | Deferred:
         self._pulse()
@@ -267,10 +290,15 @@ class _Daemon:
         return self.tables_at + max(0.0 if idle else _TABLES_EVERY_S, _TABLES_SHARE * self.tables_took_s)
 
     def _note_trouble(self, trouble: str) -> None:
-        if trouble != self.trouble:
+        if trouble and trouble != self.trouble:
             log_event("the input cannot be looked at now", level=logging.ERROR)
             self.say(trouble)
         self.trouble = trouble
+        self._remember_trouble()
+
+    def _remember_trouble(self, ended_by: str = "") -> None:
+        """Let `status` tell what keeps the daemon from its work, or what ended it."""
+        self.run.ledger.remember(TROUBLE, ended_by or self.trouble or self.engine_trouble)
 
     def _sleep(self) -> None:
         """Sleep until something may have changed, or settled, or failed long enough ago."""
@@ -313,6 +341,7 @@ class _Daemon:
                 log_event("engine not reloaded", level=logging.ERROR, error=str(error))
                 self.say(f"the engine on disk is not used: {error}")
             self.engine_trouble = str(error)
+            self._remember_trouble()
             return
         self.engine_file, self.engine_trouble = stamp, ""
         self.run.slot, self.canary = slot, canary

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from cxrbatch.errors import Flag, Reason
+from cxrbatch.output.ledger_arrivals import ArrivalTable
 from cxrbatch.output.ledger_names import Names, rewrite_names
 from cxrbatch.output.ledger_removal import order_removal
 from cxrbatch.output.ledger_rows import file_rows, parse, study_rows
@@ -106,6 +107,7 @@ class Ledger:
         """Open the ledger of `folder`, or start one; arguments and errors are those of `LedgerStore`."""
         self._store = LedgerStore(folder / LEDGER_FILE, may_be_empty=may_be_empty)
         self.home = HeldPlace(folder)
+        self.arrivals = ArrivalTable(self._store)
 
     def __enter__(self) -> Ledger:
         return self
@@ -217,13 +219,14 @@ class Ledger:
             for (study_key,) in list(owed):
                 self._queue_study(study_key)
 
-    def requeue(self, *, engine_sha256: str) -> None:
+    def requeue(self, *, engine_sha256: str, retry_failed: bool = True) -> None:
         """Queue again what failed, and what another engine scored as far as all of it is still there."""
+        failed = "status = 'failed' OR " if retry_failed else ""
         with self._store.transaction():
             # Two ranges, not !=, which no index serves: with nothing to do, no study is looked at.
             self._store.execute(
-                "UPDATE studies SET status = 'pending', queued_at = ? WHERE status = 'failed' "
-                "OR (status = 'reported' AND (engine_sha256 < ? OR engine_sha256 > ?) AND NOT EXISTS "
+                f"UPDATE studies SET status = 'pending', queued_at = ? WHERE {failed}"
+                "(status = 'reported' AND (engine_sha256 < ? OR engine_sha256 > ?) AND NOT EXISTS "
                 "(SELECT 1 FROM files WHERE files.study_key = studies.study_key AND NOT present "
                 "AND NOT refused_by_header))",
                 (now_text(), engine_sha256, engine_sha256),

@@ -6,8 +6,14 @@ import sqlite3
 
 from cxrbatch.faults import reach
 
-SCHEMA_VERSION = 2
-TABLES = frozenset({"meta", "files", "studies"})
+SCHEMA_VERSION = 3
+TABLES = {
+    "meta": 1,
+    "files": 1,
+    "studies": 1,
+    "arrivals": 3,
+}
+"""Every table, and the schema version that brought it."""
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE files (
@@ -48,6 +54,15 @@ CREATE INDEX studies_by_status ON studies (status, study_key);
 CREATE INDEX studies_by_queue ON studies (status, queued_at);
 CREATE INDEX studies_by_engine ON studies (status, engine_sha256);
 CREATE INDEX studies_with_result ON studies (study_key) WHERE result IS NOT NULL;
+CREATE TABLE arrivals (
+    path BLOB PRIMARY KEY,              -- as in files, of which it is one that nobody has scored yet
+    size_bytes TEXT NOT NULL,
+    mtime_ns TEXT NOT NULL,
+    first_met REAL NOT NULL,            -- seconds on the clock that meta names under 'arrivals'
+    same_since REAL NOT NULL,
+    cut_short INTEGER NOT NULL,         -- 1: it ends before its pixels do
+    held_back INTEGER NOT NULL          -- 1: it looks like a file that has only begun to arrive
+) WITHOUT ROWID;
 """
 
 MIGRATIONS = {
@@ -59,6 +74,18 @@ MIGRATIONS = {
     CREATE INDEX studies_by_queue ON studies (status, queued_at);
     CREATE INDEX studies_by_engine ON studies (status, engine_sha256);
     CREATE INDEX studies_with_result ON studies (study_key) WHERE result IS NOT NULL;
+    """,
+    # What was arriving under schema 2 was known to one process only: it settles anew.
+    2: """
+    CREATE TABLE arrivals (
+        path BLOB PRIMARY KEY,
+        size_bytes TEXT NOT NULL,
+        mtime_ns TEXT NOT NULL,
+        first_met REAL NOT NULL,
+        same_since REAL NOT NULL,
+        cut_short INTEGER NOT NULL,
+        held_back INTEGER NOT NULL
+    ) WITHOUT ROWID;
     """,
 }
 """What leads from each schema version to the next one."""
@@ -72,6 +99,11 @@ def schema_version(database: sqlite3.Connection) -> int:
 def table_names(database: sqlite3.Connection) -> set[str]:
     """Return the names of all tables of a database."""
     return {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def tables_of(version: int) -> set[str]:
+    """Return the names of the tables that a ledger of this schema version has."""
+    return {name for name, since in TABLES.items() if since <= version}
 
 
 def create(database: sqlite3.Connection) -> None:

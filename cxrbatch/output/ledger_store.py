@@ -10,7 +10,7 @@ from typing import Any
 
 from cxrbatch.errors import LedgerDamaged, OutputLocked, OutputNotWritable, RunError
 from cxrbatch.faults import reach
-from cxrbatch.output.ledger_schema import SCHEMA_VERSION, TABLES, create, migrate, schema_version, table_names
+from cxrbatch.output.ledger_schema import SCHEMA_VERSION, create, migrate, schema_version, table_names, tables_of
 from cxrbatch.output.mounts import network_file_system
 
 LOCK_WAIT_S = 10.0
@@ -156,7 +156,7 @@ class LedgerStore:
             raise damaged_ledger(self.path, f"it holds other tables: {', '.join(sorted(tables))}")
         if version == 0 and not self._may_be_empty():
             raise damaged_ledger(self.path, "it is empty, but there are reports")
-        if version and (missing := TABLES - tables):
+        if version and (missing := tables_of(version) - tables):
             raise damaged_ledger(self.path, f"it lacks tables: {', '.join(sorted(missing))}")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from cxrbatch.errors import RunError, UsageError
 from cxrbatch.output.ledger_schema import SCHEMA_VERSION
 from cxrbatch.output.ledger_store import LOCK_WAIT_S, damaged_ledger
+from cxrbatch.output.ledger_waiting import WaitingFacts, read_waiting
 
 _ATTEMPTS = 5
 _PAUSE_S = 0.1
@@ -26,7 +27,8 @@ class LedgerFacts:
     """What a ledger counts.
 
     `input` is the folder it belongs to; `failures` are messages by study key; `oldest_queued_at` tells since when
-    the study that waits longest does, ISO 8601, empty where none waits or the ledger is too old to know.
+    the study that waits longest does, ISO 8601, empty where none waits or the ledger is too old to know; `waiting`
+    tells what each study waits for.
     """
 
     input: str
@@ -35,6 +37,7 @@ class LedgerFacts:
     reasons: dict[str, int]
     failures: dict[str, str]
     oldest_queued_at: str
+    waiting: WaitingFacts
 
 
 def view_ledger(path: Path) -> LedgerFacts:
@@ -69,6 +72,7 @@ def _read(path: Path) -> LedgerFacts:
             reasons=_pairs(database, "SELECT reason, count(*) FROM files WHERE reason != '' GROUP BY reason"),
             failures=_pairs(database, failures),
             oldest_queued_at=_oldest_queued_at(database),
+            waiting=read_waiting(database),
         )
 
 
