@@ -16,7 +16,7 @@ from cxrbatch.errors import Flag, ImageRejected, Reason, RunError
 from cxrbatch.intake.identity import settle_duplicates
 from cxrbatch.logbook import log_event
 from cxrbatch.output.ledger import StudyTask
-from cxrbatch.records import Header, IndexedFile, InputSpec, PreparedImage, RefusedImage
+from cxrbatch.records import Header, IndexedFile, InputSpec, PreparedImage, RefusedImage, storable_ns
 from cxrbatch.stages import DecodedStudy, StageClock
 from cxrbatch.workers import Outcome, WorkerCrashed, WorkerPool, WorkerTimedOut
 
@@ -90,7 +90,7 @@ def read_image(job: ReadJob) -> ReadImage:
 def _refuse_changed(job: ReadJob, header: Header | None = None) -> None:
     """Refuse a file that was replaced since it was indexed: its pixels would stand under another identity."""
     status, indexed = job.path.stat(), job.file
-    same = (status.st_size, status.st_mtime_ns) == (indexed.file.size_bytes, indexed.file.mtime_ns)
+    same = (status.st_size, storable_ns(status.st_mtime_ns)) == (indexed.file.size_bytes, indexed.file.mtime_ns)
     if header is not None and header.study_instance_uid != indexed.header.study_instance_uid:
         same = False
     if not same:

@@ -14,7 +14,7 @@ from cxrbatch.config import GroupBy, Settings
 from cxrbatch.errors import ImageRejected, Reason
 from cxrbatch.intake.content import Kind
 from cxrbatch.intake.read import inspect_file
-from cxrbatch.records import Header, ImageFile, IndexedFile, Rejection
+from cxrbatch.records import Header, ImageFile, IndexedFile, Rejection, storable_ns
 
 UNFINISHED_SUFFIXES = (".tmp", ".part")
 LOCK_FILE = ".lock"
@@ -137,7 +137,7 @@ def _describe(entry: os.DirEntry[str], base: str, within: str) -> ImageFile | No
             return None
     except OSError:
         return None
-    return ImageFile(within + entry.name, status.st_size, status.st_mtime_ns)
+    return ImageFile(within + entry.name, status.st_size, storable_ns(status.st_mtime_ns))
 
 
 def _leads_inside(path: str, base: str) -> bool:
