@@ -81,6 +81,7 @@ class RunReport:
     wall_s: float
     stage_s: dict[str, float]
     libraries: dict[str, str]
+    folders_hidden: int = 0
 
     @property
     def exit_code(self) -> ExitCode:
@@ -362,6 +363,7 @@ class Run:
             files=self.ledger.count_files(),
             files_deferred=self.indexed.deferred,
             folders_unlistable=self.indexed.unlistable,
+            folders_hidden=self.indexed.hidden,
             studies=self.ledger.count_studies(),
             reasons=self.ledger.count_reasons(),
             failures=self.ledger.failures(),

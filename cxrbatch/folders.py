@@ -18,7 +18,11 @@ def check_folders(root: Path, out: Path, state: str = "") -> None:
         raise UsageError(f"{out}: results cannot go where the films lie, or above them. Choose another output folder.")
     if state and source in ((place := Path(state).resolve()), *place.parents) and place != target:
         raise UsageError(f"{state}: the ledger cannot lie where the films are. Choose a --state outside {root}.")
-    if is_output_folder(source):
+    try:
+        holds_results = is_output_folder(source)
+    except OSError as error:
+        raise UsageError(f"{root}: cannot be looked at ({error.strerror}). Check that it is readable.") from error
+    if holds_results:
         raise UsageError(f"{root}: an output folder of cxrbatch; its pictures are no films to score.")
 
 

@@ -63,7 +63,8 @@ class IndexCount:
     """What one walk met.
 
     `met` files, of which `read` were new or changed and `deferred` cannot be read now; `gone` files that are
-    no longer there; `unlistable` folders, which hide what is in them. `total` files were ever met.
+    no longer there; `unlistable` folders, which hide what is in them; `hidden` folders, left out since they hold
+    results of cxrbatch. `total` files were ever met.
     """
 
     met: int = 0
@@ -72,6 +73,7 @@ class IndexCount:
     gone: int = 0
     unlistable: int = 0
     total: int = 0
+    hidden: int = 0
 
     @property
     def is_news(self) -> bool:
@@ -84,7 +86,7 @@ class _Walk:
 
     def __init__(self, root: Path, out: Path, known: dict[str, KnownFile], progress: RunProgress) -> None:
         self._root, self._out, self._known, self._progress = root, out, known, progress
-        self.met = self.new = self.unlistable = 0
+        self.met = self.new = self.unlistable = self.hidden = 0
         self.returned: list[str] = []
         self._hidden: list[str] = []
 
@@ -112,7 +114,7 @@ class _Walk:
     def gone(self) -> list[str]:
         """Return the files that were there at the last walk and were not met by this one.
 
-        What lies in a folder that cannot be listed now is hidden, not gone.
+        What lies in a folder that cannot be listed now, or that was left out, is hidden, not gone.
         """
         hidden = tuple(self._hidden)
         return [path for path, known in self._known.items() if known.present and not path.startswith(hidden)]
@@ -132,7 +134,7 @@ class _Walk:
 
     def _files(self) -> Iterator[ImageFile]:
         try:
-            yield from walk(self._root, exclude=self._out, on_error=self._note_unlistable)
+            yield from walk(self._root, exclude=self._out, on_error=self._note_unlistable, on_hidden=self._note_hidden)
         except OSError as error:
             raise UsageError(
                 f"{self._root}: cannot be listed ({error.strerror}). Check that it is mounted and readable."
@@ -140,7 +142,13 @@ class _Walk:
 
     def _note_unlistable(self, error: OSError) -> None:
         self.unlistable += 1
-        folder = Path(str(error.filename or self._root))
+        self._hide(Path(str(error.filename or self._root)))
+
+    def _note_hidden(self, folder: Path) -> None:
+        self.hidden += 1
+        self._hide(folder)
+
+    def _hide(self, folder: Path) -> None:
         root = self._root.resolve()
         inside = folder.is_relative_to(root) and folder != root
         self._hidden.append(f"{folder.relative_to(root).as_posix()}/" if inside else "")
@@ -204,7 +212,7 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
     ledger.record_gone(gone)
     total = known_before + met.new
     account_for(ledger, total)
-    return IndexCount(met.met, read, deferred, len(gone), met.unlistable, total)
+    return IndexCount(met.met, read, deferred, len(gone), met.unlistable, total, met.hidden)
 
 
 def index_files(job: IndexJob) -> list[IndexedFile | Deferred]:

@@ -32,7 +32,7 @@ from cxrbatch.intake.preprocess import prepare
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.output.wording import visible
 from cxrbatch.record_json import to_json
-from cxrbatch.records import Gray8, Header, ImageFile, IndexedFile, InputSpec, Radiograph
+from cxrbatch.records import Gray8, Header, ImageFile, IndexedFile, InputSpec, Radiograph, storable_ns
 
 # What is shown as the engine's input where the settings name no engine.
 USUAL_INPUT = InputSpec(size_px=224)
@@ -77,7 +77,8 @@ def inspect_file(named: Path, settings: Settings, *, picture: Path | None = None
         if not S_ISREG(status.st_mode):
             raise UsageError(f"{named}: not a regular file; a run would pass it over.")
         started = time.perf_counter()
-        indexed = index_file(path.parent, ImageFile(path.name, status.st_size, status.st_mtime_ns), settings)
+        met = ImageFile(path.name, status.st_size, storable_ns(status.st_mtime_ns))
+        indexed = index_file(path.parent, met, settings)
         header_ms = _ms_since(started)
         if indexed.rejection is not None:
             refusal = ImageRejected(indexed.rejection.reason, indexed.rejection.message)

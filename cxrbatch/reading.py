@@ -18,7 +18,7 @@ from cxrbatch.intake.identity import settle_duplicates
 from cxrbatch.logbook import log_event
 from cxrbatch.output.ledger import CHANGED, StudyTask
 from cxrbatch.patient import are_different_patients, identify, same_identity
-from cxrbatch.records import Header, IndexedFile, InputSpec, PreparedImage, RefusedImage
+from cxrbatch.records import Header, IndexedFile, InputSpec, PreparedImage, RefusedImage, storable_ns
 from cxrbatch.stages import DecodedStudy, StageClock
 from cxrbatch.workers import Outcome, WorkerCrashed, WorkerPool, WorkerTimedOut
 
@@ -106,7 +106,7 @@ def read_image(job: ReadJob) -> ReadImage:
 def _refuse_changed(job: ReadJob) -> None:
     """Refuse a file that was replaced since it was indexed: its pixels would stand under another identity."""
     status, indexed = job.path.stat(), job.file
-    if (status.st_size, status.st_mtime_ns) != (indexed.file.size_bytes, indexed.file.mtime_ns):
+    if (status.st_size, storable_ns(status.st_mtime_ns)) != (indexed.file.size_bytes, indexed.file.mtime_ns):
         raise OSError(errno.ESTALE, "it changed since it was indexed")
 
 

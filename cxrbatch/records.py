@@ -37,6 +37,23 @@ class ImageFile:
     mtime_ns: int
 
 
+# Beyond this, up or down, a time is folded; in nanoseconds since 1970, the years 2116 and 1823.
+_PLAIN_NS = 2**62
+
+
+def storable_ns(mtime_ns: int) -> int:
+    """Return a file's modification time as a whole number that ledger, JSON and arrays of 64 bits can hold.
+
+    A file system may say any year at all. What lies far off is folded into the ends of the range: it stays older or
+    newer than every other time, and two different times hardly ever become one. -1 is kept free: it means "not known".
+    """
+    if mtime_ns >= _PLAIN_NS:
+        return _PLAIN_NS + mtime_ns % _PLAIN_NS
+    if mtime_ns < -_PLAIN_NS:
+        return -2 * _PLAIN_NS + mtime_ns % _PLAIN_NS
+    return -2 if mtime_ns == -1 else mtime_ns
+
+
 @dataclass(frozen=True, slots=True)
 class PatientIdentity:
     """Who a header says the patient is, in a form that can be compared (`patient`); empty where it does not say.

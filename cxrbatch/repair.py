@@ -32,7 +32,7 @@ from cxrbatch.output.revisions import REPORT_PDF, RESULT_JSON
 from cxrbatch.output.settle import Settling
 from cxrbatch.output.state import OUTPUT, OUTPUT_ID, SESSION, claim_state
 from cxrbatch.record_json import from_json, to_json
-from cxrbatch.records import EngineDescription, StudyResult
+from cxrbatch.records import EngineDescription, StudyResult, storable_ns
 
 REBUILT_SUFFIX = ".rebuilt"
 # What SQLite keeps beside a database; left there, it would be taken for part of the new one.
@@ -214,7 +214,7 @@ def _found_study(folder: Path, *, wants_reports: bool) -> FoundStudy:
         result=result,
         report_html=f"{relative}/{REPORT_HTML}" if REPORT_HTML in reports else "",
         report_pdf=f"{relative}/{REPORT_PDF}" if REPORT_PDF in reports else "",
-        reported_at=datetime.fromtimestamp(latest_ns / 1e9, timezone.utc).isoformat(timespec="seconds"),
+        reported_at=datetime.fromtimestamp(storable_ns(latest_ns) / 1e9, timezone.utc).isoformat(timespec="seconds"),
         failure=failure,
     )
 

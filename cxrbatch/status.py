@@ -15,6 +15,7 @@ from rich.table import Table
 from cxrbatch.output.holder import process_at_work
 from cxrbatch.output.ledger import LEDGER_FILE
 from cxrbatch.output.ledger_view import LedgerFacts, view_ledger
+from cxrbatch.output.marker import MARKER_FILE
 from cxrbatch.output.state import find_state
 from cxrbatch.output.wording import duration, moment, plain, reason_sentence
 from cxrbatch.record_json import from_json, to_json
@@ -49,6 +50,7 @@ class LastRun:
     wall_s: float = 0.0
     files_deferred: int = 0
     folders_unlistable: int = 0
+    folders_hidden: int = 0
 
     @property
     def studies_per_s(self) -> float:
@@ -166,6 +168,8 @@ def _describe_run(run: LastRun | None) -> dict[str, str]:
     }
     if run.files_deferred or run.folders_unlistable:
         told["not readable"] = f"{run.files_deferred} files, {run.folders_unlistable} folders; looked at again"
+    if run.folders_hidden:
+        told["left out"] = f"{run.folders_hidden} folders of INPUT; their {MARKER_FILE} says that cxrbatch wrote them"
     return told
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from cxrbatch.batch import RunReport
 from cxrbatch.engine.bundle import PENDING, EngineBundle, Manifest, engine_folders, installed_bundles
 from cxrbatch.engine.open import runnable
+from cxrbatch.output.marker import MARKER_FILE
 
 FAILURES_SHOWN = 5
 
@@ -45,6 +46,11 @@ def _print_what_is_left(console: Console, report: RunReport) -> None:
         console.print(f"... and {hidden} more in run.json")
     if report.folders_unlistable:
         console.print(f"[yellow]{report.folders_unlistable} folders of the input cannot be listed.[/yellow]")
+    if report.folders_hidden:
+        console.print(
+            f"[yellow]{report.folders_hidden} folders of the input were left out with all that is below: their "
+            f"{MARKER_FILE} says that cxrbatch wrote them.[/yellow]"
+        )
     if report.is_something_left:
         console.print("[yellow]Not everything is done; run the same command again to try the rest again.[/yellow]")
 

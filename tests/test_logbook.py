@@ -19,6 +19,7 @@ from cxrbatch import durable
 from cxrbatch.errors import ExitCode
 from cxrbatch.intake.discover import OUTPUT_FOLDER_LOG, is_output_folder
 from cxrbatch.logbook import LINES_MISSING, LOG_FILE, LogLimits, log_event, logging_to
+from cxrbatch.output.marker import update_marker
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.studies import run_quietly, write_film
 
@@ -89,7 +90,7 @@ def test_an_output_folder_is_known_for_one_at_every_moment_of_a_rotation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert LOG_FILE == OUTPUT_FOLDER_LOG
-    (tmp_path / "ledger.sqlite").touch()
+    update_marker(tmp_path, output_id="0123456789abcdef")
     seen: list[bool] = []
 
     def watched(step: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from cxrbatch.config import GroupBy, Settings
 from cxrbatch.errors import ImageRejected, Reason
 from cxrbatch.intake.content import Kind
 from cxrbatch.intake.read import inspect_file
-from cxrbatch.records import Header, ImageFile, IndexedFile, Rejection
+from cxrbatch.records import Header, ImageFile, IndexedFile, Rejection, storable_ns
 
 UNFINISHED_SUFFIXES = (".tmp", ".part")
 LOCK_FILE = ".lock"
@@ -22,13 +23,18 @@ LOCK_FILE = ".lock"
 _MIMIC_STUDY = re.compile(r"(?:^|/)s\d{8}/[^/]+$")
 # As PS3.5 section 9.1 spells one, roughly: real ones have been hashed as they are from the beginning.
 _UID = re.compile("[0-9.]{1,64}")
-# What every output folder holds and nothing else does: its pictures are no radiographs to score.
-# The ledger may lie elsewhere; the marker says so.
-OUTPUT_FOLDER_LOG, OUTPUT_FOLDER_FILES = "cxrbatch.log", ("ledger.sqlite", ".cxrbatch.json")
+# What every output folder holds and nothing else does: its pictures are no radiographs to score. Names alone prove
+# nothing, for whoever fills INPUT may give them to empty files; the marker has to say which output folder it is.
+OUTPUT_FOLDER_LOG, OUTPUT_FOLDER_MARKER, OUTPUT_FOLDER_ID = "cxrbatch.log", ".cxrbatch.json", "output_id"
+_LARGEST_MARKER = 64 * 1024
 
 
 def walk(
-    root: Path, *, exclude: Path | None = None, on_error: Callable[[OSError], None] | None = None
+    root: Path,
+    *,
+    exclude: Path | None = None,
+    on_error: Callable[[OSError], None] | None = None,
+    on_hidden: Callable[[Path], None] | None = None,
 ) -> Iterator[ImageFile]:
     """Yield every regular file below `root`, folder by folder, sorted by name; memory is that of one folder.
 
@@ -41,6 +47,7 @@ def walk(
         root: the input folder.
         exclude: a folder below it that is left out, such as the output folder.
         on_error: told of every folder below `root` that cannot be listed now or is locked.
+        on_hidden: told of every folder below `root` that is left out, with all below it, as an output folder.
 
     Raises:
         OSError: `root` itself cannot be listed.
@@ -53,6 +60,8 @@ def walk(
         try:
             entries = _list_sorted(folder)
             if folder != str(base) and is_output_folder(Path(folder)):
+                if on_hidden is not None:
+                    on_hidden(Path(folder))
                 continue
         except OSError as error:
             if folder == str(base) and not isinstance(error, BlockingIOError):
@@ -75,7 +84,7 @@ def index_file(root: Path, file: ImageFile, settings: Settings) -> IndexedFile:
             that says nothing about its content. Whatever its content is, nothing else is raised.
     """
     path = root / file.path
-    if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+    if path.is_symlink() and not _leads_inside(str(path), os.path.realpath(root)):
         return _refused(file, ImageRejected(Reason.UNSAFE_PATH, "a link that leads out of the input folder"))
     try:
         kind, inspection = inspect_file(path, settings)
@@ -118,8 +127,26 @@ def _hashed(identity: str) -> str:
 
 
 def is_output_folder(folder: Path) -> bool:
-    """Tell whether cxrbatch wrote this folder."""
-    return (folder / OUTPUT_FOLDER_LOG).exists() and any((folder / name).exists() for name in OUTPUT_FOLDER_FILES)
+    """Tell whether cxrbatch wrote this folder: it has a log, and a marker that says which output folder it is.
+
+    Raises:
+        OSError: the marker cannot be read now.
+    """
+    marker = folder / OUTPUT_FOLDER_MARKER
+    # What is no file, such as a FIFO that nobody writes to, is no marker.
+    if not (folder / OUTPUT_FOLDER_LOG).exists() or not marker.is_file():
+        return False
+    with marker.open("rb") as stream:
+        return _names_an_output_folder(stream.read(_LARGEST_MARKER))
+
+
+def _names_an_output_folder(marker: bytes) -> bool:
+    try:
+        said = json.loads(marker)
+    except (ValueError, RecursionError):
+        return False
+    identity = said.get(OUTPUT_FOLDER_ID) if isinstance(said, dict) else None
+    return isinstance(identity, str) and re.fullmatch("[0-9a-f]{16}", identity) is not None
 
 
 def _refused(file: ImageFile, rejected: ImageRejected) -> IndexedFile:
@@ -151,7 +178,7 @@ def _describe(entry: os.DirEntry[str], base: str, within: str) -> ImageFile | No
             return None
     except OSError:
         return None
-    return ImageFile(within + entry.name, status.st_size, status.st_mtime_ns)
+    return ImageFile(within + entry.name, status.st_size, storable_ns(status.st_mtime_ns))
 
 
 def _leads_inside(path: str, base: str) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import nan
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.charset import convert_encodings, decode_bytes, python_encoding
@@ -17,10 +16,12 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 
-from cxrbatch.errors import ImageRejected, Reason
+from cxrbatch.errors import CxrBatchError, ImageRejected, Reason
 from cxrbatch.intake.quiet import silent_libraries
 
 MAX_TEXT = 1024
+# cv2.Error.StsNoMem
+_OPENCV_NO_MEMORY = -4
 
 # fmt: off
 _KEYWORDS = (
@@ -41,31 +42,23 @@ _TAGS: dict[str, int] = {keyword: tag_for_keyword(keyword) or 0 for keyword in _
 WANTED_TAGS = frozenset(_TAGS.values())
 _BINARY_VR = {"US": "u2", "SS": "i2", "UL": "u4", "SL": "i4", "FL": "f4", "FD": "f8", "OW": "u2", "OB": "u1"}
 
-# What pydicom and the codecs raise on bytes they were not made for. Never MemoryError: that is the worker's limit.
-_MALFORMED = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,  # RecursionError too: sequences nested hundreds deep
-    struct.error,
-    TypeError,
-    ValueError,
-    zlib.error,
-)
-
 
 @contextmanager
 def refusing_malformed(reason: Reason, message: str) -> Iterator[None]:
-    """Turn whatever a library raises on a damaged file into `reason`; nothing inside may read from a disk.
+    """Turn whatever a library raises on bytes that it was not made for into `reason`.
 
-    The library's own words are left out: they quote values of the file.
+    Nothing inside may read from a disk: the same bytes end the same way whenever they are read, so any exception is
+    a verdict on them, even of a type that nobody thought of. Only a lack of memory says nothing about the file; it
+    is let out, as MemoryError. The library's own words are left out: they quote values of the file.
     """
     with silent_libraries():
         try:
             yield
-        except _MALFORMED as error:
+        except (CxrBatchError, MemoryError):
+            raise
+        except Exception as error:
+            if isinstance(error, cv2.error) and error.code == _OPENCV_NO_MEMORY:
+                raise MemoryError from error
             raise ImageRejected(reason, f"{message} ({type(error).__name__})") from error
 
 

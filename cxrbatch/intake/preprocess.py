@@ -7,6 +7,10 @@ import numpy as np
 
 from cxrbatch.records import Fit, Geometry, Gray8, InputSpec, PreparedImage, Radiograph
 
+# A strip that is so many times longer than wide is not enlarged as a whole before its middle is cut out: at 1:1000
+# that would be 500 million pixels.
+_LARGEST_CUT = 16
+
 
 def prepare(radiograph: Radiograph, spec: InputSpec) -> PreparedImage:
     """Return what an engine with this input spec eats of a radiograph."""
@@ -31,7 +35,10 @@ def fit_image(display: Gray8, spec: InputSpec, rows: int, columns: int) -> tuple
     """
     height, width = fitted_size(rows, columns, spec.size_px, spec.fit)
     top, left = (spec.size_px - height) // 2, (spec.size_px - width) // 2
-    square = _paste(_resize(display, height, width), spec.size_px, top, left)
+    if height * width > _LARGEST_CUT * spec.size_px**2:
+        square = _middle(display, height, width, spec.size_px)
+    else:
+        square = _paste(_resize(display, height, width), spec.size_px, top, left)
     geometry = Geometry(
         rows=rows,
         columns=columns,
@@ -56,6 +63,17 @@ def _resize(display: Gray8, height: int, width: int) -> Gray8:
     shrinks = height <= display.shape[0] and width <= display.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(display, (width, height), interpolation=method), dtype=np.uint8)
+
+
+def _middle(display: Gray8, height: int, width: int, size_px: int) -> Gray8:
+    """Return the square in the middle of what the display image would be at height x width, and no more of it."""
+    down, across = display.shape[0] / height, display.shape[1] / width
+    top, left = (size_px - height) // 2, (size_px - width) // 2
+    # Pixels are compared by their middles.
+    to_display = np.array([[across, 0, (0.5 - left) * across - 0.5], [0, down, (0.5 - top) * down - 0.5]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    square = cv2.warpAffine(display, to_display, (size_px, size_px), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(square, np.uint8)
 
 
 def _paste(image: Gray8, size_px: int, top: int, left: int) -> Gray8:

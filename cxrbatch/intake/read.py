@@ -22,6 +22,8 @@ from cxrbatch.records import Radiograph
 
 # Holds the header of nearly every radiograph; one read from a cold disk or a share costs a seek anyway.
 HEAD_BYTES = 64 * 1024
+# What a PNG file may have behind its pixels: EXIF, which says which way up they are.
+TAIL_BYTES = 64 * 1024
 # A header may hold an icon, a JPEG thumbnail in EXIF or private data; not more than that.
 MAX_HEADER_BYTES = 64 * 1024 * 1024
 # Two bytes a pixel, and as much again for whatever else is in the file.
@@ -44,7 +46,10 @@ def inspect_file(path: Path, settings: Settings) -> tuple[Kind, Inspection]:
             return kind, inspect_dicom(dicom, settings, missing)
         if kind is Kind.JPEG:
             head += stream.read(MAX_HEADER_BYTES)
-        return kind, inspect_raster(head, kind, settings)
+            return kind, inspect_raster(head, kind, settings)
+        stream.seek(max(len(head), size - TAIL_BYTES))
+        tail = stream.read(TAIL_BYTES)
+    return kind, inspect_raster(head, kind, settings, tail)
 
 
 def read_radiograph(path: Path, settings: Settings) -> Radiograph:
@@ -61,9 +66,11 @@ def read_radiograph(path: Path, settings: Settings) -> Radiograph:
             raise ImageRejected(Reason.TOO_LARGE, f"the file has {size} bytes; the limit is {limit} (max_stored_px)")
         content = stream.read()
     kind = recognise(content)
-    if kind is Kind.DICOM:
-        return read_dicom(_parse(content, settings), settings)
-    return read_raster(content, kind, settings)
+    # From here on nothing is read from a disk, so whatever goes wrong goes wrong again.
+    with refusing_malformed(Reason.UNREADABLE_PIXELS, f"the {kind.value} file cannot be read"):
+        if kind is Kind.DICOM:
+            return read_dicom(_parse(content, settings), settings)
+        return read_raster(content, kind, settings)
 
 
 def _parse_enough(stream: BinaryIO, head: bytes, size: int, settings: Settings) -> tuple[DicomFile, int]:

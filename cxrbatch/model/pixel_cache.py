@@ -28,7 +28,7 @@ from cxrbatch import durable
 from cxrbatch.config import Settings
 from cxrbatch.errors import OutputNotWritable
 from cxrbatch.model.film_pixels import BadFilm, PreparedChunk, ReportProgress, prepare_films, refuse_bad
-from cxrbatch.records import Gray8, InputSpec
+from cxrbatch.records import Gray8, InputSpec, storable_ns
 
 CACHE_VARIABLE = "CXRBATCH_CACHE"
 PIXELS_FILE, STAMPS_FILE = "pixels.npy", "stamps.npy"
@@ -163,7 +163,7 @@ def _stamp(path: Path) -> tuple[int, int]:
         status = path.stat()
     except OSError:
         return -1, -1
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, storable_ns(status.st_mtime_ns)
 
 
 def _flush(array: NDArray[Any]) -> None:

@@ -1,0 +1,78 @@
+"""A JPEG file's bytes in; its segments, and where the picture really ends, out (ISO/IEC 10918-1 annex B).
+
+Phones and programs put pictures of their own into a file, each with an end: thumbnails and depth maps before the
+scan, further pictures and films behind it. So the end is what the markers lead to, not the last one in the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from struct import unpack_from
+
+from cxrbatch.errors import ImageRejected, Reason
+
+APP1 = 0xE1
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+# Within a scan, FF 00 is a byte of data, FF D0 to FF D7 are restarts and FF FF is filling; any other marker ends it.
+_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+# What may stand between two scans: tables, restart interval, number of lines, comments and application data.
+_BETWEEN_SCANS = {0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One marker segment: its data are `content[start:end]`, for a scan without what is encoded in it."""
+
+    marker: int
+    start: int
+    end: int
+
+
+def read_segments(content: bytes) -> Iterator[Segment]:
+    """Yield the segments of a file, or of its beginning, up to the first scan or as far as they lead."""
+    at = 2
+    while segment := _segment_at(content, at):
+        yield segment
+        if segment.marker == _START_OF_SCAN:
+            return
+        at = segment.end
+
+
+def end_of_image(content: bytes) -> int:
+    """Return where the picture of a whole file ends; what is behind that is none of it.
+
+    Raises:
+        ImageRejected: the file ends before (truncated_pixels), or its markers lead nowhere (unreadable_pixels).
+    """
+    at, has_scan = 2, False
+    while (at := _skip_filling(content, at)) + 2 <= len(content):
+        if content[at] == 0xFF and content[at + 1] == _END_OF_IMAGE:
+            return at + 2
+        segment = _segment_at(content, at)
+        if segment is None:
+            break
+        if has_scan and segment.marker not in _BETWEEN_SCANS:
+            raise ImageRejected(Reason.UNREADABLE_PIXELS, "the JPEG file is damaged: a marker where pixels should be")
+        at = segment.end
+        if segment.marker == _START_OF_SCAN:
+            has_scan = True
+            found = _AFTER_SCAN.search(content, at)
+            at = found.start() if found else len(content)
+    raise ImageRejected(Reason.TRUNCATED_PIXELS, "the JPEG file has no end")
+
+
+def _segment_at(content: bytes, at: int) -> Segment | None:
+    at = _skip_filling(content, at)
+    if at + 4 > len(content) or content[at] != 0xFF:
+        return None
+    length = unpack_from(">H", content, at + 2)[0]
+    return Segment(content[at + 1], at + 4, at + 2 + length) if length >= 2 else None
+
+
+def _skip_filling(content: bytes, at: int) -> int:
+    """Return where a marker really starts: any number of FF may stand before it (B.1.1.2)."""
+    while content[at : at + 2] == b"\xff\xff":
+        at += 1
+    return at
