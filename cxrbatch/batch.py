@@ -41,6 +41,7 @@ REPORTED_LIBRARIES = (
     "pydicom",
     "onnxruntime",
     "imagecodecs",
+    "simplejpeg",
     "pillow",
     "opencv-python-headless",
     "weasyprint",
