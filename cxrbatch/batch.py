@@ -50,6 +50,7 @@ REPORTED_LIBRARIES = (
     "pydicom",
     "onnxruntime",
     "imagecodecs",
+    "simplejpeg",
     "pillow",
     "opencv-python-headless",
     "weasyprint",

@@ -39,8 +39,14 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from cxrbatch.errors import ImageRejected, Reason
+from cxrbatch.intake.jpeg import decode_jpeg
+from cxrbatch.intake.jpeg2000 import check_codestream, has_unread_packets
+
 PLUGIN = "cxrbatch"
 REDUCE_OPTION = "cxrbatch_reduce"
+# A list: what a frame is refused for. pydicom makes one error of whatever a plugin raises.
+REFUSALS_OPTION = "cxrbatch_refusals"
 
 _JPEG = {JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1}
 _JPEG_LS = {JPEGLSLossless, JPEGLSNearLossless}
@@ -78,7 +84,11 @@ def register_plugin() -> None:
 
 def decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
     """Decode one frame for pydicom (its plugin API); tells the runner the width of what it returns."""
-    array = _decode(src, runner)
+    try:
+        array = _decode(src, runner)
+    except ImageRejected as refusal:
+        runner.get_option(REFUSALS_OPTION, []).append(refusal)
+        raise
     expected = (runner.rows, runner.columns)
     if array.shape != expected:
         raise ValueError(f"the frame holds {array.shape} pixels, the header says {expected}")
@@ -178,14 +188,24 @@ def reduced_size(pixels: int, level: int) -> int:
 def _decode(frame: bytes, runner: DecodeRunner) -> NDArray[np.integer[Any]]:
     syntax = runner.transfer_syntax
     if syntax in _JPEG:
-        return np.asarray(imagecodecs.jpeg_decode(frame))
+        return decode_jpeg(frame)
     if syntax in _JPEG_LS:
         return np.asarray(imagecodecs.jpegls_decode(frame))
     if syntax == RLELossless:
         return _decode_rle(frame, runner)
+    return _decode_jpeg_2000(frame, runner)
+
+
+def _decode_jpeg_2000(frame: bytes, runner: DecodeRunner) -> NDArray[np.integer[Any]]:
+    parts = check_codestream(frame, _find_marker(frame, max(0, frame.find(_SOC_SIZ)) + 2, _SOT))
     if level := runner.get_option(REDUCE_OPTION, 0):
-        return _decode_reduced(frame, runner, level)
-    return np.asarray(imagecodecs.jpeg2k_decode(frame, numthreads=1))
+        array = _decode_reduced(frame, runner, level)
+    else:
+        array = np.asarray(imagecodecs.jpeg2k_decode(frame, numthreads=1))
+    whole = _read_size_marker(frame)
+    if has_unread_packets(frame, parts, (whole.columns, whole.rows), whole.levels):
+        raise ImageRejected(Reason.UNREADABLE_PIXELS, "the JPEG 2000 data are damaged: packets are left over")
+    return array
 
 
 def _decode_rle(frame: bytes, runner: DecodeRunner) -> NDArray[np.integer[Any]]:
@@ -251,11 +271,16 @@ def _read_size_marker(frame: bytes) -> Codestream:
 
 
 def _read_levels(frame: bytes, at: int) -> int:
-    """Walk the main header from marker to marker to COD, which says how often the image was halved."""
+    """Return how often the image was halved, which the COD marker says."""
+    return int(frame[_find_marker(frame, at, _COD) + 9])
+
+
+def _find_marker(frame: bytes, at: int, wanted: int) -> int:
+    """Walk the main header from marker to marker, the last of which is followed by SOT."""
     while True:
         marker, length = unpack_from(">HH", frame, at)
-        if marker == _COD:
-            return int(frame[at + 9])
+        if marker == wanted:
+            return at
         if marker == _SOT:
-            raise ValueError("no COD marker")
+            raise ValueError("a marker is missing")
         at += 2 + length

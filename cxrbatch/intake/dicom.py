@@ -15,6 +15,7 @@ from cxrbatch.intake.codecs import (
     ENCAPSULATED,
     PLUGIN,
     REDUCE_OPTION,
+    REFUSALS_OPTION,
     Codestream,
     is_whole,
     read_codestream,
@@ -159,9 +160,14 @@ def decode_pixels(dicom: DicomFile, module: PixelModule, encoded: bytes | memory
         if codestream is not None:
             _check_codestream(codestream, module)
             level = reducible_levels(codestream, syntax, min_px)
-    array, _ = get_decoder(syntax).as_array(
-        encoded, index=0, raw=True, validate=False, **_decoder_options(dicom, module, level)
-    )
+    refusals: list[ImageRejected] = []
+    options = _decoder_options(dicom, module, level) | {REFUSALS_OPTION: refusals}
+    try:
+        array, _ = get_decoder(syntax).as_array(encoded, index=0, raw=True, validate=False, **options)
+    except RuntimeError:
+        if refusals:
+            raise refusals[0] from None
+        raise
     return array if syntax in ENCAPSULATED else mask_unused_bits(array, module.bits_stored, module.high_bit)
 
 

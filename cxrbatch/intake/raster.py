@@ -9,7 +9,6 @@ from struct import unpack_from
 from typing import Any
 
 import cv2
-import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -20,6 +19,7 @@ from cxrbatch.intake.codecs import read_jpeg_frame_header, refuse_cut_images
 from cxrbatch.intake.content import PNG_SIGNATURE, Kind
 from cxrbatch.intake.display import PixelLook, Stored, display_pixels
 from cxrbatch.intake.elements import refusing_malformed
+from cxrbatch.intake.jpeg import decode_jpeg
 from cxrbatch.intake.jpeg_file import end_of_image
 from cxrbatch.intake.orientation import read_jpeg_orientation, read_png_orientation
 from cxrbatch.intake.pixel_module import check_image_size
@@ -106,7 +106,7 @@ def decode_raster(content: bytes, kind: Kind) -> Stored:
     """
     with refusing_malformed(Reason.UNREADABLE_PIXELS, f"the {kind.value} file is damaged"):
         header = _read_raster_header(content, kind)
-        pixels = _decode_png(content) if kind is Kind.PNG else np.asarray(imagecodecs.jpeg_decode(content))
+        pixels = _decode_png(content) if kind is Kind.PNG else decode_jpeg(content)
         # A second frame header in a damaged JPEG file: the size that was checked is not the one decoded.
         if pixels.shape[:2] != (header.rows, header.columns):
             raise ImageRejected(Reason.INCONSISTENT_HEADER, f"decodes to {pixels.shape[:2]}, which the header denies")
