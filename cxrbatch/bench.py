@@ -23,6 +23,7 @@ from cxrbatch.engine.open import EngineChoice, choose_engine, open_choice, runna
 from cxrbatch.errors import UsageError
 from cxrbatch.record_json import to_json
 from cxrbatch.records import Gray8, now_text
+from cxrbatch.terminal_text import TITLE, literal
 
 REPORTED_LIBRARIES = ("numpy", "onnxruntime", "torch", "tensorrt", "tensorrt-rtx-cu13", "pycuda")
 
@@ -117,7 +118,7 @@ def measure_engine(bundle: EngineBundle, options: BenchOptions, *, report: Repor
 def print_bench(console: Console, report: BenchReport) -> None:
     """Print the report as a table: milliseconds per batch, and `ratio` to the rate alone."""
     title = f"{report.engine}: {report.architecture}, {report.size_px} px, {report.threads} threads"
-    table = Table("on", title=title)
+    table = Table("on", title=literal(title, TITLE))
     for head in ("batch", "ms", "95 % in", "images/s", "alone", "ratio"):
         table.add_column(head, justify="right")
     for row in report.rows:

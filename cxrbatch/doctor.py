@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from cxrbatch import __version__
@@ -24,6 +23,7 @@ from cxrbatch.engine.backends import FASTEST_FIRST, look_at_backend
 from cxrbatch.engine.bundle import engine_folders, installed_bundles
 from cxrbatch.engine.cuda_probe import probe_cuda
 from cxrbatch.errors import CxrBatchError, ExitCode
+from cxrbatch.terminal_text import literal
 
 State = Literal["ok", "missing", "broken"]
 MARKS: dict[State, str] = {
@@ -69,7 +69,7 @@ def print_findings(console: Console, findings: list[Finding]) -> ExitCode:
     """Print the findings; the exit code tells whether `cxrbatch run` can work here."""
     table = Table("", "state", "detail", title=f"cxrbatch {__version__}")
     for finding in findings:
-        table.add_row(finding.what, MARKS[finding.state], escape(finding.detail))
+        table.add_row(finding.what, MARKS[finding.state], literal(finding.detail))
     console.print(table)
     unfit = [finding for finding in findings if finding.needed and finding.state != "ok"]
     return ExitCode.CONFIGURATION if unfit else ExitCode.DONE

@@ -10,8 +10,8 @@ from typing import Literal
 
 import cv2
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from cxrbatch import durable
 from cxrbatch.config import Settings
@@ -30,9 +30,9 @@ from cxrbatch.intake.anatomy import (
 from cxrbatch.intake.discover import index_file
 from cxrbatch.intake.preprocess import prepare
 from cxrbatch.intake.read import read_radiograph
-from cxrbatch.output.wording import visible
 from cxrbatch.record_json import to_json
 from cxrbatch.records import Gray8, Header, ImageFile, IndexedFile, InputSpec, Radiograph, storable_ns
+from cxrbatch.terminal_text import TITLE, literal
 
 # What is shown as the engine's input where the settings name no engine.
 USUAL_INPUT = InputSpec(size_px=224)
@@ -118,16 +118,17 @@ def print_inspection(console: Console, inspection: Inspection, *, as_json: bool)
     if as_json:
         console.print(to_json(inspection), markup=False, highlight=False)
         return
-    table = Table(title=escape(visible(inspection.file)), show_header=False, title_justify="left")
+    table = Table(title=literal(inspection.file, TITLE), show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column()
     colour = "green" if inspection.verdict == "scored" else "red"
-    table.add_row("verdict", f"[{colour}]would be {inspection.verdict}[/{colour}] {escape(_why(inspection))}")
+    verdict = Text.assemble((f"would be {inspection.verdict}", colour), " ", literal(_why(inspection)))
+    table.add_row("verdict", verdict)
     table.add_row("flags", ", ".join(flag.value for flag in inspection.flags) or "none")
     table.add_row("study key", inspection.study_key or "none, or (PNG, JPEG) as the path below INPUT is")
     for field in fields(Header):
         if value := getattr(inspection.header, field.name):
-            table.add_row(field.name.replace("_", " "), escape(str(value)))
+            table.add_row(field.name.replace("_", " "), literal(str(value)))
     table.add_row("time", f"header {inspection.header_ms:.1f} ms, pixels {inspection.read_ms:.1f} ms")
     _add_pixel_rows(table, inspection)
     console.print(table)
@@ -136,7 +137,7 @@ def print_inspection(console: Console, inspection: Inspection, *, as_json: bool)
 def _add_pixel_rows(table: Table, inspection: Inspection) -> None:
     if inspection.pixels is not None:
         for field in fields(PixelAccount):
-            table.add_row(field.name.replace("_", " "), escape(str(getattr(inspection.pixels, field.name))))
+            table.add_row(field.name.replace("_", " "), literal(str(getattr(inspection.pixels, field.name))))
     if inspection.anatomy is not None:
         size = f"{inspection.display_columns} x {inspection.display_rows}"
         table.add_row("display image", f"{size}, mean grey value {inspection.display_mean:.0f} of 255")

@@ -187,4 +187,6 @@ class _JsonLines(logging.Formatter):
 def _entry(level: str, event: str, facts: dict[str, object], created: float | None = None) -> str:
     """Return one line of the log; `created` is unix time, by default now."""
     when = datetime.now(timezone.utc) if created is None else datetime.fromtimestamp(created, timezone.utc)
-    return json.dumps({"time": when.isoformat(timespec="milliseconds"), "level": level, "event": event} | facts)
+    entry = {"time": when.isoformat(timespec="milliseconds"), "level": level, "event": event} | facts
+    # The one control character that JSON does not ask to be escaped.
+    return json.dumps(entry).replace("\x7f", r"\u007f")

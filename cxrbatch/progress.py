@@ -23,7 +23,7 @@ class RunProgress:
         """Show counts on `console`; without `counts`, as a daemon has it, only what is said."""
         self._console, self._shows_counts = console, counts
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),
@@ -81,7 +81,7 @@ class RunProgress:
 
     def _print_line(self, *tasks: Task) -> None:
         if self._shows_counts and not self._console.is_terminal:
-            self._console.print("; ".join(_in_words(task) for task in tasks), highlight=False)
+            self._console.print("; ".join(_in_words(task) for task in tasks), highlight=False, markup=False)
 
 
 class _Rate(ProgressColumn):

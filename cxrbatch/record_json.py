@@ -16,7 +16,9 @@ def to_json(record: Any, *, indent: int | None = None) -> str:
     Bytes of a file name that are not UTF-8 live in Python text as lone surrogates; msgspec's own encoder
     refuses those, the escapes of the standard library keep them.
     """
-    return json.dumps(msgspec.to_builtins(record), indent=indent, separators=None if indent else (",", ":"))
+    text = json.dumps(msgspec.to_builtins(record), indent=indent, separators=None if indent else (",", ":"))
+    # The one control character that JSON does not ask to be escaped.
+    return text.replace("\x7f", r"\u007f")
 
 
 def from_json(text: str, kind: type[Parsed]) -> Parsed:

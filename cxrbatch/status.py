@@ -9,7 +9,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from cxrbatch.output.holder import process_at_work
@@ -19,6 +18,7 @@ from cxrbatch.output.marker import MARKER_FILE
 from cxrbatch.output.state import find_state
 from cxrbatch.output.wording import duration, moment, plain, reason_sentence
 from cxrbatch.record_json import from_json, to_json
+from cxrbatch.terminal_text import TITLE, literal, visible_lines
 from cxrbatch.waiting import Waiting, explain_waiting
 
 RUN_FILE = "run.json"
@@ -125,11 +125,11 @@ def print_status(console: Console, status: Status, *, as_json: bool = False) -> 
     if as_json:
         _say(console, to_json(status, indent=2))
         return
-    table = Table(title=escape(status.out), show_header=False)
+    table = Table(title=literal(status.out, TITLE), show_header=False)
     table.add_column(style="bold")
     table.add_column()
     for what, told in _overview(status).items():
-        table.add_row(what, escape(told))
+        table.add_row(what, literal(told))
     console.print(table)
     _print_waiting(console, status)
     _print_failures(console, status)
@@ -212,7 +212,7 @@ def _print_refused(console: Console, status: Status) -> None:
 
 def _say(console: Console, text: str) -> None:
     """Print text as it is, so that what is in brackets, between colons or long can be copied."""
-    console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    console.print(visible_lines(text), markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def _process(folder: Path) -> str:

@@ -6,22 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from cxrbatch.batch import RunReport
 from cxrbatch.engine.bundle import PENDING, EngineBundle, Manifest, engine_folders, installed_bundles
 from cxrbatch.engine.open import runnable
 from cxrbatch.output.marker import MARKER_FILE
+from cxrbatch.terminal_text import TITLE, literal
 
 FAILURES_SHOWN = 5
 
 
 def print_summary(console: Console, report: RunReport, out: Path) -> None:
     """Print what a run did, what every file became, and where to look."""
-    table = Table(
-        title=f"{report.engine.name} on {report.engine.backend}, {report.engine.precision}", show_header=False
-    )
+    engine = report.engine
+    table = Table(title=literal(f"{engine.name} on {engine.backend}, {engine.precision}", TITLE), show_header=False)
     table.add_column(style="bold")
     table.add_column()
     table.add_row("files", _counts(report.files))
@@ -31,17 +31,17 @@ def print_summary(console: Console, report: RunReport, out: Path) -> None:
     rate = report.studies_this_run / report.wall_s if report.wall_s else 0.0
     table.add_row("this run", f"{report.studies_this_run} studies in {report.wall_s:.1f} s ({rate:.1f}/s)")
     console.print(table)
-    if report.engine.notice:
-        console.print(f"[yellow]{escape(report.engine.notice)}[/yellow]")
+    if engine.notice:
+        console.print(literal(engine.notice, "yellow"), highlight=False)
     _print_what_is_left(console, report)
     # Not in the table, which would break a long path into pieces that nobody can copy.
-    console.print(f"Worklist: {(out / 'index.html').resolve()}", markup=False, highlight=False)
+    console.print(literal(f"Worklist: {(out / 'index.html').resolve()}"), highlight=False)
 
 
 def _print_what_is_left(console: Console, report: RunReport) -> None:
     """Say what the next run will try again, and why it is not done."""
     for key, message in list(report.failures.items())[:FAILURES_SHOWN]:
-        console.print(f"study {key}: {message}", markup=False, highlight=False)
+        console.print(literal(f"study {key}: {message}"), highlight=False)
     if (hidden := len(report.failures) - FAILURES_SHOWN) > 0:
         console.print(f"... and {hidden} more in run.json")
     if report.folders_unlistable:
@@ -60,30 +60,32 @@ def print_engines(console: Console) -> None:
     bundles = installed_bundles()
     if not bundles:
         looked_in = ", ".join(str(folder) for folder in engine_folders())
-        console.print(f"No engine found in {escape(looked_in)}. `cxrbatch demo` makes one to try.")
+        console.print(literal(f"No engine found in {looked_in}. `cxrbatch demo` makes one to try."), highlight=False)
         return
     for bundle in bundles:
         # A table each: side by side, what there is to tell of an engine fits no terminal.
-        table = Table(title=f"{escape(bundle.name)}, built {bundle.manifest.created[:10]}", show_header=False)
+        title = literal(f"{bundle.name}, built {bundle.manifest.created[:10]}", TITLE)
+        table = Table(title=title, show_header=False)
         table.add_column(style="bold")
         table.add_column()
         for what, told in _describe_engine(bundle).items():
-            table.add_row(what, escape(told))
+            table.add_row(what, told)
         console.print(table)
-        console.print(f"{bundle.folder}", markup=False, highlight=False)
+        console.print(literal(str(bundle.folder)), highlight=False)
 
 
-def _describe_engine(bundle: EngineBundle) -> dict[str, str]:
+def _describe_engine(bundle: EngineBundle) -> dict[str, Text]:
     manifest = bundle.manifest
     aurocs = [label.metrics["auroc"] for label in manifest.labels if "auroc" in label.metrics]
-    return {
+    told = {
         "scores": ", ".join(label.name for label in manifest.labels),
         "network": f"{manifest.architecture}, {manifest.input.size_px} px",
         "macro AUROC": f"{sum(aurocs) / len(aurocs):.3f}" if aurocs else "not measured",
         "files": ", ".join(f"{role} ({file.precision})" for role, file in manifest.files.items()),
         "runs here on": ", ".join(f"{choice.backend} {choice.precision}" for choice in runnable(bundle)) or "nothing",
-        "its gate": "\n".join(_gate_results(manifest)) or "not compared with a checkpoint",
     }
+    gate = [literal(line) for line in _gate_results(manifest)] or [literal("not compared with a checkpoint")]
+    return {what: literal(text) for what, text in told.items()} | {"its gate": Text("\n").join(gate)}
 
 
 def _gate_results(manifest: Manifest) -> Iterator[str]:

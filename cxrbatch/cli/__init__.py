@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import logging
 import os
 import signal
 import sys
@@ -12,6 +14,7 @@ import click
 
 from cxrbatch.cli import operating, running, training, workshop
 from cxrbatch.cli.group import commands
+from cxrbatch.cli.terminal import PlainLines, say
 from cxrbatch.errors import ExitCode, RunError
 from cxrbatch.stopping import Stopped, stop_cleanly_on
 
@@ -39,16 +42,18 @@ def main() -> None:
 
 def run_command_line(arguments: list[str]) -> int:
     """Run one command; return its exit code, having told on stderr what went wrong."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(PlainLines())
     try:
         result = commands.main(arguments, prog_name="cxrbatch", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        _show_usage(error)
         return error.exit_code
     except RunError as error:
         _complain(str(error))
         return error.exit_code
     except Stopped as stopped:
-        click.echo(f"cxrbatch: stopped; {stopped.advice}", err=True)
+        _complain(f"stopped; {stopped.advice}")
         return stopped.exit_code
     except Exception as error:  # noqa: BLE001  # the last resort: an exit code and a sentence, not a traceback
         return _tell(error)
@@ -68,9 +73,14 @@ def _tell(error: Exception) -> int:
 
 def _complain(message: str) -> None:
     """Say what went wrong. A message may name a file that a stranger named."""
-    from cxrbatch.output.wording import visible
+    say(f"cxrbatch: {message}", err=True)
 
-    click.echo("\n".join(map(visible, f"cxrbatch: {message}".split("\n"))), err=True)
+
+def _show_usage(error: click.ClickException) -> None:
+    """Show click's message, which quotes what was typed, or what a shell's * stood for."""
+    shown = io.StringIO()
+    error.show(shown)
+    say(shown.getvalue().removesuffix("\n"), err=True)
 
 
 def _missing_module(error: ModuleNotFoundError) -> int:
@@ -78,7 +88,7 @@ def _missing_module(error: ModuleNotFoundError) -> int:
     module = (error.name or "").partition(".")[0]
     if module not in TRAINING_MODULES:
         return _unexpected(error)
-    click.echo(f"cxrbatch: this command needs {module}: pip install 'cxrbatch[train]'", err=True)
+    _complain(f"this command needs {module}: pip install 'cxrbatch[train]'")
     return ExitCode.CONFIGURATION
 
 
@@ -89,9 +99,8 @@ def _refused_by_system(error: OSError) -> int:
 
 
 def _unexpected(error: Exception) -> int:
-    click.echo(
-        f"cxrbatch: unexpected {type(error).__name__}: {error}\n"
-        "This is a bug. Set CXRBATCH_DEBUG=1 to see where it happened, and please report it.",
-        err=True,
+    _complain(
+        f"unexpected {type(error).__name__}: {error}\n"
+        "This is a bug. Set CXRBATCH_DEBUG=1 to see where it happened, and please report it."
     )
     return ExitCode.UNEXPECTED

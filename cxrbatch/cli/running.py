@@ -20,7 +20,7 @@ from cxrbatch.cli.options import (
     settings_options,
     split_numbers,
 )
-from cxrbatch.cli.terminal import open_console
+from cxrbatch.cli.terminal import open_console, say
 from cxrbatch.errors import ExitCode, UsageError
 
 
@@ -142,7 +142,7 @@ def report(out: Path, study_key: str, config_file: Path | None, **options: Any) 
     with RunProgress(open_console()) as progress:
         failures = reprint_reports(out, settings, progress, study_key=study_key)
     for key, failure in failures.items():
-        click.echo(f"study {key}: {failure}", err=True)
+        say(f"study {key}: {failure}", err=True)
     return ExitCode.SOME_STUDIES_FAILED if failures else ExitCode.DONE
 
 
@@ -203,7 +203,7 @@ def bench(engine: str | None, batch_sizes: str, json_file: Path | None, **option
     from cxrbatch.engine.bundle import find_bundle
 
     wanted = BenchOptions(batch_sizes=split_numbers("batch-sizes", batch_sizes), **options)
-    measured = measure_engine(find_bundle(engine or ""), wanted, report=lambda text: click.echo(text, err=True))
+    measured = measure_engine(find_bundle(engine or ""), wanted, report=lambda text: say(text, err=True))
     print_bench(open_console(), measured)
     if json_file:
         write_bench(json_file, measured)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import click
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,16 +19,33 @@ if TYPE_CHECKING:
 
 def open_console() -> Console:
     """Return the console that results are printed on."""
-    from rich.console import Console
+    from cxrbatch.terminal_text import PlainConsole
 
-    class LastingConsole(Console):
+    class LastingConsole(PlainConsole):
         """Goes on without its reader (`cxrbatch run ... | head`): nobody listening is no reason to stop a run."""
 
         def on_broken_pipe(self) -> None:
             self.quiet = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    return LastingConsole(soft_wrap=True)
+    return LastingConsole(soft_wrap=True, emoji=False)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print text, line by line, with everything in it made visible: it may name what a stranger named."""
+    from cxrbatch.output.wording import visible
+
+    click.echo("\n".join(map(visible, text.split("\n"))), err=err)
+
+
+class PlainLines(logging.Formatter):
+    """Makes log lines visible that nobody takes: Python prints a warning without a handler on stderr."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, with everything in it made visible."""
+        from cxrbatch.output.wording import visible
+
+        return visible(super().format(record))
 
 
 class Counting:

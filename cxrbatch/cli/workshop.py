@@ -23,7 +23,7 @@ from cxrbatch.cli.options import (
     read_plan_options,
     split_list,
 )
-from cxrbatch.cli.terminal import counting, open_console
+from cxrbatch.cli.terminal import counting, open_console, say
 
 if TYPE_CHECKING:
     from cxrbatch.model.build import BuildOptions
@@ -73,8 +73,8 @@ def build(checkpoint: Path, name: str, engines_folder: Path, data: Path | None, 
         bundle = build_engine(checkpoint, name, engines_folder=engines_folder, options=wanted, report=report)
     for role, figures in bundle.manifest.parity.items():
         if figures == "pending":
-            click.echo(f"{role}: not compared yet; the first machine that loads it does, and refuses it if it differs")
-    click.echo(f"built {bundle.folder}; run it with: cxrbatch run INPUT -o OUT -e {bundle.folder}")
+            say(f"{role}: not compared yet; the first machine that loads it does, and refuses it if it differs")
+    say(f"built {bundle.folder}; run it with: cxrbatch run INPUT -o OUT -e {bundle.folder}")
 
 
 def _compare_on(wanted: BuildOptions, data: Path, options: DataOptions) -> BuildOptions:
@@ -183,8 +183,8 @@ def describe(data: Path, out: Path, workers: int, **options: Any) -> None:
     with counting(console, "films read") as report:
         summary = describe_data(data, read_data_options(options), out, workers=workers, report=report)
     for sentence in (*summary.notes, *summary.leaks):
-        click.echo(sentence)
-    click.echo(f"{summary.films} films of {summary.patients} patients: {out / INDEX_HTML}")
+        say(sentence)
+    say(f"{summary.films} films of {summary.patients} patients: {out / INDEX_HTML}")
 
 
 @commands.command("import")
@@ -229,6 +229,6 @@ def import_(weights: Path, out: Path, **options: Any) -> None:
     labels = split_list(options.pop("labels"))
     imported = import_weights(weights, out, ImportOptions(labels=labels, **options))
     facts = imported.facts
-    click.echo(f"{out}: {facts.architecture}, {facts.input.size_px} px, {len(facts.labels)} labels")
+    say(f"{out}: {facts.architecture}, {facts.input.size_px} px, {len(facts.labels)} labels")
     if imported.left_out:
-        click.echo(f"left out, since WEIGHTS have no threshold for them: {', '.join(imported.left_out)}")
+        say(f"left out, since WEIGHTS have no threshold for them: {', '.join(imported.left_out)}")

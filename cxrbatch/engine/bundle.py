@@ -8,12 +8,18 @@ import os
 import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import msgspec
 import platformdirs
 
 from cxrbatch import durable
+from cxrbatch.engine.bundle_file import (
+    LARGEST_MANIFEST,
+    read_file,
+    sha256_of_file as sha256_of_file,  # noqa: PLC0414  # asked for here by all
+)
+from cxrbatch.engine.plausible import require_file, require_finite, require_input, require_labels, require_name
 from cxrbatch.errors import EngineError
 from cxrbatch.records import EngineDescription, InputSpec, Label, Task
 
@@ -72,6 +78,9 @@ class EngineFile:
     sha256: str
     precision: Precision
     plan: PlanFacts | None = None
+
+    def __post_init__(self) -> None:
+        require_file(self.path, self.sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +174,12 @@ class Manifest:
     notice: str = ""
 
     def __post_init__(self) -> None:
-        names = [label.name for label in self.labels]
-        if not names or len(set(names)) != len(names) or not all(names):
-            raise ValueError("labels must be at least one, named, and each once")
-        if self.input.size_px <= 0:
-            raise ValueError("input size_px must be greater than 0")
+        require_name("the engine", self.name)
+        require_labels(self.labels)
+        require_input(self.input)
+        if not 1 <= self.output_stride <= self.input.size_px:
+            raise ValueError("output_stride must be from 1 to the input's size_px")
+        require_finite("figures", self.training.figures.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +224,8 @@ class EngineBundle:
         """
         entry = self.file(role)
         path = self._path_inside(entry)
-        with _explained(path, self.mend), path.open("rb") as stream:
-            found = _sha256_of_stream(stream)
+        with _explained(path, self.mend):
+            found = sha256_of_file(path)
         self._check_sha256(path, entry, found)
         return path
 
@@ -228,7 +238,7 @@ class EngineBundle:
         entry = self.file(role)
         path = self._path_inside(entry)
         with _explained(path, self.mend):
-            content = path.read_bytes()
+            content = read_file(path)
         self._check_sha256(path, entry, hashlib.sha256(content).hexdigest())
         return content
 
@@ -257,7 +267,7 @@ class EngineBundle:
     @property
     def mend(self) -> str:
         """The sentence that says how to get this bundle whole again."""
-        return f"Build it again: cxrbatch build CHECKPOINT -n {self.name}"
+        return f"Build it again: cxrbatch build CHECKPOINT -n {shlex.quote(self.name)}"
 
     def rebuild_with(self, role: str) -> str:
         """Return the sentence that says how to build this bundle with the role's file on this machine."""
@@ -266,12 +276,15 @@ class EngineBundle:
         if entry := self.manifest.files.get("checkpoint"):
             checkpoint = shlex.quote(str(self.folder / entry.path))
             options.insert(0, f"--engines {shlex.quote(str(self.folder.parent))}")
-        return f"Build it again here: cxrbatch build {checkpoint} -n {self.name} {' '.join(options)}"
+        return f"Build it again here: cxrbatch build {checkpoint} -n {shlex.quote(self.name)} {' '.join(options)}"
 
     def _path_inside(self, entry: EngineFile) -> Path:
         relative = PurePosixPath(entry.path)
         path = self.folder / relative
-        inside = path.resolve().is_relative_to(self.folder.resolve())
+        try:
+            inside = path.resolve().is_relative_to(self.folder.resolve())
+        except (OSError, RuntimeError):  # a link that leads back to itself
+            inside = False
         if relative.is_absolute() or ".." in relative.parts or not inside:
             raise EngineError(f"{self.folder / ENGINE_FILE}: file {entry.path} lies outside the bundle. {self.mend}")
         return path
@@ -292,7 +305,7 @@ def load_bundle(folder: Path) -> EngineBundle:
     """
     path = folder / ENGINE_FILE
     try:
-        content = path.read_bytes()
+        content = read_file(path, largest=LARGEST_MANIFEST)
         schema = msgspec.json.decode(content, type=_SchemaOnly).schema
         if schema > SCHEMA:
             raise EngineError(
@@ -305,10 +318,9 @@ def load_bundle(folder: Path) -> EngineBundle:
         ) from None
     except OSError as error:
         raise EngineError(f"{path}: cannot be read: {error.strerror}") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise EngineError(
-            f"{path}: damaged: {error}. Build the engine again: cxrbatch build CHECKPOINT -n {folder.name}"
-        ) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        again = f"cxrbatch build CHECKPOINT -n {shlex.quote(folder.name)}"
+        raise EngineError(f"{path}: damaged: {error}. Build the engine again: {again}") from None
 
 
 def save_bundle(folder: Path, manifest: Manifest) -> EngineBundle:
@@ -327,11 +339,11 @@ def find_bundle(name_or_path: str) -> EngineBundle:
     if not name_or_path:
         return _only_bundle()
     named = Path(name_or_path)
-    if (named / ENGINE_FILE).is_file():
+    if _is_engine(named):
         return load_bundle(named)
     for folder in engine_folders():
         # A name is one step below an engines folder; with separators in it, it is a path.
-        if named.name == name_or_path and (folder / named / ENGINE_FILE).is_file():
+        if named.name == name_or_path and _is_engine(folder / named):
             return load_bundle(folder / named)
     raise EngineError(f"no engine {name_or_path}. {_what_is_installed()}")
 
@@ -363,12 +375,6 @@ def user_engines_folder() -> Path:
     return platformdirs.user_data_path("cxrbatch") / "engines"
 
 
-def sha256_of_file(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, as 64 hex digits."""
-    with path.open("rb") as stream:
-        return _sha256_of_stream(stream)
-
-
 @dataclass(frozen=True, slots=True)
 class _SchemaOnly:
     schema: int
@@ -390,12 +396,11 @@ class _explained:  # noqa: N801  # reads as a clause of the with statement it op
             raise EngineError(f"{self._path}: cannot be read: {error.strerror}") from error
 
 
-def _sha256_of_stream(stream: BinaryIO) -> str:
-    # hashlib.file_digest needs Python 3.11; 1 MiB blocks keep the interpreter out of the way.
-    digest = hashlib.sha256()
-    while block := stream.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+def _is_engine(folder: Path) -> bool:
+    try:
+        return (folder / ENGINE_FILE).is_file()
+    except (OSError, ValueError):  # a name that no folder can have
+        return False
 
 
 def _only_bundle() -> EngineBundle:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import onnxruntime as ort
 
@@ -66,6 +68,10 @@ class OnnxRuntimeEngine:
         # batch. Within one they spin: sleeping there cost a ResNet50 in INT8 at batch 8 a seventh of its rate.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = _ONLY_FATAL
+        # What was checked is an ONNX model, whole in itself. It must not be taken for ONNX Runtime's own format, and if
+        # the check ever let a file's name through, there must be no such file (by default, all of the working folder).
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         self._refuse_other_files(model)
         try:
             return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

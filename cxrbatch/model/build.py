@@ -26,7 +26,7 @@ from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS, Flavour
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.build_int8 import add_int8_file
-from cxrbatch.model.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint
+from cxrbatch.model.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, read_checkpoint
 from cxrbatch.model.export import export_onnx, require_half_precision
 from cxrbatch.model.gate import Parity, pass_gate, save_deferred_gate
 from cxrbatch.model.gate_films import draw_gate_films
@@ -37,6 +37,8 @@ from cxrbatch.model.tensorrt_build import BuildProgress, PlanBuilder, PlanOption
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 ONNX_FILE = "model.onnx"
+# What is left of a file name's 255 for what is put before it while a bundle grows.
+_LONGEST_NAME = 200
 ONNX_FP16_FILE = "model.fp16.onnx"
 
 ChooseInt8Films = Callable[[CheckpointFacts], Int8Films]
@@ -108,10 +110,12 @@ def build_engine(
     builders = (
         () if options.onnx_only else tuple(open_plan_builder(flavour, options.plan) for flavour in options.flavours)
     )
-    loaded = load_checkpoint(checkpoint)
+    # Read once: what is exported, what is compared and what stays in the bundle are the same bytes.
+    content = read_checkpoint(checkpoint)
+    loaded = load_checkpoint(checkpoint, content)
     durable.make_folder(engines_folder)
     with _growing(engines_folder / name) as folder:
-        durable.replace_bytes(folder / CHECKPOINT_FILE, checkpoint.read_bytes())
+        durable.replace_bytes(folder / CHECKPOINT_FILE, content)
         files = {"checkpoint": _entry(folder / CHECKPOINT_FILE, "fp32")}
         files |= _export_graphs(loaded, folder, options, report)
         files |= _build_plans(folder, builders, engines_folder, report)
@@ -209,6 +213,9 @@ def _require_free(place: Path) -> None:
 
 
 def _require_name(name: str) -> None:
-    allowed = name and not name.startswith(".") and all(sign.isalnum() or sign in "._-" for sign in name)
-    if not allowed:
-        raise UsageError(f"engine name {name!r}: use letters, digits, '.', '_' and '-', not '.' at the front.")
+    allowed = name and not name.startswith((".", "-")) and all(sign.isalnum() or sign in "._-" for sign in name)
+    if not allowed or len(name.encode()) > _LONGEST_NAME:
+        raise UsageError(
+            f"engine name {name[:_LONGEST_NAME]!r}: use letters, digits, '.', '_' and '-', neither '.' nor '-' at the "
+            f"front, at most {_LONGEST_NAME} bytes."
+        )

@@ -12,12 +12,17 @@ import safetensors.torch
 
 from cxrbatch import durable
 from cxrbatch.engine.bundle import TrainingFacts
+from cxrbatch.engine.bundle_file import read_file
+from cxrbatch.engine.plausible import require_input, require_labels
 from cxrbatch.errors import EngineError
 from cxrbatch.model.network import ChestNetwork
 from cxrbatch.records import InputSpec, Label, Task
 
 SCHEMA = 1
 _METADATA_KEY = "cxrbatch"
+
+# What is raised over bytes that are not what they claim to be; a RecursionError is a RuntimeError, too.
+_DAMAGE = (safetensors.SafetensorError, msgspec.MsgspecError, ValueError, LookupError, TypeError, RecursionError)
 
 # A zip file is what torch.save writes today, a bare pickle (protocol 2 and up) what it wrote before.
 _PICKLE_HEADS = (b"PK\x03\x04", b"\x80")
@@ -60,13 +65,14 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     durable.replace_bytes(path, safetensors.torch.save(tensors, metadata=metadata))
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; nothing in the file is ever executed.
+def load_checkpoint(path: Path, content: bytes | None = None) -> Checkpoint:
+    """Read a checkpoint, or its `content` that was read before; nothing in the file is ever executed.
 
     Raises:
         EngineError: missing, a pickle, damaged, of a newer cxrbatch, or its weights do not fit its facts.
     """
-    content = _read_bytes(path)
+    if content is None:
+        content = read_checkpoint(path)
     if content.startswith(_PICKLE_HEADS) and not _is_safetensors(content):
         raise EngineError(
             f"{path}: looks like a pickle (torch.save), which can run any code when loaded, and is refused. "
@@ -74,18 +80,25 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     try:
         facts = _read_facts(path, content)
+        require_labels(facts.labels)
+        require_input(facts.input)
         network = build_network(facts)
         network.load_state_dict(safetensors.torch.load(content))
-    except (safetensors.SafetensorError, msgspec.MsgspecError, ValueError, KeyError) as error:
+    except _DAMAGE as error:
         raise EngineError(f"{path}: damaged, or no cxrbatch checkpoint: {error}. Train or copy it again.") from error
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError, OverflowError) as error:
         raise EngineError(f"{path}: its weights do not fit its own description: {error}") from error
     return Checkpoint(network.eval(), facts)
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_checkpoint(path: Path) -> bytes:
+    """Return the bytes of a checkpoint.
+
+    Raises:
+        EngineError: missing, or it cannot be read.
+    """
     try:
-        return path.read_bytes()
+        return read_file(path)
     except FileNotFoundError:
         raise EngineError(f"{path}: no such checkpoint. `cxrbatch train DATA -o {path}` makes one.") from None
     except OSError as error:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from cxrbatch.model.bootstrap import Estimate
@@ -14,7 +13,7 @@ from cxrbatch.model.compare_page import COMPARE_HTML
 from cxrbatch.model.comparison import ComparedModel, Comparison
 from cxrbatch.model.evaluation import Severity
 from cxrbatch.model.metrics import Figure
-from cxrbatch.output.wording import printable_path
+from cxrbatch.terminal_text import literal
 
 _MODEL, _FILMS = "model", "measured on"
 _WRAPPED = (_MODEL, _FILMS)
@@ -29,11 +28,11 @@ def print_comparison(console: Console, comparison: Comparison, out: Path) -> Non
         if any(row[name] for row in rows):
             table.add_column(name, no_wrap=name not in _WRAPPED, justify="left" if name in _WRAPPED else "right")
     for row in rows:
-        table.add_row(*(escape(row[str(column.header)]) or "-" for column in table.columns))
+        table.add_row(*(literal(row[str(column.header)] or "-") for column in table.columns))
     console.print(table)
     for caution in comparison.cautions:
-        console.print(f"[{_COLOURS[caution.severity]}]{escape(caution.text)}[/]", highlight=False)
-    console.print(f"Report: {(out / COMPARE_HTML).resolve()}", markup=False, highlight=False)
+        console.print(literal(caution.text, _COLOURS[caution.severity]), highlight=False)
+    console.print(literal(f"Report: {(out / COMPARE_HTML).resolve()}"), highlight=False)
 
 
 def _cells(comparison: Comparison, model: ComparedModel) -> dict[str, str]:
@@ -41,8 +40,8 @@ def _cells(comparison: Comparison, model: ComparedModel) -> dict[str, str]:
     number = f" ({comparison.film_set(model)})" if comparison.film_sets > 1 else ""
     auroc = model.figures.get(Figure.AUROC)
     return {
-        _MODEL: printable_path(model.name),
-        _FILMS: f"{printable_path(films.data)} {films.part}{number}".strip() if films else "",
+        _MODEL: model.name,
+        _FILMS: f"{films.data} {films.part}{number}".strip() if films else "",
         "AUROC": _value(auroc),
         "95 %": f"{auroc.low:.3f}-{auroc.high:.3f}" if auroc is not None and auroc.low < auroc.high else "",
         "acc.": _value(model.accuracy),

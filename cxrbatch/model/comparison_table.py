@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from cxrbatch.durable import replacing
 from cxrbatch.model.bootstrap import Estimate
 from cxrbatch.model.comparison import ComparedModel, Comparison
 from cxrbatch.model.metrics import Figure
-from cxrbatch.output.tables import LIST_SEPARATOR, harmless
+from cxrbatch.output.cells import list_cell, write_rows
 
 COMPARE_CSV = "compare.csv"
 
@@ -28,10 +27,7 @@ def write_comparison_table(out: Path, comparison: Comparison) -> None:
     """Write the table, whole or not at all."""
     rows = [_cells(comparison, model) for model in comparison.models]
     with replacing(out / COMPARE_CSV) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        for row in rows:
-            table.writerow({name: harmless(cell) if isinstance(cell, str) else cell for name, cell in row.items()})
+        write_rows(stream, [list(rows[0]), *(list(row.values()) for row in rows)])
 
 
 def _cells(comparison: Comparison, model: ComparedModel) -> dict[str, Cell]:
@@ -55,7 +51,7 @@ def _identity(model: ComparedModel) -> dict[str, Cell]:
         "sha256": model.sha256,
         "architecture": model.architecture,
         "task": model.task,
-        "labels": LIST_SEPARATOR.join(model.labels),
+        "labels": list_cell(model.labels),
         "input_px": model.size_px,
         "trained_on": model.trained_on,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -10,18 +9,18 @@ import numpy as np
 
 from cxrbatch import durable
 from cxrbatch.model.data_summary import DataSummary, MeasuredFilms, Share
-from cxrbatch.output.tables import harmless
+from cxrbatch.output.cells import write_rows
 
 
 def tabulate(summary: DataSummary, films: MeasuredFilms) -> dict[str, bytes]:
     """Return the CSV files, by name."""
     parts = [part.name or "all" for part in summary.parts]
-    labels = [harmless(name) for name in summary.labels]
+    labels = summary.labels
     return {
         "label_counts.csv": _to_csv(
             ["label", "positive", "negative", "not_known", "patients", "share", *(f"share_{part}" for part in parts)],
             (
-                [harmless(line.name), line.positive, line.negative, line.unknown, line.patients]
+                [line.name, line.positive, line.negative, line.unknown, line.patients]
                 + [_number(share) for share in (line.share, *line.prevalence)]
                 for line in summary.lines
             ),
@@ -32,10 +31,7 @@ def tabulate(summary: DataSummary, films: MeasuredFilms) -> dict[str, bytes]:
         ),
         "groups.csv": _to_csv(
             ["column", "value", "films", *(f"share_{name}" for name in labels)],
-            (
-                [line.column, harmless(line.value), line.films, *map(_number, line.prevalence)]
-                for line in summary.groups
-            ),
+            ([line.column, line.value, line.films, *map(_number, line.prevalence)] for line in summary.groups),
         ),
         "sizes.csv": _to_csv(
             ["rows", "columns", "films"], ([size.rows, size.columns, count] for size, count in summary.sizes)
@@ -43,14 +39,12 @@ def tabulate(summary: DataSummary, films: MeasuredFilms) -> dict[str, bytes]:
         "duplicates.csv": _to_csv(
             ["group", "path", "labels_differ"],
             (
-                [number, harmless(name), int(double.differ)]
+                [number, name, int(double.differ)]
                 for number, double in enumerate(summary.doubles, start=1)
                 for name in double.names
             ),
         ),
-        "unreadable.csv": _to_csv(
-            ["path", "reason"], ([harmless(str(film.path)), harmless(film.reason)] for film in summary.bad)
-        ),
+        "unreadable.csv": _to_csv(["path", "reason"], ([str(film.path), film.reason] for film in summary.bad)),
         "films.csv": _to_csv(["path", "split", "age", "sex", "view", "rows", "columns", *labels], _film_rows(films)),
     }
 
@@ -59,11 +53,11 @@ def _film_rows(films: MeasuredFilms) -> Iterator[Sequence[object]]:
     """Yield a row per film. Who the patient is stays where it is."""
     for sample, size in zip(films.images.samples, films.sizes, strict=True):
         yield [
-            harmless(films.images.name_of(sample)),
+            films.images.name_of(sample),
             sample.split,
             "" if sample.age is None else f"{sample.age:g}",
             sample.sex,
-            harmless(sample.view),
+            sample.view,
             size.rows or "",
             size.columns or "",
             *("" if np.isnan(target) else int(target) for target in sample.targets),
@@ -72,9 +66,8 @@ def _film_rows(films: MeasuredFilms) -> Iterator[Sequence[object]]:
 
 def _to_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
     table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    write_rows(table, [columns])
+    write_rows(table, rows)
     return durable.encode(table.getvalue())
 
 

@@ -5,34 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from cxrbatch.model.bootstrap import Estimate
 from cxrbatch.model.evaluation import Evaluation, Severity
 from cxrbatch.model.evaluation_page import EVALUATION_HTML
 from cxrbatch.model.metrics import Figure
+from cxrbatch.terminal_text import TITLE, literal
 
 
 def print_evaluation(console: Console, evaluation: Evaluation, out: Path) -> None:
     """Print a table of the labels, the task's accuracy, and the cautions."""
     data = evaluation.data
+    title = f"{evaluation.model.name}: {data.films} films of {data.patients} patients ({data.split})"
     table = Table(
         *("label", "with it", "AUROC", "sensitivity", "specificity"),
-        title=f"{evaluation.model.name}: {data.films} films of {data.patients} patients ({data.split})",
+        title=literal(title, TITLE),
     )
     figures = (Figure.AUROC, Figure.SENSITIVITY, Figure.SPECIFICITY)
     for label in evaluation.measured.labels:
         cells = (_in_words(label.figures.get(figure)) for figure in figures)
-        table.add_row(escape(label.label), f"{label.positives} of {label.films}", *cells)
+        table.add_row(literal(label.label), f"{label.positives} of {label.films}", *cells)
     if len(evaluation.measured.labels) > 1:
         table.add_row("mean", "", *(_in_words(evaluation.measured.macro.get(figure)) for figure in figures))
     console.print(table)
     if evaluation.measured.classes is not None:
         console.print(f"Accuracy: {_in_words(evaluation.measured.classes.accuracy)}", highlight=False)
     for caution in evaluation.cautions:
-        console.print(f"[{_COLOURS[caution.severity]}]{escape(caution.text)}[/]", highlight=False)
-    console.print(f"Report: {(out / EVALUATION_HTML).resolve()}", markup=False, highlight=False)
+        console.print(literal(caution.text, _COLOURS[caution.severity]), highlight=False)
+    console.print(literal(f"Report: {(out / EVALUATION_HTML).resolve()}"), highlight=False)
 
 
 def _in_words(estimate: Estimate | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from cxrbatch.durable import replacing
 from cxrbatch.model.figures import LabelledScores
 from cxrbatch.model.labelled import LabelledImages, Sample
 from cxrbatch.model.scoring import ScoredFilms
-from cxrbatch.output.tables import harmless
+from cxrbatch.output.cells import write_rows
 
 PREDICTIONS_CSV = "predictions.csv"
 
@@ -31,10 +30,8 @@ def write_predictions(
     head = ["path", "patient_id", "split", "sex", "age", "view", "status", "reason"]
     columns = [f"{kind}_{label}" for label in labels for kind in ("target", "logit", "prob", "positive")]
     with replacing(out / PREDICTIONS_CSV) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.writer(stream, lineterminator="\n")
-        table.writerow([harmless(column) for column in [*head, *columns]])
-        for row in _rows(data, films, scores, outputs):
-            table.writerow([harmless(cell) if isinstance(cell, str) else cell for cell in row])
+        write_rows(stream, [[*head, *columns]])
+        write_rows(stream, _rows(data, films, scores, outputs))
 
 
 def _rows(

@@ -43,6 +43,7 @@ from cxrbatch.model.training_page import write_training_page
 from cxrbatch.model.training_progress import NOBODY, EpochFigures, Listener
 from cxrbatch.model.training_run import TrainingPlan, TrainingRun, TrainingSummary
 from cxrbatch.model.training_states import Journal
+from cxrbatch.output.cells import harmless
 from cxrbatch.output.folder import output_errors_explained
 from cxrbatch.record_json import from_json, to_json
 from cxrbatch.records import InputSpec, now_text
@@ -253,7 +254,7 @@ def _epochs_table(run: TrainingRun) -> str:
     labels = [f"val_auroc_{label.name}" for label in run.facts.labels]
     names = [each.name for each in fields(EpochFigures) if each.name != "label_auroc"]
     rows = [[getattr(epoch, name) for name in names] + list(epoch.label_auroc) for epoch in run.epochs]
-    return str(pd.DataFrame(rows, columns=[*names, *labels]).to_csv(index=False))
+    return str(pd.DataFrame(rows, columns=[*names, *map(harmless, labels)]).to_csv(index=False))
 
 
 def _trained_before(training: _Training) -> TrainingRun | None:

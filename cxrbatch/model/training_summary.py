@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from cxrbatch.model.training_page import TRAINING_HTML
 from cxrbatch.model.training_run import TrainingRun, TrainingSummary
+from cxrbatch.terminal_text import TITLE, literal
 
 
 def print_training(console: Console, summary: TrainingSummary, checkpoint: Path, folder: Path) -> None:
@@ -17,7 +17,7 @@ def print_training(console: Console, summary: TrainingSummary, checkpoint: Path,
     run = summary.runs[summary.chosen]
     console.print(_spread_table(summary) if summary.spread else _label_table(run))
     for sentence in (*run.leaks, *run.notes):
-        console.print(escape(sentence), highlight=False)
+        console.print(literal(sentence), highlight=False)
     lines = [
         f"Kept epoch {run.kept} of {len(run.epochs)}, in {checkpoint} ({run.seconds:.0f} s).",
         "The same films chose the epoch, the calibration and the operating points; others tell more:",
@@ -25,18 +25,18 @@ def print_training(console: Console, summary: TrainingSummary, checkpoint: Path,
         f"Report: {(folder / TRAINING_HTML).resolve()}",
     ]
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        console.print(literal(line), highlight=False)
 
 
 def _label_table(run: TrainingRun) -> Table:
     table = Table(
         *("label", "AUROC", "sensitivity", "specificity", "operating point"),
-        title=f"On the validation films, rule {run.operating_point_rule}",
+        title=literal(f"On the validation films, rule {run.operating_point_rule}", TITLE),
     )
     for label in run.facts.labels:
         figures = [_in_words(label.metrics, name) for name in ("auroc", "sensitivity", "specificity")]
         point = "none: too few films" if label.operating_point is None else f"{label.operating_point:.3f}"
-        table.add_row(escape(label.name), *figures, point)
+        table.add_row(literal(label.name), *figures, point)
     for name in ("macro_auroc", "accuracy"):
         if name in run.facts.training.figures and len(run.facts.labels) > 1:
             table.add_row(name.replace("_", " "), f"{run.facts.training.figures[name]:.3f}", "", "", "")
@@ -46,7 +46,7 @@ def _label_table(run: TrainingRun) -> Table:
 def _spread_table(summary: TrainingSummary) -> Table:
     table = Table("figure", "mean", "deviation", title=f"Over {len(summary.runs)} folds")
     for name, spread in summary.spread.items():
-        table.add_row(escape(name.replace("_", " ")), f"{spread.mean:.3f}", f"{spread.deviation:.3f}")
+        table.add_row(literal(name.replace("_", " ")), f"{spread.mean:.3f}", f"{spread.deviation:.3f}")
     return table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import pickle
 import struct
 import warnings
@@ -17,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from cxrbatch.engine.bundle_file import read_file
 from cxrbatch.errors import EngineError, UsageError
 
 # A zip file is what torch.save writes today, a bare pickle (protocol 2 and up) what it wrote before.
@@ -66,9 +68,8 @@ def read_weights(path: Path) -> WeightsFile:
         return WeightsFile(path, sha256, without_prefix(_as_tensors(path, _load_torch(path, content)), "module."))
     try:
         tensors = safetensors.torch.load(content)
-        with safetensors.safe_open(path, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        metadata = _read_metadata(content)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EngineError(f"{path}: damaged, or no file of weights (safetensors, torch.save): {error}") from error
     return WeightsFile(path, sha256, without_prefix(tensors, "module."), metadata)
 
@@ -80,9 +81,15 @@ def without_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
+def _read_metadata(content: bytes) -> dict[str, str]:
+    # Of the bytes that were hashed and loaded. Before the header stands its length, 8 bytes little-endian.
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return dict(header.get("__metadata__") or {})
+
+
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path)
     except OSError as error:
         raise UsageError(f"{path}: weights cannot be read: {error.strerror}") from error
 

@@ -2,27 +2,24 @@ r"""Rows of the ledger in, images.csv and studies.csv out (DESIGN.md section 5).
 
 Read them with `pandas.read_csv(path, dtype={"patient_id": str, "accession_number": str, "study_date": str})`.
 
-Text cells hold what strangers wrote into files and headers, so they are made harmless. A cell that a
-spreadsheet would take for a formula gets a leading apostrophe; control and bidi characters and undecodable
-bytes are written as \xNN or \uNNNN, so that a row is always one line. Numbers are never touched.
+Text cells hold what strangers wrote into files and headers, so they are made harmless: `cxrbatch.output.cells` says
+how, and how to read them back. Numbers are never touched.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cxrbatch.durable import replacing
 from cxrbatch.faults import reach
-from cxrbatch.output.wording import visible
+from cxrbatch.output.cells import LIST_SEPARATOR, harmless, list_cell, write_rows
 from cxrbatch.records import EngineDescription, FileRow, Label, StudyResult, StudyRow
 
 IMAGES_CSV = "images.csv"
 STUDIES_CSV = "studies.csv"
 
-LIST_SEPARATOR = "|"
-"""Between the items of `flags` and `findings`, as in the tables of NIH ChestX-ray14."""
+__all__ = ["IMAGES_CSV", "LIST_SEPARATOR", "STUDIES_CSV", "harmless", "write_tables"]
 
 _IMAGE_COLUMNS_BEFORE = (
     *("path", "status", "reason", "message", "study_key", "study_uid", "series_uid", "sop_uid", "patient_id"),
@@ -33,8 +30,6 @@ _STUDY_COLUMNS_BEFORE = (
     *("study_key", "study_uid", "patient_id", "accession_number", "study_date", "revision", "status"),
     *("n_images", "n_scored", "priority", "findings"),
 )
-# What spreadsheets take for the start of a formula (OWASP, CSV Injection), and its full-width forms.
-_FORMULA_START = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 Cell = str | int
 
@@ -54,22 +49,11 @@ def write_tables(out: Path, files: Iterable[FileRow], studies: Iterable[StudyRow
     _write_table(out / STUDIES_CSV, _study_columns(labels), (_study_cells(row, engine) for row in studies))
 
 
-def harmless(text: str) -> str:
-    """Return text that no spreadsheet takes for a formula and that stays on its line."""
-    return visible(f"'{text}" if text.startswith(_FORMULA_START) else text)
-
-
-def _unambiguous(path: str) -> str:
-    r"""Double the backslashes of a path, so that a name with a newline and one with \x0a never become one cell."""
-    return path.replace("\\", "\\\\")
-
-
 def _write_table(target: Path, columns: Sequence[str], rows: Iterator[list[Cell]]) -> None:
     with replacing(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.writer(stream, lineterminator="\n")
         reach("table-write")
-        table.writerow([harmless(column) for column in columns])
-        table.writerows([harmless(cell) if cell and isinstance(cell, str) else cell for cell in row] for row in rows)
+        write_rows(stream, [columns])
+        write_rows(stream, rows)
         reach("table-written")
 
 
@@ -89,7 +73,7 @@ def _image_cells(row: FileRow, engine: EngineDescription) -> list[Cell]:
     header = row.header
     probabilities = row.probabilities if row.engine_sha256 == engine.sha256 else ()
     return [
-        *(_unambiguous(row.path), row.status, row.reason, row.message, row.study_key, header.study_instance_uid),
+        *(row.path, row.status, row.reason, row.message, row.study_key, header.study_instance_uid),
         *(header.series_instance_uid, header.sop_instance_uid, header.patient_id, header.accession_number),
         *(header.study_date, header.modality, header.body_part, header.view),
         *(header.rows or "", header.columns or "", header.photometric, header.transfer_syntax),
@@ -106,7 +90,7 @@ def _study_cells(row: StudyRow, engine: EngineDescription) -> list[Cell]:
     return [
         *(row.study_key, header.study_instance_uid, header.patient_id, header.accession_number, header.study_date),
         *(row.revision, row.status, row.n_images, row.n_scored, row.priority),
-        LIST_SEPARATOR.join(_findings(row.result)),
+        list_cell(_findings(row.result)),
         *_score_cells(probabilities, engine.labels),
         *(row.report_html, row.report_pdf, row.reported_at),
     ]

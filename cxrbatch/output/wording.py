@@ -15,6 +15,14 @@ LONGEST_TEXT = 160
 NO_VALUE = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 
+UNSEEN = (
+    "\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b\u200e\u200f\u2028-\u202e"
+    "\u2060-\u206f\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e007f"
+)
+"""For the inside of [...] in a regular expression: controls, line separators, and all that formats without being seen,
+but for the joiners that shape Persian and Indic names."""
+
 NOT_FOR_DIAGNOSIS = (
     "Research software. Not for diagnostic use: a qualified person reads the radiograph itself before anything is "
     "decided about a patient."
@@ -94,7 +102,7 @@ _REFUSED_SENTENCES = {
 _SEXES = {"M": "male", "F": "female", "O": "other"}
 _AGE_UNITS = {"D": "day", "W": "week", "M": "month", "Y": "year"}
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_UNSEEN = re.compile(f"[{UNSEEN}]")
 # Zero-width (non-)joiners shape Persian and Indic names; every other format character only hides or reorders text.
 _KEPT_FORMAT_CHARACTERS = "\u200c\u200d"
 
@@ -121,7 +129,9 @@ def visible(text: str) -> str:
 
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
 def person_name(value: str) -> str:
