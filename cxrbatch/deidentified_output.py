@@ -20,12 +20,12 @@ from cxrbatch.faults import reach
 from cxrbatch.indexing import INDEX_RULES, index_rules
 from cxrbatch.logbook import LOG_FILE, log_event
 from cxrbatch.output.derive import derive_tables
-from cxrbatch.output.folder import output_errors_explained, remove_orphaned_reports, report_folders
+from cxrbatch.output.folder import output_errors_explained
 from cxrbatch.output.ledger import CONVERTING, DEIDENTIFIED, ENGINE, LEDGER_FILE, Ledger
 from cxrbatch.output.ledger_names import TRIED_AGAIN
 from cxrbatch.output.marker import update_marker
 from cxrbatch.output.pictures import picture_names
-from cxrbatch.output.report import report_folder
+from cxrbatch.output.report import REPORTS, report_folder, report_folders, tidy_report
 from cxrbatch.output.revisions import RESULT_JSON
 from cxrbatch.output.tables import IMAGES_CSV
 from cxrbatch.printing import print_again
@@ -132,7 +132,7 @@ def _take_names_out(out: Path, ledger: Ledger, settings: Settings, workers: Work
     reach("names-ledger-done")
     for folder in list(report_folders(out)):
         _move_pictures(out, folder, ledger, names)
-    remove_orphaned_reports(out, ledger.keys_with_report())
+    _remove_others(out, ledger)
     durable.remove_temporaries(out)
     for path in [*_matching(out, _OF_EARLIER_RUNS), *_matching(ledger.folder, _BESIDE_LEDGER)]:
         path.unlink(missing_ok=True)
@@ -170,14 +170,25 @@ def _move_pictures(out: Path, folder: Path, ledger: Ledger, names: _Names) -> No
     reach("names-folder-done")
 
 
+def _remove_others(out: Path, ledger: Ledger) -> None:
+    """Remove the report folders that the ledger has no study for: whatever they hold, it names somebody."""
+    keys = ledger.keys_with_report()
+    for folder in list(report_folders(out)):
+        if folder.name not in keys:
+            shutil.rmtree(folder)
+
+
 def _print_again(out: Path, ledger: Ledger, settings: Settings, workers: WorkerPool) -> None:
     if not settings.html and not settings.pdf:
         return
-    for printed, failure in print_again(_results(ledger), out, settings, workers):
+    durable.make_folder(out / REPORTS, within=out)
+    ledger.home.add(out / REPORTS)
+    for printed, failure in print_again(_results(ledger), ledger.home.place, settings, workers):
         if failure:
             log_event("not printed again", study_key=printed.result.study_key)
         else:
             ledger.record_printed(printed)
+            tidy_report(out, printed)
 
 
 def _results(ledger: Ledger) -> Iterator[StudyResult]:
