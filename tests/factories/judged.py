@@ -98,9 +98,10 @@ def _false_pictures(folder: Path, result: StudyResult) -> Iterator[str]:
 def _of_rows(result: StudyResult, database: sqlite3.Connection, row: dict[str, str]) -> Iterator[str]:
     scores = {image.path: image.probabilities for image in result.images}
     for path, status, engine, text in database.execute(_FILES, (result.study_key,)):
-        if status == "scored" and engine == result.engine.sha256 and path in scores:
-            if tuple(from_json(text, list[float])) != scores[path]:
-                yield f"{path}: the ledger has other scores than the result"
+        is_of_result = status == "scored" and engine == result.engine.sha256 and path in scores
+
+        if is_of_result and tuple(from_json(text, list[float])) != scores[path]:
+            yield f"{path}: the ledger has other scores than the result"
     for label, probability in zip(result.engine.labels, result.probabilities, strict=True):
         cell = row.get(f"prob_{label.name}")
         if cell and cell != f"{probability:.6f}":
