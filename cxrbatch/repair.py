@@ -21,6 +21,7 @@ from cxrbatch.indexing import INDEX_RULES
 from cxrbatch.logbook import log_event
 from cxrbatch.output.derive import derive_tables
 from cxrbatch.output.folder import held_output, open_ledger, output_errors_explained
+from cxrbatch.output.intent import tidy_intents
 from cxrbatch.output.ledger import DEIDENTIFIED, ENGINE, INPUT_SHA256, LEDGER_FILE, Ledger
 from cxrbatch.output.ledger_restore import FoundStudy, Restorer
 from cxrbatch.output.ledger_settle import LOST, UNPRINTED
@@ -30,11 +31,12 @@ from cxrbatch.output.pictures import is_drawn, picture_names
 from cxrbatch.output.report import REPORT_HTML, REPORTS, is_report_of, report_folders
 from cxrbatch.output.revisions import REPORT_PDF, RESULT_JSON
 from cxrbatch.output.settle import Settling
-from cxrbatch.output.state import OUTPUT, OUTPUT_ID, SESSION, claim_state
+from cxrbatch.output.state import OUTPUT, OUTPUT_ID, SESSION, UNFINISHED, claim_state
 from cxrbatch.record_json import from_json, to_json
 from cxrbatch.records import EngineDescription, StudyResult, storable_ns
 
 REBUILT_SUFFIX = ".rebuilt"
+_REPAIRING = "repairing"
 # What SQLite keeps beside a database; left there, it would be taken for part of the new one.
 _BESIDE_DATABASE = ("-wal", "-shm", "-journal")
 
@@ -83,6 +85,7 @@ def repair_output(out: Path, state: str = "") -> Repair:
         ledger_path = folder / LEDGER_FILE
         damage = _damage(out, ledger_path)
         if not damage:
+            _finish_former_repair(out, folder)
             return Repair()
         # A ledger that is damaged today and can be opened tomorrow, without its log, is not what worked here last.
         session = secrets.token_hex(8)
@@ -95,11 +98,8 @@ def repair_output(out: Path, state: str = "") -> Repair:
         reach("repair-rebuilt")
         aside = _put_in_place(rebuilt, ledger_path)
         with Ledger(folder) as ledger:
-            claim_state(out, folder, ledger)
-            Settling(out, ledger).settle(everything=False)
-            if findings.engine is not None:
-                derive_tables(out, ledger, findings.engine)
-            reach("repair-done")
+            _bring_in_line(out, folder, ledger)
+        reach("repair-done")
         log_event("ledger repaired", studies=studies, unreadable=len(findings.unreadable))
     return Repair(
         damage=damage,
@@ -111,6 +111,24 @@ def repair_output(out: Path, state: str = "") -> Repair:
         unreadable=findings.unreadable,
         forgotten=tuple(_forgotten(facts)),
     )
+
+
+def _bring_in_line(out: Path, folder: Path, ledger: Ledger) -> None:
+    """Let reports and tables follow a ledger that was made anew."""
+    claim_state(out, folder, ledger)
+    Settling(out, ledger).settle(everything=False)
+    tidy_intents(out)
+    if engine := ledger.fact(ENGINE):
+        derive_tables(out, ledger, from_json(engine, EngineDescription))
+    ledger.remember(UNFINISHED, "")
+
+
+def _finish_former_repair(out: Path, folder: Path) -> None:
+    """Do what a repair that was killed did not come to, once its ledger stood."""
+    with Ledger(folder) as ledger:
+        if ledger.fact(UNFINISHED) == _REPAIRING:
+            durable.remove_temporaries(out)
+            _bring_in_line(out, folder, ledger)
 
 
 def _damage(out: Path, path: Path) -> str:
@@ -143,8 +161,8 @@ def _rebuild(rebuilt: Path, out: Path, facts: Marker, findings: _Findings) -> tu
             studies = restorer.finish()
             engine = findings.engine
             known = {INDEX_RULES: facts.index_rules, INPUT_SHA256: facts.input_sha256, OUTPUT_ID: facts.output_id}
-            known |= {SESSION: facts.session, OUTPUT: str(out.resolve())}
             known[DEIDENTIFIED] = facts.deidentified
+            known |= {SESSION: facts.session, OUTPUT: str(out.resolve()), UNFINISHED: _REPAIRING}
             for key, value in (known | ({ENGINE: to_json(engine)} if engine else {})).items():
                 store.execute("INSERT INTO meta (key, value) VALUES (?, ?)", (key, value))
         files = int(store.value("SELECT count(*) FROM files"))

@@ -74,7 +74,8 @@ def test_report_says_which_study_it_cannot_print(
 ) -> None:
     run(films, tmp_path, engine)
     study = read_rows(tmp_path / "out" / "studies.csv")[0]
-    (tmp_path / "out" / "reports" / study["study_key"] / "image-1.jpg").unlink()
+    (picture,) = (tmp_path / "out" / "reports" / study["study_key"]).glob("image-1-*.jpg")
+    picture.unlink()
     assert cxrbatch("report", tmp_path / "out", "--no-pdf", "--workers", "1") == ExitCode.SOME_STUDIES_FAILED
     assert study["study_key"] in capsys.readouterr().err
 

@@ -15,7 +15,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ import pytest
 from cxrbatch.errors import ExitCode
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.faulted import Ended, FaultedRuns
+from tests.factories.judged import disagreements
 from tests.factories.outputs import leftovers, snapshot
 from tests.factories.studies import read_rows, write_film
 
@@ -47,12 +48,16 @@ POINTS = fault_points()
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Films, what is in OUT before the run, what an uninterrupted run leaves, and how often it reaches each point."""
+    """What is in OUT before a command, what the command leaves uninterrupted, and how often it reaches each point.
+
+    `arguments` are those of the command, with {out} for OUT; without any, it is a run on `films`.
+    """
 
     films: Path
     before: Path
-    expected: dict[str, tuple[int, object]]
-    reached: Counter[str]
+    arguments: tuple[str, ...] = ()
+    expected: dict[str, tuple[int, object]] = field(default_factory=dict)
+    reached: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +69,37 @@ class Stage:
     scenes: dict[str, Scene]
 
     def run(self, scene: Scene, out: Path, *, fault: str = "") -> Ended:
-        """Run on `out`."""
+        """Give the scene's command on `out`."""
+        if scene.arguments:
+            return self.runs.command(*(argument.format(out=out) for argument in scene.arguments), fault=fault)
         return self.runs.run(scene.films, out, self.engine, fault=fault)
 
     def interrupt(self, scene: Scene, out: Path, fault: str) -> Ended:
-        """Run on `out` as it is before the scene, with a fault; what it leaves is for `expect_nothing_lost`."""
+        """Give the command on `out` as it is before the scene, with a fault; `expect_nothing_lost` judges the rest."""
         shutil.rmtree(out, ignore_errors=True)
         if scene.before.exists():
             shutil.copytree(scene.before, out)
         return self.run(scene, out, fault=fault)
 
     def expect_nothing_lost(self, scene: Scene, out: Path) -> None:
-        """Run again: everything is there, once, and nothing else."""
+        """Give it again: everything is there, once, and nothing else."""
         ended = self.run(scene, out)
         assert ended.exit_code == ExitCode.DONE, ended.said
         assert leftovers(out) == []
+        if any(out.glob("ledger.sqlite")):
+            assert disagreements(out) == []
         assert snapshot(out) == scene.expected
 
     def times(self, point: str, *, portions: tuple[float, ...] = ()) -> list[tuple[str, int]]:
         """Return scene and count of the times to try at a point: the first, and these portions of the last."""
         if EVERY:
             return [(name, n) for name, scene in self.scenes.items() for n in range(1, scene.reached[point] + 1)]
-        name = next(name for name in ("later", "new") if self.scenes[name].reached[point])
+        name = next(name for name in SCENES if self.scenes[name].reached[point])
         count = self.scenes[name].reached[point]
         return [(name, n) for n in sorted({1, *(math.ceil(portion * count) for portion in portions)})]
+
+
+SCENES = ("later", "new", "torn", "undone", "report", "prune", "repair")
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +110,11 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         stage = Stage(runs, engine, {})
         stage.scenes["new"] = new_scene(stage, folder / "new")
         stage.scenes["later"] = later_scene(stage, folder / "later")
+        stage.scenes["torn"] = torn_scene(stage, folder / "torn")
+        stage.scenes["undone"] = undone_scene(stage, folder / "undone")
+        stage.scenes["report"] = report_scene(stage, folder / "report")
+        stage.scenes["prune"] = prune_scene(stage, folder / "prune")
+        stage.scenes["repair"] = repair_scene(stage, folder / "repair")
         yield stage
 
 
@@ -117,17 +134,78 @@ def later_scene(stage: Stage, folder: Path) -> Scene:
     write_film(films / "a.png", 240, 20, 60, 10)
     write_film(films / "b.png", 10, 200, 10, 10)
     (films / "z.png").write_text("no film any more")
-    assert stage.runs.run(films, before, stage.engine, fault="files-written:2=kill").exit_code == -signal.SIGKILL
+    assert stage.runs.run(films, before, stage.engine, fault="files-written:3=kill").exit_code == -signal.SIGKILL
     assert len(leftovers(before)) == 2
     return rehearsed(stage, folder)
 
 
-def rehearsed(stage: Stage, folder: Path) -> Scene:
-    """Run without a fault."""
-    scene = Scene(folder / "films", folder / "before", {}, Counter())
+def torn_scene(stage: Stage, folder: Path) -> Scene:
+    """A run was killed between report and ledger, in the second revision of a film that is gone from INPUT since."""
+    films, before = folder / "films", folder / "before"
+    write_film(films / "a.png", 20, 60, 120, 240)
+    write_film(films / "b.png", 200, 10, 10, 10)
+    assert stage.runs.run(films, before, stage.engine).exit_code == ExitCode.DONE
+    write_film(films / "a.png", 240, 20, 60, 10)
+    assert stage.runs.run(films, before, stage.engine, fault="report-written=kill").exit_code == -signal.SIGKILL
+    (films / "a.png").unlink()
+    return rehearsed(stage, folder)
+
+
+def undone_scene(stage: Stage, folder: Path) -> Scene:
+    """The same, of an OUT with PDFs, and a picture of the second revision did not reach the disk."""
+    films, before = folder / "films", folder / "before"
+    write_film(films / "a.png", 20, 60, 120, 240)
+    write_film(films / "b.png", 200, 10, 10, 10)
+    assert stage.runs.run(films, before, stage.engine, pdf=True).exit_code == ExitCode.DONE
+    first = {path.name for path in before.glob("reports/*/*.jpg")}
+    write_film(films / "a.png", 240, 20, 60, 10)
+    killed = stage.runs.run(films, before, stage.engine, fault="report-written=kill", pdf=True)
+    assert killed.exit_code == -signal.SIGKILL
+    torn = next(path for path in before.glob("reports/*/thumb-*.jpg") if path.name not in first)
+    torn.write_bytes(torn.read_bytes()[:100])
+    (films / "a.png").unlink()
+    return rehearsed(stage, folder)
+
+
+def report_scene(stage: Stage, folder: Path) -> Scene:
+    """Reports are printed again."""
+    films, before = folder / "films", folder / "before"
+    write_film(films / "a.png", 20, 60, 120, 240)
+    assert stage.runs.run(films, before, stage.engine).exit_code == ExitCode.DONE
+    return rehearsed(stage, folder, "report", "{out}", "--no-pdf")
+
+
+def prune_scene(stage: Stage, folder: Path) -> Scene:
+    """One of two studies is to go."""
+    films, before = folder / "films", folder / "before"
+    write_film(films / "a.png", 20, 60, 120, 240)
+    write_film(films / "b.png", 200, 10, 10, 10)
+    assert stage.runs.run(films, before, stage.engine).exit_code == ExitCode.DONE
+    (films / "a.png").unlink()
+    assert stage.runs.run(films, before, stage.engine).exit_code == ExitCode.DONE
+    with closing(sqlite3.connect(before / "ledger.sqlite")) as ledger, ledger:
+        ledger.execute("UPDATE studies SET reported_at = '2020-01-01T00:00:00+00:00'")
+    return rehearsed(stage, folder, "prune", "{out}", "--older-than", "90d", "--yes")
+
+
+def repair_scene(stage: Stage, folder: Path) -> Scene:
+    """The ledger is damaged, and the run that was killed then had a second revision in hand."""
+    films, before = folder / "films", folder / "before"
+    write_film(films / "a.png", 20, 60, 120, 240)
+    write_film(films / "b.png", 200, 10, 10, 10)
+    assert stage.runs.run(films, before, stage.engine).exit_code == ExitCode.DONE
+    write_film(films / "a.png", 240, 20, 60, 10)
+    assert stage.runs.run(films, before, stage.engine, fault="report-written=kill").exit_code == -signal.SIGKILL
+    (before / "ledger.sqlite").write_bytes(b"all that is left of it" * 400)
+    return rehearsed(stage, folder, "repair", "{out}")
+
+
+def rehearsed(stage: Stage, folder: Path, *arguments: str) -> Scene:
+    """Give the command without a fault."""
+    scene = Scene(folder / "films", folder / "before", arguments)
     ended = stage.interrupt(scene, folder / "uninterrupted", "")
     assert ended.exit_code == ExitCode.DONE, ended.said
-    return Scene(scene.films, scene.before, snapshot(folder / "uninterrupted"), ended.reached)
+    return replace(scene, expected=snapshot(folder / "uninterrupted"), reached=ended.reached)
 
 
 # --------------------------------------------------------------------------- the points themselves
@@ -139,8 +217,9 @@ def test_every_fault_point_is_a_literal_that_stands_in_the_sources_once() -> Non
 
 
 def test_every_fault_point_is_reached(stage: Stage) -> None:
-    reached = stage.scenes["new"].reached + stage.scenes["later"].reached
+    reached = sum((scene.reached for scene in stage.scenes.values()), Counter[str]())
     assert set(reached) == set(POINTS)
+    assert set(stage.scenes) == set(SCENES)
 
 
 def test_the_scenes_show_what_they_are_for(stage: Stage) -> None:
@@ -212,12 +291,12 @@ def test_a_failing_disk_here_costs_nothing_that_the_next_run_does_not_bring_back
 def test_a_study_that_a_killed_run_had_taken_is_still_in_the_queue(stage: Stage, tmp_path: Path) -> None:
     """There is no lease to take back: a study is `pending` until the transaction of its result commits."""
     scene, out = stage.scenes["new"], tmp_path / "out"
-    stage.interrupt(scene, out, "report-done:2=kill")
+    stage.interrupt(scene, out, "report-write:2=kill")
     with closing(sqlite3.connect(out / "ledger.sqlite")) as ledger:
         statuses = dict(ledger.execute("SELECT status, count(*) FROM studies GROUP BY status"))
     assert statuses == {"pending": 1, "reported": 1}
     resumed = stage.run(scene, out)
-    assert resumed.reached["report-done"] == 1
+    assert resumed.reached["report-write"] == 1
     assert [row["revision"] for row in read_rows(out / "studies.csv")] == ["1", "1"]
     assert snapshot(out) == scene.expected
 

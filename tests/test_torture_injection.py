@@ -188,7 +188,7 @@ def test_the_worklist_holds_no_element_of_a_tag(run: Run) -> None:
     assert [tag for tag, _ in page.elements].count("script") == 1
     sources = [attributes["src"] for tag, attributes in page.elements if tag == "img"]
     assert len(sources) == len(HOSTILE)
-    assert all(re.fullmatch(r"reports/[0-9a-f]{16}/thumb-1\.jpg", source) for source in sources)
+    assert all(re.fullmatch(r"reports/[0-9a-f]{16}/thumb-1-[0-9a-f]{12}\.jpg", source) for source in sources)
     assert not UNSEEN.search(page.text)
 
 

@@ -54,6 +54,8 @@ def adopt(ledger: Ledger, printed: PrintedStudy, *, failure: str, is_known: bool
                 "UPDATE files SET size_bytes = ?, mtime_ns = ? WHERE path = ? AND study_key = ?",
                 (file.size_bytes, file.mtime_ns, os.fsencode(file.path), result.study_key),
             )
+        if result.deidentified:
+            _record_headers(store, result)
     ledger.record_study(printed, failure=failure)
 
 
@@ -110,6 +112,17 @@ def owners(ledger: Ledger, result: StudyResult) -> set[str | None]:
     ]
     query = "SELECT study_key FROM files WHERE path = ?"
     return {ledger.store.value(query, (os.fsencode(path),)) for path in paths}
+
+
+def _record_headers(store: LedgerStore, result: StudyResult) -> None:
+    """Let the files' rows say no more of the patient than the result does."""
+    headers = {file.path: file.header for file in result.files if file.header is not None}
+    headers |= {image.path: image.header for image in result.images}
+    for path, header in headers.items():
+        store.execute(
+            "UPDATE files SET header = ? WHERE path = ? AND study_key = ?",
+            (to_json(header), os.fsencode(path), result.study_key),
+        )
 
 
 def same_result(one: StudyResult | None, other: StudyResult | None) -> bool:

@@ -150,10 +150,11 @@ class Settling:
         if not same_result(found, result):
             reach("settle-restore")
             durable.replace_text(folder / RESULT_JSON, f"{to_json(result, indent=2)}\n")
-            remove_earlier_reports(folder, since=result.revision)
             reach("settle-restored")
         elif intent is not None and not intent.keeps_earlier and intent.mark == result_mark(result):
             remove_earlier_reports(folder)
+        # Kept for a later revision that did not come to be: it stands as report.pdf still.
+        remove_earlier_reports(folder, since=result.revision)
         listed = {REPORT_HTML: known.report_html, REPORT_PDF: known.report_pdf}
         there = {name: path if path and is_report_of(folder / name, result) else "" for name, path in listed.items()}
         if there != listed:

@@ -67,10 +67,17 @@ class FaultedRuns:
 
         With `file_bytes` no file may grow beyond that (RLIMIT_FSIZE). `clock_days`: how far the wall clock is off.
         """
-        assert self._helper.stdin
-        assert self._helper.stdout
         arguments = ["run", str(films), "-o", str(out), "-e", engine, "--workers", "1", "--threads", "1", *more]
         arguments.append("--pdf" if pdf else "--no-pdf")
+        return self._order(arguments, fault, file_bytes=file_bytes, clock_days=clock_days)
+
+    def command(self, *arguments: str, fault: str = "") -> Ended:
+        """Give another command of cxrbatch in the same way; not before the first run."""
+        return self._order(list(arguments), fault)
+
+    def _order(self, arguments: list[str], fault: str, *, file_bytes: int = 0, clock_days: float = 0.0) -> Ended:
+        assert self._helper.stdin
+        assert self._helper.stdout
         order = {"fault": fault, "arguments": arguments, "file_bytes": file_bytes, "clock_days": clock_days}
         self._helper.stdin.write(json.dumps(order) + "\n")
         self._helper.stdin.flush()

@@ -10,9 +10,9 @@ from cxrbatch.durable import TEMPORARY_PREFIX
 from tests.factories.studies import read_rows
 
 # Times, and what .cxrbatch.json tells one OUT from another by.
-_PASSING = re.compile(r'\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\+00:00| UTC)?|"output_id": "[0-9a-f]+"')
+_PASSING = re.compile(r'\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\+00:00| UTC)?|"(output_id|session)": "[0-9a-f]+"')
 # Written as the run goes, or about the run and not about the studies.
-_OF_THE_RUN = ("ledger.sqlite*", "cxrbatch.log*", ".cxrbatch.lock", "run.json", "metrics.prom")
+_OF_THE_RUN = ("ledger.sqlite*", "*.damaged-*", "cxrbatch.log*", ".cxrbatch.lock", "run.json", "metrics.prom")
 
 
 def snapshot(out: Path) -> dict[str, tuple[int, object]]:
