@@ -12,12 +12,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from cxrbatch import __version__, durable
+from cxrbatch.attempts import failed_again
 from cxrbatch.config import Settings
 from cxrbatch.deadline import Deadline
 from cxrbatch.engine_slot import EngineSlot
-from cxrbatch.errors import ExitCode, Reason
+from cxrbatch.errors import ExitCode, Reason, RunError, error_name
 from cxrbatch.folders import check_folders, claim_input
-from cxrbatch.indexing import Index, IndexCount, Judge, account_for, index_input
+from cxrbatch.indexing import Index, IndexCount, Judge, Postponed, account_for, index_input
 from cxrbatch.logbook import log_event, log_limits
 from cxrbatch.metrics import write_metrics
 from cxrbatch.output.derive import derive_tables
@@ -27,7 +28,7 @@ from cxrbatch.printing import PRINTED, open_workers, print_reports
 from cxrbatch.progress import RunProgress
 from cxrbatch.reading import decode_studies
 from cxrbatch.record_json import to_json
-from cxrbatch.records import EngineDescription, RefusedImage, now_text
+from cxrbatch.records import EngineDescription, PrintedStudy, RefusedImage, now_text
 from cxrbatch.scoring import Scorer, score_studies
 from cxrbatch.stages import DecodedStudy, ScoredStudy, StageClock
 from cxrbatch.workers import WorkerPool
@@ -113,6 +114,8 @@ def run_batch(
     with open_run(root, out, settings, progress) as run:
         run.index(reread_refused=settings.retry == "rejected")
         run.requeue()
+        if settings.retry == "rejected":
+            run.ledger.requeue_unprinted()
         keys = run.ledger.pending_keys(newest_first=settings.newest_first, since_ns=since_ns)
         run.process(keys[: settings.limit or None], deadline=deadline)
         return run.write_tables(finished=True)
@@ -180,9 +183,11 @@ class Run:
         """Keep in the ledger which engine scores: the tables have its columns."""
         self.ledger.remember(ENGINE, to_json(self.engine))
 
-    def index(self, *, judge: Judge | None = None, reread_refused: bool = False) -> None:
+    def index(
+        self, *, judge: Judge | None = None, reread_refused: bool = False, postponed: Postponed | None = None
+    ) -> None:
         """Bring the ledger up to date with the input folder; arguments are those of `Index`."""
-        index = Index(self.root, self.out, self.settings, reread_refused=reread_refused)
+        index = Index(self.root, self.out, self.settings, reread_refused=reread_refused, postponed=postponed)
         if judge is not None:
             index = replace(index, judge=judge)
         started = time.monotonic()
@@ -218,13 +223,32 @@ class Run:
         scored = score_studies(filter(is_whole, decoded), Scorer(engine, self.slot.open_exact), settings, clock)
         printable = self._record_unscored(scored)
         for printed, print_failure in print_reports(printable, self.out, settings, workers, clock):
-            result = printed.result
-            failure = print_failure or _unreadable(result.refused)
-            self.ledger.record_study(printed, failure=failure)
-            self._count(result.study_key, n_scored=len(result.images), failure=failure)
+            self._record(printed, print_failure)
         log_event("processed", studies=self.studies_done)
         for what in (SCORED, PRINTED):
             self.progress.finish(what)
+
+    def _record(self, printed: PrintedStudy, print_failure: str) -> None:
+        """Record a scored study; one that the ledger cannot hold is recorded as failed."""
+        result = printed.result
+        failure, n_scored = _unreadable(result.refused), len(result.images)
+        try:
+            failure = self.ledger.record_study(printed, failure=failure, unprinted=print_failure)
+        except RunError:
+            raise
+        except Exception as error:  # noqa: BLE001  # one study
+            refused = [
+                failed_again(
+                    image.path,
+                    Reason.UNEXPECTED_ERROR,
+                    f"unexpected {error_name(error)} while recording; please report it",
+                    failed_before=self.ledger.attempts(result.study_key).get(image.path, 0),
+                )
+                for image in result.images
+            ]
+            failure, n_scored = _unreadable(tuple(refused)), 0
+            self.ledger.record_unscored(result.study_key, refused, failure=failure)
+        self._count(result.study_key, n_scored=n_scored, failure=failure)
 
     def _record_unscored(self, studies: Iterable[ScoredStudy]) -> Iterator[ScoredStudy]:
         """Record the studies that got no score, and pass on the others."""

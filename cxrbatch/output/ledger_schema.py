@@ -6,7 +6,7 @@ import sqlite3
 
 from cxrbatch.faults import reach
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 TABLES = frozenset({"meta", "files", "studies"})
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -27,11 +27,15 @@ CREATE TABLE files (
     backend TEXT NOT NULL DEFAULT '',
     precision TEXT NOT NULL DEFAULT '',
     probabilities TEXT NOT NULL DEFAULT '[]',
-    scored_at TEXT NOT NULL DEFAULT ''
+    scored_at TEXT NOT NULL DEFAULT '',
+    attempts INTEGER NOT NULL DEFAULT 0,       -- in how many runs in a row it failed
+    attempted TEXT NOT NULL DEFAULT '',        -- size and time of the file whose header was tried
+    failed_engine TEXT NOT NULL DEFAULT ''     -- the engine that gave no number, where that was why
 ) WITHOUT ROWID;
 CREATE INDEX files_by_study ON files (study_key, path);
 CREATE INDEX files_by_status ON files (status);
 CREATE INDEX files_by_reason ON files (reason) WHERE reason != '';
+CREATE INDEX files_by_failed_engine ON files (failed_engine) WHERE failed_engine != '';
 CREATE TABLE studies (
     study_key TEXT PRIMARY KEY,
     status TEXT NOT NULL,
@@ -42,7 +46,8 @@ CREATE TABLE studies (
     report_pdf TEXT NOT NULL DEFAULT '',
     reported_at TEXT NOT NULL DEFAULT '',
     result TEXT,
-    queued_at TEXT NOT NULL DEFAULT ''  -- when it last began to wait, UTC
+    queued_at TEXT NOT NULL DEFAULT '', -- when it last began to wait, UTC
+    attempts INTEGER NOT NULL DEFAULT 0 -- in how many runs in a row its report could not be printed
 ) WITHOUT ROWID;
 CREATE INDEX studies_by_status ON studies (status, study_key);
 CREATE INDEX studies_by_queue ON studies (status, queued_at);
@@ -59,6 +64,13 @@ MIGRATIONS = {
     CREATE INDEX studies_by_queue ON studies (status, queued_at);
     CREATE INDEX studies_by_engine ON studies (status, engine_sha256);
     CREATE INDEX studies_with_result ON studies (study_key) WHERE result IS NOT NULL;
+    """,
+    2: """
+    ALTER TABLE files ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE files ADD COLUMN attempted TEXT NOT NULL DEFAULT '';
+    ALTER TABLE files ADD COLUMN failed_engine TEXT NOT NULL DEFAULT '';
+    ALTER TABLE studies ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX files_by_failed_engine ON files (failed_engine) WHERE failed_engine != '';
     """,
 }
 """What leads from each schema version to the next one."""

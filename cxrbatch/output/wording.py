@@ -67,6 +67,7 @@ REASON_SENTENCES: dict[Reason, str] = {
     Reason.PATIENT_CONFLICT: "Files of this study name different patients.",
     Reason.UNSAFE_PATH: "The path leads out of the input folder.",
     Reason.TOO_MANY_IMAGES: "The study holds more images than the limit that is set.",
+    Reason.UNEXPECTED_ERROR: "Reading the file failed in several runs in a row, in a way that is not known.",
     Reason.VANISHED: "The file was gone from the input before it could be scored.",
 }
 
