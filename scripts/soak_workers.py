@@ -1,4 +1,4 @@
-"""`make soak`, its second part: the workers of a run are killed at random moments, as the kernel does for want of memory.
+"""`make soak`, its second part: a run's workers are killed at random moments, as the kernel does for want of memory.
 
 A round is `cxrbatch run` over phantom studies into an empty OUT. Again and again one of its worker processes, drawn at
 random, gets SIGKILL: a random time after the first sign that the run went on after the kill before. Every run has to

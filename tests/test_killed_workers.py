@@ -52,7 +52,7 @@ def own_pipe() -> int:
 
 def is_socket(link: Path) -> bool:
     try:
-        return os.readlink(link).startswith("socket:")
+        return str(link.readlink()).startswith("socket:")
     except OSError:
         return False
 
@@ -179,7 +179,7 @@ def make_bytes(number: int) -> bytes:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_workers_killed_at_random_moments_cost_no_task(count: int) -> None:
-    dice, kills = random.Random(count), 0  # noqa: S311  # no secret
+    dice, kills = random.Random(count), 0  # no secret
     done: list[int] = []
     tasks = [(number, dice.choice((0.0, 0.02, 0.05))) for number in range(400)]
     with WorkerPool(count, memory_mb=512) as pool:
@@ -295,7 +295,7 @@ def test_workers_killed_while_they_load_are_replaced(tmp_path: Path) -> None:
 
 
 def open_files(_: int) -> tuple[int, dict[str, str]]:
-    links = {link.name: os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.exists()}
+    links = {link.name: str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.exists()}
     time.sleep(0.3)
     return os.getpid(), links
 
@@ -308,7 +308,7 @@ def test_workers_share_no_pipe_and_no_other_process() -> None:
         families = [process.children() for process in processes_of(pool)]
     assert families == [[], []]
     assert len(found) == 2
-    ours = {os.readlink(f"/proc/self/fd/{number}") for number in (1, 2)}
+    ours = {str(Path(f"/proc/self/fd/{number}").readlink()) for number in (1, 2)}
     one, two = (
         {link for link in links.values() if link.startswith(("socket:", "pipe:"))} - ours for links in found.values()
     )
@@ -320,7 +320,7 @@ def test_workers_take_turns_and_none_is_waited_for(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(workers, "TASKS_PER_WORKER", 10)
     monkeypatch.setattr(workers, "_SPARE_AFTER_TASKS", 2)
     with WorkerPool(1, memory_mb=512) as pool:
-        pids = [value for value in values(pool.run_ahead(tell_pid, range(150), timeout_s=PATIENCE_S))]
+        pids = values(pool.run_ahead(tell_pid, range(150), timeout_s=PATIENCE_S))
     turns = [len(list(group)) for _, group in itertools.groupby(pids)]
     assert len(turns) >= 4
     assert max(turns) <= 20
