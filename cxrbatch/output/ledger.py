@@ -165,6 +165,11 @@ class Ledger:
             self._store.execute(
                 "UPDATE files SET attempts = ?, attempted = ? WHERE path = ?", (failed_before + 1, attempted, name)
             )
+            self._store.execute(
+                "UPDATE files SET status = 'pending', reason = '', refused_by_header = 0 WHERE path = ? "
+                "AND study_key = '' AND refused_by_header",
+                (name,),
+            )
         return False
 
     def record_gone(self, paths: Iterable[str]) -> None:
