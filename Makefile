@@ -51,9 +51,10 @@ fuzz: setup
 hostile: setup
 	$(BIN)/python scripts/hostile.py $(HOSTILE_ARGS)
 
-# Random moments first, then every fault at every time that a run reaches every fault point.
+# Random moments first, of the run and of its workers; then every fault at every time that a run reaches a fault point.
 soak: setup
 	$(BIN)/python scripts/soak.py $(SOAK_ARGS)
+	$(BIN)/python scripts/soak_workers.py
 	CXRBATCH_EVERY_FAULT=1 $(BIN)/python -m pytest --quiet tests/test_killed.py
 
 screenshots: setup

@@ -12,14 +12,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 from cxrbatch import __version__, durable
+from cxrbatch.attempts import failed_again
 from cxrbatch.config import Settings
 from cxrbatch.deadline import Deadline
 from cxrbatch.deidentification import Pseudonyms
 from cxrbatch.deidentified_output import settle_names
 from cxrbatch.engine_slot import EngineSlot
-from cxrbatch.errors import ExitCode, Reason
+from cxrbatch.errors import ExitCode, Reason, RunError, error_name
 from cxrbatch.folders import check_folders, claim_input
-from cxrbatch.indexing import Index, IndexCount, Judge, account_for, index_input
+from cxrbatch.indexing import Index, IndexCount, Judge, Postponed, account_for, index_input
 from cxrbatch.logbook import log_event, log_limits
 from cxrbatch.metrics import write_metrics
 from cxrbatch.output.derive import derive_tables
@@ -125,6 +126,8 @@ def run_batch(
         run.ledger.remember(TROUBLE, "")  # what ended the daemon before does not end this run
         run.index(reread_refused=settings.retry == "rejected")
         run.requeue()
+        if settings.retry == "rejected":
+            run.ledger.requeue_unprinted()
         keys = run.ledger.pending_keys(newest_first=settings.newest_first, since_ns=since_ns)
         run.process(keys[: settings.limit or None], deadline=deadline)
         return run.write_tables(finished=True)
@@ -140,9 +143,7 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
     check_folders(root, out, settings.state)
     with ExitStack() as stack:
         engine = stack.enter_context(EngineSlot(settings))
-        ledger = stack.enter_context(
-            open_output(out, log_limits(settings), state=settings.state, deidentify=settings.deidentify)
-        )
+        ledger = stack.enter_context(open_output(out, log_limits(settings), state=settings.state))
         claim_input(ledger, root, out)
         workers = stack.enter_context(open_workers(settings))
         pseudonyms = settle_names(out, ledger, settings, workers)
@@ -197,9 +198,18 @@ class Run:
         """Keep in the ledger which engine scores: the tables have its columns."""
         self.ledger.remember(ENGINE, to_json(self.engine))
 
-    def index(self, *, judge: Judge | None = None, reread_refused: bool = False) -> None:
+    def index(
+        self, *, judge: Judge | None = None, reread_refused: bool = False, postponed: Postponed | None = None
+    ) -> None:
         """Bring the ledger up to date with the input folder; arguments are those of `Index`."""
-        index = Index(self.root, self.out, self.settings, reread_refused=reread_refused, pseudonyms=self.pseudonyms)
+        index = Index(
+            self.root,
+            self.out,
+            self.settings,
+            reread_refused=reread_refused,
+            pseudonyms=self.pseudonyms,
+            postponed=postponed,
+        )
         if judge is not None:
             index = replace(index, judge=judge)
         started = time.monotonic()
@@ -235,8 +245,8 @@ class Run:
         decoded = decode_studies(tasks, reading, workers, clock)
         scored = score_studies(filter(is_whole, decoded), Scorer(engine, self.slot.open_exact), settings, clock)
         printable = self._record_unscored(scored)
-        for printed, failure in print_reports(printable, self._open_place(), settings, workers, clock):
-            self._record_printed(printed, failure or _unreadable(printed.result.refused))
+        for printed, print_failure in print_reports(printable, self._open_place(), settings, workers, clock):
+            self._record(printed, print_failure)
         log_event("processed", studies=self.studies_done)
         for what in (SCORED, PRINTED):
             self.progress.finish(what)
@@ -264,33 +274,58 @@ class Run:
             self.ledger.home.add(self.out / REPORTS)
         return self.ledger.home.place
 
-    def _record_printed(self, printed: PrintedStudy, failure: str) -> None:
-        """Record a study that was scored, and then remove what its report folder has of an earlier revision."""
+    def _record(self, printed: PrintedStudy, print_failure: str) -> None:
+        """Record a scored study; one that the ledger cannot hold is recorded as failed."""
         result = printed.result
-        if is_drawn(result):
-            self.ledger.record_study(printed, failure=failure)
-            with output_errors_explained(self.out):
-                tidy_report(self.out, printed)
-        else:
-            failure = self._record_undrawn(printed, failure)
-        self._count(result.study_key, n_scored=len(result.images), failure=failure)
+        n_scored = len(result.images)
+        try:
+            failure = self._record_printed(printed, print_failure)
+        except RunError:
+            raise
+        except Exception as error:  # noqa: BLE001  # one study
+            refused = [
+                failed_again(
+                    image.path,
+                    Reason.UNEXPECTED_ERROR,
+                    f"unexpected {error_name(error)} while recording; please report it",
+                    failed_before=self.ledger.attempts(result.study_key).get(image.path, 0),
+                )
+                for image in result.images
+            ]
+            failure, n_scored = _unreadable(tuple(refused)), 0
+            self.ledger.record_unscored(result.study_key, refused, failure=failure)
+        self._count(result.study_key, n_scored=n_scored, failure=failure)
 
-    def _record_undrawn(self, printed: PrintedStudy, failure: str) -> str:
+    def _record_printed(self, printed: PrintedStudy, print_failure: str) -> str:
+        """Record a study that was scored, then remove what its report folder has of an earlier revision.
+
+        Returns:
+            Why the study is tried again; empty where it is done with.
+        """
+        failure = _unreadable(printed.result.refused)
+        if not is_drawn(printed.result):
+            return self._record_undrawn(printed, failure, print_failure)
+        failure = self.ledger.record_study(printed, failure=failure, unprinted=print_failure)
+        with output_errors_explained(self.out):
+            tidy_report(self.out, printed)
+        return failure
+
+    def _record_undrawn(self, printed: PrintedStudy, failure: str, unprinted: str) -> str:
         """Record a study whose worker died in printing; return the failure, '' where its report is whole all the same.
 
         An earlier report stands, in the tables, too. Without one the scores alone do.
         """
         self.ledger.home.check()
-        result, settling = printed.result, Settling(self.out, self.ledger, self.settings.deidentify)
+        result, settling = printed.result, Settling(self.out, self.ledger)
         with output_errors_explained(self.out):
             if settling.settle_study(result.study_key):
                 return self.ledger.failures().get(result.study_key, "")
         known = known_study(self.ledger, result.study_key)
         if known is not None and known.result is not None and is_drawn(known.result):
+            failure = failure or unprinted
             self.ledger.record_unscored(result.study_key, result.refused, failure=failure)
-        else:
-            self.ledger.record_study(printed, failure=failure)
-        return failure
+            return failure
+        return self.ledger.record_study(printed, failure=failure, unprinted=unprinted)
 
     def _record_unscored(self, studies: Iterable[ScoredStudy]) -> Iterator[ScoredStudy]:
         """Record the studies that got no score, and pass on the others."""
@@ -327,7 +362,7 @@ class Run:
 
     def _settle_strays(self) -> list[str]:
         """Take over finished reports that the ledger does not know; return the keys of those that are to go."""
-        strays = settle_strays(Settling(self.out, self.ledger, self.settings.deidentify))
+        strays = settle_strays(Settling(self.out, self.ledger))
         if strays.adopted:
             self.indexed = replace(self.indexed, total=sum(self.ledger.count_files().values()))
         return strays.orphans

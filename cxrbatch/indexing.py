@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from cxrbatch.attempts import may_pass
 from cxrbatch.config import Settings
 from cxrbatch.deidentification import Pseudonyms
-from cxrbatch.errors import Reason, RunError, UsageError
+from cxrbatch.errors import Reason, RunError, UsageError, error_name
 from cxrbatch.intake.discover import walk
+from cxrbatch.logbook import log_event
 from cxrbatch.output.folder import output_errors_explained
 from cxrbatch.output.ledger import KnownFile, Ledger
 from cxrbatch.output.marker import update_marker
@@ -44,10 +48,14 @@ class IndexJob:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """A file that cannot be opened now: being written, without permission, or gone again."""
+    """A file that cannot be opened now: being written, without permission, or gone again.
+
+    With a `reason` it is refused for that when it comes back in run after run.
+    """
 
     file: ImageFile
     message: str
+    reason: Reason | None = None
 
 
 # Looks at what the index says of a new or changed file, and may hold it back.
@@ -81,12 +89,37 @@ class IndexCount:
         return bool(self.read or self.gone)
 
 
+@dataclass(slots=True)
+class Postponed:
+    """Files whose headers could not be read, for whoever looks at the input every few seconds: not tried each time.
+
+    What counts as a run there is one try in `retry_s`. A file that changed is tried at once.
+    """
+
+    retry_s: float
+    clock: Callable[[], float] = time.monotonic
+    _tried: dict[str, tuple[ImageFile, float]] = field(default_factory=dict)
+
+    def note(self, file: ImageFile) -> None:
+        """Note that this file was tried now."""
+        self._tried[file.path] = (file, self.clock())
+
+    def holds(self, file: ImageFile) -> bool:
+        """Tell whether the file was tried too short a time ago."""
+        tried, at = self._tried.get(file.path, (None, 0.0))
+        if tried == file and self.clock() - at < self.retry_s:
+            return True
+        self._tried.pop(file.path, None)
+        return False
+
+
 class _Walk:
     """One walk over the input, compared with what the ledger knows."""
 
-    def __init__(self, root: Path, out: Path, known: dict[str, KnownFile], progress: RunProgress) -> None:
-        self._root, self._out, self._known, self._progress = root, out, known, progress
-        self.met = self.new = self.unlistable = self.hidden = 0
+    def __init__(self, index: Index, known: dict[str, KnownFile], progress: RunProgress) -> None:
+        self._root, self._out, self._known, self._progress = index.root, index.out, known, progress
+        self._postponed = index.postponed
+        self.met = self.new = self.unlistable = self.postponed = self.hidden = 0
         self.returned: list[str] = []
         self._hidden: list[str] = []
 
@@ -105,7 +138,9 @@ class _Walk:
                 self._progress.advance(INDEXED, FILES_PER_TASK)
             known = self._known.pop(file.path, None)
             self.new += known is None
-            if reread or known is None or not known.is_same(file) or (reread_refused and known.refused):
+            if known is not None and self._postponed is not None and self._postponed.holds(file):
+                self.postponed += 1
+            elif reread or known is None or not known.is_same(file) or (reread_refused and known.refused):
                 yield file
             elif not known.present:
                 self.returned.append(file.path)
@@ -159,7 +194,8 @@ class Index:
     """What is indexed: every file below `root`, leaving out what lies in `out`.
 
     `judge` sees what was read of each new or changed file before the ledger does. With `reread_refused`, files
-    that were refused are read again, too. With `pseudonyms`, the ledger is told of nobody's identity.
+    that were refused are read again, too. With `pseudonyms`, the ledger is told of nobody's identity. `postponed`:
+    files that are not tried each time, where the same process looks again and again.
     """
 
     root: Path
@@ -168,6 +204,7 @@ class Index:
     judge: Judge = _accept
     reread_refused: bool = False
     pseudonyms: Pseudonyms | None = None
+    postponed: Postponed | None = None
 
     def kept(self, entry: IndexedFile) -> IndexedFile:
         """Return what the ledger may know of a file."""
@@ -181,26 +218,21 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
         UsageError: the input folder cannot be listed, or lost all its files at once.
         RunError: a file was met that has no row afterwards (promise 1: nothing vanishes).
     """
-    root, settings = index.root, index.settings
+    settings = index.settings
     known = ledger.known_files()
     known_before = len(known)
     rules = index_rules(settings, index.pseudonyms)
-    met = _Walk(root, index.out, known, progress)
+    met = _Walk(index, known, progress)
     read = deferred = 0
     progress.begin(INDEXED)
     former_rules = ledger.fact(INDEX_RULES)
     reread = former_rules != rules
     has_old_keys = _version_of(former_rules) < _PICTURE_KEYS_SINCE
     changed = met.changed_files(reread=reread, reread_refused=index.reread_refused)
-    for read_now in _read_headers(root, changed, workers, settings):
-        found = [index.judge(entry) for entry in read_now]
-        indexed = [index.kept(entry) for entry in found if isinstance(entry, IndexedFile)]
-        ledger.record_index(map(ledger.with_key_of_lost_siblings, indexed) if has_old_keys else indexed)
-        for entry in found:
-            if isinstance(entry, Deferred):
-                ledger.record_deferred(entry.file, entry.message)
-        read += len(indexed)
-        deferred += len(found) - len(indexed)
+    for read_now in _read_headers(index.root, changed, workers, settings):
+        n_deferred = _record(index, ledger, [index.judge(entry) for entry in read_now], has_old_keys=has_old_keys)
+        read += len(read_now) - n_deferred
+        deferred += n_deferred
     progress.finish(INDEXED)
     if not settings.input_emptied:
         met.refuse_emptied()
@@ -212,7 +244,42 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
     ledger.record_gone(gone)
     total = known_before + met.new
     account_for(ledger, total)
-    return IndexCount(met.met, read, deferred, len(gone), met.unlistable, total, met.hidden)
+    return IndexCount(met.met, read, deferred + met.postponed, len(gone), met.unlistable, total, met.hidden)
+
+
+def _record(index: Index, ledger: Ledger, found: list[IndexedFile | Deferred], *, has_old_keys: bool) -> int:
+    """Record what became of some files; return how many are looked at again."""
+    indexed = [index.kept(entry) for entry in found if isinstance(entry, IndexedFile)]
+    deferred = [entry for entry in found if isinstance(entry, Deferred)]
+    if has_old_keys:
+        indexed = [ledger.with_key_of_lost_siblings(entry) for entry in indexed]
+    deferred += _record_indexed(ledger, indexed)
+    return sum(_defer(index, ledger, entry) for entry in deferred)
+
+
+def _record_indexed(ledger: Ledger, indexed: list[IndexedFile]) -> list[Deferred]:
+    """Record what was read; return what cannot be: one file takes no other along."""
+    try:
+        ledger.record_index(indexed)
+    except RunError:
+        raise
+    except Exception as error:  # noqa: BLE001  # what a header holds may not fit a ledger
+        if len(indexed) == 1:
+            return [_deferred(indexed[0].file, error)]
+        return [deferred for entry in indexed for deferred in _record_indexed(ledger, [entry])]
+    return []
+
+
+def _defer(index: Index, ledger: Ledger, entry: Deferred) -> bool:
+    """Record a file that could not be read; return whether it is looked at again."""
+    if entry.reason is None:
+        ledger.record_deferred(entry.file, entry.message)
+        return True
+    log_event("a header was not read", level=logging.ERROR, error=entry.message)
+    is_refused = ledger.record_failed_index(entry.file, entry.reason, entry.message)
+    if index.postponed is not None and not is_refused:
+        index.postponed.note(entry.file)
+    return not is_refused
 
 
 def index_files(job: IndexJob) -> list[IndexedFile | Deferred]:
@@ -225,8 +292,20 @@ def _index_or_defer(job: IndexJob, file: ImageFile) -> IndexedFile | Deferred:
 
     try:
         return index_file(job.root, file, job.settings)
-    except OSError as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever one file does, the others go on
+        return _deferred(file, error)
+
+
+def _deferred(file: ImageFile, error: Exception) -> Deferred:
+    """Say why a file's header could not be read this time."""
+    if isinstance(error, OSError) and may_pass(error):
         return Deferred(file, f"cannot be opened now ({error.strerror}); tried again in the next run")
+    name = error_name(error)
+    if may_pass(error):
+        return Deferred(file, f"cannot be read now ({name}); tried again in the next run")
+    return Deferred(file, f"unexpected {name} while reading the header; please report it", Reason.UNEXPECTED_ERROR)
 
 
 def _read_headers(
@@ -236,7 +315,9 @@ def _read_headers(
     for outcome in workers.run_ahead(index_files, jobs, timeout_s=settings.decode_timeout_s):
         try:
             yield outcome.value()
-        except (WorkerTimedOut, WorkerCrashed, MemoryError):
+        except RunError:
+            raise
+        except Exception:  # noqa: BLE001  # found out one by one
             yield _index_one_by_one(outcome.task, workers)
 
 
@@ -248,19 +329,26 @@ def _index_one_by_one(job: IndexJob, workers: WorkerPool) -> list[IndexedFile | 
         file = outcome.task.files[0]
         try:
             found += outcome.value()
-        except WorkerTimedOut as error:
-            found.append(_refused(file, Reason.DECODE_TIMEOUT, f"reading the header {error}"))
-        except WorkerCrashed as error:
-            found.append(
-                Deferred(file, f"reading the header: {error}")
-                if error.was_killed
-                else _refused(file, Reason.DECODER_CRASHED, f"reading the header: {error}")
-            )
-        except MemoryError:
-            found.append(
-                _refused(file, Reason.TOO_LARGE, "reading the header needs more memory than a worker may take")
-            )
+        except RunError:
+            raise
+        except Exception as error:  # noqa: BLE001  # one file
+            found.append(_unreadable(file, error))
     return found
+
+
+def _unreadable(file: ImageFile, error: Exception) -> IndexedFile | Deferred:
+    """Say what becomes of a file that its worker did not survive, or took too long for."""
+    if isinstance(error, WorkerTimedOut):
+        message = f"reading the header {error}"
+        reason, is_verdict = Reason.DECODE_TIMEOUT, not error.waiting
+    elif isinstance(error, WorkerCrashed):
+        message = f"reading the header: {error}"
+        reason, is_verdict = Reason.DECODER_CRASHED, not error.was_killed
+    elif isinstance(error, MemoryError):
+        return _refused(file, Reason.TOO_LARGE, "reading the header needs more memory than a worker may take")
+    else:
+        return _deferred(file, error)
+    return _refused(file, reason, message) if is_verdict else Deferred(file, message, reason)
 
 
 def index_rules(settings: Settings, pseudonyms: Pseudonyms | None = None) -> str:

@@ -84,12 +84,16 @@ def print_report(job: PrintJob) -> PrintedStudy:
     """Print one report; runs in a worker."""
     from cxrbatch.output.report import print_study
 
+    _tidy_up(job)
+
     return print_study(job.result, job.pixels, job.out, html=job.html, pdf=job.pdf, place=job.place)
 
 
 def reprint_report(job: PrintJob) -> PrintedStudy:
     """Print one report again; runs in a worker."""
     from cxrbatch.output.report import reprint_study
+
+    _tidy_up(job)
 
     return reprint_study(job.result, job.out, html=job.html, pdf=job.pdf, place=job.place)
 
@@ -114,7 +118,7 @@ def _printed(outcomes: Iterable[Outcome[PrintJob, PrintedStudy]]) -> Iterator[tu
 
 
 def _tidy_up(job: PrintJob) -> None:
-    """Remove what a worker left half written: one that was killed, for its time or its memory, cannot do it itself."""
+    """Remove what a worker left half written: one that was killed cannot do it itself, its successor begins with it."""
     from cxrbatch.output.report import report_folder
 
     with suppress(OSError):  # then whoever opens this output next tries again

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
+from cxrbatch.attempts import failed_again, may_pass
 from cxrbatch.config import Settings
 from cxrbatch.deidentification import Pseudonyms, told
-from cxrbatch.errors import Flag, ImageRejected, Reason, RunError
+from cxrbatch.errors import Flag, ImageRejected, Reason, RunError, error_name
 from cxrbatch.intake.identity import settle_duplicates
 from cxrbatch.logbook import log_event
 from cxrbatch.output.ledger import CHANGED, StudyTask
@@ -79,7 +80,8 @@ def decode_studies(
     for study_key, group in groupby(outcomes, key=lambda outcome: outcome.task.study_key):
         study = begun.popleft()
         assert study.study_key == study_key, "a study without files would give its neighbour's images another name"
-        yield _settle_study(study, group, reading, clock)
+        # Drawn here: what a later study does to the queue is not this one's fault.
+        yield _settle_if_possible(study, list(group), reading, clock)
 
 
 def read_image(job: ReadJob) -> ReadImage:
@@ -118,6 +120,20 @@ def _within_limit(task: StudyTask, max_images: int) -> StudyTask:
     return replace(task, files=task.files[:max_images], refused=(*task.refused, *beyond)) if beyond else task
 
 
+def _settle_if_possible(
+    task: StudyTask, outcomes: list[Outcome[ReadJob, ReadImage]], reading: Reading, clock: StageClock
+) -> DecodedStudy:
+    """Settle a study; one that this fails for goes on without its images, and ends no run."""
+    try:
+        return _settle_study(task, outcomes, reading, clock)
+    except RunError:
+        raise
+    except Exception as error:  # noqa: BLE001  # one study
+        paths = [file.file.path for file in task.files]
+        failed = tuple(_refusal(path, error, task, reading) for path in paths)
+        return DecodedStudy(task, (), (*task.refused, *failed))
+
+
 def _settle_study(
     task: StudyTask, outcomes: Iterable[Outcome[ReadJob, ReadImage]], reading: Reading, clock: StageClock
 ) -> DecodedStudy:
@@ -131,7 +147,7 @@ def _settle_study(
         except RunError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever one file does, the rest of the work goes on
-            refused.append(_refusal(path, error, task.study_key, reading))
+            refused.append(_refusal(path, error, task, reading))
             continue
         clock.add("read", read.read_ms / 1e3)
         clock.add("preprocess", read.preprocess_ms / 1e3)
@@ -166,24 +182,30 @@ def _with_indexed_facts(image: PreparedImage, file: IndexedFile) -> PreparedImag
     return replace(image, radiograph=replace(image.radiograph, header=file.header, flags=flags))
 
 
-def _refusal(path: str, error: Exception, study_key: str, reading: Reading) -> RefusedImage:
+def _refusal(path: str, error: Exception, task: StudyTask, reading: Reading) -> RefusedImage:
     """Say what became of a file that could not be read: refused for good, or failed and tried again."""
+    failed_before = task.attempts.get(path, 0)
     rejected = _as_rejection(error)
     if rejected is not None:
         return RefusedImage(path, "rejected", rejected.reason.value, reading.message(rejected))
+    if may_pass(error):
+        why = error.strerror if isinstance(error, OSError) else error_name(error)
+        return RefusedImage(path, "failed", "", f"cannot be read now: {why}")
     if isinstance(error, WorkerCrashed):
-        return RefusedImage(path, "failed", "", f"decoding: {error}")
-    if isinstance(error, OSError):
-        return RefusedImage(path, "failed", "", f"cannot be read now: {error.strerror}")
-    log_event("reading failed unexpectedly", level=logging.ERROR, study_key=study_key, error=type(error).__name__)
-    return RefusedImage(path, "failed", "", f"unexpected {type(error).__name__} while reading; please report it")
+        return failed_again(path, Reason.DECODER_CRASHED, f"decoding: {error}", failed_before=failed_before)
+    if isinstance(error, WorkerTimedOut):
+        return failed_again(path, Reason.DECODE_TIMEOUT, f"decoding {error}", failed_before=failed_before)
+    name = error_name(error)
+    log_event("reading failed unexpectedly", level=logging.ERROR, study_key=task.study_key, error=name)
+    message = f"unexpected {name} while reading; please report it"
+    return failed_again(path, Reason.UNEXPECTED_ERROR, message, failed_before=failed_before)
 
 
 def _as_rejection(error: Exception) -> ImageRejected | None:
     """Return the verdict on the file itself that this error is, if it is one."""
     if isinstance(error, ImageRejected):
         return error
-    if isinstance(error, WorkerTimedOut):
+    if isinstance(error, WorkerTimedOut) and not error.waiting:
         return ImageRejected(Reason.DECODE_TIMEOUT, f"decoding {error}")
     if isinstance(error, WorkerCrashed) and not error.was_killed:
         return ImageRejected(Reason.DECODER_CRASHED, f"decoding: {error}")

@@ -297,12 +297,18 @@ class ImageResult:
 
 @dataclass(frozen=True, slots=True)
 class RefusedImage:
-    """One image of the study that got no score of its own, and why."""
+    """One image of the study that got no score of its own, and why.
+
+    `counts`: it failed in a way that is refused when it comes back, see `attempts`; with `engine_sha256`, the engine
+    did, and another one may not.
+    """
 
     path: str
     status: Literal["rejected", "duplicate", "failed"]
     reason: str
     message: str
+    counts: bool = False
+    engine_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
 from cxrbatch import __version__
+from cxrbatch.attempts import failed_again
 from cxrbatch.config import Settings
 from cxrbatch.engine.contract import Engine
-from cxrbatch.errors import Flag
+from cxrbatch.errors import CxrBatchError, EngineError, Flag, Reason, error_name
 from cxrbatch.logbook import log_event
 from cxrbatch.output.ledger import StudyTask
 from cxrbatch.records import (
@@ -51,15 +54,53 @@ def score_studies(
 ) -> Iterator[ScoredStudy]:
     """Score studies in full batches, several small studies together."""
     for group in _gather_images(studies, settings.batch_size):
-        pixels = [image.pixels for study in group for _, image in study.images]
-        with clock.measure("infer"):
-            scores = _score_again(_infer(scorer.engine, pixels, settings.batch_size), pixels, scorer)
-        first = 0
-        for study in group:
-            last = first + len(study.images)
-            scored = _with_scores(study, scores[first:last], scorer.engine.description)
+        for scored in _score_group(group, scorer, settings.batch_size, clock):
             yield _deidentified(scored) if settings.deidentify else scored
-            first = last
+
+
+def _score_group(group: list[DecodedStudy], scorer: Scorer, batch_size: int, clock: StageClock) -> list[ScoredStudy]:
+    """Score some studies together; where that fails, each by itself, so that one of them takes no other along."""
+    try:
+        with clock.measure("infer"):
+            return _score_together(group, scorer, batch_size)
+    except CxrBatchError:
+        raise
+    except Exception as error:  # noqa: BLE001  # one study
+        if len(group) > 1:
+            return [scored for study in group for scored in _score_group([study], scorer, batch_size, clock)]
+        return [_unscorable(group[0], error, scorer.engine)]
+
+
+def _score_together(group: list[DecodedStudy], scorer: Scorer, batch_size: int) -> list[ScoredStudy]:
+    pixels = [image.pixels for study in group for _, image in study.images]
+    scores = iter(_score_again(_infer(scorer.engine, pixels, batch_size), pixels, scorer))
+    description = scorer.engine.description
+    return [_with_scores(study, list(islice(scores, len(study.images))), description) for study in group]
+
+
+def _unscorable(study: DecodedStudy, error: Exception, engine: Engine) -> ScoredStudy:
+    """Say that a study could not be scored, unless that is the engine's fault.
+
+    Raises:
+        EngineError: the engine fails for anything.
+    """
+    size, name = engine.description.input.size_px, error_name(error)
+    try:
+        engine.infer(np.zeros((1, 1, size, size), np.uint8))
+    except Exception:  # noqa: BLE001  # then it is not this study
+        raise EngineError(f"engine {engine.description.name}: unexpected {name}. Run `cxrbatch doctor`.") from error
+    log_event("scoring failed unexpectedly", level=logging.ERROR, study_key=study.task.study_key, error=name)
+    failed = tuple(
+        failed_again(
+            path,
+            Reason.UNEXPECTED_ERROR,
+            f"unexpected {name} while scoring; please report it",
+            failed_before=study.task.attempts.get(path, 0),
+            engine_sha256=engine.description.sha256,
+        )
+        for path, _ in study.images
+    )
+    return ScoredStudy(study.task, (*study.refused, *failed), None, ())
 
 
 def _gather_images(studies: Iterable[DecodedStudy], batch_size: int) -> Iterator[list[DecodedStudy]]:
@@ -103,7 +144,7 @@ def _with_scores(study: DecodedStudy, scores: list[_ImageScore], engine: EngineD
     refused = list(study.refused)
     for (path, image), score in zip(study.images, scores, strict=True):
         if not score.is_number:
-            refused.append(RefusedImage(path, "failed", "", "the engine gave no number for this image"))
+            refused.append(_without_number(path, study.task, engine))
             continue
         radiograph = image.radiograph
         flags = (*radiograph.flags, Flag.RESCORED_FP32) if score.is_exact else radiograph.flags
@@ -112,6 +153,11 @@ def _with_scores(study: DecodedStudy, scores: list[_ImageScore], engine: EngineD
         pixels.append(ImagePixels(radiograph.display, score.scores.cams[0], image.geometry))
     result = _study_result(study.task, engine, results, refused) if results else None
     return ScoredStudy(study.task, tuple(refused), result, tuple(pixels))
+
+
+def _without_number(path: str, task: StudyTask, engine: EngineDescription) -> RefusedImage:
+    message, before = "the engine gave no number for this image", task.attempts.get(path, 0)
+    return failed_again(path, Reason.UNEXPECTED_ERROR, message, failed_before=before, engine_sha256=engine.sha256)
 
 
 def _deidentified(study: ScoredStudy) -> ScoredStudy:

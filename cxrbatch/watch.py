@@ -21,7 +21,7 @@ from cxrbatch.config import Settings
 from cxrbatch.engine.bundle import ENGINE_FILE
 from cxrbatch.engine_slot import EngineSlot
 from cxrbatch.errors import EngineError, RunError, UsageError
-from cxrbatch.indexing import Deferred
+from cxrbatch.indexing import Deferred, Postponed
 from cxrbatch.logbook import log_event
 from cxrbatch.output.ledger_waiting import TROUBLE
 from cxrbatch.progress import RunProgress
@@ -122,6 +122,7 @@ class _Daemon:
     tables_are_old: bool = True
     trouble: str = ""
     published_at: float = 0.0
+    postponed: Postponed = field(init=False)
     engine_file: _Stamp = field(init=False)
     engine_trouble: str = ""
     retries: Retries = field(init=False)
@@ -129,6 +130,7 @@ class _Daemon:
     def __post_init__(self) -> None:
         self.arrivals.go_on(self.run.ledger.arrivals)
         self.retries = Retries(self.run.ledger, self.run.settings.retry_s)
+        self.postponed = Postponed(self.run.settings.retry_s)
         self.engine_file = _stamp(self.run.slot)
         self.run.workers.while_waiting = self._pulse
 
@@ -188,7 +190,7 @@ class _Daemon:
         if run.settings.reload_engine:
             self._reload_engine()
         try:
-            run.index(judge=self._judge)
+            run.index(judge=self._judge, postponed=self.postponed)
         except UsageError as error:
             if self.is_once:
                 raise

@@ -191,7 +191,9 @@ class WorkerPool:
 
     def _begin(self) -> None:
         """Start a supervisor for each process; nothing where that was done."""
-        if self._supervisors or self._is_over:
+        if self._is_over:
+            raise RuntimeError("these workers were ended")
+        if self._supervisors:
             return
         _let_children_be_waited_for()
         for number in range(self.count):

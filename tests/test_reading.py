@@ -9,6 +9,7 @@ import pytest
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag
+from cxrbatch.output.ledger import StudyTask
 from cxrbatch.phantom.draw import draw_phantom
 from cxrbatch.reading import Reading, ReadJob, _refusal, read_image
 from cxrbatch.records import Header, ImageFile, IndexedFile, InputSpec
@@ -17,10 +18,13 @@ from tests.factories.intake import write_dicom
 
 
 def decode_like_bad_native_code(what: str) -> str:
-    """Stand in for a decoder: read from address 0, hang, ask for too much memory, or return."""
+    """Stand in for a decoder: read from address 0, spin, wait for ever, ask for too much memory, or return."""
     if what == "segfault":
         ctypes.string_at(0)
-    if what == "hang":
+    if what == "spin":
+        while time.monotonic():
+            pass
+    if what == "wait":
         time.sleep(600)
     if what == "memory":
         bytearray(8 * 2**30)
@@ -34,14 +38,21 @@ def pool() -> Iterator[WorkerPool]:
 
 
 @pytest.mark.parametrize(
-    ("what", "reason"), [("segfault", "decoder_crashed"), ("hang", "decode_timeout"), ("memory", "too_large")]
+    ("what", "status", "reason"),
+    [
+        ("segfault", "rejected", "decoder_crashed"),
+        ("spin", "rejected", "decode_timeout"),
+        ("wait", "failed", ""),
+        ("memory", "rejected", "too_large"),
+    ],
 )
-def test_a_decoder_that_goes_wrong_costs_one_file(pool: WorkerPool, what: str, reason: str) -> None:
-    before, bad, after = pool.run_ahead(decode_like_bad_native_code, ["before", what, "after"], timeout_s=8)
+def test_a_decoder_that_goes_wrong_costs_one_file(pool: WorkerPool, what: str, status: str, reason: str) -> None:
+    before, bad, after = pool.run_ahead(decode_like_bad_native_code, ["before", what, "after"], timeout_s=2)
     with pytest.raises(Exception) as caught:
         bad.value()
-    refused = _refusal("a.dcm", caught.value, "0" * 16, Reading(Path(), InputSpec(64), Settings()))
-    assert (refused.status, refused.reason) == ("rejected", reason)
+    task = StudyTask("0" * 16, 1, (), ())
+    refused = _refusal("a.dcm", caught.value, task, Reading(Path(), InputSpec(64), Settings()))
+    assert (refused.status, refused.reason) == (status, reason)
     assert (before.value(), after.value()) == ("before", "after")
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass
 
 from cxrbatch.engine.contract import Engine
 from cxrbatch.errors import EngineError
+from cxrbatch.process_time import AwakeTime
 from cxrbatch.records import EngineDescription, Gray8, Scores
 from cxrbatch.stopping import stop_if_asked
 
@@ -31,7 +31,7 @@ class _Call:
 
 
 class TimeLimitedEngine:
-    """Passes on what an engine answers, but waits for it no longer than a limit.
+    """Passes on what an engine answers, but waits for it no longer than a limit. A pause of this process is no waiting.
 
     A call that hangs inside a driver cannot be ended from outside. Its thread is left behind and the engine is not
     used again, nor closed: the process is to end, with the engine's exit code, so that whoever keeps it running
@@ -58,10 +58,11 @@ class TimeLimitedEngine:
         call = _Call()
         thread = threading.Thread(target=self._run, args=(call, pixels), name=THREAD_NAME, daemon=True)
         thread.start()
-        started = time.monotonic()
+        awake = AwakeTime()
         while thread.is_alive():
             thread.join(_POLL_S)
-            waited_s = time.monotonic() - started
+            awake.look()
+            waited_s = awake.seconds
             # From here on it is left alone, whether it ends or not.
             self._hangs = waited_s > min(self._limit_s, _GRACE_S) and thread.is_alive()
             if self._hangs:

@@ -60,16 +60,13 @@ def held_output(
 
 
 @contextmanager
-def open_output(
-    out: Path, log_limits: LogLimits | None = None, *, state: str = "", deidentify: bool = False
-) -> Iterator[Ledger]:
+def open_output(out: Path, log_limits: LogLimits | None = None, *, state: str = "") -> Iterator[Ledger]:
     """Hold the output folder: its lock, its log and its ledger, with what a killed run left cleared away.
 
     Args:
         out: the output folder.
         log_limits: how large its log may become.
         state: the folder for its ledger and its lock; by default the one that `out` names, or `out` itself.
-        deidentify: what a killed run left is taken over without who the patient is.
 
     Raises:
         UsageError: the ledger lies elsewhere, is missing, or is that of another output folder.
@@ -85,7 +82,7 @@ def open_output(
         stack.enter_context(_kept_home(out, folder, ledger))
         with output_errors_explained(out):
             refuse_foreign(out, folder, ledger)
-            settling = Settling(out, ledger, deidentify, is_foreign_ledger(out, ledger))
+            settling = Settling(out, ledger, is_foreign_ledger(out, ledger))
             _resume(settling, folder)
         yield ledger
         with output_errors_explained(out):

@@ -7,12 +7,13 @@ until the transaction that records its result commits, and keeps what an earlier
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from cxrbatch.attempts import ATTEMPTS, failed_again
 from cxrbatch.errors import Flag, Reason
 from cxrbatch.output.ledger_arrivals import ArrivalTable
 from cxrbatch.output.ledger_names import Names, rewrite_names
@@ -29,6 +30,7 @@ from cxrbatch.records import (
     IndexedFile,
     PrintedStudy,
     RefusedImage,
+    Rejection,
     SourceFile,
     StudyResult,
     StudyRow,
@@ -79,7 +81,7 @@ class StudyTask:
     """One study to process: every file of it that may be scored, and those that cannot be, with the reason.
 
     `headers` are those of all its files, also of the refused ones; what was refused and then removed is settled.
-    `sources` are all its files.
+    `sources` are all its files. `attempts`: in how many runs in a row a file failed.
     """
 
     study_key: str
@@ -88,6 +90,7 @@ class StudyTask:
     refused: tuple[RefusedImage, ...]
     headers: tuple[Header, ...] = ()
     sources: tuple[SourceFile, ...] = ()
+    attempts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +179,34 @@ class Ledger:
                 (os.fsencode(file.path), file.size_bytes, _storable(message), to_json(Header())),
             )
 
+    def record_failed_index(self, file: ImageFile, reason: Reason, message: str) -> bool:
+        """Record a file whose header could not be read for a reason that may lie in it; the third time it is refused.
+
+        It counts as one file in a row as long as its size and time stay.
+
+        Returns:
+            Whether it is refused now.
+        """
+        name, file = os.fsencode(file.path), _storable_file(file)
+        attempted = f"{file.size_bytes} {file.mtime_ns}"
+        query = "SELECT attempts FROM files WHERE path = ? AND attempted = ?"
+        failed_before = self._store.value(query, (name, attempted)) or 0
+        failed = failed_again(file.path, reason, message, failed_before=failed_before)
+        if failed.status == "rejected":
+            self.record_index([IndexedFile(file, "", Header(), rejection=Rejection(reason, failed.message))])
+            return True
+        self.record_deferred(file, failed.message)
+        with self._store.transaction():
+            self._store.execute(
+                "UPDATE files SET attempts = ?, attempted = ? WHERE path = ?", (failed_before + 1, attempted, name)
+            )
+            self._store.execute(
+                "UPDATE files SET status = 'pending', reason = '', refused_by_header = 0 WHERE path = ? "
+                "AND study_key = '' AND refused_by_header",
+                (name,),
+            )
+        return False
+
     def record_gone(self, paths: Iterable[str]) -> None:
         """Record files that the walk did not meet: what they gave stands, what they still owed is given up.
 
@@ -235,6 +266,7 @@ class Ledger:
                 f"UPDATE files SET {_WAITING} WHERE present AND NOT refused_by_header AND {_BY_STUDY} != 'pending' "
                 "AND study_key IN (SELECT study_key FROM studies WHERE status = 'pending')"
             )
+            self._requeue_failed_of_other_engines(engine_sha256)
             # Its files went to another study, or were refused since: nothing of it is left to score.
             self._store.execute(
                 "UPDATE studies SET message = '', "
@@ -242,6 +274,23 @@ class Ledger:
                 "AND NOT EXISTS (SELECT 1 FROM files WHERE files.study_key = studies.study_key "
                 "AND present AND NOT refused_by_header)"
             )
+
+    def _requeue_failed_of_other_engines(self, engine_sha256: str) -> None:
+        """Queue the studies of files that another engine gave no number for; this one may."""
+        others = "failed_engine != '' AND (failed_engine < ? OR failed_engine > ?)"
+        query = f"SELECT DISTINCT study_key FROM files WHERE present AND {others}"
+        for (study_key,) in list(self._store.rows(query, (engine_sha256, engine_sha256))):
+            self._queue_study(study_key)
+        self._store.execute(
+            f"UPDATE files SET attempts = 0, failed_engine = '' WHERE {others}", (engine_sha256, engine_sha256)
+        )
+
+    def requeue_unprinted(self) -> None:
+        """Queue the studies whose reports could not be printed, also those that were given up."""
+        with self._store.transaction():
+            for (study_key,) in list(self._store.rows("SELECT study_key FROM studies WHERE attempts > 0")):
+                self._queue_study(study_key)
+                self._store.execute("UPDATE studies SET attempts = 0 WHERE study_key = ?", (study_key,))
 
     def _keys_settled_by_removal(self) -> set[str]:
         """Return the keys of studies of which a file that is still there was refused because of another one."""
@@ -339,7 +388,7 @@ class Ledger:
         """Yield the task of each study, read as it is drawn."""
         for study_key in study_keys:
             revision = self._store.value("SELECT revision FROM studies WHERE study_key = ?", (study_key,))
-            yield self._study_task(study_key, revision + 1)
+            yield replace(self._study_task(study_key, revision + 1), attempts=self.attempts(study_key))
 
     def waiting_files(self) -> Iterator[tuple[str, str]]:
         """Yield (study key, path) of every file that is there and waits to be scored, study by study."""
@@ -371,35 +420,53 @@ class Ledger:
                 refused.append(RefusedImage(name, "rejected", Reason.VANISHED.value, GONE))
         return StudyTask(study_key, revision, tuple(files), tuple(refused), tuple(headers), tuple(sources))
 
+    def attempts(self, study_key: str) -> dict[str, int]:
+        """Return in how many runs in a row the files of a study failed, by path, where they did."""
+        rows = self._store.rows("SELECT path, attempts FROM files WHERE study_key = ? AND attempts > 0", (study_key,))
+        return {os.fsdecode(path): attempts for path, attempts in rows}
+
     # ----------------------------------------------------------------- results
 
-    def record_study(self, printed: PrintedStudy, *, failure: str = "") -> None:
+    def record_study(self, printed: PrintedStudy, *, failure: str = "", unprinted: str = "") -> str:
         """Record a scored study and all its files in one transaction.
 
-        `failure` says what could not be read or printed: the scores stand in the tables, and the study is
-        tried again in the next run, under the same revision.
+        `failure` says what could not be read, `unprinted` what could not be printed: the scores stand in the tables,
+        and the study is tried again in the next run, under the same revision. A report that could not be printed in
+        three runs in a row is given up.
+
+        Returns:
+            Why the study is tried again; empty where it is done with.
         """
         result = printed.result
         # What it replaces in the report folder is removed next: not even a power cut may undo this.
         with self._store.transaction(durable=True):
+            attempts = self._unprinted_before(result.study_key) + 1 if unprinted else 0
+            given_up = attempts >= ATTEMPTS and not failure
+            note = f"{unprinted}, in {attempts} runs in a row; --retry rejected tries it again" if given_up else ""
+            failure = "" if given_up else unprinted or failure
             for image in result.images:
                 self._record_image(image, result)
             self._record_refused(result.refused)
             self._store.execute(
                 "UPDATE studies SET status = ?, revision = ?, message = ?, engine_sha256 = ?, report_html = ?, "
-                "report_pdf = ?, reported_at = ?, result = ? WHERE study_key = ?",
+                "report_pdf = ?, reported_at = ?, result = ?, attempts = ? WHERE study_key = ?",
                 (
                     "failed" if failure else "reported",
                     result.revision - 1 if failure else result.revision,
-                    _storable(failure),
+                    _storable(failure or note),
                     result.engine.sha256,
                     printed.report_html,
                     printed.report_pdf,
                     now_text() if printed.is_printed or not failure else "",
                     to_json(result),
+                    attempts,
                     result.study_key,
                 ),
             )
+        return failure
+
+    def _unprinted_before(self, study_key: str) -> int:
+        return int(self._store.value("SELECT attempts FROM studies WHERE study_key = ?", (study_key,)) or 0)
 
     def record_unscored(self, study_key: str, refused: Iterable[RefusedImage], *, failure: str = "") -> None:
         """Record a study none of whose images got a score.
@@ -422,7 +489,8 @@ class Ledger:
         key = printed.result.study_key
         with self._store.transaction():
             self._store.execute(
-                "UPDATE studies SET report_html = ?, report_pdf = ?, reported_at = ? WHERE study_key = ?",
+                "UPDATE studies SET report_html = ?, report_pdf = ?, reported_at = ?, attempts = 0, "
+                "message = CASE WHEN status = 'reported' THEN '' ELSE message END WHERE study_key = ?",
                 (printed.report_html, printed.report_pdf, now_text(), key),
             )
             self._store.execute(
@@ -436,7 +504,8 @@ class Ledger:
         engine = result.engine
         self._store.execute(
             "UPDATE files SET status = 'scored', reason = '', message = '', flags = ?, engine = ?, "
-            "engine_sha256 = ?, backend = ?, precision = ?, probabilities = ?, scored_at = ? WHERE path = ?",
+            "engine_sha256 = ?, backend = ?, precision = ?, probabilities = ?, scored_at = ?, attempts = 0, "
+            "failed_engine = '' WHERE path = ?",
             (
                 to_json(image.flags),
                 engine.name,
@@ -452,8 +521,17 @@ class Ledger:
     def _record_refused(self, refused: Iterable[RefusedImage]) -> None:
         for image in refused:
             self._store.execute(
-                f"UPDATE files SET status = ?, reason = ?, message = ?, {_NOT_SCORED} WHERE path = ?",
-                (image.status, image.reason, _storable(image.message), os.fsencode(image.path)),
+                "UPDATE files SET status = ?, reason = ?, message = ?, failed_engine = ?, "
+                f"attempts = CASE ? WHEN 'duplicate' THEN 0 ELSE attempts + ? END, {_NOT_SCORED} WHERE path = ?",
+                (
+                    image.status,
+                    image.reason,
+                    _storable(image.message),
+                    image.engine_sha256,
+                    image.status,
+                    int(image.counts),
+                    os.fsencode(image.path),
+                ),
             )
             if image.message == CHANGED:
                 self._store.execute("UPDATE files SET mtime_ns = -1 WHERE path = ?", (os.fsencode(image.path),))
@@ -554,3 +632,9 @@ class Ledger:
 def _storable(text: str) -> str:
     """Return text that SQLite can hold: lone surrogates (bytes of a name that are not UTF-8) as \\udcNN."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _storable_file(file: ImageFile) -> ImageFile:
+    """Return a file with numbers that SQLite can hold."""
+    size, mtime = (max(-LARGEST_INTEGER, min(n, LARGEST_INTEGER)) for n in (file.size_bytes, file.mtime_ns))
+    return replace(file, size_bytes=size, mtime_ns=mtime)

@@ -33,11 +33,15 @@ CREATE TABLE files (
     backend TEXT NOT NULL DEFAULT '',
     precision TEXT NOT NULL DEFAULT '',
     probabilities TEXT NOT NULL DEFAULT '[]',
-    scored_at TEXT NOT NULL DEFAULT ''
+    scored_at TEXT NOT NULL DEFAULT '',
+    attempts INTEGER NOT NULL DEFAULT 0,       -- in how many runs in a row it failed
+    attempted TEXT NOT NULL DEFAULT '',        -- size and time of the file whose header was tried
+    failed_engine TEXT NOT NULL DEFAULT ''     -- the engine that gave no number, where that was why
 ) WITHOUT ROWID;
 CREATE INDEX files_by_study ON files (study_key, path);
 CREATE INDEX files_by_status ON files (status);
 CREATE INDEX files_by_reason ON files (reason) WHERE reason != '';
+CREATE INDEX files_by_failed_engine ON files (failed_engine) WHERE failed_engine != '';
 CREATE TABLE studies (
     study_key TEXT PRIMARY KEY,
     status TEXT NOT NULL,
@@ -48,7 +52,8 @@ CREATE TABLE studies (
     report_pdf TEXT NOT NULL DEFAULT '',
     reported_at TEXT NOT NULL DEFAULT '',
     result TEXT,
-    queued_at TEXT NOT NULL DEFAULT ''  -- when it last began to wait, UTC
+    queued_at TEXT NOT NULL DEFAULT '', -- when it last began to wait, UTC
+    attempts INTEGER NOT NULL DEFAULT 0 -- in how many runs in a row its report could not be printed
 ) WITHOUT ROWID;
 CREATE INDEX studies_by_status ON studies (status, study_key);
 CREATE INDEX studies_by_queue ON studies (status, queued_at);
@@ -77,6 +82,11 @@ MIGRATIONS = {
     """,
     # What was arriving under schema 2 was known to one process only: it settles anew.
     2: """
+    ALTER TABLE files ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE files ADD COLUMN attempted TEXT NOT NULL DEFAULT '';
+    ALTER TABLE files ADD COLUMN failed_engine TEXT NOT NULL DEFAULT '';
+    ALTER TABLE studies ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX files_by_failed_engine ON files (failed_engine) WHERE failed_engine != '';
     CREATE TABLE arrivals (
         path BLOB PRIMARY KEY,
         size_bytes TEXT NOT NULL,

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from cxrbatch import durable
 from cxrbatch.faults import reach
 from cxrbatch.logbook import log_event
 from cxrbatch.output.intent import Intent, being_printed, end_printing, read_intent, result_mark
-from cxrbatch.output.ledger import Ledger
+from cxrbatch.output.ledger import DEIDENTIFIED, Ledger
 from cxrbatch.output.ledger_removal import order_removal, ordered_removals, removals_done
 from cxrbatch.output.ledger_settle import (
     LOST,
@@ -55,13 +55,12 @@ class Settled:
 class Settling:
     """How to settle the studies of one output folder.
 
-    `deidentify`: nothing is taken over that names a patient. `is_foreign`: the ledger is not the one that worked here
-    last, such as a backup. `is_earlier`: a run of an earlier version was killed here, which overwrote pictures.
+    `is_foreign`: the ledger is not the one that worked here last, such as a backup. `is_earlier`: a run of an earlier
+    version was killed here, which overwrote pictures.
     """
 
     out: Path
     ledger: Ledger
-    deidentify: bool = False
     is_foreign: bool = False
     is_earlier: bool = False
 
@@ -104,6 +103,8 @@ class Settling:
     def _is_to_be_adopted(self, found: StudyResult, known: KnownStudy | None, intent: Intent | None) -> bool:
         """Tell whether the result on the disk is whole, and later than what the ledger has."""
         folder = report_folder(self.out, found.study_key)
+        if not self._may_be_known(found):
+            return False
         if known is None:
             return owners(self.ledger, found) == {None} and self._is_whole(found, folder)
         if same_result(found, known.result) or (known.status == "unscored" and not self.is_foreign):
@@ -113,15 +114,17 @@ class Settling:
         later = later or (intent is not None and intent.mark == result_mark(found))
         return later and self._is_whole(found, folder)
 
+    def _may_be_known(self, result: StudyResult) -> bool:
+        """Tell whether the result may be in this output folder at all: where no names may be, it may have none."""
+        return result.deidentified or not self.ledger.fact(DEIDENTIFIED)
+
     def _is_whole(self, result: StudyResult, folder: Path) -> bool:
         """Tell whether every picture of the result is there, and is its own."""
         return are_pictures_whole(result, folder) and not (self.is_earlier and _is_overwritten(result, folder))
 
-    def _adopt(self, found: StudyResult, known: KnownStudy | None, intent: Intent | None) -> None:
+    def _adopt(self, result: StudyResult, known: KnownStudy | None, intent: Intent | None) -> None:
         """Let the ledger take over a result; reports that are not of it are printed again from it."""
-        folder = report_folder(self.out, found.study_key)
-        hides = self.deidentify and not found.deidentified
-        result = deidentified(found) if hides else found
+        folder = report_folder(self.out, result.study_key)
         there = {name: is_report_of(folder / name, result) for name in (REPORT_HTML, REPORT_PDF)}
         wanted = {
             REPORT_HTML: intent.html if intent else (folder / REPORT_HTML).exists(),
@@ -134,10 +137,8 @@ class Settling:
         reach("settle-adopt")
         adopt(self.ledger, printed, failure="; ".join(failures), is_known=known is not None)
         reach("settle-adopted")
-        if hides:
-            durable.replace_text(folder / RESULT_JSON, f"{to_json(result, indent=2)}\n")
         _tidy(folder, result, there)
-        if hides or (intent is not None and not intent.keeps_earlier):
+        if intent is not None and not intent.keeps_earlier:
             remove_earlier_reports(folder)
 
     def _restore(self, known: KnownStudy, result: StudyResult, intent: Intent | None) -> None:
@@ -210,7 +211,7 @@ def settle_strays(settling: Settling) -> Strays:
         found, known = read_result(report_folder(out, study_key)), known_study(ledger, study_key)
         if known is not None:
             orphans += [study_key] if known.status == "unscored" else []
-        elif found is None or None not in owners(ledger, found):
+        elif found is None or None not in owners(ledger, found) or not settling._may_be_known(found):
             orphans.append(study_key)
         else:
             settling._settle_study(study_key, None, settled)
@@ -227,13 +228,6 @@ def read_result(folder: Path) -> StudyResult | None:
         if result.study_key == folder.name and result.images:
             return result
     return None
-
-
-def deidentified(result: StudyResult) -> StudyResult:
-    """Return the same result without who the patient is, as a de-identified run would have left it."""
-    images = tuple(replace(image, header=image.header.deidentified()) for image in result.images)
-    files = tuple(replace(file, header=file.header.deidentified() if file.header else None) for file in result.files)
-    return replace(result, images=images, files=files, deidentified=True)
 
 
 def _is_overwritten(result: StudyResult, folder: Path) -> bool:

@@ -77,6 +77,7 @@ REASON_SENTENCES: dict[Reason, str] = {
     Reason.BURNED_IN_ANNOTATION: "Text is part of the picture and may name the patient; nothing here may.",
     Reason.UNSAFE_PATH: "The path leads out of the input folder.",
     Reason.TOO_MANY_IMAGES: "The study holds more images than the limit that is set.",
+    Reason.UNEXPECTED_ERROR: "Reading the file failed in several runs in a row, in a way that is not known.",
     Reason.VANISHED: "The file was gone from the input before it could be scored.",
 }
 
