@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -166,6 +167,23 @@ class Index:
         return self.pseudonyms.entry(entry) if self.pseudonyms else entry
 
 
+class _FormerKeys:
+    """The study keys that pictures had in an earlier version: kept where a report could not be made again."""
+
+    def __init__(self, root: Path, ledger: Ledger) -> None:
+        self._root, self._ledger = root, ledger
+        self._is_whole: dict[str, bool] = {}
+
+    def kept(self, entry: IndexedFile) -> IndexedFile:
+        """Return the entry of an unchanged picture under its former key, where another of its study is gone."""
+        if entry.header.study_instance_uid or not entry.study_key:
+            return entry
+        key = self._ledger.study_of_unchanged(entry.file)
+        if key and key not in self._is_whole:
+            self._is_whole[key] = all(os.path.lexists(self._root / path) for path in self._ledger.paths_of(key))
+        return entry if self._is_whole.get(key, True) else replace(entry, study_key=key)
+
+
 def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: RunProgress) -> IndexCount:
     """Bring the ledger up to date with the input folder.
 
@@ -182,12 +200,12 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
     progress.begin(INDEXED)
     former_rules = ledger.fact(INDEX_RULES)
     reread = former_rules != rules
-    has_old_keys = _version_of(former_rules) < _PICTURE_KEYS_SINCE
+    former_keys = _FormerKeys(root, ledger) if _version_of(former_rules) < _PICTURE_KEYS_SINCE else None
     changed = met.changed_files(reread=reread, reread_refused=index.reread_refused)
     for read_now in _read_headers(root, changed, workers, settings):
         found = [index.judge(entry) for entry in read_now]
         indexed = [index.kept(entry) for entry in found if isinstance(entry, IndexedFile)]
-        ledger.record_index(map(ledger.with_key_of_lost_siblings, indexed) if has_old_keys else indexed)
+        ledger.record_index(map(former_keys.kept, indexed) if former_keys else indexed)
         for entry in found:
             if isinstance(entry, Deferred):
                 ledger.record_deferred(entry.file, entry.message)

@@ -95,6 +95,7 @@ def test_one_element_that_differs_is_another_patient(one: dict[str, str], other:
         ({"patient_name": "Mu\u0308ller"}, {"patient_name": "M\u00fcller"}),
         ({"patient_name": "M?ller^Eva"}, {"patient_name": "Müller^Eva"}),
         ({"patient_name": "M\ufffdller^Eva"}, {"patient_name": "Müller^Eva"}),
+        ({"patient_name": "M?ller^Eva"}, {"patient_name": "MUELLER EVA"}),
         ({"patient_name": "Yamada^Tarou"}, {"patient_name": "YAMADA^TAROU=山田^太郎=やまだ^たろう"}),
         ({"patient_name": "Yamada^Tarou"}, {"patient_name": "=山田^太郎"}),
         ({"patient_name": "ﾔﾏﾀﾞ^ﾀﾛｳ"}, {"patient_name": "ヤマダ^タロウ"}),
@@ -116,6 +117,13 @@ def test_one_element_that_differs_is_another_patient(one: dict[str, str], other:
 )
 def test_what_is_empty_or_spelled_otherwise_is_no_other_patient(one: dict[str, str], other: dict[str, str]) -> None:
     assert not differ(Header(**one), Header(**other))  # type: ignore[arg-type]
+
+
+def test_a_name_in_an_unknown_character_set_says_only_what_is_ascii_in_it() -> None:
+    read_wrong = Header(patient_name="M\u00c3\u00bcller^Eva", is_name_certain=False)
+    assert not differ(read_wrong, Header(patient_name="M\u00fcller^Eva"))
+    assert not differ(read_wrong, Header(patient_name="MUELLER EVA"))
+    assert differ(read_wrong, Header(patient_name="M\u00fcller^Ada"))
 
 
 def test_two_who_contradict_each_other_do_so_past_a_third_who_says_nothing() -> None:
