@@ -16,7 +16,6 @@ from cxrbatch import durable
 from cxrbatch.config import Settings
 from cxrbatch.deidentification import Pseudonyms, open_pseudonyms, told
 from cxrbatch.errors import Reason, UsageError
-from cxrbatch.faults import reach
 from cxrbatch.indexing import INDEX_RULES, index_rules
 from cxrbatch.logbook import LOG_FILE, log_event
 from cxrbatch.output.derive import derive_tables
@@ -127,20 +126,16 @@ def _take_names_out(out: Path, ledger: Ledger, settings: Settings, workers: Work
         rules = index_rules(settings, names.pseudonyms)
         ledger.remember(INDEX_RULES, rules)
         update_marker(out, index_rules=rules)
-    reach("names-ledger")
     ledger.take_names_out(names)
-    reach("names-ledger-done")
     for folder in list(report_folders(out)):
         _move_pictures(out, folder, ledger, names)
     _remove_others(out, ledger)
     durable.remove_temporaries(out)
     for path in [*_matching(out, _OF_EARLIER_RUNS), *_matching(ledger.folder, _BESIDE_LEDGER)]:
         path.unlink(missing_ok=True)
-    reach("names-print")
     _print_again(out, ledger, settings, workers)
     if engine := ledger.fact(ENGINE):
         derive_tables(out, ledger, from_json(engine, EngineDescription))
-    reach("names-vacuum")
     ledger.vacuum()
     durable.replace_bytes(out / LOG_FILE, b"")
     log_event("names taken out", studies=sum(ledger.count_studies().values()))
@@ -165,9 +160,7 @@ def _move_pictures(out: Path, folder: Path, ledger: Ledger, names: _Names) -> No
         if (folder / name).is_file():
             durable.keep_copy(folder / name, target / name)
     durable.replace_text(target / RESULT_JSON, to_json(result, indent=2) + "\n")
-    reach("names-folder")
     shutil.rmtree(folder)
-    reach("names-folder-done")
 
 
 def _remove_others(out: Path, ledger: Ledger) -> None:

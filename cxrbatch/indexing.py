@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -211,6 +212,23 @@ class Index:
         return self.pseudonyms.entry(entry) if self.pseudonyms else entry
 
 
+class _FormerKeys:
+    """The study keys that pictures had in an earlier version: kept where a report could not be made again."""
+
+    def __init__(self, root: Path, ledger: Ledger) -> None:
+        self._root, self._ledger = root, ledger
+        self._is_whole: dict[str, bool] = {}
+
+    def kept(self, entry: IndexedFile) -> IndexedFile:
+        """Return the entry of an unchanged picture under its former key, where another of its study is gone."""
+        if entry.header.study_instance_uid or not entry.study_key:
+            return entry
+        key = self._ledger.study_of_unchanged(entry.file)
+        if key and key not in self._is_whole:
+            self._is_whole[key] = all(os.path.lexists(self._root / path) for path in self._ledger.paths_of(key))
+        return entry if self._is_whole.get(key, True) else replace(entry, study_key=key)
+
+
 def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: RunProgress) -> IndexCount:
     """Bring the ledger up to date with the input folder.
 
@@ -227,10 +245,10 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
     progress.begin(INDEXED)
     former_rules = ledger.fact(INDEX_RULES)
     reread = former_rules != rules
-    has_old_keys = _version_of(former_rules) < _PICTURE_KEYS_SINCE
+    former_keys = _FormerKeys(index.root, ledger) if _version_of(former_rules) < _PICTURE_KEYS_SINCE else None
     changed = met.changed_files(reread=reread, reread_refused=index.reread_refused)
     for read_now in _read_headers(index.root, changed, workers, settings):
-        n_deferred = _record(index, ledger, [index.judge(entry) for entry in read_now], has_old_keys=has_old_keys)
+        n_deferred = _record(index, ledger, [index.judge(entry) for entry in read_now], former_keys)
         read += len(read_now) - n_deferred
         deferred += n_deferred
     progress.finish(INDEXED)
@@ -247,12 +265,12 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
     return IndexCount(met.met, read, deferred + met.postponed, len(gone), met.unlistable, total, met.hidden)
 
 
-def _record(index: Index, ledger: Ledger, found: list[IndexedFile | Deferred], *, has_old_keys: bool) -> int:
+def _record(index: Index, ledger: Ledger, found: list[IndexedFile | Deferred], former_keys: _FormerKeys | None) -> int:
     """Record what became of some files; return how many are looked at again."""
     indexed = [index.kept(entry) for entry in found if isinstance(entry, IndexedFile)]
     deferred = [entry for entry in found if isinstance(entry, Deferred)]
-    if has_old_keys:
-        indexed = [ledger.with_key_of_lost_siblings(entry) for entry in indexed]
+    if former_keys is not None:
+        indexed = [former_keys.kept(entry) for entry in indexed]
     deferred += _record_indexed(ledger, indexed)
     return sum(_defer(index, ledger, entry) for entry in deferred)
 

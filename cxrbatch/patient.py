@@ -36,7 +36,7 @@ def identify(header: Header) -> PatientIdentity:
     """Return who a header names: sealed where it was de-identified, else normalised."""
     if header.identity is not None:
         return header.identity
-    name, spellings = _read_name(header.patient_name)
+    name, spellings = _read_name(header.patient_name, is_certain=header.is_name_certain)
     patient_id = _known(header.patient_id)
     return PatientIdentity(
         patient_id=patient_id,
@@ -120,7 +120,7 @@ def _names_agree(one: PatientIdentity, other: PatientIdentity) -> bool:
     if not one.name or not other.name:
         return True
     if len(one.name) == 1 or len(other.name) == 1:
-        return bool({*one.spellings} & {*other.spellings})
+        return not one.spellings or not other.spellings or bool({*one.spellings} & {*other.spellings})
     family, given, *tail, first_names = one.name
     other_family, other_given, *other_tail, other_first_names = other.name
     if not _same_or_unsaid(family, other_family):
@@ -137,17 +137,20 @@ def _tails_agree(one: list[str], other: list[str]) -> bool:
     return all(map(_same_or_unsaid, one, other)) or ones <= others or others <= ones
 
 
-def _read_name(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _read_name(text: str, *, is_certain: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Take the alphabetic group of a person's name apart (PS3.5 section 6.2.1).
 
     Returns:
         Family, given, middle name, prefix, suffix, and given and middle name together; or one text, where several
-        words stand there without a caret or a comma. And the ways in which such a text can spell the name.
+        words stand there without a caret or a comma. And the ways in which such a text can spell the name. What may
+        have been read wrong is left out.
     """
     group = text.split("\\", maxsplit=1)[0].split("=", maxsplit=1)[0]
     if "^" not in group and "," in group:
         group = "^".join(group.split(",", 1))
-    parts = [[] if any(sign in part for sign in _LOST) else _words(part) for part in group.split("^")[:5]]
+    texts = group.split("^")[:5]
+    lost = [any(sign in part for sign in _LOST) or not (is_certain or part.isascii()) for part in texts]
+    parts = [[] if is_lost else _words(part) for part, is_lost in zip(texts, lost, strict=True)]
     everything = [word for part in parts for word in part]
     if all(word in _UNKNOWN_WORDS for word in everything):
         return (), ()
@@ -159,7 +162,8 @@ def _read_name(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     given = given[:1]
     structured = [family, given, middle, prefix, suffix, given + middle]
     ways = (family + given, family + given + middle, family + given + middle + suffix, everything)
-    return tuple(map("".join, structured)), tuple(dict.fromkeys(map(_spelled, ways)))
+    spellings = () if any(lost) else tuple(dict.fromkeys(map(_spelled, ways)))
+    return tuple(map("".join, structured)), spellings
 
 
 def _spelled(words: Iterable[str]) -> str:

@@ -77,6 +77,7 @@ class Header:
     """Identity and facts of one image, as text; empty where the file does not say.
 
     `identity` is there where the header was de-identified, and only hashes of who the patient is are left.
+    `is_name_certain`: the name was read in the character set that it was written in, as far as can be told.
     """
 
     study_instance_uid: str = ""
@@ -101,6 +102,7 @@ class Header:
     photometric: str = ""
     transfer_syntax: str = ""
     identity: PatientIdentity | None = None
+    is_name_certain: bool = True
 
     def deidentified(self) -> Header:
         """Return the same header without who the patient is, when the study was made, and free text about it."""
@@ -116,6 +118,7 @@ class Header:
             accession_number="",
             study_date="",
             study_description="",
+            is_name_certain=True,
         )
 
 

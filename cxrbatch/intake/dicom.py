@@ -115,6 +115,7 @@ def read_header(dicom: DicomFile) -> Header:
         columns=elements.integer("Columns", 0),
         photometric=text("PhotometricInterpretation"),
         transfer_syntax=str(dicom.transfer_syntax),
+        is_name_certain=elements.is_name_certain,
     )
     if dicom.is_cut:
         raise ImageRejected(Reason.UNREADABLE_HEADER, "the file ends inside its header")

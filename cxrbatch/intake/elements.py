@@ -126,6 +126,20 @@ class Elements:
         unknown = any(term not in python_encoding for term in self._charset)
         return undeclared or unknown or any("\ufffd" in text for text in texts)
 
+    @property
+    def is_name_certain(self) -> bool:
+        """Whether the patient's name is read in the character set that it is written in, as far as can be told."""
+        value = self.bytes("PatientName")
+        if value.isascii() and b"\x1b" not in value:
+            return True
+        if self._charset:
+            return all(term in python_encoding for term in self._charset)
+        try:
+            value.decode("utf-8")
+        except UnicodeDecodeError:
+            return False
+        return True
+
     @cached_property
     def _charset(self) -> tuple[str, ...]:
         """The declared Specific Character Set (PS3.3 C.12.1.1.2); code extension terms may follow an empty one."""

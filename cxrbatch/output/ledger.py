@@ -154,20 +154,15 @@ class Ledger:
                 for study_key in {former, entry.study_key} - {""}:
                     self._queue_study(study_key)
 
-    def with_key_of_lost_siblings(self, entry: IndexedFile) -> IndexedFile:
-        """Return the entry of an unchanged picture under the study key that it had, where siblings of it are gone.
+    def study_of_unchanged(self, file: ImageFile) -> str:
+        """Return the key of the study that a file belongs to; '' for a new or changed one."""
+        query = "SELECT study_key FROM files WHERE path = ? AND size_bytes = ? AND mtime_ns = ?"
+        return self._store.value(query, (os.fsencode(file.path), file.size_bytes, file.mtime_ns)) or ""
 
-        A report that shows an image which is gone cannot be made again under another key.
-        """
-        if entry.header.study_instance_uid:
-            return entry
-        former = self._store.rows(
-            "SELECT study_key FROM files WHERE path = ? AND size_bytes = ? AND mtime_ns = ? AND EXISTS "
-            "(SELECT 1 FROM files AS other WHERE other.study_key = files.study_key AND NOT other.present)",
-            (os.fsencode(entry.file.path), entry.file.size_bytes, entry.file.mtime_ns),
-        )
-        study_key = next((key for (key,) in former), "")
-        return replace(entry, study_key=study_key) if study_key and entry.study_key else entry
+    def paths_of(self, study_key: str) -> list[str]:
+        """Return the files that a study was ever made of."""
+        rows = self._store.rows("SELECT path FROM files WHERE study_key = ? ORDER BY path", (study_key,))
+        return [os.fsdecode(path) for (path,) in rows]
 
     def record_deferred(self, file: ImageFile, message: str) -> None:
         """Record a file that cannot be read now; the next index looks at it again."""
