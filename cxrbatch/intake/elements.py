@@ -20,6 +20,8 @@ from cxrbatch.errors import CxrBatchError, ImageRejected, Reason
 from cxrbatch.intake.quiet import silent_libraries
 
 MAX_TEXT = 1024
+# Of what DICOM counts nothing is more: UL, IS.
+_LARGEST_INTEGER = 2**32
 # cv2.Error.StsNoMem
 _OPENCV_NO_MEMORY = -4
 
@@ -88,9 +90,9 @@ class Elements:
         return numbers[0] if numbers else nan
 
     def integer(self, keyword: str, absent: int) -> int:
-        """Return the first number as an integer, `absent` without one."""
+        """Return the first number as an integer, `absent` without one or where it is larger than any count is."""
         number = self.number(keyword)
-        return int(number) if np.isfinite(number) else absent
+        return int(number) if abs(number) < _LARGEST_INTEGER else absent
 
     def numbers(self, keyword: str) -> tuple[float, ...]:
         """Return all numbers of the value, by the VR that the file declares, or else by that of the dictionary."""
