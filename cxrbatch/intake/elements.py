@@ -41,6 +41,7 @@ _KEYWORDS = (
 # fmt: on
 _TAGS: dict[str, int] = {keyword: tag_for_keyword(keyword) or 0 for keyword in _KEYWORDS}
 WANTED_TAGS = frozenset(_TAGS.values())
+_SEQUENCE_VR = (None, "SQ", "UN")
 _BINARY_VR = {"US": "u2", "SS": "i2", "UL": "u4", "SL": "i4", "FL": "f4", "FD": "f8", "OW": "u2", "OB": "u1"}
 
 
@@ -112,8 +113,10 @@ class Elements:
         return value if isinstance(value, bytes) else b""
 
     def items(self, keyword: str) -> tuple[Elements, ...]:
-        """Return the items of a sequence."""
+        """Return the items of a sequence; what says that it is something else has none."""
         element = self.raw.get(_TAGS[keyword])
+        if isinstance(element, RawDataElement) and element.VR not in _SEQUENCE_VR:
+            return ()
         if isinstance(element, RawDataElement):
             element = convert_raw_data_element(element, encoding=list(self._encodings))
         items = element.value if element is not None and element.VR == "SQ" else ()

@@ -1,6 +1,7 @@
 """Numbers in DICOM headers that no device should write: an outcome for each, and a picture where there is one."""
 
 import struct
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from cxrbatch.intake.display import Lut, PixelLook, Window, display_pixels
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.record_json import from_json, to_json
 from cxrbatch.records import Header, ImageFile, Radiograph
-from tests.factories.intake import dataset, film, lut_item
+from tests.factories.intake import dataset, film, jpeg_bytes, lut_item, png_bytes
 
 LOOSE = Settings(pixel_check=False)
 FILM = film(bits=12)
@@ -175,6 +176,16 @@ def test_tables_of_nonsense_leave_a_picture(
     assert isinstance(found, Radiograph) or (found is Reason.BLANK and sequence == "ModalityLUTSequence")
 
 
+@numbers
+@pytest.mark.parametrize(
+    "keyword", ["AnatomicRegionSequence", "ViewCodeSequence", "ModalityLUTSequence", "VOILUTSequence", "CodeValue"]
+)
+@pytest.mark.parametrize("vr", ["FD", "US", "DS", "LO", "ZZ", "AT", "UI"])
+@pytest.mark.parametrize("value", [b"", b"\1\0", b"abc ", b"\xff" * 9])
+def test_a_sequence_that_says_it_is_something_else_is_none(tmp_path: Path, keyword: str, vr: str, value: bytes) -> None:
+    assert isinstance(outcome(written(tmp_path, raw(keyword, value, vr), BitsStored=12)), Radiograph)
+
+
 @exports
 @pytest.mark.parametrize("bits_stored", [8, 12, 16])
 def test_eight_bit_pixels_in_sixteen_stored_bits_are_no_blank_film(tmp_path: Path, bits_stored: int) -> None:
@@ -313,3 +324,47 @@ def test_every_look_gives_a_picture_without_a_warning(
         display = display_pixels(stored, look, max_px).display
     assert display.dtype == np.uint8
     assert max(display.shape) == min(max_px, max(shape))
+
+
+# --------------------------------------------------------------------------- headers without an end
+
+endless = pytest.mark.hostile("8 files of any size")
+
+
+@endless
+@pytest.mark.parametrize("kept", [0.5, 0.9, 1.0])
+@pytest.mark.parametrize("size", [200 * 2**20, 6 * 2**30])
+def test_a_header_that_goes_on_as_zeros_costs_no_time(tmp_path: Path, kept: float, size: int) -> None:
+    path = written(tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * content.rindex(PIXEL_TAG))])
+    with path.open("rb+") as stream:
+        stream.truncate(size)
+    started = time.process_time()
+    rejection = index_file(tmp_path, ImageFile(path.name, 0, 0), LOOSE).rejection
+    assert time.process_time() - started < 2
+    assert rejection is not None
+    # Reasons of a file that may still be arriving.
+    assert rejection.reason in (Reason.NO_PIXEL_DATA, Reason.UNREADABLE_HEADER)
+
+
+@endless
+def test_a_header_of_millions_of_elements_is_refused_in_time(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    content = path.read_bytes()
+    at = content.rindex(PIXEL_TAG)
+    path.write_bytes(content[:at] + b"\x29\0\x01\0LO\0\0" * 4_000_000 + content[at:])
+    started = time.process_time()
+    assert outcome(path) is Reason.UNREADABLE_HEADER
+    assert time.process_time() - started < 5
+
+
+@endless
+@pytest.mark.parametrize("content", [png_bytes(film(bits=8)), jpeg_bytes(film(bits=8)), b"", b"\0" * 200])
+def test_a_file_larger_than_any_limit_is_refused_unread(tmp_path: Path, content: bytes) -> None:
+    with (tmp_path / "large").open("wb") as stream:
+        stream.write(content)
+        stream.truncate(9 * 2**30)
+    with pytest.raises(ImageRejected) as caught:
+        read_radiograph(tmp_path / "large", LOOSE)
+    assert caught.value.reason is Reason.TOO_LARGE
