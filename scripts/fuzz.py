@@ -1,7 +1,8 @@
 """`make fuzz`: thousands of damaged files through the real index and the real readers, in worker processes.
 
-Seeds are phantoms in every transfer syntax, PNG and JPEG of them, and the files that pydicom tests itself with.
-Every file gets one to eight of the damages below. It is a failure when a file has no outcome, when a study fails
+Seeds are phantoms in every transfer syntax, PNG and JPEG of them, the files that pydicom tests itself with, and where
+CXRBATCH_SHARED_DATA is set real films. Every file gets one to eight of the damages below, or of those to its structure
+(structured_damage.py). What is scored is drawn, too. It is a failure when a file has no outcome, when a study fails
 unexpectedly, when a worker takes more than the memory it may, or when the main process raises. Files that kill or
 hang a worker are refused with `decoder_crashed` or `decode_timeout`, and kept in bench/fuzz for whoever mends them.
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import resource
 import shutil
@@ -27,21 +29,32 @@ import cv2
 import numpy as np
 import pydicom.data
 from rich.console import Console
+from structured_damage import damage_structure
 
 from cxrbatch.config import Settings
 from cxrbatch.indexing import Index, index_input
 from cxrbatch.output.folder import open_output
+from cxrbatch.output.pictures import draw_study
 from cxrbatch.phantom.dicom import TRANSFER_SYNTAXES, PhantomIdentity, write_phantom_dicom
 from cxrbatch.phantom.draw import draw_phantom
 from cxrbatch.progress import RunProgress
 from cxrbatch.reading import Reading, decode_studies
-from cxrbatch.records import InputSpec
+from cxrbatch.records import (
+    EngineDescription,
+    ImagePixels,
+    ImageResult,
+    InputSpec,
+    Label,
+    PreparedImage,
+    StudyResult,
+)
 from cxrbatch.stages import StageClock
 from cxrbatch.workers import WorkerPool
 
 KEPT = Path(__file__).parents[1] / "bench" / "fuzz"
 SEED_ROWS = 200
 LARGEST_SEED_BYTES = 400_000
+REAL_OF_A_KIND, LARGEST_REAL_BYTES = 30, 1_500_000
 WORKER_RSS_LIMIT_MB = 1536
 # Where the structure of a file is: damage there does more than in its pixels.
 HEAD_BYTES = 2000
@@ -58,6 +71,10 @@ IDENTITY = PhantomIdentity(
     sop_instance_uid="2.25.3000",
 )
 EXTREMES = (0, 1, 0x7FFF, 0x8000, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFF0, 0x80000000)
+
+SPEC = InputSpec(size_px=224)
+LABELS = (Label("One"), Label("Other"))
+ENGINE = EngineDescription("fuzz", "0" * 64, "none", "fp32", "none", "multilabel", LABELS, SPEC)
 
 Damage = Callable[[random.Random, bytearray, list[bytes]], bytearray]
 
@@ -112,6 +129,7 @@ def splice(dice: random.Random, data: bytearray, seeds: list[bytes]) -> bytearra
 DAMAGES: tuple[Damage, ...] = (
     *(flip_bytes, flip_bytes, flip_head, flip_head, flip_head, lie_about_a_number, lie_about_a_number),
     *(cut, drop_middle, repeat_middle, splice),
+    *[damage_structure] * 11,
 )
 
 
@@ -129,7 +147,15 @@ def collect_seeds(folder: Path) -> list[bytes]:
         made.append(cv2.imencode(suffix, pixels)[1].tobytes())
     paths = sorted((Path(pydicom.data.__file__).parent / "test_files").rglob("*.dcm"))
     shipped = [path.read_bytes() for path in paths if 0 < path.stat().st_size < LARGEST_SEED_BYTES]
-    return made * (len(shipped) // len(made)) + shipped
+    return made * (len(shipped) // len(made)) + shipped + collect_real()
+
+
+def collect_real() -> list[bytes]:
+    """Return some real films of every kind, where the machine has them."""
+    root = Path(os.environ.get("CXRBATCH_SHARED_DATA") or "/nowhere")
+    kinds = [sorted(root.glob(pattern)) for pattern in ("dicom/*/*", "nih256/**/*.png", "fourclass384/**/*.*")]
+    found = [paths[:: max(1, len(paths) // REAL_OF_A_KIND)] for paths in kinds]
+    return [path.read_bytes() for paths in found for path in paths if path.stat().st_size < LARGEST_REAL_BYTES]
 
 
 def write_damaged(folder: Path, seeds: list[bytes], count: int, seed: int) -> None:
@@ -159,15 +185,30 @@ def run_slice(folder: Path, out: Path, settings: Settings) -> Counter[str]:
         index_input(Index(folder, out, settings), ledger, workers, progress)
         ends.update(row.reason for row in ledger.file_rows() if row.status == "rejected")
         pending = ledger.take(ledger.pending_keys())
-        for study in decode_studies(pending, Reading(folder, InputSpec(size_px=224), settings), workers, StageClock()):
+        for study in decode_studies(pending, Reading(folder, SPEC, settings), workers, StageClock()):
             indexed = {refused.path for refused in study.task.refused}
             ends["scored"] += len(study.images)
+            for path, image in study.images:
+                _draw(folder / path, image, ends)
             for refused in study.refused:
                 if refused.path not in indexed:
                     ends[refused.reason or refused.status] += 1
                 if refused.status == "failed" or refused.reason in ("decoder_crashed", "decode_timeout"):
                     _keep(folder / refused.path, refused.message)
     return ends
+
+
+def _draw(path: Path, image: PreparedImage, ends: Counter[str]) -> None:
+    """Draw the pictures of a report, as a worker would."""
+    radiograph = image.radiograph
+    scored = ImageResult(path.name, radiograph.header, radiograph.flags, (0.9, 0.1), radiograph.stored_sha256)
+    result = StudyResult("0" * 16, 1, ENGINE, (scored,), (), "", "")
+    cams = np.random.default_rng(0).random((2, 7, 7), np.float32)
+    try:
+        draw_study(result, (ImagePixels(radiograph.display, cams, image.geometry),))
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is a find
+        ends["failed"] += 1
+        _keep(path, f"drawing: {error!r}")
 
 
 def _keep(path: Path, message: str) -> None:

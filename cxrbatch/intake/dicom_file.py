@@ -22,6 +22,8 @@ _PIXEL_DATA = 0x7FE00010
 _ANY_PIXEL_DATA = {0x7FE00008, 0x7FE00009, _PIXEL_DATA}
 _UNKNOWN = -1
 _FIRST_ELEMENT_BYTES = 8
+# Radiographs have a few hundred; each costs a microsecond or two, and 64 MB of empty ones would cost a minute.
+_MOST_ELEMENTS = 100_000
 _EXECUTABLES = (b"MZ", b"\x7fELF", b"#!")
 
 
@@ -97,10 +99,17 @@ def _read_elements(
     stream.seek(start)
     found: list[PixelElement] = []
     reached_pixels = False
-    end = start
+    end, count = start, 0
 
     def at_pixel_data(tag: int, vr: str | None, length: int) -> bool:
-        nonlocal reached_pixels, end
+        nonlocal reached_pixels, end, count
+        count += 1
+        if count > _MOST_ELEMENTS:
+            raise ImageRejected(Reason.UNREADABLE_HEADER, f"the header has more than {_MOST_ELEMENTS} elements")
+        if tag == 0:
+            # No data set has such an element: these are zeros, in the place of what a copy under way has yet to write.
+            end = _UNKNOWN
+            return True
         reached_pixels = tag in _ANY_PIXEL_DATA
         end = stream.tell() + length if length != UNDEFINED_LENGTH else _UNKNOWN
         if tag == _PIXEL_DATA:

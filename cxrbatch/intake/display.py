@@ -27,6 +27,7 @@ ROBUST_PERCENTILES = (0.5, 99.5)
 # A window is ignored when this much of the image is pure black or white, or its middle 98 % nearly one grey.
 CLIPPED_FRACTION = 0.95
 FLAT_BELOW_LEVELS = 8
+_LARGEST_UNIT = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,12 @@ class Window:
 
     @property
     def is_usable(self) -> bool:
-        """Whether the standard defines what this window does: LINEAR from width 1 on, the others above 0."""
-        wide_enough = self.width >= 1 if self.function == "LINEAR" else self.width > 0
-        return bool(np.isfinite(self.center) and np.isfinite(self.width) and wide_enough)
+        """Whether the standard defines what this window does: LINEAR from width 1 on, the others above 0.
+
+        Numbers that no unit has are no window, either: with them not even the pixels' own levels can be told apart.
+        """
+        narrowest = 1 if self.function == "LINEAR" else 1 / _LARGEST_UNIT
+        return bool(narrowest <= self.width <= _LARGEST_UNIT and abs(self.center) <= _LARGEST_UNIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +134,11 @@ def mask_unused_bits(stored: Stored, bits_stored: int, high_bit: int) -> Stored:
 
 
 def find_padding(stored: Stored, padding: tuple[int, int] | None) -> NDArray[np.bool_] | None:
-    """Return where [H,W] the stored values are padding (PS3.3 C.7.5.1.1.2), None where they nowhere are."""
+    """Return where [H,W] the stored values are padding (PS3.3 C.7.5.1.1.2), None where they nowhere or all are."""
     if padding is None:
         return None
     padded: NDArray[np.bool_] = (stored >= min(padding)) & (stored <= max(padding))
-    return padded if padded.any() else None
+    return padded if padded.any() and not padded.all() else None
 
 
 def reduce_pixels(
@@ -236,9 +240,18 @@ def _spread(units: Levels, look: PixelLook, low: float, high: float) -> Levels:
     ends = apply_modality(np.array(value_range(look.bits_stored, look.is_signed), dtype=np.float64), look)
     possible_low, possible_high = float(ends.min()), float(ends.max())
     no_window = look.voi_lut is None and look.window is None
-    if (look.full_scale and no_window) or (high - low) * 256 < possible_high - possible_low:
+    is_flat = (high - low) * 256 < possible_high - possible_low and not _fills_a_byte(look, low, high)
+    if (look.full_scale and no_window) or is_flat:
         low, high = possible_low, possible_high
     return np.clip((units - low) / max(high - low, 1e-9), 0, 1) * WHITE
+
+
+def _fills_a_byte(look: PixelLook, low: float, high: float) -> bool:
+    """Tell whether these are 8-bit pixels in a file of 16 bits: from near 0 on, over half of a byte and more."""
+    if look.modality_lut is not None or look.is_signed:
+        return False
+    first, last = sorted((unit - look.intercept) / look.slope for unit in (low, high))
+    return last < 256 and last - first >= 128
 
 
 def _index(values: Stored, low: int) -> NDArray[np.intp]:

@@ -20,6 +20,8 @@ from cxrbatch.errors import CxrBatchError, ImageRejected, Reason
 from cxrbatch.intake.quiet import silent_libraries
 
 MAX_TEXT = 1024
+# Of what DICOM counts nothing is more: UL, IS.
+_LARGEST_INTEGER = 2**32
 # cv2.Error.StsNoMem
 _OPENCV_NO_MEMORY = -4
 
@@ -40,6 +42,7 @@ _KEYWORDS = (
 # fmt: on
 _TAGS: dict[str, int] = {keyword: tag_for_keyword(keyword) or 0 for keyword in _KEYWORDS}
 WANTED_TAGS = frozenset(_TAGS.values())
+_SEQUENCE_VR = (None, "SQ", "UN")
 _BINARY_VR = {"US": "u2", "SS": "i2", "UL": "u4", "SL": "i4", "FL": "f4", "FD": "f8", "OW": "u2", "OB": "u1"}
 
 
@@ -89,9 +92,9 @@ class Elements:
         return numbers[0] if numbers else nan
 
     def integer(self, keyword: str, absent: int) -> int:
-        """Return the first number as an integer, `absent` without one."""
+        """Return the first number as an integer, `absent` without one or where it is larger than any count is."""
         number = self.number(keyword)
-        return int(number) if np.isfinite(number) else absent
+        return int(number) if abs(number) < _LARGEST_INTEGER else absent
 
     def numbers(self, keyword: str) -> tuple[float, ...]:
         """Return all numbers of the value, by the VR that the file declares, or else by that of the dictionary."""
@@ -111,8 +114,10 @@ class Elements:
         return value if isinstance(value, bytes) else b""
 
     def items(self, keyword: str) -> tuple[Elements, ...]:
-        """Return the items of a sequence."""
+        """Return the items of a sequence; what says that it is something else has none."""
         element = self.raw.get(_TAGS[keyword])
+        if isinstance(element, RawDataElement) and element.VR not in _SEQUENCE_VR:
+            return ()
         if isinstance(element, RawDataElement):
             element = convert_raw_data_element(element, encoding=list(self._encodings))
         items = element.value if element is not None and element.VR == "SQ" else ()

@@ -14,9 +14,12 @@ from struct import unpack_from
 from cxrbatch.errors import ImageRejected, Reason
 
 APP1 = 0xE1
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+# A progressive picture with a profile of megabytes has a few hundred.
+_MOST_SEGMENTS = 100_000
+_START_OF_SCAN, _EOI = 0xDA, b"\xff\xd9"
 # Within a scan, FF 00 is a byte of data, FF D0 to FF D7 are restarts and FF FF is filling; any other marker ends it.
 _AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_FILLING = re.compile(rb"\xff{2,}")
 # What may stand between two scans: tables, restart interval, number of lines, comments and application data.
 _BETWEEN_SCANS = {0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}
 
@@ -47,8 +50,9 @@ def end_of_image(content: bytes) -> int:
         ImageRejected: the file ends before (truncated_pixels), or its markers lead nowhere (unreadable_pixels).
     """
     at, has_scan = 2, False
-    while (at := _skip_filling(content, at)) + 2 <= len(content):
-        if content[at] == 0xFF and content[at + 1] == _END_OF_IMAGE:
+    for _ in range(_MOST_SEGMENTS):
+        at = _skip_filling(content, at)
+        if content[at : at + 2] == _EOI:
             return at + 2
         segment = _segment_at(content, at)
         if segment is None:
@@ -73,6 +77,5 @@ def _segment_at(content: bytes, at: int) -> Segment | None:
 
 def _skip_filling(content: bytes, at: int) -> int:
     """Return where a marker really starts: any number of FF may stand before it (B.1.1.2)."""
-    while content[at : at + 2] == b"\xff\xff":
-        at += 1
-    return at
+    filling = _FILLING.match(content, at)
+    return filling.end() - 1 if filling else at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from cxrbatch.intake.dicom_file import DicomFile
 from cxrbatch.intake.display import Lut, PixelLook, Window, WindowFunction, value_range
 from cxrbatch.intake.elements import Elements
 
+# What no modality needs, and what leaves no precision to tell one level from the next.
+_SMALLEST_SLOPE, _LARGEST_SLOPE, _LARGEST_INTERCEPT = 1e-6, 1e6, 1e9
+_UNUSABLE = Window(nan, nan)
 _WINDOW_FUNCTIONS: dict[str, WindowFunction] = {"LINEAR_EXACT": "LINEAR_EXACT", "SIGMOID": "SIGMOID"}
 
 
@@ -85,10 +89,15 @@ def read_look(elements: Elements, module: PixelModule) -> tuple[PixelLook, tuple
     MONOCHROME1 and Presentation LUT Shape INVERSE both say that low values are white (PS3.3 C.7.6.3.1.2,
     C.11.6.1.2); together they say it twice, not the opposite. The shape alone is believed, and flagged.
     """
-    slope, intercept = _read_rescale(elements)
+    rescale = _read_rescale(elements)
+    slope, intercept = rescale or (1.0, 0.0)
     modality_lut = _read_lut(elements, "ModalityLUTSequence", module.is_signed)
     units_are_signed = modality_lut is None and min(value * slope + intercept for value in module.stored_range) < 0
     is_monochrome1 = module.photometric == "MONOCHROME1"
+    voi_lut, window = _read_lut(elements, "VOILUTSequence", units_are_signed), _read_window(elements)
+    if rescale is None and modality_lut is None and (voi_lut or window):
+        # Nobody knows the units in which it says what is black and what is white.
+        voi_lut, window = None, _UNUSABLE
     shape_inverts = elements.text("PresentationLUTShape").upper() == "INVERSE"
     look = PixelLook(
         bits_stored=module.bits_stored,
@@ -97,8 +106,8 @@ def read_look(elements: Elements, module: PixelModule) -> tuple[PixelLook, tuple
         slope=slope,
         intercept=intercept,
         modality_lut=modality_lut,
-        voi_lut=_read_lut(elements, "VOILUTSequence", units_are_signed),
-        window=_read_window(elements),
+        voi_lut=voi_lut,
+        window=window,
         inverse=is_monochrome1 or shape_inverts,
         full_scale=module.bits_stored <= 8,
     )
@@ -165,17 +174,18 @@ def _check_length(module: PixelModule, dicom: DicomFile, available_bytes: int) -
         )
 
 
-def _read_rescale(elements: Elements) -> tuple[float, float]:
-    slope, intercept = elements.number("RescaleSlope"), elements.number("RescaleIntercept")
-    if not np.isfinite(slope) or slope == 0:
-        return 1.0, 0.0
-    return slope, intercept if np.isfinite(intercept) else 0.0
+def _read_rescale(elements: Elements) -> tuple[float, float] | None:
+    """Read Rescale Slope and Intercept, 1 and 0 where they are absent; None where they make no sense."""
+    slope = elements.number("RescaleSlope") if elements.bytes("RescaleSlope").strip(b"\0 ") else 1.0
+    intercept = elements.number("RescaleIntercept") if elements.bytes("RescaleIntercept").strip(b"\0 ") else 0.0
+    makes_sense = _SMALLEST_SLOPE <= abs(slope) <= _LARGEST_SLOPE and abs(intercept) <= _LARGEST_INTERCEPT
+    return (slope, intercept) if makes_sense else None
 
 
 def _read_padding(elements: Elements, module: PixelModule) -> tuple[int, int] | None:
     """Read Pixel Padding Value and Range Limit, whose sign is that of the pixels whatever the VR says."""
     values = [elements.number(keyword) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
-    known = [int(value) for value in values if np.isfinite(value)]
+    known = [int(np.clip(value, -0x10000, 0x10000)) for value in values if np.isfinite(value)]
     if not known:
         return None
     signed = [value - 0x10000 if module.is_signed and value > 0x7FFF else value for value in known]

@@ -18,6 +18,8 @@ from cxrbatch.intake.content import PNG_SIGNATURE
 PALETTE_COLOUR = 3
 # What inflated comments and colour profiles of a file may come to; they are counted, not kept.
 MAX_INFLATED_BYTES = 64 * 1024 * 1024
+# 100 megapixels in chunks of 8 KB are 50,000.
+_MOST_CHUNKS = 500_000
 _STEP_BYTES = 1024 * 1024
 _HEADER_END = len(PNG_SIGNATURE) + 25
 _COLOUR_AT = len(PNG_SIGNATURE) + 17
@@ -51,7 +53,9 @@ class Chunk:
 def read_chunks(content: bytes) -> Iterator[Chunk]:
     """Yield the chunks of a file, or of its beginning, up to IEND or the last one that is all there."""
     at = len(PNG_SIGNATURE)
-    while at + 12 <= len(content):
+    for _ in range(_MOST_CHUNKS):
+        if at + 12 > len(content):
+            return
         length, name = unpack_from(">L4s", content, at)
         chunk = Chunk(name, at, at + 12 + length)
         if chunk.end > len(content) or not (name.isalpha() or chunk.is_intact(content)):

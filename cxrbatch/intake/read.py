@@ -44,12 +44,14 @@ def inspect_file(path: Path, settings: Settings) -> tuple[Kind, Inspection]:
         if kind is Kind.DICOM:
             dicom, missing = _parse_enough(stream, head, size, settings)
             return kind, inspect_dicom(dicom, settings, missing)
+        tail = b""
         if kind is Kind.JPEG:
             head += stream.read(MAX_HEADER_BYTES)
-            return kind, inspect_raster(head, kind, settings)
-        stream.seek(max(len(head), size - TAIL_BYTES))
-        tail = stream.read(TAIL_BYTES)
-    return kind, inspect_raster(head, kind, settings, tail)
+        else:
+            stream.seek(max(len(head), size - TAIL_BYTES))
+            tail = stream.read(TAIL_BYTES)
+    with refusing_malformed(Reason.UNREADABLE_HEADER, f"the {kind.value} header is damaged"):
+        return kind, inspect_raster(head, kind, settings, tail)
 
 
 def read_radiograph(path: Path, settings: Settings) -> Radiograph:

@@ -1,6 +1,7 @@
 """PNG and JPEG files as strangers make them: foreign chunks, large profiles, trailers, rotation, stray white pixels."""
 
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from io import BytesIO
@@ -474,3 +475,23 @@ def test_nothing_but_noise_and_a_hot_pixel_is_still_blank(tmp_path: Path, level:
     stream = BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     assert both(tmp_path, stream.getvalue()) == (Reason.BLANK, None)
+
+
+# --------------------------------------------------------------------------- files of any size
+
+endless = pytest.mark.hostile("8 files of any size")
+ENDLESS = {
+    "PNG of empty chunks": PNG[:HEAD] + chunk(b"foOo", b"") * 1_000_000 + PNG[HEAD:],
+    "JPEG of empty comments": JPEG[:-2] + b"\xff\xfe\0\2" * 1_000_000,
+    "JPEG of filling": JPEG[:-2] + b"\xff" * 50_000_000,
+    "JPEG of restarts": JPEG[:-2] + b"\xff\xd0" * 20_000_000,
+    "JPEG of scans": JPEG[:-2] + b"\xff\xda\0\2" * 1_000_000,
+}
+
+
+@endless
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_picture_of_millions_of_parts_is_refused_in_time(tmp_path: Path, name: str) -> None:
+    started = time.process_time()
+    assert both(tmp_path, ENDLESS[name])[0] in (Reason.TRUNCATED_PIXELS, Reason.UNREADABLE_PIXELS)
+    assert time.process_time() - started < 5
