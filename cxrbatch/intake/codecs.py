@@ -42,6 +42,7 @@ from pydicom.uid import (
 from cxrbatch.errors import ImageRejected, Reason
 from cxrbatch.intake.jpeg import decode_jpeg
 from cxrbatch.intake.jpeg2000 import check_codestream, has_unread_packets
+from cxrbatch.intake.jpeg_header import find_frame
 
 PLUGIN = "cxrbatch"
 REDUCE_OPTION = "cxrbatch_reduce"
@@ -136,20 +137,9 @@ def read_codestream(frame: bytes, syntax: UID) -> Codestream | None:
 
 
 def read_jpeg_frame_header(frame: bytes) -> Codestream:
-    """Find the start-of-frame marker of a JPEG or JPEG-LS stream (ISO/IEC 10918-1 B.2.2)."""
-    at = 2
-    while True:
-        if frame[at] != 0xFF:
-            raise ValueError("no marker where one must be")
-        marker = frame[at + 1]
-        # C4, C8 and CC share the range of the start-of-frame markers but are tables; F7 is JPEG-LS.
-        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-            precision, rows, columns, components = unpack_from(">BHHB", frame, at + 4)
-            return Codestream(rows, columns, components, precision)
-        if marker == 0xFF:
-            at += 1
-        else:
-            at += 2 + unpack_from(">H", frame, at + 2)[0]
+    """Read the start of frame of a JPEG or JPEG-LS stream (ISO/IEC 10918-1 B.2.2)."""
+    precision, rows, columns, components = unpack_from(">BHHB", frame, find_frame(frame).start + 4)
+    return Codestream(rows, columns, components, precision)
 
 
 def is_whole(frame: bytes, syntax: UID) -> bool:

@@ -45,7 +45,7 @@ def has_hole(stored: Pixels) -> bool:
 
 
 def _find_runs(flat: Pixels, block: int) -> tuple[Positions, Positions]:
-    """Return where runs of one value start and end, at least a hole less one block long, in steps of a block."""
+    """Return where runs of one value start and end which hold nearly as many whole blocks as a hole does."""
     blocks = flat[: len(flat) // block * block].reshape(-1, block)
     # The last column first: of an image's blocks, few are left for the comparison of the others.
     candidates = np.flatnonzero(blocks[:, 0] == blocks[:, -1])
@@ -55,4 +55,15 @@ def _find_runs(flat: Pixels, block: int) -> tuple[Positions, Positions]:
     firsts = np.concatenate(([0], breaks)).astype(np.int64)[: len(constant)]
     lasts = np.concatenate((breaks, [len(constant)])).astype(np.int64)[: len(firsts)] - 1
     is_long = lasts - firsts >= _BLOCKS_IN_HOLE - 2
-    return constant[firsts[is_long]] * block, (constant[lasts[is_long]] + 1) * block
+    starts, ends = constant[firsts[is_long]] * block, (constant[lasts[is_long]] + 1) * block
+    steps = np.arange(block)
+    return starts - _count_like(flat, starts, starts[:, None] - 1 - steps), ends + _count_like(
+        flat, starts, ends[:, None] + steps
+    )
+
+
+def _count_like(flat: Pixels, starts: Positions, at: Positions) -> Positions:
+    """Count for each run how many pixels, from the first position [R,N] on and in the image, are of its value."""
+    like = (flat[np.clip(at, 0, len(flat) - 1)] == flat[starts][:, None]) & (at >= 0) & (at < len(flat))
+    counts: Positions = np.logical_and.accumulate(like, axis=1).sum(axis=1)
+    return counts

@@ -18,7 +18,7 @@ Damage = Callable[[bytes, float], bytes]
 
 def hole(filling: str, size: int = HOLE_BYTES) -> Damage:
     """Overwrite `size` bytes with 00, FF or random ones."""
-    content = {"00": bytes(size), "FF": b"\xff" * size, "random": random.Random(1).randbytes(size)}[filling]  # noqa: S311
+    content = {"00": bytes(size), "FF": b"\xff" * size, "random": random.Random(1).randbytes(size)}[filling]
 
     def apply(coded: bytes, where: float) -> bytes:
         start = round(where * (len(coded) - size))

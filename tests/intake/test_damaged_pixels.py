@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 
@@ -60,12 +61,14 @@ HOLE_NAMES = ["00", "FF", "random"]
 PLACES = [0.1, 0.5, 0.97]
 
 
-def noisy_film(bits: int = 12, rows: int = 640) -> Pixels:
-    """Return a film with so much noise that no codec makes less than 60 KB of it."""
-    noise = np.random.default_rng(5).normal(0, 2 ** (bits - 5), (rows, 512))
-    return np.clip(film(rows, 512, bits) + noise, 0, 2**bits - 1).astype(np.uint8 if bits <= 8 else np.uint16)
+@cache
+def noisy_film(bits: int = 12) -> Pixels:
+    """Return a film with so much noise that no codec makes less than 40 KB of it."""
+    noise = np.random.default_rng(5).normal(0, 2 ** (bits - 5), (320, 256))
+    return np.clip(film(bits=bits) + noise, 0, 2**bits - 1).astype(np.uint8 if bits <= 8 else np.uint16)
 
 
+@cache
 def header_of(syntax: UID) -> tuple[Dataset, bytes]:
     made = dataset(noisy_film(8 if syntax == JPEGBaseline8Bit else 12), transfer_syntax=syntax)
     return made, get_frame(made.PixelData, 0, number_of_frames=1)
@@ -91,7 +94,7 @@ def refusal_of(read: Callable[[], object]) -> Reason:
 @pytest.mark.parametrize("syntax", ENCODED, ids=lambda uid: uid.keyword)
 def test_the_healthy_frames_are_read(tmp_path: Path, syntax: UID) -> None:
     header, frame = header_of(syntax)
-    assert len(frame) > 60_000
+    assert len(frame) > 3 * 4096
     assert Flag.DAMAGE_SUSPECT not in read_frame(tmp_path, header, frame).flags
 
 
@@ -121,10 +124,11 @@ def test_an_early_end_of_jpeg_is_truncated(tmp_path: Path, syntax: UID, where: f
     assert refusal_of(lambda: read_frame(tmp_path, header, end_early(frame, where))) is Reason.TRUNCATED_PIXELS
 
 
-# Nothing tells of the place of a block in JPEG 2000's coded data, nor of bytes that keep their number in RLE.
+# Nothing tells of the place of a block in JPEG 2000's coded data, nor of bytes that keep their number in RLE. Swapped
+# blocks of a lossless JPEG have as many bits as before, but for a few, which may be none.
 @pytest.mark.parametrize("where", PLACES)
 @pytest.mark.parametrize(
-    "syntax", [*JPEG_DCT_AND_LOSSLESS, JPEGLSLossless, JPEGLSNearLossless], ids=lambda uid: uid.keyword
+    "syntax", [JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSLossless, JPEGLSNearLossless], ids=lambda uid: uid.keyword
 )
 def test_swapped_blocks_are_refused(tmp_path: Path, syntax: UID, where: float) -> None:
     header, frame = header_of(syntax)
@@ -214,7 +218,8 @@ def test_jpeg_2000_of_other_encoders_options_is_read_and_its_holes_refused(
     frame = stream.getvalue()
     read_frame(tmp_path, header, frame)
     for damage in HOLES:
-        assert refusal_of(lambda damaged=damage(frame, 0.6): read_frame(tmp_path, header, damaged)) in DAMAGED
+        damaged = damage(frame, 0.6)
+        assert refusal_of(partial(read_frame, tmp_path, header, damaged)) in DAMAGED
 
 
 def test_packets_that_were_emptied_are_noticed_by_what_is_left_over(tmp_path: Path) -> None:
