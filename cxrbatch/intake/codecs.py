@@ -2,7 +2,8 @@
 
 pydicom decides what a transfer syntax means; `decode_frame` here is the one plugin it calls, because it is the
 fastest licence-clean way measured for every syntax (NEMA RG3, 1760x1760, and 2022x2464 at 12 bits):
-libjpeg-turbo 3 for all of JPEG, CharLS for JPEG-LS, OpenJPEG for JPEG 2000 and HTJ2K. (OpenJPH is three times
+libjpeg-turbo 3 for all of JPEG, CharLS for JPEG-LS, OpenJPEG for JPEG 2000 and HTJ2K. What these decode although it is
+damaged is refused by `jpeg`, `lossless_jpeg` and `jpeg2000`. (OpenJPH is three times
 faster at HTJ2K, but imagecodecs returns whatever it decoded of a damaged frame instead of raising.)
 """
 
@@ -112,7 +113,7 @@ class Codestream:
 def decoder_name(syntax: UID) -> str:
     """Return the library that decodes a transfer syntax, for people to read."""
     if syntax in _JPEG:
-        return "imagecodecs (libjpeg-turbo)"
+        return "libjpeg-turbo, by simplejpeg or imagecodecs"
     if syntax in _JPEG_LS:
         return "imagecodecs (CharLS)"
     if syntax in _JPEG_2000:
