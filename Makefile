@@ -9,7 +9,7 @@ export CXRBATCH_SHARED_DATA ?= $(realpath ../shared/data)
 # Every worker process imports; compiled modules save it half of its start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check format bench bench-intake bench-scale pixel-check arrivals gpu-check fuzz hostile soak screenshots setup clean
+.PHONY: demo test check format bench bench-intake bench-scale pixel-check arrivals gpu-check fuzz hostile damage soak screenshots setup clean
 
 demo: setup
 	$(BIN)/cxrbatch demo -o demo
@@ -50,6 +50,10 @@ fuzz: setup
 
 hostile: setup
 	$(BIN)/python scripts/hostile.py $(HOSTILE_ARGS)
+
+# DAMAGE_ARGS="--engine demo" also tells whether scores move.
+damage: setup
+	$(BIN)/python scripts/damage.py $(DAMAGE_ARGS)
 
 # Random moments first, of the run and of its workers; then every fault at every time that a run reaches a fault point.
 soak: setup

@@ -75,6 +75,7 @@ class Flag(str, Enum):
     NO_TRANSFER_SYNTAX = "no_transfer_syntax"
     POLARITY_FROM_LUT = "polarity_from_lut"
     POLARITY_SUSPECT = "polarity_suspect"
+    DAMAGE_SUSPECT = "damage_suspect"
     WINDOW_IGNORED = "window_ignored"
     LOSSY = "lossy"
     EXECUTABLE_PREAMBLE = "executable_preamble"

@@ -78,7 +78,7 @@ def _of_raster(content: bytes, kind: Kind) -> PixelAccount:
     started = time.perf_counter()
     stored = decode_raster(content, kind)
     return PixelAccount(
-        decoder="Pillow" if kind is Kind.PNG else "imagecodecs (libjpeg-turbo)",
+        decoder="Pillow" if kind is Kind.PNG else "libjpeg-turbo, by simplejpeg or imagecodecs",
         decode_ms=_ms(time.perf_counter() - started),
         display_ms=0.0,
         stored=f"{stored.dtype.itemsize * 8} bits, grey, {stored.min()} to {stored.max()}",

@@ -2,7 +2,8 @@
 
 pydicom decides what a transfer syntax means; `decode_frame` here is the one plugin it calls, because it is the
 fastest licence-clean way measured for every syntax (NEMA RG3, 1760x1760, and 2022x2464 at 12 bits):
-libjpeg-turbo 3 for all of JPEG, CharLS for JPEG-LS, OpenJPEG for JPEG 2000 and HTJ2K. (OpenJPH is three times
+libjpeg-turbo 3 for all of JPEG, CharLS for JPEG-LS, OpenJPEG for JPEG 2000 and HTJ2K. What these decode although it is
+damaged is refused by `jpeg`, `lossless_jpeg` and `jpeg2000`. (OpenJPH is three times
 faster at HTJ2K, but imagecodecs returns whatever it decoded of a damaged frame instead of raising.)
 """
 
@@ -42,6 +43,7 @@ from pydicom.uid import (
 from cxrbatch.errors import ImageRejected, Reason
 from cxrbatch.intake.jpeg import decode_jpeg
 from cxrbatch.intake.jpeg2000 import check_codestream, has_unread_packets
+from cxrbatch.intake.jpeg_header import find_frame
 
 PLUGIN = "cxrbatch"
 REDUCE_OPTION = "cxrbatch_reduce"
@@ -111,7 +113,7 @@ class Codestream:
 def decoder_name(syntax: UID) -> str:
     """Return the library that decodes a transfer syntax, for people to read."""
     if syntax in _JPEG:
-        return "imagecodecs (libjpeg-turbo)"
+        return "libjpeg-turbo, by simplejpeg or imagecodecs"
     if syntax in _JPEG_LS:
         return "imagecodecs (CharLS)"
     if syntax in _JPEG_2000:
@@ -136,20 +138,9 @@ def read_codestream(frame: bytes, syntax: UID) -> Codestream | None:
 
 
 def read_jpeg_frame_header(frame: bytes) -> Codestream:
-    """Find the start-of-frame marker of a JPEG or JPEG-LS stream (ISO/IEC 10918-1 B.2.2)."""
-    at = 2
-    while True:
-        if frame[at] != 0xFF:
-            raise ValueError("no marker where one must be")
-        marker = frame[at + 1]
-        # C4, C8 and CC share the range of the start-of-frame markers but are tables; F7 is JPEG-LS.
-        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-            precision, rows, columns, components = unpack_from(">BHHB", frame, at + 4)
-            return Codestream(rows, columns, components, precision)
-        if marker == 0xFF:
-            at += 1
-        else:
-            at += 2 + unpack_from(">H", frame, at + 2)[0]
+    """Read the start of frame of a JPEG or JPEG-LS stream (ISO/IEC 10918-1 B.2.2)."""
+    precision, rows, columns, components = unpack_from(">BHHB", frame, find_frame(frame).start + 4)
+    return Codestream(rows, columns, components, precision)
 
 
 def is_whole(frame: bytes, syntax: UID) -> bool:

@@ -26,6 +26,7 @@ from cxrbatch.intake.codecs import (
 from cxrbatch.intake.dicom_file import DicomFile
 from cxrbatch.intake.display import Stored, display_pixels, mask_unused_bits
 from cxrbatch.intake.elements import Elements, refusing_malformed
+from cxrbatch.intake.holes import has_hole
 from cxrbatch.intake.pixel_module import PixelModule, check_pixel_module, read_look, read_pixel_module
 from cxrbatch.intake.radiograph import Inspection, assemble_radiograph
 from cxrbatch.intake.screen import ScreenFacts, screen_header
@@ -81,7 +82,9 @@ def read_dicom(dicom: DicomFile, settings: Settings) -> Radiograph:
         encoded = encoded_pixels(dicom, module)
         stored = decode_pixels(dicom, module, encoded, settings.max_display_px)
         displayed = display_pixels(stored, look, settings.max_display_px)
-    flags = inspection.flags + polarity_flags + displayed.flags
+        is_damaged = dicom.transfer_syntax not in ENCAPSULATED and has_hole(stored)
+    damage_flags = (Flag.DAMAGE_SUSPECT,) if is_damaged else ()
+    flags = inspection.flags + polarity_flags + displayed.flags + damage_flags
     return assemble_radiograph(inspection.header, displayed.display, flags, _hash_stored(dicom, module, encoded))
 
 
@@ -199,6 +202,8 @@ def _decoder_options(dicom: DicomFile, module: PixelModule, level: int) -> dict[
 def _check(module: PixelModule, dicom: DicomFile, settings: Settings, missing_bytes: int) -> None:
     offset = dicom.pixel_data.offset if dicom.pixel_data else 0
     check_pixel_module(module, dicom, len(dicom.body) - offset + missing_bytes, settings)
+    if dicom.deflated_badly and not missing_bytes:
+        raise ImageRejected(dicom.deflated_badly, "the deflated data do not end where the data set does")
 
 
 def _check_codestream(codestream: Codestream, module: PixelModule) -> None:

@@ -24,6 +24,8 @@ _UNKNOWN = -1
 _FIRST_ELEMENT_BYTES = 8
 # Radiographs have a few hundred; each costs a microsecond or two, and 64 MB of empty ones would cost a minute.
 _MOST_ELEMENTS = 100_000
+# One byte pads to an even length; some writers pad to more.
+_PADDING_BYTES = 16
 _EXECUTABLES = (b"MZ", b"\x7fELF", b"#!")
 
 
@@ -41,6 +43,7 @@ class DicomFile:
     """A DICOM file taken apart: `body` is the whole file, or what a deflated one holds after its file meta information.
 
     `is_cut` says that an element claims more bytes than there are; `pixel_data` is None where none was met.
+    `deflated_badly` is why the pixels of a deflated data set must not be trusted; None where nothing is wrong.
     """
 
     elements: Elements
@@ -49,6 +52,7 @@ class DicomFile:
     body: bytes
     pixel_data: PixelElement | None
     is_cut: bool
+    deflated_badly: Reason | None = None
 
 
 def parse_dicom(content: bytes, max_bytes: int) -> DicomFile:
@@ -65,16 +69,19 @@ def parse_dicom(content: bytes, max_bytes: int) -> DicomFile:
     flags = [Flag.EXECUTABLE_PREAMBLE] if start and content.startswith(_EXECUTABLES) else []
     declared, start = _read_transfer_syntax(content, start)
     # Not cut off before `start`: a copy of a large film costs as much as reading it from the page cache.
-    body = content
-    if declared and _is_deflated(declared):
-        body, start = _inflate(content[start:], max_bytes), 0
+    body, wrong = content, None
+    is_deflated = declared is not None and _is_deflated(declared)
+    if is_deflated:
+        (body, wrong), start = _inflate(content[start:], max_bytes), 0
     first = body[start : start + _FIRST_ELEMENT_BYTES]
     syntax = declared or _guess_transfer_syntax(first)
     if not declared:
         flags.append(Flag.NO_TRANSFER_SYNTAX)
     little_endian = syntax != ExplicitVRBigEndian
     raw, pixel_data, is_cut = _read_elements(body, start, _is_implicit(first), little_endian)
-    return DicomFile(Elements(raw, little_endian), syntax, tuple(flags), body, pixel_data, is_cut)
+    if is_deflated and pixel_data is not None and not _ends_well(body, pixel_data):
+        wrong = wrong or Reason.UNREADABLE_PIXELS
+    return DicomFile(Elements(raw, little_endian), syntax, tuple(flags), body, pixel_data, is_cut, wrong)
 
 
 def _read_transfer_syntax(content: bytes, start: int) -> tuple[UID | None, int]:
@@ -150,10 +157,27 @@ def _is_deflated(syntax: UID) -> bool:
     return syntax.is_transfer_syntax and syntax.is_deflated
 
 
-def _inflate(deflated: bytes, max_bytes: int) -> bytes:
-    """Inflate a data set (PS3.5 A.5), but never to more than `max_bytes`: a bomb is refused half-way."""
+def _inflate(deflated: bytes, max_bytes: int) -> tuple[bytes, Reason | None]:
+    """Inflate a data set (PS3.5 A.5), but never to more than `max_bytes`: a bomb is refused half-way.
+
+    No checksum stands at its end: of damage can only be told whether it ends where the file does.
+    """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     inflated = inflater.decompress(deflated, max_bytes)
     if inflater.unconsumed_tail:
         raise ImageRejected(Reason.TOO_LARGE, f"the deflated data set holds more than {max_bytes} bytes")
-    return inflated
+    is_whole = inflater.eof and len(inflater.unused_data) <= _PADDING_BYTES
+    return inflated, None if is_whole else Reason.TRUNCATED_PIXELS
+
+
+def _ends_well(body: bytes, pixel_data: PixelElement) -> bool:
+    """Tell whether a deflated data set ends with its pixels or goes on with another element.
+
+    Damaged data inflate to more or fewer bytes than were deflated.
+    """
+    end = pixel_data.offset + (pixel_data.length or 0)
+    if pixel_data.length is None or end >= len(body):
+        return True
+    group, _ = unpack_from("<HH", body.ljust(end + 4), end)
+    vr = body[end + 4 : end + 6]
+    return group >= _PIXEL_DATA >> 16 and vr.isalpha() and vr.isupper()

@@ -6,6 +6,7 @@ decoder at hand reads, are measured afterwards (see `lossless_jpeg`).
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import imagecodecs
@@ -22,6 +23,9 @@ _SEQUENTIAL = (0xC0, 0xC1)
 _COLOUR_SPACES = {1: "GRAY", 3: "RGB"}
 # APP0 and APP14 say what the colours mean, but no colour matters where only the data are checked; COM is FE.
 _IGNORED = (*range(0xE0, 0xF0), 0xFE)
+
+# A few zeros before the end of the image, which a stuffed zero is not.
+_PADDING = re.compile(rb"(?<=[^\x00\xff])\x00{1,4}(?=\xff\xd9)")
 
 # How libjpeg-turbo words its warnings of data; its other warnings are of the header.
 _ENDED_EARLY = ("premature end of data segment", "Premature end of JPEG file")
@@ -44,7 +48,7 @@ def decode_jpeg(content: bytes) -> NDArray[np.integer[Any]]:
         ImageRejected: the coded data end early (truncated_pixels) or are damaged (unreadable_pixels).
         ValueError, IndexError, struct.error, RuntimeError: it is no JPEG, or the header is damaged.
     """
-    frame = find_frame(walk_header(content))
+    frame = find_frame(content)
     if frame.marker == _LOSSLESS:
         pixels = np.asarray(imagecodecs.jpeg_decode(content))
         check_entropy_coded_length(content, pixels)
@@ -100,6 +104,6 @@ def _bare_of_oddities(content: bytes) -> bytes:
             # Spectral selection and approximation mean nothing here, and are wrong in files that look well.
             if is_sequential:
                 part[-3:] = b"\x00\x3f\x00"
-            part += content[segment.end :]
+            part += _PADDING.sub(b"", content[segment.end :])
         kept += part
     return bytes(kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import unpack_from
 
@@ -22,15 +23,15 @@ class Segment:
     end: int
 
 
-def walk_header(content: bytes) -> list[Segment]:
-    """Return the segments up to the first start of scan; bytes between them are passed over, as libjpeg does.
+def walk_header(content: bytes) -> Iterator[Segment]:
+    """Yield the segments up to the first start of scan; bytes between them are passed over, as libjpeg does.
 
     Raises:
         ValueError, IndexError, struct.error: there is no scan.
     """
-    segments: list[Segment] = []
     at = 2
-    while not segments or segments[-1].marker != START_OF_SCAN:
+    marker = 0
+    while marker != START_OF_SCAN:
         at = content.index(b"\xff", at)
         marker = content[at + 1]
         if marker == _END_OF_IMAGE:
@@ -41,23 +42,22 @@ def walk_header(content: bytes) -> list[Segment]:
             at += 2
         else:
             end = at + 2 + unpack_from(">H", content, at + 2)[0]
-            segments.append(Segment(marker, at, end))
+            yield Segment(marker, at, end)
             at = end
-    return segments
 
 
-def find_frame(segments: list[Segment]) -> Segment:
-    """Return the start of frame among the segments of a header.
+def find_frame(content: bytes) -> Segment:
+    """Return the start of frame of a JPEG or JPEG-LS stream (ISO/IEC 10918-1 B.2.2).
 
     Raises:
-        ValueError: there is none.
+        ValueError, IndexError, struct.error: there is none.
     """
-    for segment in segments:
+    for segment in walk_header(content):
         if is_frame(segment.marker):
             return segment
     raise ValueError("no start of frame")
 
 
 def is_frame(marker: int) -> bool:
-    """Tell whether a marker is a start of frame; C4, C8 and CC share the range but are tables."""
-    return 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
+    """Tell whether a marker is a start of frame; C4, C8 and CC share the range but are tables, F7 is JPEG-LS."""
+    return (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7

@@ -7,6 +7,7 @@ returned is known from the pixels: the sum of their lengths is held against the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import unpack_from
 from typing import Any
@@ -25,10 +26,12 @@ from cxrbatch.intake.jpeg_header import (
 )
 
 Pixels = NDArray[np.integer[Any]]
+Counts = NDArray[np.int64]
 
-# The last byte of an interval is filled up; some encoders add bytes that nobody needs.
+# The last byte of an interval is filled up; at the end of the scan a few zeros may follow.
 _PADDING_BITS = 7
-_SPARE_BITS = 32
+_SPARE_BYTES = 4
+_NO_CODE = 255
 _AT_ONCE_PX = 1 << 20
 _ALL_DIFFERENCES = np.arange(0x10000)
 # How many bits the size of a difference has, 0 to 16 (ISO/IEC 10918-1 table H.2).
@@ -48,7 +51,7 @@ class _Scan:
     first: int
     point_transform: int
     interval_rows: int
-    code_lengths: tuple[NDArray[np.int64], ...]
+    code_lengths: tuple[Counts, ...]
     start: int
 
 
@@ -59,24 +62,24 @@ def check_entropy_coded_length(content: bytes, pixels: Pixels) -> None:
         ImageRejected: the pixels need more bits than there are (truncated_pixels), or less (unreadable_pixels).
         ValueError, IndexError, struct.error: the header makes no sense.
     """
-    rows, columns = pixels.shape[:2]
-    scan = _read_scan(content, columns)
+    scan = _read_scan(content, pixels.shape[1])
     planes = pixels[..., None] if pixels.ndim == 2 else pixels
     if planes.shape[2] != len(scan.code_lengths):
-        raise ImageRejected(Reason.UNREADABLE_PIXELS, "the JPEG data hold other colours than the header says")
-    needed = sum(_count_bits(planes[..., index], lengths, scan) for index, lengths in enumerate(scan.code_lengths))
-    available = _available_bits(content, scan)
-    intervals = -(-rows // scan.interval_rows) if scan.interval_rows else 1
-    if needed > available:
+        # Colours one scan after the other: no radiograph, and not measured.
+        return
+    lengths = enumerate(scan.code_lengths)
+    needed = np.sum([_count_bits(planes[..., index], of_codes, scan) for index, of_codes in lengths], axis=0)
+    available, padding = _available_bits(content, scan)
+    if len(needed) > len(available) or (needed > available[: len(needed)]).any():
         raise ImageRejected(Reason.TRUNCATED_PIXELS, "the JPEG data end early: a part of the image is missing")
-    if available - needed > intervals * _PADDING_BITS + _SPARE_BITS:
+    if len(needed) < len(available) or (available - needed > padding).any():
         raise ImageRejected(Reason.UNREADABLE_PIXELS, "the JPEG data are damaged: a part of the image is wrong")
 
 
 def _read_scan(content: bytes, columns: int) -> _Scan:
-    segments = walk_header(content)
-    precision = content[find_frame(segments).start + 4]
-    tables: dict[int, NDArray[np.int64]] = {}
+    segments = list(walk_header(content))
+    precision = content[find_frame(content).start + 4]
+    tables: dict[int, Counts] = {}
     interval = 0
     for segment in segments:
         if segment.marker == HUFFMAN_TABLES:
@@ -94,9 +97,9 @@ def _read_scan(content: bytes, columns: int) -> _Scan:
     return _Scan(predictor, first, point_transform, interval // columns, lengths, segments[-1].end)
 
 
-def _read_tables(content: bytes, segment: Segment) -> dict[int, NDArray[np.int64]]:
+def _read_tables(content: bytes, segment: Segment) -> dict[int, Counts]:
     """Read the code lengths of the tables in one segment (ISO/IEC 10918-1 B.2.4.2); 0 where there is no code."""
-    tables: dict[int, NDArray[np.int64]] = {}
+    tables: dict[int, Counts] = {}
     at = segment.start + 4
     while at + 17 <= segment.end:
         counts = content[at + 1 : at + 17]
@@ -108,39 +111,50 @@ def _read_tables(content: bytes, segment: Segment) -> dict[int, NDArray[np.int64
     return tables
 
 
-def _available_bits(content: bytes, scan: _Scan) -> int:
-    """Count the bits from the start of the scan to the marker that ends it, without what is stuffed in."""
+def _available_bits(content: bytes, scan: _Scan) -> tuple[Counts, Counts]:
+    """Count the bits of each restart interval, without what is stuffed in, and how many of them may be padding."""
     data = np.frombuffer(content, np.uint8)[scan.start :]
     marks = np.flatnonzero(data[:-1] == 0xFF)
     after = data[marks + 1]
     is_restart = (after >= 0xD0) & (after <= 0xD7) if scan.interval_rows else np.zeros(len(after), bool)
+    # The scan ends with a marker that is no restart; FF may be repeated before it, the first of them ends the data.
     ends = np.flatnonzero((after != 0) & ~is_restart)
-    # FF may be repeated before a marker; the first of them ends the data.
     within = int(ends[0]) if len(ends) else len(marks)
     size = int(marks[within]) if len(ends) else len(data)
-    return 8 * (size - within - int(is_restart[:within].sum()))
+    restarts = marks[:within][is_restart[:within]]
+    bounds = np.concatenate(([-2], restarts, [size]))
+    stuffed = np.diff(np.searchsorted(marks[:within][after[:within] == 0], bounds))
+    padding = np.full(len(bounds) - 1, _PADDING_BITS)
+    tail = data[max(0, size - _SPARE_BYTES) : size].tobytes()
+    padding[-1] += 8 * (len(tail) - len(tail.rstrip(b"\0")))
+    return 8 * (np.diff(bounds) - 2 - stuffed), padding
 
 
-def _count_bits(plane: Pixels, code_lengths: NDArray[np.int64], scan: _Scan) -> int:
-    """Sum up how long the codes of one component's pixels are.
+def _count_bits(plane: Pixels, code_lengths: Counts, scan: _Scan) -> Counts:
+    """Sum up, for each restart interval, how long the codes of one component's pixels are.
 
-    Raises:
-        ImageRejected: a pixel has no code, so that it was not decoded but made up.
+    A pixel without a code was not decoded but made up; it counts as longer than any that was.
     """
-    counts = _count_categories(plane, scan)
-    if (counts[code_lengths == 0] > 0).any():
-        raise ImageRejected(Reason.UNREADABLE_PIXELS, "the JPEG data are damaged: a part of the image is wrong")
-    return int((counts * (code_lengths + _FURTHER_BITS)).sum())
+    lengths = np.where(code_lengths, code_lengths + _FURTHER_BITS, _NO_CODE)
+    if not scan.interval_rows:
+        return np.array([(_count_categories(plane, scan) * lengths).sum()])
+    of_differences = lengths.astype(np.uint8)[_CATEGORIES]
+    rows = [of_differences[_differences(plane, block, scan)].sum(axis=1, dtype=np.int64) for block in _blocks(plane)]
+    return np.add.reduceat(np.concatenate(rows), np.arange(0, len(plane), scan.interval_rows))
 
 
-def _count_categories(plane: Pixels, scan: _Scan) -> NDArray[np.int64]:
-    """Count the differences of each category, some rows at a time: what fits the cache is counted twice as fast."""
-    counts = np.zeros(0x10000, np.int64)
+def _blocks(plane: Pixels) -> Iterator[slice]:
+    """Yield some rows at a time: what fits the cache is counted twice as fast."""
     height = max(1, _AT_ONCE_PX // plane.shape[1])
-    for start in range(0, len(plane), height):
-        differences = _differences(plane, slice(start, start + height), scan)
+    return (slice(start, start + height) for start in range(0, len(plane), height))
+
+
+def _count_categories(plane: Pixels, scan: _Scan) -> Counts:
+    counts = np.zeros(0x10000, np.int64)
+    for block in _blocks(plane):
         # OpenCV counts in float32, exact to 2**24; it is five times faster than np.bincount.
-        counts += cv2.calcHist([differences], [0], None, [0x10000], [0, 0x10000]).ravel().astype(np.int64)
+        part = cv2.calcHist([_differences(plane, block, scan)], [0], None, [0x10000], [0, 0x10000])
+        counts += part.ravel().astype(np.int64)
     return np.bincount(_CATEGORIES, weights=counts, minlength=17).astype(np.int64)
 
 

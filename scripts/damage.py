@@ -1,0 +1,375 @@
+"""`make damage`: what becomes of radiographs whose pixel data were damaged, in each transfer syntax and file format.
+
+Real images of CXRBATCH_SHARED_DATA, as they are and encoded anew, get one damage each in the coded pixels; then they
+are read as a run reads them. A damage is refused, or flagged, or unseen; of the unseen ones it is told whether a
+probability of the engine moved by more than 0.01, whether the display image did, by 8 grey levels or more somewhere, or
+nothing that anybody looks at. The same --seed makes the same damages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import tempfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import cv2
+import imagecodecs
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+from cxrbatch.config import Settings
+from cxrbatch.engine.bundle import find_bundle
+from cxrbatch.engine.contract import Engine
+from cxrbatch.engine.open import open_engine
+from cxrbatch.errors import ImageRejected
+from cxrbatch.intake.preprocess import prepare
+from cxrbatch.intake.read import read_radiograph
+from cxrbatch.records import Radiograph
+
+SHARED = Path(os.environ.get("CXRBATCH_SHARED_DATA", "/nowhere"))
+SETTINGS = Settings()
+HOLE_BYTES = 4096
+SCORE_MOVED = 0.01
+GREY_MOVED = 8
+OUTCOMES = (
+    "truncated_pixels",
+    "unreadable_pixels",
+    "other reasons",
+    "flagged",
+    "score moved",
+    "picture moved",
+    "nothing moved",
+)
+
+Pixels = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A healthy file taken apart: its coded pixels, where among them damage is done, and how it is put together."""
+
+    syntax: str
+    coded: bytes
+    first: int
+    put_together: Callable[[bytes], bytes]
+
+
+def hole(filling: str, coded: bytes, first: int, dice: random.Random) -> bytes:
+    """Overwrite 4 KiB, or a quarter of what is smaller."""
+    size = min(HOLE_BYTES, (len(coded) - first) // 4)
+    start = dice.randrange(first, len(coded) - size)
+    content = {"00": bytes(size), "FF": b"\xff" * size, "random": dice.randbytes(size)}[filling]
+    return coded[:start] + content + coded[start + size :]
+
+
+def stale_block(coded: bytes, first: int, dice: random.Random) -> bytes:
+    """Copy 4 KiB from elsewhere in the same data over them, as a disk does that wrote a block to the wrong place."""
+    size = min(HOLE_BYTES, (len(coded) - first) // 4)
+    start, source = (dice.randrange(first, len(coded) - size) for _ in range(2))
+    return coded[:start] + coded[source : source + size] + coded[start + size :]
+
+
+def swap_blocks(coded: bytes, first: int, dice: random.Random) -> bytes:
+    """Exchange two neighbouring blocks of 4 KiB."""
+    size = min(HOLE_BYTES, (len(coded) - first) // 4)
+    start = dice.randrange(first, len(coded) - 2 * size + 1)
+    middle, end = start + size, start + 2 * size
+    return coded[:start] + coded[middle:end] + coded[start:middle] + coded[end:]
+
+
+def drop_fragment(coded: bytes, first: int, dice: random.Random) -> bytes:
+    """Leave 4 KiB out, as where one fragment of an encapsulated frame is missing."""
+    size = min(HOLE_BYTES, (len(coded) - first) // 4)
+    start = dice.randrange(first, len(coded) - size)
+    return coded[:start] + coded[start + size :]
+
+
+def cut(end: bytes, coded: bytes, first: int, dice: random.Random) -> bytes:
+    """Cut somewhere, and write an end marker or nothing."""
+    return coded[: dice.randrange(first, len(coded) - 16)] + end
+
+
+def flip_bit(coded: bytes, first: int, dice: random.Random) -> bytes:
+    """Flip one bit."""
+    at = dice.randrange(first, len(coded))
+    return coded[:at] + bytes([coded[at] ^ 1 << dice.randrange(8)]) + coded[at + 1 :]
+
+
+def replace_bytes(coded: bytes, first: int, dice: random.Random) -> bytes:
+    """Replace one to sixteen bytes in a row."""
+    at, count = dice.randrange(first, len(coded) - 16), dice.randint(1, 16)
+    return coded[:at] + dice.randbytes(count) + coded[at + count :]
+
+
+DAMAGES: dict[str, Callable[[bytes, int, random.Random], bytes]] = {
+    "hole of 00": partial(hole, "00"),
+    "hole of FF": partial(hole, "FF"),
+    "hole of random bytes": partial(hole, "random"),
+    "stale block": stale_block,
+    "blocks swapped": swap_blocks,
+    "fragment dropped": drop_fragment,
+    "cut": partial(cut, b""),
+    "cut, new end marker": partial(cut, b"\xff\xd9"),
+    "one bit flipped": flip_bit,
+    "1 to 16 bytes replaced": replace_bytes,
+}
+
+
+def real_pixels() -> dict[str, Pixels]:
+    """Return real images: a tibia of 10 bits, a chest of 15, two chests of 8 bits and 1024 pixels."""
+    chest = pydicom.dcmread(SHARED / "dicom" / "chest" / "rg1_cr_pa_mono1_15bit_j2k.dcm")
+    pixels: dict[str, Pixels] = {
+        "RG3": pydicom.dcmread(SHARED / "dicom" / "transfer_syntaxes" / "RG3_UNC").pixel_array,
+        "RG1": imagecodecs.jpeg2k_decode(get_frame(chest.PixelData, 0, number_of_frames=1)),
+    }
+    for path in sorted((SHARED / "nih1024").rglob("*.png"))[:2]:
+        pixels[path.stem] = np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), np.uint8)
+    return pixels
+
+
+def dicom_sample(name: str, syntax: UID, coded: bytes, pixels: Pixels) -> Sample:
+    """Return a chest radiograph in DICOM whose pixels these are."""
+    bits = max(8, int(pixels.max()).bit_length())
+    made = Dataset()
+    made.file_meta = pydicom.dataset.FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = syntax
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = pydicom.uid.ComputedRadiographyImageStorage
+    made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = "2.25.3"
+    made.StudyInstanceUID, made.SeriesInstanceUID, made.PatientID = "2.25.1", "2.25.2", "1"
+    made.Modality, made.BodyPartExamined, made.ViewPosition = "CR", "CHEST", "PA"
+    made.Rows, made.Columns = pixels.shape
+    made.SamplesPerPixel, made.PixelRepresentation, made.PhotometricInterpretation = 1, 0, "MONOCHROME2"
+    made.BitsAllocated, made.BitsStored, made.HighBit = pixels.dtype.itemsize * 8, bits, bits - 1
+    if syntax == DeflatedExplicitVRLittleEndian:
+        return deflated_sample(name, made, pixels)
+    return Sample(name, coded, start_of_data(coded, syntax), partial(write_dicom, made))
+
+
+def write_dicom(header: Dataset, coded: bytes) -> bytes:
+    """Write the file that holds these coded pixels."""
+    syntax = header.file_meta.TransferSyntaxUID
+    value = encapsulate([coded]) if syntax.is_encapsulated else coded + b"\0" * (len(coded) % 2)
+    header.add_new("PixelData", "OB" if syntax.is_encapsulated else "OW", value)
+    header["PixelData"].is_undefined_length = syntax.is_encapsulated
+    stream = BytesIO()
+    header.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
+
+
+def deflated_sample(name: str, header: Dataset, pixels: Pixels) -> Sample:
+    """Return a sample whose whole data set is deflated, which is what damage is done to."""
+    whole = write_dicom(header, pixels.tobytes())
+    end_of_meta = 144 + int.from_bytes(whole[140:144], "little")
+    return Sample(name, whole[end_of_meta:], 2048, lambda coded: whole[:end_of_meta] + coded)
+
+
+def start_of_data(coded: bytes, syntax: UID) -> int:
+    """Return where the entropy-coded data start, so that no damage is done to headers, which are another matter."""
+    if syntax in (JPEG2000, JPEG2000Lossless, HTJ2KLossless):
+        return coded.index(b"\xff\x93") + 2
+    if syntax == RLELossless:
+        return 64
+    if syntax.is_encapsulated:
+        start = coded.index(b"\xff\xda")
+        return start + 2 + int.from_bytes(coded[start + 2 : start + 4], "big")
+    return 0
+
+
+def file_sample(name: str, path: Path) -> Sample:
+    """Return the frame of a real file, with a header that says chest."""
+    source = pydicom.dcmread(path)
+    source.file_meta.TransferSyntaxUID = source.file_meta.TransferSyntaxUID
+    source.BodyPartExamined, source.ViewPosition, source.Modality = "CHEST", "PA", "CR"
+    for keyword in ("PresentationIntentType", "ImageType", "SeriesDescription", "StudyDescription", "ProtocolName"):
+        if keyword in source:
+            delattr(source, keyword)
+    frame = get_frame(source.PixelData, 0, number_of_frames=1)
+    return Sample(name, frame, start_of_data(frame, source.file_meta.TransferSyntaxUID), partial(write_dicom, source))
+
+
+def picture_sample(name: str, content: bytes, start: bytes) -> Sample:
+    """Return a PNG or JPEG file, whose data start after the first `start`."""
+    return Sample(name, content, content.index(start) + 16, bytes)
+
+
+def samples() -> Iterator[Sample]:
+    """Yield every kind of file there is, of several real images each."""
+    for name, pixels in real_pixels().items():
+        eight = np.asarray(pixels >> max(0, int(pixels.max()).bit_length() - 8), np.uint8)
+        twelve = np.asarray(pixels.astype(np.uint16) >> max(0, int(pixels.max()).bit_length() - 12), np.uint16)
+        for syntax, kind, stored, coded in encodings(pixels, eight, twelve):
+            yield dicom_sample(kind, syntax, coded, stored)
+        colour = np.dstack([eight] * 3)
+        if name != "RG1":
+            yield picture_sample("JPEG file", save(eight, "JPEG", quality=92), b"\xff\xda")
+            yield picture_sample(
+                "JPEG file, progressive", save(eight, "JPEG", quality=92, progressive=True), b"\xff\xda"
+            )
+            yield picture_sample("JPEG file, colour, restarts", restarts(colour), b"\xff\xda")
+            yield picture_sample("PNG file", save(eight, "PNG"), b"IDAT")
+    folder = SHARED / "dicom" / "transfer_syntaxes"
+    yield file_sample("JPEG Lossless SV1", folder / "RG3_JPLL")
+    yield file_sample("JPEG Extended, 12 bits", folder / "RG3_JPLY")
+    yield file_sample("JPEG-LS", folder / "RG3_JLSL")
+    yield file_sample("JPEG-LS near lossless", folder / "RG3_JLSN")
+    yield file_sample("RLE", folder / "RG3_RLE")
+    yield file_sample("JPEG 2000 lossy", SHARED / "dicom" / "chest" / "rg1_cr_pa_mono1_15bit_j2k.dcm")
+    yield file_sample("JPEG Baseline", SHARED / "dicom" / "chest" / "siim_cr_jpeg_baseline.dcm")
+
+
+def encodings(pixels: Pixels, eight: Pixels, twelve: Pixels) -> Iterator[tuple[UID, str, Pixels, bytes]]:
+    """Yield transfer syntax, its name here, the stored pixels and the frame."""
+    encode, bits = imagecodecs.jpeg_encode, max(8, int(pixels.max()).bit_length())
+    lossless = partial(encode, pixels, lossless=True, bitspersample=bits)
+    yield JPEGBaseline8Bit, "JPEG Baseline", eight, bytes(encode(eight, level=92))
+    yield JPEGExtended12Bit, "JPEG Extended, 12 bits", twelve, bytes(encode(twelve, level=92, bitspersample=12))
+    yield JPEGLosslessSV1, "JPEG Lossless SV1", pixels, bytes(lossless(predictor=1))
+    yield JPEGLossless, "JPEG Lossless, predictor 7", pixels, bytes(lossless(predictor=7))
+    yield JPEGLSLossless, "JPEG-LS", pixels, bytes(imagecodecs.jpegls_encode(pixels))
+    yield JPEGLSNearLossless, "JPEG-LS near lossless", pixels, bytes(imagecodecs.jpegls_encode(pixels, level=2))
+    j2k = partial(imagecodecs.jpeg2k_encode, pixels, codecformat="j2k")
+    yield JPEG2000Lossless, "JPEG 2000 lossless", pixels, bytes(j2k(level=0, reversible=True))
+    yield JPEG2000, "JPEG 2000 lossy", pixels, bytes(j2k(level=45 + bits))
+    yield HTJ2KLossless, "HTJ2K lossless", pixels, bytes(imagecodecs.htj2k_encode(pixels))
+    yield RLELossless, "RLE", pixels, pydicom_rle(pixels)
+    yield DeflatedExplicitVRLittleEndian, "deflated", pixels, b""
+    yield ExplicitVRLittleEndian, "native", pixels, pixels.tobytes()
+
+
+def pydicom_rle(pixels: Pixels) -> bytes:
+    """Encode a frame as DICOM RLE, one byte plane after the other."""
+    planes = [(pixels >> shift).astype(np.uint8) for shift in range(8 * (pixels.dtype.itemsize - 1), -1, -8)]
+    segments = [b"".join(imagecodecs.packbits_encode(row.tobytes()) for row in plane) for plane in planes]
+    padded = [segment + b"\0" * (len(segment) % 2) for segment in segments]
+    offsets = np.zeros(16, "<u4")
+    offsets[0] = len(padded)
+    offsets[1 : 1 + len(padded)] = 64 + np.cumsum([0, *map(len, padded[:-1])])
+    return offsets.tobytes() + b"".join(padded)
+
+
+def save(pixels: Pixels, kind: str, **options: Any) -> bytes:
+    """Return pixels as a picture file."""
+    stream = BytesIO()
+    Image.fromarray(pixels).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def restarts(colour: Pixels) -> bytes:
+    """Return a colour JPEG with subsampled colours and a restart marker after every row of blocks."""
+    return save(colour, "JPEG", quality=92, subsampling=2, restart_marker_rows=1)
+
+
+@cache
+def engine(name: str) -> Engine:
+    """Open the engine once in each process."""
+    return open_engine(find_bundle(name), backend="onnxruntime", threads=1)
+
+
+def probabilities(radiograph: Radiograph, name: str) -> NDArray[np.float32]:
+    """Return the engine's probabilities, or none without an engine."""
+    if not name:
+        return np.zeros(1, np.float32)
+    spec = find_bundle(name).input
+    return engine(name).infer(prepare(radiograph, spec).pixels[np.newaxis]).probabilities[0]
+
+
+def read_bytes(content: bytes) -> Radiograph:
+    """Read a file that holds these bytes."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        return read_radiograph(Path(file.name), SETTINGS)
+
+
+def outcome_of(content: bytes, healthy: Radiograph, scores: NDArray[np.float32], engine_name: str) -> str:
+    """Read a damaged file, and tell what it came to beside the healthy one."""
+    try:
+        found = read_bytes(content)
+    except ImageRejected as rejection:
+        reason = rejection.reason.value
+        return reason if reason in OUTCOMES else "other reasons"
+    if set(found.flags) - set(healthy.flags):
+        return "flagged"
+    if np.abs(probabilities(found, engine_name) - scores).max() > SCORE_MOVED:
+        return "score moved"
+    same_shape = found.display.shape == healthy.display.shape
+    if not same_shape or cv2.absdiff(found.display, healthy.display).max() >= GREY_MOVED:
+        return "picture moved"
+    return "nothing moved"
+
+
+def damage_sample(sample: Sample, numbers: range, seed: int, engine_name: str) -> Counter[tuple[str, str, str]]:
+    """Damage one sample, every kind in turn; count (syntax, kind of damage, outcome)."""
+    healthy = read_bytes(sample.put_together(sample.coded))
+    scores = probabilities(healthy, engine_name)
+    dice = random.Random(f"{seed} {sample.syntax} {zlib.crc32(sample.coded)}")  # noqa: S311 - repeatable, not secret
+    found: Counter[tuple[str, str, str]] = Counter()
+    kinds = list(DAMAGES)
+    for number in numbers:
+        kind = kinds[number % len(kinds)]
+        damaged = sample.put_together(DAMAGES[kind](sample.coded, sample.first, dice))
+        found[sample.syntax, kind, outcome_of(damaged, healthy, scores, engine_name)] += 1
+    return found
+
+
+def print_table(title: str, found: Counter[tuple[str, str, str]], column: int) -> None:
+    """Print the outcomes by syntax (column 0) or by kind of damage (1)."""
+    print(f"| {title} | damages | {' | '.join(OUTCOMES)} |\n|{' --- |' * (len(OUTCOMES) + 2)}")
+    for name in dict.fromkeys(key[column] for key in found):
+        counts = [sum(n for key, n in found.items() if key[column] == name and key[2] == o) for o in OUTCOMES]
+        print(f"| {name} | {sum(counts)} | {' | '.join(map(str, counts))} |")
+    print()
+
+
+def main() -> None:
+    """Damage, read and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--engine", default="", help="also look at what this engine says")
+    parser.add_argument("--count", type=int, default=500, help="damages for each transfer syntax")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="the syntaxes whose names begin so")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    by_syntax: dict[str, list[Sample]] = {}
+    for sample in samples():
+        if sample.syntax.startswith(options.only):
+            by_syntax.setdefault(sample.syntax, []).append(sample)
+    found: Counter[tuple[str, str, str]] = Counter()
+    for _, alike in sorted(by_syntax.items()):
+        bounds = [options.count * index // len(alike) for index in range(len(alike) + 1)]
+        for sample, start, end in zip(alike, bounds, bounds[1:], strict=False):
+            found += damage_sample(sample, range(start, end), options.seed, options.engine)
+    print_table("syntax", found, 0)
+    print_table("damage", found, 1)
+
+
+if __name__ == "__main__":
+    main()
