@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from tests.factories.engine import tiny_graph, tiny_probabilities, write_tiny_bu
 
 pytestmark = pytest.mark.hostile("9.13 engine bundles")
 
+NO_POINTS: list[Any] = [-0.1, 1.1, 1e300, "0.5", [], 10**400]
 WRONG: dict[str, Any] = {
     "name": ["", " ", 1, None, "x" * 1001, [], "\t\n"],
     "schema": [-1e999, "1", None, 2, 10**30],
@@ -32,7 +33,7 @@ WRONG: dict[str, Any] = {
     "task": ["x", "", None, 1, "multilabel "],
     "labels": [
         *([], {}, None, "x", [{}], [{"name": ""}], [{"name": " "}], [{"name": "A"}, {"name": "A"}], [{"name": 1}]),
-        *([{"name": "A", "operating_point": point}] for point in cast("tuple[Any, ...]", (-0.1, 1.1, 1e300, "0.5", [], 10**400))),
+        *([{"name": "A", "operating_point": point}] for point in NO_POINTS),
         *([{"name": "A", "urgent": "yes"}], [{"name": "x" * 1001}], [{"name": "A", "metrics": {"auroc": "x"}}]),
         *([{"name": "A", "metrics": []}], [{"name": f"L{number}"} for number in range(1001)], [["A"]], ["A"]),
     ],
