@@ -47,9 +47,9 @@ def asset(name: str) -> Markup:
 
 def _with_visible_text(value: object) -> object:
     """Return what a template shows of a value: of text, letters only. A name may hold what reorders a line."""
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return "\n".join(map(visible, value.split("\n")))
-    return value
+    if not isinstance(value, str) or isinstance(value, Markup) or (value.isascii() and value.isprintable()):
+        return value
+    return "\n".join(map(visible, value.split("\n")))
 
 
 @cache
