@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Gauge, Info, generate_latest
 
 from cxrbatch import __version__, durable
 from cxrbatch.errors import Reason
+from cxrbatch.output.wording import visible
 from cxrbatch.records import EngineDescription, FileStatus, StudyStatus
 
 METRICS_FILE = "metrics.prom"
@@ -151,8 +152,8 @@ def _add_run(registry: CollectorRegistry, run: RunFacts, former_success: float) 
 
 def _add_versions(registry: CollectorRegistry, engine: EngineDescription) -> None:
     facts = {"name": engine.name, "sha256": engine.sha256, "backend": engine.backend, "precision": engine.precision}
-    # A folder's name need not be UTF-8.
-    shown = {what: durable.encode(text).decode() for what, text in facts.items()}
+    # A name may hold anything; not all of it survives a file that is read line by line.
+    shown = {what: visible(text) for what, text in facts.items()}
     Info("cxrbatch_engine", "The engine that scores.", registry=registry).info(shown)
     build = {"version": __version__, "python": platform.python_version()}
     Info("cxrbatch_build", "What is installed.", registry=registry).info(build)

@@ -32,8 +32,9 @@ def notify_address(environment: Mapping[str, str]) -> bytes | None:
 
 
 def status_line(text: str) -> str:
-    """Return the assignment that `systemctl status` shows; of several lines, one is made."""
-    return f"STATUS={' '.join(text.split())}"
+    """Return the assignment that `systemctl status` shows; of several lines, one is made, of what is unseen a `?`."""
+    line = " ".join(text.split())
+    return f"STATUS={''.join(sign if sign.isprintable() else '?' for sign in line)}"
 
 
 def reloading_lines(now_ns: int) -> str:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import io
 import logging
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -25,6 +27,9 @@ from cxrbatch.records import Gray8, Scores
 
 PARITY_ROLE = "parity_images"
 PARITY_FILE = "parity.npz"
+
+# What numpy and its zip file raise over bytes that are not what they claim to be.
+_DAMAGE = (ValueError, KeyError, TypeError, OSError, EOFError, MemoryError, BadZipFile, zlib.error, NotImplementedError)
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +70,7 @@ def load_gate(bundle: EngineBundle) -> DeferredGate:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             reference = Scores(arrays["probabilities"], arrays["logits"], arrays["cams"])
             return DeferredGate(arrays["pixels"], reference, str(arrays["source"]), float(arrays["limit"]))
-    except (ValueError, KeyError, OSError) as error:
+    except _DAMAGE as error:
         where = bundle.folder / bundle.file(PARITY_ROLE).path
         raise EngineError(f"{where}: cannot be read: {error}. {bundle.mend}") from error
 

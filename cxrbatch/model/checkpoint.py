@@ -14,7 +14,7 @@ from cxrbatch import durable
 from cxrbatch.engine.bundle import TrainingFacts
 from cxrbatch.engine.bundle_file import read_file
 from cxrbatch.engine.plausible import require_input, require_labels
-from cxrbatch.errors import EngineError
+from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.network import ChestNetwork
 from cxrbatch.records import InputSpec, Label, Task
 
@@ -86,6 +86,8 @@ def load_checkpoint(path: Path, content: bytes | None = None) -> Checkpoint:
         network.load_state_dict(safetensors.torch.load(content))
     except _DAMAGE as error:
         raise EngineError(f"{path}: damaged, or no cxrbatch checkpoint: {error}. Train or copy it again.") from error
+    except UsageError as error:  # what training was never asked for
+        raise EngineError(f"{path}: no cxrbatch checkpoint: {error}") from error
     except (RuntimeError, MemoryError, OverflowError) as error:
         raise EngineError(f"{path}: its weights do not fit its own description: {error}") from error
     return Checkpoint(network.eval(), facts)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from cxrbatch.model.figures import ClassFigures
-from cxrbatch.model.plot_style import ACCENT, LINE, Plot
+from cxrbatch.model.plot_style import ACCENT, LINE, Plot, plot_text
 
 CONFUSION = Plot(
     "confusion.svg", "Confusion", "Films by true class (rows) and likeliest class (columns), with the share of the row."
@@ -28,8 +28,9 @@ def draw_confusion(classes: ClassFigures) -> Canvas:
         axes.text(column + 0.5, row + 0.43, str(count), fontsize=12, fontweight="bold", ha="center", va="center")
         axes.text(column + 0.5, row + 0.72, f"{share[row, column]:.0%}", fontsize=8.5, ha="center", va="center")
     ticks = np.arange(len(classes.labels)) + 0.5
-    axes.set_xticks(ticks, classes.labels, rotation=25, ha="right")
-    axes.set_yticks(ticks, classes.labels)
+    names = [plot_text(label) for label in classes.labels]
+    axes.set_xticks(ticks, names, rotation=25, ha="right")
+    axes.set_yticks(ticks, names)
     axes.set(xlim=(0, len(counts)), ylim=(len(counts), 0), aspect="equal", xlabel="answered", ylabel="true")
     axes.tick_params(length=0)
     axes.spines[:].set_color(LINE)

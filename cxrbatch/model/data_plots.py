@@ -9,7 +9,6 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 
 from cxrbatch.model.data_summary import DataSummary
 from cxrbatch.model.labelled import Sample
+from cxrbatch.model.plot_style import drawing, plot_text
 
 _TEXT = "#76818e"
 _RULE = "#a9b4c0"
@@ -44,9 +44,11 @@ _STYLE: Any = {
 
 def draw_counts(summary: DataSummary) -> bytes:
     """Draw how many films show each label."""
-    with mpl.rc_context(_STYLE):
+    with drawing(_STYLE):
         figure, axes = _new_figure(height=0.8 + 0.3 * len(summary.lines))
-        bars = axes.barh(_names(summary), [line.positive for line in summary.lines], color=_ACCENT, height=0.68)
+        places = np.arange(len(summary.lines))
+        bars = axes.barh(places, [line.positive for line in summary.lines], color=_ACCENT, height=0.68)
+        axes.set_yticks(places, _names(summary))
         axes.bar_label(bars, padding=4, fmt="{:,.0f}")
         axes.invert_yaxis()
         axes.margins(x=0.12)
@@ -58,7 +60,7 @@ def draw_counts(summary: DataSummary) -> bytes:
 
 def draw_prevalence(summary: DataSummary) -> bytes:
     """Draw the share of each label in each part: dots that lie apart are a split that is not stratified."""
-    with mpl.rc_context(_STYLE):
+    with drawing(_STYLE):
         figure, axes = _new_figure(height=0.95 + 0.3 * len(summary.lines))
         places = np.arange(len(summary.lines))
         for index, part in enumerate(summary.parts):
@@ -80,7 +82,7 @@ def draw_together(summary: DataSummary) -> bytes:
     counts = summary.together
     shares = 100 * counts / np.maximum(counts.diagonal()[:, np.newaxis], 1)
     np.fill_diagonal(shares, np.nan)
-    with mpl.rc_context(_STYLE):
+    with drawing(_STYLE):
         side = 2.0 + 0.42 * len(summary.labels)
         figure, axes = _new_figure(height=side, width=side + 1.2)
         axes.imshow(shares, cmap=_SHARES, vmin=0, vmax=100)
@@ -90,7 +92,7 @@ def draw_together(summary: DataSummary) -> bytes:
                 axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8.5, color=colour)
         ticks = range(len(summary.labels))
         axes.set_xticks(ticks, _names(summary), rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(ticks, [f"{line.name.replace('_', ' ')} ({line.positive})" for line in summary.lines])
+        axes.set_yticks(ticks, [f"{_name(line.name)} ({line.positive})" for line in summary.lines])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         return _to_svg(figure)
@@ -100,7 +102,7 @@ def draw_ages(samples: Sequence[Sample]) -> bytes:
     """Draw how old the patients are, men and women apart."""
     ages = {sex: [each.age for each in samples if each.sex == sex and each.age is not None] for sex in _SEXES}
     drawn = [sex for sex in _SEXES if ages[sex]]
-    with mpl.rc_context(_STYLE):
+    with drawing(_STYLE):
         figure, axes = _new_figure(height=3.0, width=9.2)
         axes.hist(
             [ages[sex] for sex in drawn],
@@ -121,7 +123,7 @@ def draw_sizes(summary: DataSummary) -> bytes:
     columns = [size.columns for size, _ in summary.sizes]
     rows = [size.rows for size, _ in summary.sizes]
     most = max(count for _, count in summary.sizes)
-    with mpl.rc_context(_STYLE):
+    with drawing(_STYLE):
         figure, axes = _new_figure(height=3.4)
         area = [12 + 160 * count / most for _, count in summary.sizes]
         axes.scatter(columns, rows, s=area, color=_ACCENT, alpha=0.45, linewidth=0)
@@ -135,7 +137,11 @@ def draw_sizes(summary: DataSummary) -> bytes:
 
 
 def _names(summary: DataSummary) -> list[str]:
-    return [name.replace("_", " ") for name in summary.labels]
+    return [_name(label) for label in summary.labels]
+
+
+def _name(label: str) -> str:
+    return plot_text(label.replace("_", " "))
 
 
 def _new_figure(*, height: float, width: float = 6.4) -> tuple[Figure, Axes]:

@@ -17,7 +17,7 @@ from cxrbatch.model.confusion_plot import CONFUSION, draw_confusion
 from cxrbatch.model.evaluation import Evaluation
 from cxrbatch.model.figures import LabelledScores
 from cxrbatch.model.metrics import Figure, Truths
-from cxrbatch.model.plot_style import DASHES, MUTED, Plot, as_svg, label_colour, plot_style
+from cxrbatch.model.plot_style import DASHES, MUTED, Plot, as_svg, label_colour, plot_style, plot_text
 from cxrbatch.records import Float32, Label
 
 _CALIBRATION_POINTS = 10
@@ -71,7 +71,7 @@ def _draw_curves(
         figure = _SHOWN_FIGURE[draw.__name__]
         value = estimates[curve.label.name].get(figure)
         legend = draw(axes, curve, None if value is None else value.value)
-        axes.plot([], [], color=curve.colour, linewidth=2.4, label=legend)
+        axes.plot([], [], color=curve.colour, linewidth=2.4, label=plot_text(legend))
     _frame(axes)
     canvas.legend(loc="outside lower center", ncols=2 if len(curves) > 1 else 1, frameon=False, fontsize=10)
     return canvas

@@ -6,6 +6,7 @@ The pictures take the colours of the reports: they are light or dark with the re
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure as Canvas
+
+from cxrbatch.output.wording import visible
 
 # Ink, muted text, lines and the accent of look.css; in the SVG each becomes a variable with a value for the dark.
 INK, MUTED, LINE, ACCENT = "#161b22", "#5a6472", "#dde2e8", "#2c5f8a"
@@ -30,7 +33,6 @@ _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     # The same figures give the same bytes.
     "svg.hashsalt": "cxrbatch",
-    "text.parse_math": False,
     "font.family": "sans-serif",
     "font.sans-serif": ["Noto Sans", "Liberation Sans", "Arial", "DejaVu Sans"],
     "font.size": 10.0,
@@ -57,8 +59,24 @@ class Plot:
 @contextmanager
 def plot_style() -> Iterator[None]:
     """Draw in the style of the pages."""
-    with mpl.rc_context(_SETTINGS):
+    with drawing(_SETTINGS):
         yield
+
+
+@contextmanager
+def drawing(settings: dict[Any, Any]) -> Iterator[None]:
+    """Draw with these settings of matplotlib, and with any letters."""
+    with mpl.rc_context({"text.parse_math": False, **settings}), warnings.catch_warnings():
+        # A letter that this machine's fonts lack is only measured with another: the SVG holds text, and the reader's
+        # fonts draw it.
+        warnings.filterwarnings("ignore", r"Glyph \d+")
+        yield
+
+
+def plot_text(text: str) -> str:
+    """Return a label as a plot shows it: letters that an SVG can hold, and never hidden, as matplotlib hides `_x`."""
+    shown = visible(text)
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def label_colour(place: int) -> str:

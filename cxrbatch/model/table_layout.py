@@ -21,6 +21,7 @@ from cxrbatch.model.film_facts import (
 from cxrbatch.model.label_choice import is_normal_name, join_findings, one_hot
 from cxrbatch.model.label_table import LabelTable, label_columns, parse_labels, read_label_table, shorten
 from cxrbatch.model.labelled import LabelledImages, Sample
+from cxrbatch.output.cells import restored
 from cxrbatch.records import Float32, Task
 
 TABLE = "labels.csv"
@@ -161,16 +162,27 @@ def _read_splits(table: LabelTable) -> list[str]:
 
 
 def _locate(name: str, root: Path) -> Path:
-    """Return where a film lies; CheXpert's table names it from the folder above, by the data set's full name."""
-    plain = Path(*Path(name).parts[1:])
-    for path in (root / name, root.parent / name, root / plain):
-        if name and path.is_file():
-            return path
+    """Return where a film lies; CheXpert's table names it from the folder above, by the data set's full name.
+
+    A table that cxrbatch wrote names an odd path by what makes it inert (`cxrbatch.output.cells`).
+    """
+    for written in dict.fromkeys((name, restored(name))):
+        plain = Path(*Path(written).parts[1:])
+        for path in (root / written, root.parent / written, root / plain):
+            if written and _is_file(path):
+                return path
     return root / name
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a cell that is too long for a name
+        return False
+
+
 def _require_files(table: Path, samples: Sequence[Sample]) -> None:
-    missing = [str(sample.path) for sample in samples if not sample.path.is_file()]
+    missing = [str(sample.path) for sample in samples if not _is_file(sample.path)]
     if missing:
         raise UsageError(
             f"{table}: {len(missing)} of {len(samples)} films are missing, such as {shorten(missing)}. "

@@ -13,7 +13,18 @@ from numpy.typing import NDArray
 
 from cxrbatch import durable
 from cxrbatch.model.confusion_plot import CONFUSION, draw_confusion
-from cxrbatch.model.plot_style import ACCENT, DASHES, INK, LINE, MUTED, Plot, as_svg, label_colour, plot_style
+from cxrbatch.model.plot_style import (
+    ACCENT,
+    DASHES,
+    INK,
+    LINE,
+    MUTED,
+    Plot,
+    as_svg,
+    label_colour,
+    plot_style,
+    plot_text,
+)
 from cxrbatch.model.training_progress import EpochFigures
 from cxrbatch.model.training_run import TrainingRun, TrainingSummary
 
@@ -100,7 +111,7 @@ def _draw_labels(axes: Axes, run: TrainingRun) -> list[list[float]]:
     for place, label in enumerate(run.facts.labels):
         values = [_or_nan(epoch.label_auroc[place]) if epoch.label_auroc else float("nan") for epoch in run.epochs]
         if _is_told(values):
-            axes.plot(_numbers(run), values, color=label_colour(place), linewidth=1.1, label=label.name)
+            axes.plot(_numbers(run), values, color=label_colour(place), linewidth=1.1, label=plot_text(label.name))
             lines.append(values)
     return lines
 

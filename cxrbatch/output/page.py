@@ -10,6 +10,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from cxrbatch.output.wording import visible
+
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 
 
@@ -43,11 +45,19 @@ def asset(name: str) -> Markup:
     return Markup((TEMPLATES / name).read_text(encoding="utf-8"))  # noqa: S704
 
 
+def _with_visible_text(value: object) -> object:
+    """Return what a template shows of a value: of text, letters only. A name may hold what reorders a line."""
+    if not isinstance(value, str) or isinstance(value, Markup) or (value.isascii() and value.isprintable()):
+        return value
+    return "\n".join(map(visible, value.split("\n")))
+
+
 @cache
 def _environment() -> Environment:
     return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=_with_visible_text,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

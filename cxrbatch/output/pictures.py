@@ -132,10 +132,13 @@ def heatmap_file_names(number: int, labels: Sequence[Label]) -> list[str]:
     names: list[str] = []
     for position, label in enumerate(labels, start=1):
         safe = re.sub(r"[^A-Za-z0-9]+", "_", label.name).strip("_")[:_LONGEST_FILE_LABEL]
-        name = f"heatmap-{number}-{safe}.jpg"
-        # Compared without case: a folder may be copied to a disk that does not tell "a" from "A".
-        taken = not safe or name.lower() in (earlier.lower() for earlier in names)
-        names.append(f"heatmap-{number}-{safe}_{position}.jpg" if taken else name)
+        name = f"heatmap-{number}-{safe or f'_{position}'}.jpg"
+        # Compared without case: a folder may be copied to a disk that does not tell "a" from "A". And again: the name
+        # that gets its place at its end may be another label's own.
+        while name.lower() in (earlier.lower() for earlier in names):
+            safe = f"{safe}_{position}"
+            name = f"heatmap-{number}-{safe}.jpg"
+        names.append(name)
     return names
 
 
