@@ -24,6 +24,7 @@ import pebble.pool.process
 from pebble import ProcessExpired, ProcessPool
 
 from cxrbatch.errors import CxrBatchError, RunError
+from cxrbatch.standard_streams import print_nothing
 from cxrbatch.stopping import stop_at_safe_points, stop_if_asked
 
 Task = TypeVar("Task")
@@ -168,6 +169,7 @@ def _prepare_worker(memory_mb: int, parent: int, warm_up: Callable[[], None] | N
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _die_with(parent)
+    print_nothing()
     # Before anything imports NumPy: as many processes as cores, each with as many threads, only get in their own way.
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     import cv2

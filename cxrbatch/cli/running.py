@@ -21,6 +21,7 @@ from cxrbatch.cli.options import (
 )
 from cxrbatch.cli.terminal import open_console
 from cxrbatch.errors import ExitCode, UsageError
+from cxrbatch.standard_streams import put_work_first
 
 
 @commands.command()
@@ -56,6 +57,7 @@ def run(
     from cxrbatch.progress import RunProgress
     from cxrbatch.summary import print_summary
 
+    put_work_first()
     settings = load_settings(options, config_file=config_file)
     until = Deadline.parse(deadline) if deadline else None
     since_ns = parse_since(since) if since else 0
@@ -97,6 +99,7 @@ def watch(input_folder: Path, out: Path, config_file: Path | None, *, once: bool
     from cxrbatch.summary import print_summary
     from cxrbatch.watch import Requests, watch_folder
 
+    put_work_first()
     requests = Requests()
     signal.signal(signal.SIGHUP, lambda *_: setattr(requests, "reload", True))
     console = open_console()
@@ -134,6 +137,7 @@ def report(out: Path, study_key: str, config_file: Path | None, **options: Any) 
     from cxrbatch.progress import RunProgress
     from cxrbatch.reprinting import reprint_reports
 
+    put_work_first()
     settings = load_settings(options, config_file=config_file)
     if not settings.html and not settings.pdf:
         raise UsageError("nothing to print: --no-html and --no-pdf together leave no report.")
@@ -200,6 +204,8 @@ def bench(engine: str | None, batch_sizes: str, json_file: Path | None, **option
     from cxrbatch.bench import BenchOptions, measure_engine, print_bench, write_bench
     from cxrbatch.engine.bundle import find_bundle
 
+    if json_file:
+        put_work_first()
     wanted = BenchOptions(batch_sizes=split_numbers("batch-sizes", batch_sizes), **options)
     measured = measure_engine(find_bundle(engine or ""), wanted, report=lambda text: click.echo(text, err=True))
     print_bench(open_console(), measured)
@@ -219,6 +225,7 @@ def demo(out: Path, studies: int, seed: int) -> int:
     """
     from cxrbatch.demo.run import run_demo
 
+    put_work_first()
     return run_demo(out, n_studies=studies, seed=seed, console=open_console())
 
 

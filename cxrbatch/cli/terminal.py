@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,14 +16,7 @@ def open_console() -> Console:
     """Return the console that results are printed on."""
     from rich.console import Console
 
-    class LastingConsole(Console):
-        """Goes on without its reader (`cxrbatch run ... | head`): nobody listening is no reason to stop a run."""
-
-        def on_broken_pipe(self) -> None:
-            self.quiet = True
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-    return LastingConsole(soft_wrap=True)
+    return Console(soft_wrap=True)
 
 
 class Counting:

@@ -13,6 +13,7 @@ import click
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import EXISTING, NEW_FILE, Command, add_options, data_options, read_data_options
 from cxrbatch.cli.terminal import Counting, open_console
+from cxrbatch.standard_streams import put_work_first
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -178,6 +179,7 @@ def train(data: Path, checkpoint: Path, **options: Any) -> None:
     from cxrbatch.model.training_checks import training_folder
     from cxrbatch.model.training_summary import print_training
 
+    put_work_first()
     plan = _read_plan(options)
     console = open_console()
     with _following(console) as listener:

@@ -24,6 +24,7 @@ from cxrbatch.cli.options import (
     split_list,
 )
 from cxrbatch.cli.terminal import counting, open_console
+from cxrbatch.standard_streams import put_work_first
 
 if TYPE_CHECKING:
     from cxrbatch.model.build import BuildOptions
@@ -63,6 +64,7 @@ def build(checkpoint: Path, name: str, engines_folder: Path, data: Path | None, 
     from cxrbatch.model.build import BuildReport, build_engine
     from cxrbatch.progress import RunProgress
 
+    put_work_first()
     data_wanted = read_data_options(options)
     wanted = read_plan_options(options)
     if data:
@@ -121,6 +123,7 @@ def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
     from cxrbatch.model.evaluate import EvaluationOptions, evaluate_model
     from cxrbatch.model.evaluation_summary import print_evaluation
 
+    put_work_first()
     settings = load_settings({name: options.pop(name) for name in ("backend", "precision", "threads", "workers")})
     seed = options["seed"]
     wanted = EvaluationOptions(data=read_data_options(options), seed=seed, settings=settings, **options)
@@ -153,6 +156,7 @@ def compare(runs: tuple[str, ...], out: Path, **options: Any) -> None:
     from cxrbatch.model.compare import compare_models
     from cxrbatch.model.comparison_summary import print_comparison
 
+    put_work_first()
     console = open_console()
     with counting(console, "models timed") as report:
         comparison = compare_models(runs, out, report=report, **options)
@@ -179,6 +183,7 @@ def describe(data: Path, out: Path, workers: int, **options: Any) -> None:
     """
     from cxrbatch.model.describe import INDEX_HTML, describe_data
 
+    put_work_first()
     console = open_console()
     with counting(console, "films read") as report:
         summary = describe_data(data, read_data_options(options), out, workers=workers, report=report)
@@ -226,6 +231,7 @@ def import_(weights: Path, out: Path, **options: Any) -> None:
     """
     from cxrbatch.model.import_weights import ImportOptions, import_weights
 
+    put_work_first()
     labels = split_list(options.pop("labels"))
     imported = import_weights(weights, out, ImportOptions(labels=labels, **options))
     facts = imported.facts
