@@ -15,6 +15,9 @@ from cxrbatch.cli.options import (
     NEW_FILE,
     NEW_FOLDER,
     PRECISIONS,
+    PROCESSES,
+    SEED,
+    NumberRange,
     scoring_options,
     settings_options,
     split_numbers,
@@ -188,8 +191,12 @@ def inspect(files: tuple[Path, ...], png_folder: Path | None, config_file: Path 
 @click.option("--backend", type=click.Choice(BACKENDS), default="auto", help="Only this one.  [default: all that run]")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="auto", help="Only this one.  [default: all]")
 @click.option("--batch-sizes", default="1,8,32", show_default=True, metavar="N,N,...", help="Images per call.")
-@click.option("--seconds", type=float, default=3.0, show_default=True, help="How long each is measured.")
-@click.option("--threads", type=int, default=0, metavar="N", help="Cores that a CPU engine may use.  [default: all]")
+@click.option(
+    "--seconds", type=NumberRange(0.01, 3600), default=3.0, show_default=True, help="How long each is measured."
+)
+@click.option(
+    "--threads", type=PROCESSES, default=0, metavar="N", help="Cores that a CPU engine may use.  [default: all]"
+)
 @click.option("--json", "json_file", type=NEW_FILE, metavar="FILE", help="Write the figures there, too.")
 def bench(engine: str | None, batch_sizes: str, json_file: Path | None, **options: Any) -> None:
     """Measure how fast an engine scores here, on every backend and at every precision that it has.
@@ -215,8 +222,10 @@ def bench(engine: str | None, batch_sizes: str, json_file: Path | None, **option
 
 @commands.command()
 @click.option("-o", "--output", "out", type=NEW_FOLDER, default=Path("demo"), show_default=True, help="Folder to fill.")
-@click.option("--studies", type=click.IntRange(4), default=24, show_default=True, help="How many studies to make.")
-@click.option("--seed", type=int, default=7, show_default=True, help="Which studies to make.")
+@click.option(
+    "--studies", type=click.IntRange(4, 100_000), default=24, show_default=True, help="How many studies to make."
+)
+@click.option("--seed", type=SEED, default=7, show_default=True, help="Which studies to make.")
 def demo(out: Path, studies: int, seed: int) -> int:
     """Make synthetic studies, train a small engine on phantoms, score the studies, and say where to look.
 
