@@ -164,7 +164,7 @@ def test_odd_variables_are_refused_by_name_or_are_numbers(name: str, value: str)
     except ConfigurationError as error:
         assert f"settings, environment: {name}" in str(error)
     else:
-        assert taken in {1000}
+        assert taken == 1000
 
 
 # --------------------------------------------------------------------------- options
@@ -228,7 +228,6 @@ def test_every_option_that_is_a_number_has_both_ends(command: str, option: click
         (["train", "in", "-o", "x.safetensors", "--devices", "many"], ExitCode.USAGE),
         (["train", "in", "-o", "x.safetensors", "--devices", "-1"], ExitCode.USAGE),
         (["train", "in", "-o", "x.safetensors", "--devices", "0"], ExitCode.USAGE),
-        (["train", "in", "-o", "x.safetensors", "--operating-point", "sensitivity=nan"], ExitCode.USAGE),
         (["train", "in", "-o", "x.safetensors", "--val-fraction", "1.5"], ExitCode.USAGE),
         (["train", "in", "-o", "x.safetensors", "--val-fraction", "nan"], ExitCode.USAGE),
         (["evaluate", "x", "in", "-o", "out", "--bootstrap", "-1"], ExitCode.USAGE),
