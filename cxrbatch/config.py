@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import reprlib
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 
@@ -20,6 +25,8 @@ else:
 
 CONFIG_FILE = "cxrbatch.toml"
 ENVIRONMENT_PREFIX = "CXRBATCH_"
+_LONGEST_FILE = 1 << 20
+_PLACE = re.compile(r"at `\$\.(\w+)")
 
 Backend = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx", "torch"]
 PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
@@ -27,6 +34,27 @@ GroupBy = Literal["file", "folder"]
 AcceptView = Literal["frontal", "any"]
 RetryChoice = Literal["failed", "rejected"]
 MissingTags = Literal["accept", "refuse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The numbers that a setting takes, both ends included; never NaN."""
+
+    least: float
+    most: float
+
+    def __str__(self) -> str:
+        return f"{_number(self.least)} to {_number(self.most)}"
+
+    def holds(self, value: float) -> bool:
+        """Tell whether the number is one of them; written so that NaN, which is not smaller than anything, is not."""
+        return self.least <= value <= self.most
+
+
+# Beyond these nobody has asked for anything on purpose, and libraries below begin to fail in ways of their own.
+_MOST_PROCESSES = 1024
+_DAY_S, _MONTH_S = 86_400.0, 31 * 86_400.0
+_Seconds = Annotated[float, Range(0.001, _DAY_S)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +90,10 @@ class Settings:
     engine: str = ""
     backend: Backend = "auto"
     precision: PrecisionChoice = "auto"
-    batch_size: int = 8
-    threads: int = 0
-    workers: int = 0
-    limit: int = 0
+    batch_size: Annotated[int, Range(1, 1024)] = 8
+    threads: Annotated[int, Range(0, _MOST_PROCESSES)] = 0
+    workers: Annotated[int, Range(0, _MOST_PROCESSES)] = 0
+    limit: Annotated[int, Range(0, 1_000_000_000)] = 0
     input_emptied: bool = False
     html: bool = True
     pdf: bool = True
@@ -77,48 +105,38 @@ class Settings:
     accept_view: AcceptView = "frontal"
     missing_tags: MissingTags = "accept"
     pixel_check: bool = True
-    max_display_px: int = 1024
-    max_stored_px: int = 100_000_000
-    min_stored_px: int = 64
-    max_images_per_study: int = 100
-    decode_timeout_s: float = 60.0
-    print_timeout_s: float = 120.0
-    decode_memory_mb: int = 1536
-    infer_timeout_s: float = 300.0
+    max_display_px: Annotated[int, Range(256, 8192)] = 1024
+    max_stored_px: Annotated[int, Range(1, 4_000_000_000)] = 100_000_000
+    min_stored_px: Annotated[int, Range(1, 65_535)] = 64
+    max_images_per_study: Annotated[int, Range(1, 10_000)] = 100
+    decode_timeout_s: _Seconds = 60.0
+    print_timeout_s: _Seconds = 120.0
+    decode_memory_mb: Annotated[int, Range(1, 1_048_576)] = 1536
+    infer_timeout_s: _Seconds = 300.0
     newest_first: bool = False
-    settle_s: float = 60.0
-    max_wait_s: float = 1800.0
-    interval_s: float = 10.0
-    retry_s: float = 900.0
+    settle_s: Annotated[float, Range(0, _MONTH_S)] = 60.0
+    max_wait_s: Annotated[float, Range(0.001, _MONTH_S)] = 1800.0
+    interval_s: Annotated[float, Range(0.001, _DAY_S)] = 10.0
+    retry_s: Annotated[float, Range(0.001, _MONTH_S)] = 900.0
     reload_engine: bool = False
     state: str = ""
     retry: RetryChoice = "failed"
-    metrics_port: int | None = None
-    log_max_mb: int = 20
-    log_backups: int = 5
+    metrics_port: Annotated[int | None, Range(1, 65_535)] = None
+    log_max_mb: Annotated[int, Range(1, 1_048_576)] = 20
+    log_backups: Annotated[int, Range(1, 1000)] = 5
 
     def __post_init__(self) -> None:
         if self.deidentify_existing:
             object.__setattr__(self, "deidentify", True)
-        for name in ("threads", "workers", "limit", "settle_s"):
-            _require(getattr(self, name) >= 0, name, "must not be negative")
-        for name in (
-            "batch_size",
-            "decode_timeout_s",
-            "print_timeout_s",
-            "min_stored_px",
-            "decode_memory_mb",
-            "max_images_per_study",
-            "infer_timeout_s",
-            "max_wait_s",
-            "interval_s",
-            "retry_s",
-            "log_max_mb",
-            "log_backups",
-        ):
-            _require(getattr(self, name) > 0, name, "must be greater than 0")
-        _require(bool(self.accepted_modalities), "accept_modality", "must name a modality")
-        _require(self.max_display_px >= 256, "max_display_px", "must be at least 256")
+        for name, allowed in ranges().items():
+            value = getattr(self, name)
+            if value is not None and not allowed.holds(value):
+                raise ConfigurationError(f"{name} = {_shown(value)}: must be from {allowed}")
+        for field in fields(self):
+            if "\0" in str(getattr(self, field.name)):
+                raise ConfigurationError(f"{field.name}: holds a NUL character")
+        if not self.accepted_modalities:
+            raise ConfigurationError("accept_modality: must name a modality")
 
     @property
     def accepted_modalities(self) -> tuple[str, ...]:
@@ -134,6 +152,14 @@ class Settings:
     def worker_count(self) -> int:
         """How many worker processes to start."""
         return self.workers or available_cores()
+
+
+@cache
+def ranges() -> dict[str, Range]:
+    """Return which numbers each setting takes that is one, as its type says."""
+    hints = get_type_hints(Settings, include_extras=True)
+    noted = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+    return {name: note for name, notes in noted.items() for note in notes if isinstance(note, Range)}
 
 
 def load_settings(
@@ -165,10 +191,42 @@ def _check(values: Mapping[str, Any], source: str) -> None:
     """Refuse values of one source that do not fit, also where a later source would overrule them."""
     try:
         msgspec.convert(values, Settings, strict=False)
-    except (msgspec.ValidationError, ConfigurationError) as error:
+    except (msgspec.ValidationError, UnicodeError, ConfigurationError) as error:
         raise ConfigurationError(
-            f"settings, {source}: {error}. See `cxrbatch run --help` for what each option takes."
+            f"settings, {source}: {_explained(values, error)}. See `cxrbatch run --help` for what each option takes."
         ) from None
+
+
+def _explained(values: Mapping[str, Any], error: Exception) -> str:
+    """Say also of a value of the wrong type which setting and value it is, and what is taken instead."""
+    if isinstance(error, UnicodeError):
+        odd = [name for name, value in values.items() if isinstance(value, str) and not _is_text(value)]
+        return f"{', '.join(odd)}: holds bytes that are not UTF-8"
+    found = _PLACE.search(str(error))
+    if found is None or found[1] not in values:
+        return str(error)
+    allowed = ranges().get(found[1])
+    return f"{found[1]} = {_shown(values[found[1]])}: {error}{f', from {allowed}' if allowed else ''}"
+
+
+def _is_text(value: str) -> bool:
+    """Tell whether it is text, and not the undecodable bytes of a variable, which Python keeps as lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeError:
+        return False
+    return True
+
+
+def _shown(value: object) -> str:
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "a number of thousands of digits"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}".replace(",", "") if float(value).is_integer() else f"{value:g}"
 
 
 def available_cores() -> int:
@@ -178,14 +236,33 @@ def available_cores() -> int:
 
 def _read_file(named: Path | None) -> dict[str, Any]:
     path = named or Path(CONFIG_FILE)
-    if named is None and not path.is_file():
+    if named is None and not os.path.lexists(path):
         return {}
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = tomllib.loads(_read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path}: cannot be read as TOML: {error}") from error
     _refuse_unknown(content, str(path))
     return content
+
+
+def _read_text(path: Path) -> str:
+    """Return what a settings file says.
+
+    Raises:
+        OSError: it cannot be read, or is no file: a pipe would be waited for, and be empty when it is read again.
+        ValueError: it is no text, or too long for settings.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        content = os.read(descriptor, _LONGEST_FILE + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > _LONGEST_FILE:
+        raise ValueError(f"it is longer than {_LONGEST_FILE} bytes")
+    return content.decode("utf-8-sig")  # Notepad writes a byte order mark
 
 
 def _read_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -201,8 +278,3 @@ def _refuse_unknown(content: Mapping[str, Any], source: str) -> None:
 
 def _split(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _require(holds: bool, name: str, rule: str) -> None:
-    if not holds:
-        raise ConfigurationError(f"{name} {rule}")

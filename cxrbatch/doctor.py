@@ -23,6 +23,7 @@ from cxrbatch.engine.backends import FASTEST_FIRST, look_at_backend
 from cxrbatch.engine.bundle import engine_folders, installed_bundles
 from cxrbatch.engine.cuda_probe import probe_cuda
 from cxrbatch.errors import CxrBatchError, ExitCode
+from cxrbatch.requirements import BASE, Needs, look_at_requirements
 from cxrbatch.terminal_text import literal
 
 State = Literal["ok", "missing", "broken"]
@@ -31,12 +32,6 @@ MARKS: dict[State, str] = {
     "missing": "[yellow]missing[/yellow]",
     "broken": "[red]broken[/red]",
 }
-
-RUNTIME_PACKAGES = (
-    "click", "rich", "pydicom", "numpy", "pandas", "jinja2", "weasyprint", "onnxruntime", "imagecodecs", "pillow",
-    "opencv-python-headless", "platformdirs", "msgspec",
-)  # fmt: skip
-TRAINING_PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "scikit-learn", "onnx", "safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +48,15 @@ def examine() -> list[Finding]:
     """Look at everything; no look can end the examination."""
     looks: list[tuple[str, Callable[[], Finding]]] = [
         ("machine", _machine),
-        ("runtime packages", _runtime_packages),
         ("compressed DICOM", _decoders),
         ("PDF reports", _pdf),
         ("PDF speed", _font_subsetting),
-        ("training", _training_packages),
         ("GPU", _gpu),
         *((f"backend {backend}", partial(_backend, backend)) for backend in FASTEST_FIRST),
         ("engines", _engines),
     ]
-    return [_look(what, look) for what, look in looks]
+    machine, *others = (_look(what, look) for what, look in looks)
+    return [machine, *_packages(), *others]
 
 
 def print_findings(console: Console, findings: list[Finding]) -> ExitCode:
@@ -90,18 +84,24 @@ def _machine() -> Finding:
     )  # fmt: skip
 
 
-def _runtime_packages() -> Finding:
-    versions, missing = _versions(RUNTIME_PACKAGES)
-    if missing:
-        return Finding("runtime packages", "missing", f"{', '.join(missing)}: pip install cxrbatch", needed=True)
-    return Finding("runtime packages", "ok", versions, needed=True)
+def _packages() -> list[Finding]:
+    """Say of the packages that this installation requires, and of each extra's, what is missing or does not fit."""
+    try:
+        return [_packages_of(needs) for needs in look_at_requirements()]
+    except PackageNotFoundError:
+        mend = "cxrbatch is not installed here, so nobody knows what it requires: pip install . in its folder"
+        return [Finding("runtime packages", "missing", mend)]
+    except Exception as error:  # noqa: BLE001  # a broken part is the finding
+        return [Finding("runtime packages", "broken", f"{type(error).__name__}: {error}", needed=True)]
 
 
-def _training_packages() -> Finding:
-    versions, missing = _versions(TRAINING_PACKAGES)
-    if missing:
-        return Finding("training", "missing", f"{', '.join(missing)}: pip install 'cxrbatch[train]'. Not needed to run")
-    return Finding("training", "ok", versions)
+def _packages_of(needs: Needs) -> Finding:
+    what = f"extra {needs.extra}" if needs.extra else "runtime packages"
+    is_base = needs.extra == BASE
+    if not needs.wrong:
+        return Finding(what, "ok", ", ".join(needs.found), needed=is_base)
+    mend = "pip install --upgrade cxrbatch" if is_base else f"pip install 'cxrbatch[{needs.extra}]'. Not needed to run"
+    return Finding(what, "missing", f"{', '.join(needs.wrong)}: {mend}", needed=is_base)
 
 
 def _decoders() -> Finding:
@@ -163,13 +163,3 @@ def _engines() -> Finding:
         looked_in = ", ".join(str(folder) for folder in engine_folders())
         return Finding("engines", "missing", f"none in {looked_in}. `cxrbatch demo` makes one to try")
     return Finding("engines", "ok", ", ".join(names))
-
-
-def _versions(packages: tuple[str, ...]) -> tuple[str, list[str]]:
-    found, missing = [], []
-    for package in packages:
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            missing.append(package)
-    return ", ".join(found), missing

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxrbatch.errors import TaskFailed
+from cxrbatch.standard_streams import print_nothing
 from cxrbatch.worker_pipe import Frame, Kind, WorkerEnd
 
 _PR_SET_PDEATHSIG = 1
@@ -90,6 +91,7 @@ def _prepare(setup: Setup) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _die_with(setup.parent)
+    print_nothing()
     import cv2
 
     cv2.setNumThreads(1)

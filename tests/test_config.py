@@ -35,7 +35,7 @@ def test_booleans_of_the_environment_are_understood() -> None:
     ("text", "says"),
     [
         ("worker = 2", "unknown key worker"),
-        ("workers = -1", "workers must not be negative"),
+        ("workers = -1", "workers = -1: must be from 0 to 1024"),
         ('workers = "many"', "Expected `int`"),
         ('group_by = "patient"', "Invalid enum value 'patient'"),
         ("workers = ", "cannot be read as TOML"),

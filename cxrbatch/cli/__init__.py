@@ -16,6 +16,7 @@ from cxrbatch.cli import operating, running, training, workshop
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.terminal import PlainLines, say
 from cxrbatch.errors import ExitCode, RunError
+from cxrbatch.standard_streams import last_words, take_over
 from cxrbatch.stopping import Stopped, stop_cleanly_on
 
 __all__ = ["commands", "main", "operating", "run_command_line", "running", "training", "workshop"]
@@ -29,8 +30,9 @@ TRAINING_MODULES = frozenset(
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    take_over()
     stop_cleanly_on(signal.SIGINT, signal.SIGTERM)
-    code = run_command_line(sys.argv[1:])
+    code = last_words(run_command_line(sys.argv[1:]))
     time_limit = sys.modules.get("cxrbatch.engine.time_limit")
     if time_limit is not None and time_limit.an_engine_hangs():
         # Python would wait for the driver that hangs, to take its objects apart.

@@ -9,6 +9,7 @@ import click
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import FOLDER, state_option
 from cxrbatch.cli.terminal import open_console
+from cxrbatch.standard_streams import put_work_first
 
 
 @commands.command()
@@ -46,6 +47,7 @@ def repair(out: Path, state: str | None) -> None:
 
     from cxrbatch.repair import repair_output, tell_repair
 
+    put_work_first()
     tell_repair(repair_output(out, state or ""), partial(open_console().print, markup=False, highlight=False))
 
 
@@ -70,5 +72,7 @@ def prune(out: Path, age: str, state: str | None, *, remove: bool, input_emptied
     from cxrbatch.deadline import parse_age
     from cxrbatch.prune import prune_output, tell_pruning
 
+    if remove:
+        put_work_first()
     pruning = prune_output(out, parse_age(age), state=state or "", remove=remove, input_emptied=input_emptied)
     tell_pruning(pruning, partial(open_console().print, markup=False, highlight=False))

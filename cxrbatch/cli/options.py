@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -24,6 +25,26 @@ NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
 NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 EXISTING = click.Path(exists=True, path_type=Path)
+
+
+class NumberRange(click.FloatRange):
+    """A number from a range; NaN is in none, though no comparison finds it outside."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the number, or end with what is wrong with it."""
+        number = super().convert(value, param, ctx)
+        if number is not None and not math.isfinite(number):
+            self.fail(f"{value} is no number that can be compared", param, ctx)
+        return number
+
+
+# What NumPy and torch both take for a seed.
+SEED = click.IntRange(0, 2**32 - 1)
+PROCESSES = click.IntRange(0, 1024)
+_LARGEST_BATCH = 65_536
+BATCH = click.IntRange(1, _LARGEST_BATCH)
+COUNT = click.IntRange(0, 1_000_000)
+FRACTION = NumberRange(0, 1, max_open=True)
 
 
 def add_options(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
@@ -126,10 +147,14 @@ def data_options(command: Command) -> Command:
             help="Finds the patient in a file's path, as its one (group).  [default: those of the public collections]",
         ),
         click.option(
-            "--val-fraction", type=float, default=0.2, show_default=True, help="Part to validate on, if none is given."
+            "--val-fraction",
+            type=FRACTION,
+            default=0.2,
+            show_default=True,
+            help="Part to validate on, if none is given.",
         ),
         click.option(
-            "--test-fraction", type=float, default=0.0, show_default=True, help="Part to test on, if none is given."
+            "--test-fraction", type=FRACTION, default=0.0, show_default=True, help="Part to test on, if none is given."
         ),
     ]
     return add_options(options, command)
@@ -156,11 +181,11 @@ def plan_options(command: Command) -> Command:
             help="fp16 adds a half-precision graph, which every TensorRT plan has anyway; int8 a file for the CPU.",
         ),
         click.option("--onnx-only", is_flag=True, help="Leave the plans out; needs neither a GPU nor TensorRT."),
-        click.option("--min-batch", type=int, default=1, show_default=True, help="Fewest images that a plan takes."),
-        click.option("--opt-batch", type=int, default=32, show_default=True, help="Images that a plan is fastest at."),
-        click.option("--max-batch", type=int, default=128, show_default=True, help="Most images that a plan takes."),
+        click.option("--min-batch", type=BATCH, default=1, show_default=True, help="Fewest images that a plan takes."),
+        click.option("--opt-batch", type=BATCH, default=32, show_default=True, help="Images a plan is fastest at."),
+        click.option("--max-batch", type=BATCH, default=128, show_default=True, help="Most images that a plan takes."),
         click.option(
-            "--workspace", "workspace_mb", type=click.IntRange(0), default=0, metavar="MB",
+            "--workspace", "workspace_mb", type=click.IntRange(0, 1_048_576), default=0, metavar="MB",
             help="GPU memory for one layer's scratch.  [default: all there is]",
         ),
         click.option("--version-compatible", is_flag=True, help="The plan also runs on later TensorRT versions."),
@@ -205,6 +230,9 @@ def split_numbers(option: str, text: str) -> tuple[int, ...]:
         UsageError: something else is between the commas.
     """
     try:
-        return tuple(int(part) for part in split_list(text))
+        numbers = tuple(int(part) for part in split_list(text))
     except ValueError:
-        raise UsageError(f"{option}: {text!r} is no list of whole numbers, such as 1,8,32.") from None
+        numbers = ()
+    if not numbers or not all(1 <= number <= _LARGEST_BATCH for number in numbers):
+        raise UsageError(f"{option}: {text!r} is no list of whole numbers from 1 to {_LARGEST_BATCH}, such as 1,8,32.")
+    return numbers

@@ -15,6 +15,9 @@ from cxrbatch.cli.options import (
     NEW_FILE,
     NEW_FOLDER,
     PRECISIONS,
+    PROCESSES,
+    SEED,
+    NumberRange,
     deidentify_options,
     scoring_options,
     settings_options,
@@ -22,6 +25,7 @@ from cxrbatch.cli.options import (
 )
 from cxrbatch.cli.terminal import open_console, say
 from cxrbatch.errors import ExitCode, UsageError
+from cxrbatch.standard_streams import put_work_first
 
 
 @commands.command()
@@ -57,6 +61,7 @@ def run(
     from cxrbatch.progress import RunProgress
     from cxrbatch.summary import print_summary
 
+    put_work_first()
     settings = load_settings(options, config_file=config_file)
     until = Deadline.parse(deadline) if deadline else None
     since_ns = parse_since(since) if since else 0
@@ -98,6 +103,7 @@ def watch(input_folder: Path, out: Path, config_file: Path | None, *, once: bool
     from cxrbatch.summary import print_summary
     from cxrbatch.watch import Requests, watch_folder
 
+    put_work_first()
     requests = Requests()
     signal.signal(signal.SIGHUP, lambda *_: setattr(requests, "reload", True))
     console = open_console()
@@ -136,6 +142,7 @@ def report(out: Path, study_key: str, config_file: Path | None, **options: Any) 
     from cxrbatch.progress import RunProgress
     from cxrbatch.reprinting import reprint_reports
 
+    put_work_first()
     settings = load_settings(options, config_file=config_file)
     if not settings.html and not settings.pdf:
         raise UsageError("nothing to print: --no-html and --no-pdf together leave no report.")
@@ -186,8 +193,12 @@ def inspect(files: tuple[Path, ...], png_folder: Path | None, config_file: Path 
 @click.option("--backend", type=click.Choice(BACKENDS), default="auto", help="Only this one.  [default: all that run]")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="auto", help="Only this one.  [default: all]")
 @click.option("--batch-sizes", default="1,8,32", show_default=True, metavar="N,N,...", help="Images per call.")
-@click.option("--seconds", type=float, default=3.0, show_default=True, help="How long each is measured.")
-@click.option("--threads", type=int, default=0, metavar="N", help="Cores that a CPU engine may use.  [default: all]")
+@click.option(
+    "--seconds", type=NumberRange(0.01, 3600), default=3.0, show_default=True, help="How long each is measured."
+)
+@click.option(
+    "--threads", type=PROCESSES, default=0, metavar="N", help="Cores that a CPU engine may use.  [default: all]"
+)
 @click.option("--json", "json_file", type=NEW_FILE, metavar="FILE", help="Write the figures there, too.")
 def bench(engine: str | None, batch_sizes: str, json_file: Path | None, **options: Any) -> None:
     """Measure how fast an engine scores here, on every backend and at every precision that it has.
@@ -202,6 +213,8 @@ def bench(engine: str | None, batch_sizes: str, json_file: Path | None, **option
     from cxrbatch.bench import BenchOptions, measure_engine, print_bench, write_bench
     from cxrbatch.engine.bundle import find_bundle
 
+    if json_file:
+        put_work_first()
     wanted = BenchOptions(batch_sizes=split_numbers("batch-sizes", batch_sizes), **options)
     measured = measure_engine(find_bundle(engine or ""), wanted, report=lambda text: say(text, err=True))
     print_bench(open_console(), measured)
@@ -211,8 +224,10 @@ def bench(engine: str | None, batch_sizes: str, json_file: Path | None, **option
 
 @commands.command()
 @click.option("-o", "--output", "out", type=NEW_FOLDER, default=Path("demo"), show_default=True, help="Folder to fill.")
-@click.option("--studies", type=click.IntRange(4), default=24, show_default=True, help="How many studies to make.")
-@click.option("--seed", type=int, default=7, show_default=True, help="Which studies to make.")
+@click.option(
+    "--studies", type=click.IntRange(4, 100_000), default=24, show_default=True, help="How many studies to make."
+)
+@click.option("--seed", type=SEED, default=7, show_default=True, help="Which studies to make.")
 def demo(out: Path, studies: int, seed: int) -> int:
     """Make synthetic studies, train a small engine on phantoms, score the studies, and say where to look.
 
@@ -221,6 +236,7 @@ def demo(out: Path, studies: int, seed: int) -> int:
     """
     from cxrbatch.demo.run import run_demo
 
+    put_work_first()
     return run_demo(out, n_studies=studies, seed=seed, console=open_console())
 
 

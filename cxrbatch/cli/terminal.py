@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -21,14 +19,7 @@ def open_console() -> Console:
     """Return the console that results are printed on."""
     from cxrbatch.terminal_text import PlainConsole
 
-    class LastingConsole(PlainConsole):
-        """Goes on without its reader (`cxrbatch run ... | head`): nobody listening is no reason to stop a run."""
-
-        def on_broken_pipe(self) -> None:
-            self.quiet = True
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-    return LastingConsole(soft_wrap=True, emoji=False)
+    return PlainConsole(soft_wrap=True, emoji=False)
 
 
 def say(text: str, *, err: bool = False) -> None:

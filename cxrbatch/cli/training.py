@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -11,8 +12,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cxrbatch.cli.group import commands
-from cxrbatch.cli.options import EXISTING, NEW_FILE, Command, add_options, data_options, read_data_options
+from cxrbatch.cli.options import (
+    BATCH,
+    COUNT,
+    EXISTING,
+    NEW_FILE,
+    PROCESSES,
+    SEED,
+    Command,
+    NumberRange,
+    add_options,
+    data_options,
+    read_data_options,
+)
 from cxrbatch.cli.terminal import Counting, open_console
+from cxrbatch.standard_streams import put_work_first
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +45,15 @@ ARCHITECTURES = (
 )
 OPTIMIZERS = ("adamw", "adam", "adamax", "rmsprop", "sgd")
 SCHEDULES = ("one-cycle", "cosine", "plateau")
+_DEVICES = re.compile(r"auto|cpu(:[1-9]\d{0,3})?|[1-9]\d{0,3}|\d{1,4}(,\d{1,4})+")
 LOSSES = ("bce", "weighted-bce", "focal", "ce", "weighted-ce")
+
+
+def _read_devices(_context: click.Context, _option: click.Parameter, given: str) -> str:
+    """Refuse what names no devices before anything is loaded."""
+    if not _DEVICES.fullmatch(given):
+        raise click.BadParameter(f"{given!r} is none of auto, cpu, a number of GPUs, or which: 0,2.")
+    return given
 
 
 def network_options(command: Command) -> Command:
@@ -69,13 +91,17 @@ def network_options(command: Command) -> Command:
 def learning_options(command: Command) -> Command:
     """Add the options that say how the network learns."""
     options = [
-        click.option("--epochs", type=click.IntRange(1), default=16, show_default=True, metavar="N"),
-        click.option("--batch-size", type=click.IntRange(2), default=32, show_default=True, metavar="N"),
+        click.option("--epochs", type=click.IntRange(1, 100_000), default=16, show_default=True, metavar="N"),
+        click.option("--batch-size", type=click.IntRange(2, 65_536), default=32, show_default=True, metavar="N"),
+        click.option("--accumulate", type=BATCH, default=1, show_default=True, metavar="N", help="Batches per step."),
         click.option(
-            "--accumulate", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Batches per step."
+            "--lr",
+            "learning_rate",
+            type=NumberRange(0, 100, min_open=True),
+            metavar="RATE",
+            help="Peak rate.  [default: by optimizer]",
         ),
-        click.option("--lr", "learning_rate", type=float, metavar="RATE", help="Peak rate.  [default: by optimizer]"),
-        click.option("--weight-decay", type=float, default=0.02, show_default=True, metavar="X"),
+        click.option("--weight-decay", type=NumberRange(0, 100), default=0.02, show_default=True, metavar="X"),
         click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="adamw", show_default=True),
         click.option("--schedule", type=click.Choice(SCHEDULES), default="one-cycle", show_default=True),
         click.option("--loss", type=click.Choice(LOSSES), help="[default: bce for labels, ce for classes]"),
@@ -83,25 +109,23 @@ def learning_options(command: Command) -> Command:
         click.option("--flip", is_flag=True, help="Mirror films too, though that moves the heart to the right."),
         click.option(
             "--freeze",
-            type=click.IntRange(0),
+            type=COUNT,
             default=0,
             show_default=True,
             metavar="N",
             help="Hold N stages still.",
         ),
-        click.option(
-            "--unfreeze-after", type=click.IntRange(0), default=0, metavar="N", help="... for N epochs.  [default: all]"
-        ),
+        click.option("--unfreeze-after", type=COUNT, default=0, metavar="N", help="... for N epochs.  [default: all]"),
         click.option(
             "--patience",
-            type=click.IntRange(0),
+            type=COUNT,
             default=0,
             metavar="N",
             help="Stop after N epochs with none better.",
         ),
         click.option(
             "--small-epochs",
-            type=click.IntRange(0),
+            type=COUNT,
             metavar="N",
             help="The first N see films at half the size, in a quarter of the time.  [default: 3 of 4]",
         ),
@@ -112,9 +136,15 @@ def learning_options(command: Command) -> Command:
 def machine_options(command: Command) -> Command:
     """Add the options that say where the training runs."""
     options = [
-        click.option("--devices", default="auto", show_default=True, help="auto, cpu, how many GPUs, or which: 0,2."),
         click.option(
-            "--nodes", type=click.IntRange(1), default=1, show_default=True, help="Machines, with as many each."
+            "--devices",
+            callback=_read_devices,
+            default="auto",
+            show_default=True,
+            help="auto, cpu, how many GPUs, or which: 0,2.",
+        ),
+        click.option(
+            "--nodes", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Machines, with as many each."
         ),
         click.option(
             "--precision",
@@ -125,7 +155,7 @@ def machine_options(command: Command) -> Command:
         ),
         click.option(
             "--workers",
-            type=click.IntRange(0),
+            type=PROCESSES,
             default=0,
             metavar="N",
             help="Processes that read films.  [default: one per core]",
@@ -141,7 +171,9 @@ def machine_options(command: Command) -> Command:
     "-o", "--output", "checkpoint", metavar="CHECKPOINT", type=NEW_FILE, required=True, help="File for the weights."
 )
 @data_options
-@click.option("--folds", type=int, default=0, metavar="K", help="Cross-validate: K networks, mean and spread.")
+@click.option(
+    "--folds", type=click.IntRange(0, 1000), default=0, metavar="K", help="Cross-validate: K networks, mean and spread."
+)
 @click.option("--allow-leak", is_flag=True, help="Go on where a patient or film is in two parts; the model says so.")
 @network_options
 @learning_options
@@ -154,7 +186,7 @@ def machine_options(command: Command) -> Command:
 )
 @click.option(
     "--seed",
-    type=click.IntRange(0),
+    type=SEED,
     default=0,
     show_default=True,
     help="Of the split, the first weights and all chance.",
@@ -178,6 +210,7 @@ def train(data: Path, checkpoint: Path, **options: Any) -> None:
     from cxrbatch.model.training_checks import training_folder
     from cxrbatch.model.training_summary import print_training
 
+    put_work_first()
     plan = _read_plan(options)
     console = open_console()
     with _following(console) as listener:

@@ -12,11 +12,15 @@ import click
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import (
     BACKENDS,
+    BATCH,
+    COUNT,
     EXISTING,
     FILE,
     NEW_FILE,
     NEW_FOLDER,
     PRECISIONS,
+    PROCESSES,
+    SEED,
     data_options,
     plan_options,
     read_data_options,
@@ -24,6 +28,7 @@ from cxrbatch.cli.options import (
     split_list,
 )
 from cxrbatch.cli.terminal import counting, open_console, say
+from cxrbatch.standard_streams import put_work_first
 
 if TYPE_CHECKING:
     from cxrbatch.model.build import BuildOptions
@@ -44,7 +49,7 @@ if TYPE_CHECKING:
 @plan_options
 @click.option("--data", type=EXISTING, help="Labelled films: what is built is compared on them.  [default: phantoms]")
 @data_options
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of a split of DATA.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of a split of DATA.")
 def build(checkpoint: Path, name: str, engines_folder: Path, data: Path | None, **options: Any) -> None:
     """Build an engine from CHECKPOINT and install it, if it agrees with its checkpoint.
 
@@ -63,6 +68,7 @@ def build(checkpoint: Path, name: str, engines_folder: Path, data: Path | None, 
     from cxrbatch.model.build import BuildReport, build_engine
     from cxrbatch.progress import RunProgress
 
+    put_work_first()
     data_wanted = read_data_options(options)
     wanted = read_plan_options(options)
     if data:
@@ -95,15 +101,13 @@ def _compare_on(wanted: BuildOptions, data: Path, options: DataOptions) -> Build
 @click.option("--split", default="test", show_default=True, metavar="PART", help="train, val, test, or all films.")
 @data_options
 @click.option("--allow-leak", is_flag=True, help="Go on where a patient or film is in two parts; the report says so.")
-@click.option(
-    "--bootstrap", "resamples", type=click.IntRange(0), default=1000, show_default=True, help="Resamples; 0 for none."
-)
+@click.option("--bootstrap", "resamples", type=COUNT, default=1000, show_default=True, help="Resamples; 0 for none.")
 @click.option("--boxes", type=FILE, help="BBox_List_2017.csv[.gz].  [default: the one in DATA, if there]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the resamples and of a split.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the resamples and of a split.")
 @click.option("--backend", type=click.Choice(BACKENDS), help="Where an engine runs.  [default: auto]")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Which of its files runs.  [default: fp32 on a CPU]")
-@click.option("--threads", type=int, metavar="N", help="Cores that a CPU engine may use.  [default: all]")
-@click.option("--workers", type=int, metavar="N", help="Processes that read films.  [default: one per core]")
+@click.option("--threads", type=PROCESSES, metavar="N", help="Cores that a CPU engine may use.  [default: all]")
+@click.option("--workers", type=PROCESSES, metavar="N", help="Processes that read films.  [default: one per core]")
 def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
     """Measure how good MODEL is on labelled DATA; leave metrics.json, predictions.csv, plots and evaluation.html.
 
@@ -121,6 +125,7 @@ def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
     from cxrbatch.model.evaluate import EvaluationOptions, evaluate_model
     from cxrbatch.model.evaluation_summary import print_evaluation
 
+    put_work_first()
     settings = load_settings({name: options.pop(name) for name in ("backend", "precision", "threads", "workers")})
     seed = options["seed"]
     wanted = EvaluationOptions(data=read_data_options(options), seed=seed, settings=settings, **options)
@@ -134,10 +139,8 @@ def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option("-o", "--output", "out", metavar="DIR", type=NEW_FOLDER, required=True, help="Folder for the tables.")
 @click.option("--measure/--no-measure", default=True, show_default=True, help="Time each model on this machine.")
-@click.option(
-    "--batch-size", type=click.IntRange(1), default=8, show_default=True, metavar="N", help="Films at once, timed."
-)
-@click.option("--threads", type=click.IntRange(0), default=0, metavar="N", help="Cores for each.  [default: all]")
+@click.option("--batch-size", type=BATCH, default=8, show_default=True, metavar="N", help="Films at once, timed.")
+@click.option("--threads", type=PROCESSES, default=0, metavar="N", help="Cores for each.  [default: all]")
 def compare(runs: tuple[str, ...], out: Path, **options: Any) -> None:
     """Set trained models side by side: figures, size and speed; leave compare.csv and compare.html.
 
@@ -153,6 +156,7 @@ def compare(runs: tuple[str, ...], out: Path, **options: Any) -> None:
     from cxrbatch.model.compare import compare_models
     from cxrbatch.model.comparison_summary import print_comparison
 
+    put_work_first()
     console = open_console()
     with counting(console, "models timed") as report:
         comparison = compare_models(runs, out, report=report, **options)
@@ -163,8 +167,10 @@ def compare(runs: tuple[str, ...], out: Path, **options: Any) -> None:
 @click.argument("data", metavar="DATA", type=EXISTING)
 @click.option("-o", "--output", "out", metavar="DIR", type=NEW_FOLDER, required=True, help="Folder for the page.")
 @data_options
-@click.option("--seed", type=int, default=0, show_default=True, help="Which split, and which films are shown.")
-@click.option("--workers", type=int, default=0, metavar="N", help="Processes that read films.  [default: one per core]")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Which split, and which films are shown.")
+@click.option(
+    "--workers", type=PROCESSES, default=0, metavar="N", help="Processes that read films.  [default: one per core]"
+)
 def describe(data: Path, out: Path, workers: int, **options: Any) -> None:
     """Show what labelled DATA is before training on it: a page with plots and films, and tables as CSV.
 
@@ -179,6 +185,7 @@ def describe(data: Path, out: Path, workers: int, **options: Any) -> None:
     """
     from cxrbatch.model.describe import INDEX_HTML, describe_data
 
+    put_work_first()
     console = open_console()
     with counting(console, "films read") as report:
         summary = describe_data(data, read_data_options(options), out, workers=workers, report=report)
@@ -206,7 +213,12 @@ def describe(data: Path, out: Path, workers: int, **options: Any) -> None:
     help="multiclass for a softmax over the outputs, else a sigmoid of each.",
 )
 @click.option(
-    "--image-size", "size_px", type=int, default=0, metavar="PX", help="Side of the input.  [default: the format's own]"
+    "--image-size",
+    "size_px",
+    type=click.IntRange(0, 4096),
+    default=0,
+    metavar="PX",
+    help="Side of the input.  [default: the format's own]",
 )
 @click.option(
     "--fit", type=click.Choice(["crop", "pad", "stretch"]), default="crop", show_default=True, help="How films fill it."
@@ -226,6 +238,7 @@ def import_(weights: Path, out: Path, **options: Any) -> None:
     """
     from cxrbatch.model.import_weights import ImportOptions, import_weights
 
+    put_work_first()
     labels = split_list(options.pop("labels"))
     imported = import_weights(weights, out, ImportOptions(labels=labels, **options))
     facts = imported.facts
