@@ -73,6 +73,7 @@ class Flag(str, Enum):
     LOSSY = "lossy"
     EXECUTABLE_PREAMBLE = "executable_preamble"
     PAEDIATRIC = "paediatric"
+    VETERINARY = "veterinary"
     CHARSET_REPLACED = "charset_replaced"
     DUPLICATE_UID = "duplicate_uid"
     RESCORED_FP32 = "rescored_fp32"

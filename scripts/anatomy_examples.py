@@ -17,8 +17,9 @@ _LETTERS = list("ABCDEFGHIKLMNOPRSTUX0123456789 ")
 def as_in_practice(display: Gray8, dice: Dice) -> Gray8:
     """Return a chest moved, turned, cut, windowed, marked, framed, compressed: still one."""
     picture = _moved(display, dice)
-    if dice.random() < 0.4:
-        picture = _cut(picture, dice.uniform(0, 0.16, 4))
+    if dice.random() < 0.5:
+        least = dice.choice((0, 0, 0.08))
+        picture = _cut(picture, dice.uniform(least, 0.17, 4))
     picture = _windowed(picture, dice)
     if dice.random() < 0.25:
         picture = _veiled(picture, dice)
@@ -38,7 +39,7 @@ def put_together_wrong(display: Gray8, dice: Dice) -> Gray8:
     elif kind == 1:
         picture = display[::-1]
     elif kind == 2:
-        part = dice.uniform(0.25, 0.5)
+        part = dice.uniform(0.2, 0.45)
         top, left = dice.uniform(0, 1 - part, 2)
         picture = _cut(display, (top, 1 - part - top, left, 1 - part - left))
     elif kind == 3:

@@ -11,7 +11,6 @@ docs/measurements/pixel-check.md.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -35,6 +34,7 @@ RESEMBLANCE_IN_DOUBT = -3.0
 COLOURED_SHARE = 0.05
 # No chest is so much longer one way than the other.
 LONGEST_TO_SHORTEST = 3.0
+_OUT_OF_THE_QUESTION = -99.0
 # Everything is measured in images of at most this size; a strip of a frame varies by less than that many grey levels.
 SMALL_PX = 256
 FRAME_BELOW_LEVELS = 2.0
@@ -107,7 +107,7 @@ def describe(small: Gray8) -> tuple[float, float, Float32]:
 def _measure(small: Gray8) -> Anatomy:
     likeness, valley, features = describe(small)
     too_long = max(small.shape) > LONGEST_TO_SHORTEST * min(small.shape)
-    return Anatomy(likeness, valley, -math.inf if too_long else resemblance(features))
+    return Anatomy(likeness, valley, _OUT_OF_THE_QUESTION if too_long else resemblance(features))
 
 
 def _inside_of_frame(image: Gray8) -> tuple[slice, slice]:

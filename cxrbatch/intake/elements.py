@@ -34,6 +34,8 @@ _KEYWORDS = (
     "ViewCodeSequence", "PresentationLUTShape", "CodeValue", "CodeMeaning", "LUTDescriptor", "LUTData",
     "ConversionType", "SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription",
     "PerformedProcedureStepDescription",
+    "PatientSpeciesDescription", "PatientSpeciesCodeSequence", "PatientSexNeutered", "PatientBreedDescription",
+    "PatientBreedCodeSequence", "ResponsiblePersonRole",
 )
 # fmt: on
 _TAGS: dict[str, int] = {keyword: tag_for_keyword(keyword) or 0 for keyword in _KEYWORDS}

@@ -61,7 +61,10 @@ def measure_features(picture: Gray8, ranks: Levels, likeness: float, valley: flo
     square = cv2.resize(picture, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     square = np.asarray(square, np.uint8)
     arrangement = (likeness, valley, _correlation(ranks, ranks[:, ::-1]), _correlation(ranks, ranks[::-1]))
-    kinds = (_histogram(square), _edges(square), _detail(square))
+    quantiles = np.percentile(square, _QUANTILES)
+    span = max(float(quantiles[-1] - quantiles[0]), 1.0)
+    inner = (quantiles[1:-1] - quantiles[0]) / span
+    kinds = (_histogram(square), inner, _edges(square, span), _detail(square, span))
     return np.concatenate([thumbnail.ravel(), _edge_directions(square), arrangement, *kinds]).astype(np.float32)
 
 
@@ -89,8 +92,8 @@ def _edge_directions(square: Gray8) -> Levels:
     """Return how strong the edges of each direction are in each cell, by the strength of edges around it."""
     smooth = cv2.GaussianBlur(square, (0, 0), 1.0).astype(np.float32)
     across, down = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, ksize=1), cv2.Sobel(smooth, cv2.CV_32F, 0, 1, ksize=1)
-    strength = np.hypot(across, down)
-    direction = (np.arctan2(down, across) / (2 * np.pi) % 1) * DIRECTIONS
+    strength, angle = cv2.cartToPolar(across, down)
+    direction = np.asarray(angle) * (DIRECTIONS / (2 * np.pi))
     lower = direction.astype(np.intp)
     share = direction - lower
     cell = np.arange(SIDE_PX) * CELLS // SIDE_PX
@@ -106,40 +109,33 @@ def _edge_directions(square: Gray8) -> Levels:
 
 
 def _histogram(square: Gray8) -> Levels:
-    """Return how few grey levels there are, how much lies in the commonest, and where the quantiles lie."""
+    """Return how much lies in the commonest grey levels, and how many there are."""
     shares = np.bincount(square.ravel(), minlength=256) / square.size
     commonest = np.sort(shares)[::-1].cumsum()
     used = shares[shares > 0]
     entropy = -(used * np.log2(used)).sum()
-    quantiles = np.percentile(square, _QUANTILES)
-    inner = (quantiles[1:-1] - quantiles[0]) / max(quantiles[-1] - quantiles[0], 1)
-    return np.concatenate([commonest[[0, 3, 15]], [entropy, np.log(used.size)], inner])
+    return np.concatenate([commonest[[0, 3, 15]], [entropy, np.log(used.size)]])
 
 
-def _edges(square: Gray8) -> Levels:
+def _edges(square: Gray8, span: float) -> Levels:
     """Return how much is flat, how much is steep, how much of that runs straight along a side, and quantiles."""
     levels = square.astype(np.float32)
     across, down = np.abs(np.diff(levels, axis=1))[:-1], np.abs(np.diff(levels, axis=0))[:, :-1]
-    steps = np.maximum(across, down) / _span(square)
+    steps = np.maximum(across, down) / span
     along_side = (np.minimum(across, down) < 0.15 * np.maximum(across, down))[steps > _STRAIGHT_FROM]
     straight = along_side.mean() if along_side.size > 20 else 0.5
     quantiles = np.log(np.percentile(steps, _EDGE_QUANTILES) + 1e-3)
     return np.concatenate([[(steps == 0).mean(), (steps > _STEEP).mean(), straight], quantiles])
 
 
-def _detail(square: Gray8) -> Levels:
+def _detail(square: Gray8, span: float) -> Levels:
     """Return how much there is to see at each scale, the finest first."""
     finer, bands = square.astype(np.float32), []
     for _ in range(_BANDS):
         coarser = cv2.pyrDown(finer)
         bands.append(float((finer - cv2.pyrUp(coarser, dstsize=finer.shape[::-1])).std()))
         finer = coarser
-    return np.log(np.array(bands) / _span(square) + 1e-4)
-
-
-def _span(square: Gray8) -> float:
-    dark, bright = np.percentile(square, (1, 99))
-    return max(float(bright - dark), 1.0)
+    return np.log(np.array(bands) / span + 1e-4)
 
 
 def _correlation(one: Levels, other: Levels) -> float:
