@@ -81,6 +81,7 @@ class Flag(str, Enum):
     EXECUTABLE_PREAMBLE = "executable_preamble"
     PAEDIATRIC = "paediatric"
     BURNED_IN_ANNOTATION = "burned_in_annotation"
+    VETERINARY = "veterinary"
     CHARSET_REPLACED = "charset_replaced"
     DUPLICATE_UID = "duplicate_uid"
     RESCORED_FP32 = "rescored_fp32"

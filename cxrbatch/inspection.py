@@ -19,10 +19,9 @@ from cxrbatch.engine.bundle import find_bundle
 from cxrbatch.errors import Flag, ImageRejected, UsageError
 from cxrbatch.intake.account import PixelAccount, account_for_pixels
 from cxrbatch.intake.anatomy import (
-    LIKENESS_IN_DOUBT,
-    LIKENESS_OF_A_CHEST,
-    VALLEY_IN_DOUBT,
-    VALLEY_OF_A_CHEST,
+    COLOURED_SHARE,
+    RESEMBLANCE_IN_DOUBT,
+    RESEMBLANCE_OF_A_CHEST,
     Anatomy,
     check_anatomy,
     measure_anatomy,
@@ -43,7 +42,7 @@ class Inspection:
     """What would become of a file. `display_rows` x `display_columns` is what a report would show.
 
     `study_key` is empty for PNG and JPEG: theirs depends on where INPUT begins. `pixels` and `anatomy` are there
-    once the pixels were decoded.
+    once the pixels were decoded. `coloured_share` is the part of the pixels, 0..1, that is in colour.
     """
 
     file: str
@@ -60,6 +59,7 @@ class Inspection:
     display_mean: float = 0.0
     pixels: PixelAccount | None = None
     anatomy: Anatomy | None = None
+    coloured_share: float = 0.0
 
 
 def inspect_file(named: Path, settings: Settings, *, picture: Path | None = None) -> Inspection:
@@ -143,9 +143,10 @@ def _add_pixel_rows(table: Table, inspection: Inspection) -> None:
         table.add_row("display image", f"{size}, mean grey value {inspection.display_mean:.0f} of 255")
         table.add_row(
             "pixel check",
-            f"likeness to a chest {inspection.anatomy.likeness:.2f}, lung valley {inspection.anatomy.valley:.2f}; "
-            f"a chest from {LIKENESS_OF_A_CHEST} and {VALLEY_OF_A_CHEST} on, below -{LIKENESS_OF_A_CHEST} swapped, "
-            f"in doubt from {LIKENESS_IN_DOUBT} and {VALLEY_IN_DOUBT} on",
+            f"resemblance to a chest {inspection.anatomy.resemblance:.1f}; a chest from {RESEMBLANCE_OF_A_CHEST} on, "
+            f"in doubt from {RESEMBLANCE_IN_DOUBT} on; likeness to a chest {inspection.anatomy.likeness:.2f}, negative "
+            f"where black and white are swapped; lung valley {inspection.anatomy.valley:.2f}; in colour "
+            f"{inspection.coloured_share:.1%} of it, too much from {COLOURED_SHARE:.0%} on",
         )
 
 
@@ -180,6 +181,7 @@ def _accepted(path: Path, indexed: IndexedFile, radiograph: Radiograph, header_m
         display_rows=radiograph.display.shape[0],
         display_columns=radiograph.display.shape[1],
         display_mean=float(radiograph.display.mean()),
+        coloured_share=radiograph.coloured_share,
     )
 
 

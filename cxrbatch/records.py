@@ -154,6 +154,7 @@ class Radiograph:
     `display` is uint8 [H,W], 0..255, air black and bone white, its long side at most the display limit.
     `rows` and `columns` are those of the stored pixels, before any reduction.
     `stored_sha256` identifies the stored pixel values, `display_sha256` what is shown of them.
+    `coloured_share` is how much of it, 0..1, was in colour before it was made grey.
     """
 
     header: Header
@@ -163,6 +164,7 @@ class Radiograph:
     flags: tuple[Flag, ...]
     stored_sha256: str
     display_sha256: str
+    coloured_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
-"""A display image in, how much it looks like a chest out: two plain measures, and what follows from them.
+"""Whether a display image shows a chest; `check_anatomy`, which decides what follows from it, is the place to start.
 
 *Likeness* is the rank correlation between the image and a plan of the chest: a bright midline, two dark lungs,
 dark air over the shoulders, a bright belly. It is -1 .. 1 and changes its sign when black and white are swapped.
 *Valley* is how much darker a lung field is than the midline on one side of it and the chest wall on the other.
-Ranks make both independent of window and contrast. A film in a frame, black or white, is looked at without it too.
-What they measure on real films, and the films they fail on,
-is in docs/measurements/pixel-check.md.
+*Resemblance* is what a small network makes of these and of more (resemblance.py); it decides.
+Ranks make likeness and valley independent of window and contrast. An image in a frame, black or white, is looked at
+without it too. What they measure on real radiographs and on pictures that are none is in
+docs/measurements/pixel-check.md.
 """
 
 from __future__ import annotations
@@ -19,18 +20,21 @@ from numpy.typing import NDArray
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, ImageRejected, Reason
-from cxrbatch.records import Gray8, Radiograph
+from cxrbatch.intake.resemblance import measure_features, resemblance
+from cxrbatch.records import Float32, Gray8, Radiograph
 
 Levels = NDArray[np.float64]
 
 GRID = 32
-# Measured on 1217 upright public films (docs/measurements/pixel-check.md): 5 are less like the plan, 3 have no valley.
-LIKENESS_OF_A_CHEST = 0.22
-VALLEY_OF_A_CHEST = 0.002
-# Between these and those above it may be a chest, askew or cropped: half of what varied films (film_variations.py in
-# scripts/) lose otherwise lies there, and of 63 images that are no chest one.
-LIKENESS_IN_DOUBT = 0.14
-VALLEY_IN_DOUBT = 0.1
+# Logarithms of odds, chosen on the radiographs and pictures that the network learned from; what they do to others is in
+# docs/measurements/pixel-check.md. In between it may be a chest, askew or cropped.
+RESEMBLANCE_OF_A_CHEST = 2.0
+RESEMBLANCE_IN_DOUBT = -3.0
+# A red side marker or an arrow covers less. What is more in colour is a photograph, or a heatmap over a radiograph.
+COLOURED_SHARE = 0.05
+# No chest is so much longer one way than the other.
+LONGEST_TO_SHORTEST = 3.0
+_OUT_OF_THE_QUESTION = -99.0
 # Everything is measured in images of at most this size; a strip of a frame varies by less than that many grey levels.
 SMALL_PX = 256
 FRAME_BELOW_LEVELS = 2.0
@@ -42,21 +46,24 @@ _LUNG_COLUMNS = range(3, 12)
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """What was measured: `likeness` -1..1, negative where black and white are swapped; `valley` -1..1."""
+    """What was measured: `likeness` -1..1, negative where black and white are swapped; `valley` -1..1.
+
+    `resemblance` is the logarithm of the odds that this is a chest.
+    """
 
     likeness: float
     valley: float
+    resemblance: float
 
     @property
     def is_chest(self) -> bool:
-        """Whether this could be a frontal chest film, in either polarity."""
-        return abs(self.likeness) >= LIKENESS_OF_A_CHEST and self.valley >= VALLEY_OF_A_CHEST
+        """Whether this could be a frontal chest radiograph, in either polarity."""
+        return self.resemblance >= RESEMBLANCE_OF_A_CHEST
 
     @property
     def is_doubtful(self) -> bool:
         """Whether it is too little like a chest to be called one, and too much to be refused."""
-        in_doubt = self.likeness >= LIKENESS_IN_DOUBT and self.valley >= VALLEY_IN_DOUBT
-        return in_doubt and not self.is_chest
+        return RESEMBLANCE_IN_DOUBT <= self.resemblance < RESEMBLANCE_OF_A_CHEST
 
     @property
     def is_swapped(self) -> bool:
@@ -65,29 +72,42 @@ class Anatomy:
 
 
 def measure_anatomy(display: Gray8) -> Anatomy:
-    """Compare a display image, uint8 [H,W], 0..255, with the plan of a chest; without its frame if that fits."""
-    # The blur below takes 25 ms on a display image of 1024 pixels and 1 ms on this, and says the same.
-    scale = min(1.0, SMALL_PX / max(display.shape))
-    small = display
-    # A strip one pixel wide stays one pixel wide.
-    if min(display.shape) * scale > 1:
-        small = np.asarray(cv2.resize(display, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+    """Compare a display image, uint8 [H,W], 0..255, with a chest; without its frame if that fits better."""
+    small = shrink(display)
     whole = _measure(small)
     if whole.is_chest:
         return whole
-    inside = _inside_of_frame(small)
-    # Black is what air looks like: a film that is off the middle of its frame fits better with it than without.
-    blackened = np.zeros_like(small)
-    blackened[inside] = small[inside]
-    candidates = (whole, _measure(np.ascontiguousarray(small[inside])), _measure(blackened))
-    return max(candidates, key=lambda anatomy: (anatomy.is_chest, anatomy.is_doubtful, anatomy.likeness))
+    return max((whole, *map(_measure, views_inside(small))), key=lambda anatomy: anatomy.resemblance)
 
 
-def _measure(display: Gray8) -> Anatomy:
-    blurred = cv2.GaussianBlur(display, (0, 0), max(display.shape) / 64)
+def shrink(display: Gray8) -> Gray8:
+    """Return an image of at most SMALL_PX: the blur of 1024 pixels takes 25 ms, and of these 1, and says the same."""
+    scale = min(1.0, SMALL_PX / max(display.shape))
+    size = [max(1, round(side * scale)) for side in display.shape]
+    return np.asarray(cv2.resize(display, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def views_inside(small: Gray8) -> tuple[Gray8, ...]:
+    """Return what is inside of a small image's frame, if it has one."""
+    inside = small[_inside_of_frame(small)]
+    return () if inside.shape == small.shape else (np.ascontiguousarray(inside),)
+
+
+def describe(small: Gray8) -> tuple[float, float, Float32]:
+    """Return likeness, valley and the features of a small image; swapped, if it seems to be, for the latter two."""
+    blurred = cv2.GaussianBlur(small, (0, 0), max(small.shape) / 64)
     ranks = _ranks(cv2.resize(blurred, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float64))
     likeness = _correlation(ranks, _plan(), _weights())
-    return Anatomy(likeness, _valley(ranks if likeness >= 0 else 1 - ranks))
+    if likeness < 0:
+        small, ranks = np.asarray(255 - small, np.uint8), 1 - ranks
+    valley = _valley(ranks)
+    return likeness, valley, measure_features(small, ranks, abs(likeness), valley)
+
+
+def _measure(small: Gray8) -> Anatomy:
+    likeness, valley, features = describe(small)
+    too_long = max(small.shape) > LONGEST_TO_SHORTEST * min(small.shape)
+    return Anatomy(likeness, valley, _OUT_OF_THE_QUESTION if too_long else resemblance(features))
 
 
 def _inside_of_frame(image: Gray8) -> tuple[slice, slice]:
@@ -112,8 +132,8 @@ def _inside_of_frame(image: Gray8) -> tuple[slice, slice]:
 def check_anatomy(radiograph: Radiograph, settings: Settings) -> Radiograph:
     """Refuse or flag a radiograph that does not look like what it is taken for.
 
-    Where the header says chest, the header is believed and the film flagged; where nothing says what it is, the
-    pixels decide, and a doubtful film is flagged. Polarity is never changed here: the flag tells the reader.
+    Where the header says chest, the header is believed and the image flagged; where nothing says what it is, the
+    pixels decide, and a doubtful image is flagged. Polarity is never changed here: the flag tells the reader.
 
     Raises:
         ImageRejected: nothing says that this is a chest, and it does not look like one.
@@ -121,15 +141,19 @@ def check_anatomy(radiograph: Radiograph, settings: Settings) -> Radiograph:
     if not settings.pixel_check:
         return radiograph
     anatomy = measure_anatomy(radiograph.display)
-    if not anatomy.is_chest:
-        if Flag.NO_BODY_PART in radiograph.flags and not anatomy.is_doubtful:
-            raise ImageRejected(
-                Reason.NOT_CHEST,
-                f"does not look like an upright frontal chest film (likeness {anatomy.likeness:.2f}, lung valley "
-                f"{anatomy.valley:.2f}), and nothing says that it is one; pixel_check = false scores it",
-            )
-        return _flagged(radiograph, Flag.ANATOMY_SUSPECT)
-    return _flagged(radiograph, Flag.POLARITY_SUSPECT) if anatomy.is_swapped else radiograph
+    in_colour = radiograph.coloured_share >= COLOURED_SHARE
+    if anatomy.is_chest and not in_colour:
+        return _flagged(radiograph, Flag.POLARITY_SUSPECT) if anatomy.is_swapped else radiograph
+    # Colour is no proof by itself (a heatmap over a chest), but leaves no room for doubt.
+    may_be_chest = anatomy.is_chest or (anatomy.is_doubtful and not in_colour)
+    if Flag.NO_BODY_PART in radiograph.flags and not may_be_chest:
+        raise ImageRejected(
+            Reason.NOT_CHEST,
+            f"does not look like an upright frontal chest radiograph (resemblance {anatomy.resemblance:.1f}, likeness "
+            f"{anatomy.likeness:.2f}, lung valley {anatomy.valley:.2f}, {radiograph.coloured_share:.0%} in colour), "
+            "and nothing says that it is one; pixel_check = false scores it",
+        )
+    return _flagged(radiograph, Flag.ANATOMY_SUSPECT)
 
 
 def _flagged(radiograph: Radiograph, flag: Flag) -> Radiograph:

@@ -30,6 +30,7 @@ from cxrbatch.intake.holes import has_hole
 from cxrbatch.intake.pixel_module import PixelModule, check_pixel_module, read_look, read_pixel_module
 from cxrbatch.intake.radiograph import Inspection, assemble_radiograph
 from cxrbatch.intake.screen import ScreenFacts, screen_header
+from cxrbatch.intake.species import SpeciesFacts
 from cxrbatch.records import Header, Radiograph, Rejection
 
 # The nearest to the image first; Study Description, the farthest, is in the header.
@@ -234,6 +235,21 @@ def _read_screen_facts(elements: Elements) -> ScreenFacts:
         descriptions=tuple(elements.text(keyword) for keyword in _DESCRIPTIONS),
         lossy=elements.text("LossyImageCompression"),
         burned_in=elements.text("BurnedInAnnotation"),
+        species=_read_species(elements),
+    )
+
+
+def _read_species(elements: Elements) -> SpeciesFacts:
+    species, breeds = elements.items("PatientSpeciesCodeSequence"), elements.items("PatientBreedCodeSequence")
+    return SpeciesFacts(
+        species=(elements.text("PatientSpeciesDescription"), *(item.text("CodeMeaning") for item in species)),
+        codes=tuple(item.text("CodeValue") for item in species),
+        marks=(
+            elements.text("PatientBreedDescription"),
+            elements.text("PatientSexNeutered"),
+            *(item.text("CodeMeaning") for item in breeds),
+        ),
+        responsible=elements.text("ResponsiblePersonRole"),
     )
 
 

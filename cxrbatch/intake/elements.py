@@ -38,6 +38,8 @@ _KEYWORDS = (
     "ConversionType", "SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription",
     "PerformedProcedureStepDescription", "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence",
     "UniversalEntityID", "BurnedInAnnotation",
+    "PatientSpeciesDescription", "PatientSpeciesCodeSequence", "PatientSexNeutered", "PatientBreedDescription",
+    "PatientBreedCodeSequence", "ResponsiblePersonRole",
 )
 # fmt: on
 _TAGS: dict[str, int] = {keyword: tag_for_keyword(keyword) or 0 for keyword in _KEYWORDS}

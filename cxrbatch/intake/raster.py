@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from struct import unpack_from
 from typing import Any
@@ -16,6 +16,7 @@ from PIL import Image
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, ImageRejected, Reason
 from cxrbatch.intake.codecs import read_jpeg_frame_header, refuse_cut_images
+from cxrbatch.intake.colour import coloured_share
 from cxrbatch.intake.content import PNG_SIGNATURE, Kind
 from cxrbatch.intake.display import PixelLook, Stored, display_pixels
 from cxrbatch.intake.elements import refusing_malformed
@@ -89,12 +90,13 @@ def read_raster(content: bytes, kind: Kind, settings: Settings) -> Radiograph:
         raise ImageRejected(inspection.rejection.reason, inspection.rejection.message)
     if kind is Kind.JPEG:
         content = content[: end_of_image(content)]
-    stored = decode_raster(content, kind)
+    stored, coloured = _decode_with_colour(content, kind)
     displayed = display_pixels(stored, _look_of(stored), settings.max_display_px)
     digest = hashlib.sha256(f"raster {stored.shape} {stored.dtype.itemsize} ".encode() + stored.tobytes())
-    return assemble_radiograph(
+    radiograph = assemble_radiograph(
         inspection.header, displayed.display, inspection.flags + displayed.flags, digest.hexdigest()
     )
+    return replace(radiograph, coloured_share=coloured)
 
 
 def decode_raster(content: bytes, kind: Kind) -> Stored:
@@ -104,13 +106,18 @@ def decode_raster(content: bytes, kind: Kind) -> Stored:
         ImageRejected: cut off (truncated_pixels), damaged (unreadable_pixels, unreadable_header) or not of the
             size it says (inconsistent_header).
     """
+    return _decode_with_colour(content, kind)[0]
+
+
+def _decode_with_colour(content: bytes, kind: Kind) -> tuple[Stored, float]:
+    """Decode to upright grey pixels, and say which share of them was in colour."""
     with refusing_malformed(Reason.UNREADABLE_PIXELS, f"the {kind.value} file is damaged"):
         header = _read_raster_header(content, kind)
         pixels = _decode_png(content) if kind is Kind.PNG else decode_jpeg(content)
         # A second frame header in a damaged JPEG file: the size that was checked is not the one decoded.
         if pixels.shape[:2] != (header.rows, header.columns):
             raise ImageRejected(Reason.INCONSISTENT_HEADER, f"decodes to {pixels.shape[:2]}, which the header denies")
-        return _upright(_to_gray(pixels), header.orientation)
+        return _upright(_to_gray(pixels), header.orientation), coloured_share(pixels)
 
 
 def _refuse_print_file(raster: RasterHeader) -> None:

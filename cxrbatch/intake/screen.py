@@ -11,6 +11,7 @@ import numpy as np
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, ImageRejected, Reason
+from cxrbatch.intake.species import SpeciesFacts, is_animal
 from cxrbatch.intake.vocabulary import Named, name_body_part, name_view, name_view_code, words
 from cxrbatch.records import Gray8, Header
 
@@ -62,6 +63,7 @@ class ScreenFacts:
     descriptions: tuple[str, ...] = ()
     lossy: str = ""
     burned_in: str = ""
+    species: SpeciesFacts = SpeciesFacts()
 
 
 def screen_header(header: Header, facts: ScreenFacts, settings: Settings) -> tuple[Flag, ...]:
@@ -82,6 +84,8 @@ def screen_header(header: Header, facts: ScreenFacts, settings: Settings) -> tup
     age = age_years(header)
     if age is not None and age < PAEDIATRIC_BELOW_YEARS:
         flags.append(Flag.PAEDIATRIC)
+    if is_animal(facts.species, (*facts.descriptions, header.study_description, header.body_part)):
+        flags.append(Flag.VETERINARY)
     return tuple(flags)
 
 
