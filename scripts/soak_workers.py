@@ -58,6 +58,7 @@ class Record:
     standstills_s: list[float] = field(default_factory=list)
     films_failed: int = 0
     films_lost: int = 0
+    load: float = 0.0
     other: list[str] = field(default_factory=list)
 
     @property
@@ -83,6 +84,7 @@ def soak(work: Path, workers: int, plan: Plan, report: Callable[[str], None] = l
         shutil.rmtree(out)
         _disturb(command, out, plan, record, dice)
         _judge(out, films, expected, record)
+        record.load = os.getloadavg()[0]
         report(f"{workers} workers: {record.kills} of {plan.kills} kills")
     return record
 
@@ -162,6 +164,7 @@ def table(plan: Plan, records: list[Record]) -> str:
         "standstill after a kill, longest, s": [f"{max(r.standstills_s):.2f}" for r in records],
         "films failed": [str(record.films_failed) for record in records],
         "films lost": [str(record.films_lost) for record in records],
+        "load of the machine, as it ended": [f"{record.load:.1f}" for record in records],
         "other differences": [str(len(record.other)) for record in records],
     }
     heads = " | ".join(f"{record.workers} worker{'s' * (record.workers > 1)}" for record in records)
