@@ -1,0 +1,376 @@
+"""OUT, its ledger or its lock moved, removed or replaced while somebody is at work: exit code 6, and nothing false.
+
+And two first runs on one new OUT at the same moment, of which one wins.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cxrbatch.cli import run_command_line
+from cxrbatch.errors import ExitCode, OutputLocked, OutputNotWritable, UsageError
+from cxrbatch.faults import arm
+from cxrbatch.output.folder import LOCK_FILE, held_output, open_output
+from cxrbatch.output.ledger import LEDGER_FILE
+from cxrbatch.output.marker import MARKER_FILE, Marker, create_marker, read_marker
+from tests.factories.engine import write_tiny_bundle
+from tests.factories.faulted import ROOT
+from tests.factories.judged import disagreements
+from tests.factories.studies import read_rows, run_quietly, write_film
+from tests.output.test_ledger import indexed
+
+PATIENCE_S = 90.0
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> str:
+    return str(write_tiny_bundle(tmp_path / "engines"))
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    for number in range(4):
+        write_film(tmp_path / "films" / f"{number}.png", 20 + 60 * number, 60, 120, 240)
+    return tmp_path / "films"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@contextmanager
+def at_point(name: str, action: Callable[[], object], *, nth: int = 1) -> Iterator[None]:
+    """Do something in this process when the fault point is reached for the n-th time."""
+    left = [nth]
+
+    def reached(point: str) -> None:
+        if point == name:
+            left[0] -= 1
+            if left[0] == 0:
+                action()
+
+    arm(reached)
+    try:
+        yield
+    finally:
+        arm(None)
+    assert left[0] <= 0, f"{name} was reached too seldom"
+
+
+def renamed(out: Path) -> None:
+    out.rename(out.with_name("moved"))
+
+
+def removed(out: Path) -> None:
+    shutil.rmtree(out)
+
+
+def replaced_by_nothing(out: Path) -> None:
+    out.rename(out.with_name("moved"))
+    out.mkdir()
+
+
+def replaced_by_a_copy(out: Path) -> None:
+    shutil.copytree(out, out.with_name("copy"))
+    out.rename(out.with_name("moved"))
+    out.with_name("copy").rename(out)
+
+
+def replaced_by_a_link(out: Path) -> None:
+    out.rename(out.with_name("moved"))
+    out.with_name("empty").mkdir()
+    out.symlink_to(out.with_name("empty"))
+
+
+def replaced_by_a_file(out: Path) -> None:
+    out.rename(out.with_name("moved"))
+    out.write_text("a file")
+
+
+def ledger_removed(out: Path) -> None:
+    (out / LEDGER_FILE).unlink()
+
+
+def ledger_replaced(out: Path) -> None:
+    shutil.copy(out / LEDGER_FILE, out / "copy.sqlite")
+    (out / "copy.sqlite").replace(out / LEDGER_FILE)
+
+
+def ledger_replaced_by_text(out: Path) -> None:
+    (out / LEDGER_FILE).rename(out / "ledger.old")
+    (out / LEDGER_FILE).write_text("a note")
+
+
+def lock_removed(out: Path) -> None:
+    (out / LOCK_FILE).unlink()
+
+
+def reports_removed(out: Path) -> None:
+    shutil.rmtree(out / "reports")
+
+
+def reports_renamed(out: Path) -> None:
+    (out / "reports").rename(out / "reports.old")
+
+
+def reports_replaced(out: Path) -> None:
+    (out / "reports").rename(out / "reports.old")
+    (out / "reports").mkdir()
+
+
+LOSSES = (
+    *(renamed, removed, replaced_by_nothing, replaced_by_a_copy, replaced_by_a_link, replaced_by_a_file),
+    *(ledger_removed, ledger_replaced, ledger_replaced_by_text, lock_removed),
+    *(reports_removed, reports_renamed, reports_replaced),
+)
+MOMENTS = (("ledger-commit", 4), ("tidied", 2), ("tidied", 4), ("table-write", 1), ("table-written", 2))
+
+
+@pytest.mark.hostile("9.7 OUT moved")
+@pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: f"{moment[0]}-{moment[1]}")
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
+def test_a_run_that_loses_its_output_ends_with_6_and_leaves_the_place_alone(
+    films: Path, out: Path, engine: str, loss: Callable[[Path], None], moment: tuple[str, int]
+) -> None:
+    if not os.environ.get("CXRBATCH_EVERY_FAULT") and (LOSSES.index(loss) + MOMENTS.index(moment)) % 2:
+        pytest.skip("part of `make soak`")
+    if moment[0] == "ledger-commit" and "reports" in loss.__name__:
+        moment = ("tidied", 1)
+    with at_point(moment[0], lambda: loss(out), nth=moment[1]), pytest.raises(OutputNotWritable, match="written"):
+        run_quietly(films, out, engine=engine)
+    if loss in (renamed, removed):
+        assert not out.exists(), "it is not made anew where it was"
+    if loss in (replaced_by_nothing, replaced_by_a_link):
+        assert list(out.iterdir()) == [], "nothing is written to a folder of somebody else's"
+    if loss in (renamed, replaced_by_nothing, replaced_by_a_copy, replaced_by_a_link, replaced_by_a_file):
+        if out.is_dir() and not out.is_symlink():
+            shutil.rmtree(out)
+        else:
+            out.unlink(missing_ok=True)
+        out.with_name("moved").rename(out)
+        assert run_quietly(films, out, engine=engine).studies == {"reported": 4}
+        assert disagreements(out) == []
+        assert {row["revision"] for row in read_rows(out / "studies.csv")} == {"1"}
+
+
+@pytest.mark.hostile("9.7 OUT moved")
+@pytest.mark.parametrize("loss", [renamed, replaced_by_nothing, ledger_removed, lock_removed])
+def test_a_run_with_a_state_elsewhere_notices_both_places(
+    films: Path, out: Path, engine: str, loss: Callable[[Path], None], tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    for number, folder in enumerate((out, state)):
+        if (folder == out) == (loss in (ledger_removed, lock_removed)):
+            continue
+        this = out.with_name(f"out{number}")
+        place = this if folder == out else tmp_path / f"state{number}"
+        with at_point("tidied", lambda: loss(place), nth=2), pytest.raises(OutputNotWritable):  # noqa: B023
+            run_quietly(films, this, engine=engine, state=str(tmp_path / f"state{number}"))
+
+
+@pytest.mark.hostile("9.7 OUT moved")
+def test_the_end_of_a_run_is_looked_at_too(out: Path) -> None:
+    with pytest.raises(OutputNotWritable, match="moved, removed or unmounted"), open_output(out) as ledger:
+        ledger.record_index([indexed("a.dcm", "s1")])
+        renamed(out)
+    assert not out.exists()
+
+
+@pytest.mark.hostile("9.7 OUT moved")
+@pytest.mark.parametrize("command", ["report", "prune"])
+def test_other_commands_notice_it_too(films: Path, out: Path, engine: str, command: str) -> None:
+    run_quietly(films, out, engine=engine)
+    arguments = {"report": ["--no-pdf", "--workers", "1"], "prune": ["--older-than", "90d", "--yes"]}[command]
+    with at_point("table-write", lambda: renamed(out)):
+        assert run_command_line([command, str(out), *arguments]) == ExitCode.OUTPUT_NOT_WRITABLE
+    assert not out.exists()
+
+
+@pytest.mark.hostile("9.7 OUT moved")
+@pytest.mark.parametrize("loss", [renamed, removed, replaced_by_nothing, ledger_removed, lock_removed])
+def test_an_idle_daemon_notices_and_ends_with_6(
+    films: Path, out: Path, engine: str, loss: Callable[[Path], None]
+) -> None:
+    with started("watch", films, out, engine, "--settle", "0", "--interval", "0.5") as daemon:
+        wait_until(lambda: (out / "studies.csv").exists() and len(reported(out)) == 4)
+        time.sleep(0.3)
+        loss(out)
+        assert daemon.wait(timeout=PATIENCE_S) == ExitCode.OUTPUT_NOT_WRITABLE
+        assert daemon.stderr is not None
+        assert "while this run was at work" in daemon.stderr.read().decode()
+    if loss in (renamed, removed):
+        assert not out.exists()
+
+
+@pytest.mark.hostile("9.7 OUT moved")
+def test_a_log_that_is_removed_begins_anew_and_the_run_goes_on(films: Path, out: Path, engine: str) -> None:
+    with at_point("tidied", (out / "cxrbatch.log").unlink, nth=2):
+        assert run_quietly(films, out, engine=engine).studies == {"reported": 4}
+    assert "tables written" in (out / "cxrbatch.log").read_text()
+    assert disagreements(out) == []
+
+
+@pytest.mark.hostile("9.7 OUT moved")
+def test_a_report_folder_that_is_removed_in_the_middle_is_a_failure(films: Path, out: Path, engine: str) -> None:
+    def remove_one() -> None:
+        shutil.rmtree(next((out / "reports").iterdir()))
+
+    with at_point("tidied", remove_one, nth=3):
+        report = run_quietly(films, out, engine=engine)
+    assert (report.exit_code, report.studies) == (ExitCode.SOME_STUDIES_FAILED, {"reported": 3, "failed": 1})
+    assert run_quietly(films, out, engine=engine).studies == {"reported": 4}
+    assert disagreements(out) == []
+
+
+# --------------------------------------------------------------------------- two first runs
+
+
+@pytest.mark.hostile("9.7 two first runs")
+@pytest.mark.parametrize("states", [("", "one"), ("one", "two"), ("", "")], ids=["out-dir", "dir-dir", "out-out"])
+def test_of_two_first_runs_at_the_same_moment_one_wins(
+    films: Path, out: Path, engine: str, states: tuple[str, str], tmp_path: Path
+) -> None:
+    """Both are stopped just before the deciding step, and go on together."""
+    runs = []
+    for state in states:
+        more = ["--state", str(tmp_path / state)] if state else []
+        runs.append(spawn("-c", RACER, *arguments("run", films, out, engine), *more))
+    try:
+        for run in runs:
+            assert run.stdout is not None
+            assert run.stdout.readline().strip() in {b"ready", b""}
+        for run in runs:
+            run.send_signal(signal.SIGUSR1)
+        codes = [run.wait(timeout=PATIENCE_S) for run in runs]
+    finally:
+        for run in runs:
+            run.kill()
+    assert sorted(codes) in ([ExitCode.DONE, ExitCode.OUTPUT_LOCKED], [ExitCode.DONE, ExitCode.USAGE]), codes
+    winner = states[codes.index(ExitCode.DONE)]
+    ledgers = [path for path in (out, tmp_path / "one", tmp_path / "two") if (path / LEDGER_FILE).exists()]
+    assert ledgers == [tmp_path / winner if winner else out]
+    assert disagreements(out, ledger=ledgers[0] / LEDGER_FILE) == []
+    assert len(reported(out)) == 4
+
+
+@pytest.mark.hostile("9.7 two first runs")
+def test_many_first_runs_with_a_state_each_leave_one_ledger(
+    films: Path, out: Path, engine: str, tmp_path: Path
+) -> None:
+    states = [tmp_path / f"state{number}" for number in range(4)]
+    command = arguments("run", films, out, engine)
+    runs = [spawn("-m", "cxrbatch", *command, "--state", str(state)) for state in states]
+    codes = [run.wait(timeout=PATIENCE_S) for run in runs]
+    assert codes.count(ExitCode.DONE) == 1
+    assert set(codes) <= {ExitCode.DONE, ExitCode.OUTPUT_LOCKED, ExitCode.USAGE}
+    assert len([state for state in states if (state / LEDGER_FILE).exists()]) == 1
+
+
+@pytest.mark.hostile("9.7 two first runs")
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_marker_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool) -> None:
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse_links)
+    assert create_marker(tmp_path, Marker(state="/one"))
+    assert not create_marker(tmp_path, Marker(state="/two"))
+    monkeypatch.setattr(Path, "exists", lambda _: False)  # as both see it who look before the other's step
+    assert not create_marker(tmp_path, Marker(state="/three"))
+    monkeypatch.undo()
+    assert read_marker(tmp_path).state == "/one"
+    assert os.listdir(tmp_path) == [MARKER_FILE]
+
+
+def refuse_links(*_: object, **__: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+@pytest.mark.hostile("9.7 two first runs")
+def test_a_link_whose_answer_was_lost_counts_as_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS sends a request again when no answer came; the second one then finds the name taken, by the first."""
+    link = os.link
+
+    def twice(*names: Path) -> None:
+        link(*names)
+        link(*names)
+
+    monkeypatch.setattr(os, "link", twice)
+    assert create_marker(tmp_path, Marker(state="/one"))
+
+
+@pytest.mark.hostile("9.7 two first runs")
+def test_a_claim_keeps_others_out_and_its_own_command_goes_on_after_a_kill(out: Path, tmp_path: Path) -> None:
+    out.mkdir()
+    with held_output(out, state=str(tmp_path / "one")):
+        assert read_marker(out).claimed
+        with pytest.raises(UsageError, match="give the same --state"), open_output(out, state=str(tmp_path / "two")):
+            pass
+        with pytest.raises(OutputLocked), open_output(out, state=str(tmp_path / "one")):
+            pass
+    with open_output(out, state=str(tmp_path / "one")) as ledger:
+        ledger.record_index([indexed("a.dcm", "s1")])
+    assert not read_marker(out).claimed
+    with sqlite3.connect(tmp_path / "one" / LEDGER_FILE) as database:
+        assert database.execute("SELECT count(*) FROM files").fetchone() == (1,)
+
+
+# --------------------------------------------------------------------------- processes
+
+RACER = """
+import os, signal, sys
+from cxrbatch import faults
+from cxrbatch.cli import run_command_line
+
+def wait(point):
+    if point == "marker-link":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        os.write(1, b"ready\\n")
+        signal.sigwait({signal.SIGUSR1})
+
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+if __name__ == "__main__":
+    faults.arm(wait)
+    sys.exit(run_command_line(sys.argv[1:]))
+"""
+
+
+def spawn(*arguments: str) -> subprocess.Popen[bytes]:
+    more = {"PYTHONPATH": str(ROOT), "CXRBATCH_PIXEL_CHECK": "false", "OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=os.environ | more, stdout=pipe, stderr=pipe)
+
+
+def arguments(command: str, films: Path, out: Path, engine: str) -> list[str]:
+    return [command, str(films), "-o", str(out), "-e", engine, "--workers", "1", "--threads", "1", "--no-pdf"]
+
+
+@contextmanager
+def started(command: str, films: Path, out: Path, engine: str, *more: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = spawn("-m", "cxrbatch", *arguments(command, films, out, engine), *more)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def reported(out: Path) -> list[dict[str, str]]:
+    return [row for row in read_rows(out / "studies.csv") if row["status"] == "reported"]
