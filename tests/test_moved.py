@@ -6,7 +6,6 @@ And two first runs on one new OUT at the same moment, of which one wins.
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -17,19 +16,18 @@ from pathlib import Path
 
 import pytest
 
-from cxrbatch.cli import run_command_line
 from cxrbatch.errors import ExitCode, OutputLocked, OutputNotWritable, UsageError
-from cxrbatch.faults import arm
-from cxrbatch.output.folder import LOCK_FILE, held_output, open_output
+from cxrbatch.output.folder import held_output, open_output
 from cxrbatch.output.ledger import LEDGER_FILE
 from cxrbatch.output.marker import MARKER_FILE, Marker, create_marker, read_marker
 from tests.factories.engine import write_tiny_bundle
-from tests.factories.faulted import ROOT
+from tests.factories.faulted import ROOT, FaultedRuns
 from tests.factories.judged import disagreements
-from tests.factories.studies import read_rows, run_quietly, write_film
+from tests.factories.studies import read_rows, write_film
 from tests.output.test_ledger import indexed
 
 PATIENCE_S = 240.0
+EVERY = bool(os.environ.get("CXRBATCH_EVERY_FAULT"))
 
 
 @pytest.fixture
@@ -49,189 +47,128 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-@contextmanager
-def at_point(name: str, action: Callable[[], object], *, nth: int = 1) -> Iterator[None]:
-    """Do something in this process when the fault point is reached for the n-th time."""
-    left = [nth]
-
-    def reached(point: str) -> None:
-        if point == name:
-            left[0] -= 1
-            if left[0] == 0:
-                action()
-
-    arm(reached)
-    try:
-        yield
-    finally:
-        arm(None)
-    assert left[0] <= 0, f"{name} was reached too seldom"
-
-
-def renamed(out: Path) -> None:
-    out.rename(out.with_name("moved"))
-
-
-def removed(out: Path) -> None:
-    """As `rm -rf` does it, but for what it would find in its way while somebody writes."""
-    out.rename(out.with_name("going"))
-    shutil.rmtree(out.with_name("going"))
-
-
-def replaced_by_nothing(out: Path) -> None:
-    out.rename(out.with_name("moved"))
-    out.mkdir()
-
-
-def replaced_by_a_copy(out: Path) -> None:
-    shutil.copytree(out, out.with_name("copy"))
-    out.rename(out.with_name("moved"))
-    out.with_name("copy").rename(out)
-
-
-def replaced_by_a_link(out: Path) -> None:
-    out.rename(out.with_name("moved"))
-    out.with_name("empty").mkdir()
-    out.symlink_to(out.with_name("empty"))
-
-
-def replaced_by_a_file(out: Path) -> None:
-    out.rename(out.with_name("moved"))
-    out.write_text("a file")
-
-
-def ledger_removed(out: Path) -> None:
-    (out / LEDGER_FILE).unlink()
-
-
-def ledger_replaced(out: Path) -> None:
-    shutil.copy(out / LEDGER_FILE, out / "copy.sqlite")
-    (out / "copy.sqlite").replace(out / LEDGER_FILE)
-
-
-def ledger_replaced_by_text(out: Path) -> None:
-    (out / LEDGER_FILE).rename(out / "ledger.old")
-    (out / LEDGER_FILE).write_text("a note")
-
-
-def lock_removed(out: Path) -> None:
-    (out / LOCK_FILE).unlink()
-
-
-def reports_removed(out: Path) -> None:
-    shutil.rmtree(out / "reports")
-
-
-def reports_renamed(out: Path) -> None:
-    (out / "reports").rename(out / "reports.old")
-
-
-def reports_replaced(out: Path) -> None:
-    (out / "reports").rename(out / "reports.old")
-    (out / "reports").mkdir()
-
-
-LOSSES = (
-    *(renamed, removed, replaced_by_nothing, replaced_by_a_copy, replaced_by_a_link, replaced_by_a_file),
-    *(ledger_removed, ledger_replaced, ledger_replaced_by_text, lock_removed),
-    *(reports_removed, reports_renamed, reports_replaced),
+# In a shell, with OUT as the working directory's `out`.
+LOSSES = {
+    "renamed": "mv out moved",
+    "removed": "rm -rf out",
+    "replaced by nothing": "mv out moved; mkdir out",
+    "replaced by a copy": "cp -a out copy; mv out moved; mv copy out",
+    "replaced by a link": "mv out moved; mkdir empty; ln -s empty out",
+    "replaced by a file": "mv out moved; touch out",
+    "ledger removed": "rm out/ledger.sqlite",
+    "ledger replaced": "cp out/ledger.sqlite copy; mv copy out/ledger.sqlite",
+    "ledger replaced by text": "mv out/ledger.sqlite old; echo > out/ledger.sqlite",
+    "lock removed": "rm out/.cxrbatch.lock",
+    "reports removed": "rm -rf out/reports",
+    "reports renamed": "mv out/reports out/old",
+    "reports replaced": "mv out/reports out/old; mkdir out/reports",
+}
+MOMENTS = (
+    *(("report-write", 2), ("intent-written", 2), ("files-renamed", 12), ("report-written", 2), ("ledger-commit", 13)),
+    *(("ledger-committed", 13), ("tidied", 2), ("tidied", 4), ("table-write", 1), ("table-written", 2)),
 )
-MOMENTS = (("ledger-commit", 4), ("tidied", 2), ("tidied", 4), ("table-write", 1), ("table-written", 2))
+
+
+@pytest.fixture(scope="module")
+def runs() -> Iterator[FaultedRuns]:
+    with FaultedRuns() as runs:
+        yield runs
 
 
 @pytest.mark.hostile("9.7 OUT moved")
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: f"{moment[0]}-{moment[1]}")
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_a_run_that_loses_its_output_ends_with_6_and_leaves_the_place_alone(
-    films: Path, out: Path, engine: str, loss: Callable[[Path], None], moment: tuple[str, int]
+    runs: FaultedRuns, films: Path, out: Path, engine: str, loss: str, moment: tuple[str, int]
 ) -> None:
-    if not os.environ.get("CXRBATCH_EVERY_FAULT") and (LOSSES.index(loss) + MOMENTS.index(moment)) % 2:
+    if not EVERY and (list(LOSSES).index(loss) + MOMENTS.index(moment)) % 3:
         pytest.skip("part of `make soak`")
-    if moment[0] == "ledger-commit" and "reports" in loss.__name__:
-        moment = ("tidied", 1)
-    with at_point(moment[0], lambda: loss(out), nth=moment[1]), pytest.raises(OutputNotWritable, match="written"):
-        run_quietly(films, out, engine=engine)
-    if loss in (renamed, removed):
+    if runs.run(films, out.with_name("warm"), engine).exit_code:  # the helper loads everything with its first run
+        raise AssertionError
+    run = tuple(arguments("run", films, out, engine))
+    ended = runs.command(*run, at=moment, do=f"cd {out.parent}; {LOSSES[loss]}")
+    assert ended.exit_code == ExitCode.OUTPUT_NOT_WRITABLE, ended.said
+    assert "written" in ended.said
+    if loss in ("renamed", "removed"):
         assert not out.exists(), "it is not made anew where it was"
-    if loss in (replaced_by_nothing, replaced_by_a_link):
+    if loss in ("replaced by nothing", "replaced by a link"):
         assert list(out.iterdir()) == [], "nothing is written to a folder of somebody else's"
-    if loss in (renamed, replaced_by_nothing, replaced_by_a_copy, replaced_by_a_link, replaced_by_a_file):
-        if out.is_dir() and not out.is_symlink():
-            shutil.rmtree(out)
-        else:
-            out.unlink(missing_ok=True)
-        out.with_name("moved").rename(out)
-        assert run_quietly(films, out, engine=engine).studies == {"reported": 4}
-        assert disagreements(out) == []
-        assert {row["revision"] for row in read_rows(out / "studies.csv")} == {"1"}
+    if not out.with_name("moved").exists():
+        return
+    subprocess.run(["rm", "-rf", str(out)], check=True)
+    out.with_name("moved").rename(out)
+    assert runs.command(*run).exit_code == ExitCode.DONE
+    assert disagreements(out) == []
+    assert {(row["status"], row["revision"]) for row in read_rows(out / "studies.csv")} == {("reported", "1")}
 
 
 @pytest.mark.hostile("9.7 OUT moved")
-@pytest.mark.parametrize("loss", [renamed, replaced_by_nothing, ledger_removed, lock_removed])
+@pytest.mark.parametrize(
+    "loss",
+    ["mv out moved", "mv out moved; mkdir out", "mv state old", "rm state/ledger.sqlite", "rm state/.cxrbatch.lock"],
+)
 def test_a_run_with_a_state_elsewhere_notices_both_places(
-    films: Path, out: Path, engine: str, loss: Callable[[Path], None], tmp_path: Path
+    runs: FaultedRuns, films: Path, out: Path, engine: str, loss: str
 ) -> None:
-    state = tmp_path / "state"
-    for number, folder in enumerate((out, state)):
-        if (folder == out) == (loss in (ledger_removed, lock_removed)):
-            continue
-        this = out.with_name(f"out{number}")
-        place = this if folder == out else tmp_path / f"state{number}"
-        with at_point("tidied", lambda: loss(place), nth=2), pytest.raises(OutputNotWritable):  # noqa: B023
-            run_quietly(films, this, engine=engine, state=str(tmp_path / f"state{number}"))
+    runs.run(films, out.with_name("warm"), engine)
+    more = ("--state", str(out.with_name("state")))
+    command = (*arguments("run", films, out, engine), *more)
+    ended = runs.command(*command, at=("tidied", 2), do=f"cd {out.parent}; {loss}")
+    assert ended.exit_code == ExitCode.OUTPUT_NOT_WRITABLE, ended.said
 
 
 @pytest.mark.hostile("9.7 OUT moved")
 def test_the_end_of_a_run_is_looked_at_too(out: Path) -> None:
     with pytest.raises(OutputNotWritable, match="moved, removed or unmounted"), open_output(out) as ledger:
         ledger.record_index([indexed("a.dcm", "s1")])
-        renamed(out)
+        out.rename(out.with_name("moved"))
     assert not out.exists()
 
 
 @pytest.mark.hostile("9.7 OUT moved")
 @pytest.mark.parametrize("command", ["report", "prune"])
-def test_other_commands_notice_it_too(films: Path, out: Path, engine: str, command: str) -> None:
-    run_quietly(films, out, engine=engine)
-    arguments = {"report": ["--no-pdf", "--workers", "1"], "prune": ["--older-than", "90d", "--yes"]}[command]
-    with at_point("table-write", lambda: renamed(out)):
-        assert run_command_line([command, str(out), *arguments]) == ExitCode.OUTPUT_NOT_WRITABLE
+def test_other_commands_notice_it_too(runs: FaultedRuns, films: Path, out: Path, engine: str, command: str) -> None:
+    runs.run(films, out, engine)
+    more = {"report": ("--no-pdf", "--workers", "1"), "prune": ("--older-than", "90d", "--yes")}[command]
+    ended = runs.command(command, str(out), *more, at=("table-write", 1), do=f"mv {out} {out.with_name('moved')}")
+    assert ended.exit_code == ExitCode.OUTPUT_NOT_WRITABLE, ended.said
     assert not out.exists()
 
 
 @pytest.mark.hostile("9.7 OUT moved")
-@pytest.mark.parametrize("loss", [renamed, removed, replaced_by_nothing, ledger_removed, lock_removed])
-def test_an_idle_daemon_notices_and_ends_with_6(
-    films: Path, out: Path, engine: str, loss: Callable[[Path], None]
-) -> None:
+@pytest.mark.parametrize("loss", ["renamed", "replaced by nothing", "ledger removed"])
+def test_an_idle_daemon_notices_and_ends_with_6(films: Path, out: Path, engine: str, loss: str) -> None:
     with started("watch", films, out, engine, "--settle", "0", "--interval", "0.5") as daemon:
         wait_until(lambda: (out / "studies.csv").exists() and len(reported(out)) == 4)
         time.sleep(0.3)
-        loss(out)
+        subprocess.run(["sh", "-ec", LOSSES[loss]], cwd=out.parent, check=True)
         assert daemon.wait(timeout=PATIENCE_S) == ExitCode.OUTPUT_NOT_WRITABLE
         assert daemon.stderr is not None
         assert "while this run was at work" in daemon.stderr.read().decode()
-    if loss in (renamed, removed):
-        assert not out.exists()
+    assert not out.exists() or loss != "renamed"
 
 
 @pytest.mark.hostile("9.7 OUT moved")
-def test_a_log_that_is_removed_begins_anew_and_the_run_goes_on(films: Path, out: Path, engine: str) -> None:
-    with at_point("tidied", (out / "cxrbatch.log").unlink, nth=2):
-        assert run_quietly(films, out, engine=engine).studies == {"reported": 4}
+def test_a_log_that_is_removed_begins_anew_and_the_run_goes_on(
+    runs: FaultedRuns, films: Path, out: Path, engine: str
+) -> None:
+    runs.run(films, out.with_name("warm"), engine)
+    command = arguments("run", films, out, engine)
+    assert runs.command(*command, at=("tidied", 2), do=f"rm {out}/cxrbatch.log").exit_code == ExitCode.DONE
     assert "tables written" in (out / "cxrbatch.log").read_text()
     assert disagreements(out) == []
 
 
 @pytest.mark.hostile("9.7 OUT moved")
-def test_a_report_folder_that_is_removed_in_the_middle_is_a_failure(films: Path, out: Path, engine: str) -> None:
-    def remove_one() -> None:
-        shutil.rmtree(next((out / "reports").iterdir()))
-
-    with at_point("tidied", remove_one, nth=3):
-        report = run_quietly(films, out, engine=engine)
-    assert (report.exit_code, report.studies) == (ExitCode.SOME_STUDIES_FAILED, {"reported": 3, "failed": 1})
-    assert run_quietly(films, out, engine=engine).studies == {"reported": 4}
+def test_a_report_folder_that_is_removed_in_the_middle_is_a_failure(
+    runs: FaultedRuns, films: Path, out: Path, engine: str
+) -> None:
+    runs.run(films, out.with_name("warm"), engine)
+    command = arguments("run", films, out, engine)
+    remove_one = f"cd {out}/reports; rm -rf $(ls | head -n 1)"
+    assert runs.command(*command, at=("tidied", 3), do=remove_one).exit_code == ExitCode.SOME_STUDIES_FAILED
+    assert sorted(row["status"] for row in read_rows(out / "studies.csv")) == ["failed", *["reported"] * 3]
+    assert runs.command(*command).exit_code == ExitCode.DONE
     assert disagreements(out) == []
 
 
@@ -328,7 +265,6 @@ def test_a_claim_keeps_others_out_and_its_own_command_goes_on_after_a_kill(out: 
 RACER = """
 import pathlib, sys, time
 from cxrbatch import faults
-from cxrbatch.cli import run_command_line
 
 def wait(point):
     if point == "marker-link":
