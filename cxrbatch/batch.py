@@ -213,6 +213,7 @@ class Run:
         if judge is not None:
             index = replace(index, judge=judge)
         started = time.monotonic()
+        self.ledger.home.check()
         with self.clock.measure("index"):
             self.indexed = index_input(index, self.ledger, self.workers, self.progress)
         self.last_index_s, self.has_indexed = time.monotonic() - started, True
@@ -346,6 +347,7 @@ class Run:
 
     def write_tables(self, *, finished: bool) -> RunReport:
         """Derive the tables, the worklist and run.json from the ledger, and return what run.json says."""
+        self.ledger.home.check()
         with self.clock.measure("tables"), output_errors_explained(self.out):
             orphans = self._settle_strays() if finished else []
             derive_tables(self.out, self.ledger, self.engine)
@@ -355,6 +357,7 @@ class Run:
         if finished and self.has_indexed:
             account_for(self.ledger, self.indexed.total)
         with output_errors_explained(self.out):
+            self.ledger.home.check()
             durable.replace_text(self.out / RUN_FILE, to_json(report, indent=2) + "\n")
         self.write_metrics(report)
         log_event("tables written", studies=self.studies_done, images_scored=self.images_scored)
@@ -371,6 +374,7 @@ class Run:
         """Write metrics.prom, and return what it says; without a report, as the work stands now."""
         _, oldest_queued_at = self.ledger.queue()
         with output_errors_explained(self.out):
+            self.ledger.home.check()
             report = report or self._report(finished=finished)
             return write_metrics(self.out, report, oldest_queued_at=oldest_queued_at)
 

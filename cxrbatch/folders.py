@@ -36,4 +36,5 @@ def claim_input(ledger: Ledger, root: Path, out: Path) -> None:
         raise UsageError(f"this output folder holds the results of {whose}. Choose another output folder for {root}.")
     ledger.remember(INPUT, resolved)
     with output_errors_explained(out):
+        ledger.home.check()
         update_marker(out, input_sha256=hashed)

@@ -256,6 +256,7 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
         met.refuse_emptied()
     ledger.remember(INDEX_RULES, rules)
     with output_errors_explained(index.out):
+        ledger.home.check()
         update_marker(index.out, index_rules=rules)
     ledger.record_returned(met.returned)
     gone = met.gone()

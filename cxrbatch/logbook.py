@@ -74,7 +74,7 @@ class _RotatingLog(logging.Handler):
         super().__init__()
         self.setFormatter(_JsonLines())
         self._path, self._limits = path, limits
-        self._descriptor = -1
+        self._descriptor = self._folder = -1
         self._lines_lost = 0
         # That there is a log tells what the folder is, also before the first event.
         with suppress(OSError):
@@ -96,6 +96,9 @@ class _RotatingLog(logging.Handler):
 
     def close(self) -> None:
         self._close_file()
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
         super().close()
 
     def _open(self) -> None:
@@ -103,13 +106,17 @@ class _RotatingLog(logging.Handler):
         if self._descriptor >= 0 and not self._is_elsewhere():
             return
         self._close_file()
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, durable.FILE_MODE)
+        if self._folder < 0:
+            # The folder itself, wherever it is moved to: another one that takes its place is not ours to write to.
+            self._folder = os.open(self._path.parent, os.O_PATH)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+        self._descriptor = os.open(LOG_FILE, flags, durable.FILE_MODE, dir_fd=self._folder)
         with suppress(PermissionError):  # another user's file, which may be written all the same
             os.fchmod(self._descriptor, durable.FILE_MODE)
 
     def _is_elsewhere(self) -> bool:
         try:
-            return not os.path.samestat(self._path.stat(), os.fstat(self._descriptor))
+            return not os.path.samestat(os.stat(LOG_FILE, dir_fd=self._folder), os.fstat(self._descriptor))
         except FileNotFoundError:
             return True
 
@@ -138,8 +145,13 @@ class _RotatingLog(logging.Handler):
         self._lines_lost = 0
 
     def _rotate_if_possible(self, size: int) -> int:
-        """Begin a new file; where the disk has no room for one, go on with the old one. Return its size."""
+        """Begin a new file; where that cannot be, go on with the old one. Return its size.
+
+        The disk may have no room for it, or the folder may be elsewhere by now.
+        """
         try:
+            if not os.path.samestat(self._path.parent.stat(), os.fstat(self._folder)):
+                return size
             self._rotate()
         except OSError:
             return size

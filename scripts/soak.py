@@ -34,9 +34,9 @@ import psutil
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from cxrbatch.phantom import draw_phantom  # noqa: E402
+from scripts.soak_changes import change_input, lost_reports, write_image  # noqa: E402
 from tests.factories.engine import write_tiny_bundle  # noqa: E402
-from tests.factories.intake import write_dicom  # noqa: E402
+from tests.factories.judged import disagreements, finished_reports  # noqa: E402
 from tests.factories.outputs import leftovers, snapshot  # noqa: E402
 from tests.factories.studies import read_rows  # noqa: E402
 
@@ -68,6 +68,7 @@ class Plan:
     pdf: bool = True
     stops: bool = False
     watch: bool = False
+    changes: bool = False
 
 
 @dataclass(slots=True)
@@ -93,6 +94,7 @@ def soak(work: Path, plan: Plan, report: Callable[[str], None] = lambda _: None)
     """Kill and resume in `work`, which is empty, as planned."""
     films, started = work / "films", time.monotonic()
     engine = write_tiny_bundle(work / "engines")
+    engines = [engine, write_tiny_bundle(work / "engines", name="other", labels=("TopLeft", "Other"))]
     write_studies(films, plan.studies)
     calm = _Round(films, work / "calm", engine, plan)
     calm.finish()
@@ -104,11 +106,23 @@ def soak(work: Path, plan: Plan, report: Callable[[str], None] = lambda _: None)
     record, dice = Record(), random.Random(plan.seed)  # noqa: S311 - no secret
     while not record.rounds or record.kills.total() < plan.kills:
         one = _Round(films, work / "out", engine, plan)
+        before: dict[str, tuple[int, str]] = {}
         while record.kills.total() < plan.kills and one.is_killed_within(duration_s / 2, dice, record):
             report(f"{record.kills.total()} of {plan.kills}")
+            if plan.changes:
+                record.lost += len(lost_reports(before, one.out))
+                before = finished_reports(one.out)
+                change_input(films, dice)
+                one.use_engine(dice.choice(engines))
         one.finish()
         record.rounds += 1
-        judge(one.out, films, expected, record)
+        if plan.changes:
+            record.lost += len(lost_reports(before, one.out))
+            shutil.rmtree(films)
+            write_studies(films, plan.studies)
+        else:
+            judge(one.out, films, expected, record)
+        record.other += disagreements(one.out)
         if record.is_clean:
             shutil.rmtree(one.out)
         else:
@@ -123,18 +137,8 @@ def write_studies(folder: Path, count: int) -> None:
     folder.mkdir()
     (folder / "notes.txt").write_text("no film")
     for number in range(count):
-        phantom = draw_phantom(number, rows=320)
         for image in range(2 if number % 5 == 0 else 1):
-            write_dicom(
-                folder / f"{number:02}-{image}.dcm",
-                pixels=phantom.stored + image,
-                BitsStored=12,
-                HighBit=11,
-                WindowCenter=phantom.window_center,
-                WindowWidth=phantom.window_width,
-                StudyInstanceUID=f"1.2.826.0.1.3680043.10.9.{number + 1}",
-                SOPInstanceUID=f"1.2.826.0.1.3680043.10.9.{number + 1}.{image}",
-            )
+            write_image(folder, number, image, seed=number)
 
 
 def judge(out: Path, films: Path, expected: dict[str, tuple[int, object]], record: Record) -> None:
@@ -165,8 +169,13 @@ class _Round:
         self._command = [
             *(sys.executable, "-m", "cxrbatch", command, str(films), "-o", str(out), "-e", str(engine), *more),
             *("--workers", str(plan.workers), "--threads", "1", "--pdf" if plan.pdf else "--no-pdf"),
+            *(["--input-emptied"] if plan.changes else []),
         ]
         self._studies = len({path.name[:2] for path in films.glob("*.dcm")})
+
+    def use_engine(self, engine: Path) -> None:
+        """Let this engine score from now on."""
+        self._command[self._command.index("-e") + 1] = str(engine)
 
     def is_killed_within(self, seconds: float, dice: random.Random, record: Record) -> bool:
         """Start the command and kill it so many seconds after some event, at most; False where it was done before."""
@@ -253,6 +262,7 @@ class _Round:
 def table(plan: Plan, record: Record) -> str:
     """Return the record as Markdown."""
     what = ("SIGTERM or SIGINT" if plan.stops else "SIGKILL") + (" of the daemon" if plan.watch else "")
+    what += ", INPUT and engine changed after each" if plan.changes else ""
     rows = {
         f"{what}: of which while": record.kills.total(),
         **dict(sorted(record.kills.items())),
@@ -278,6 +288,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=usual.workers)
     parser.add_argument("--no-pdf", dest="pdf", action="store_false")
     parser.add_argument("--stops", action="store_true", help="SIGTERM and SIGINT instead of SIGKILL")
+    parser.add_argument("--changes", action="store_true", help="change INPUT and engine between kill and resume")
     parser.add_argument("--watch", action="store_true", help="the daemon instead of the run")
     plan = Plan(**vars(parser.parse_args()))
     work = Path(tempfile.mkdtemp(prefix="cxrbatch-soak-"))

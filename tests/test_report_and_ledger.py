@@ -5,7 +5,9 @@ With CXRBATCH_EVERY_FAULT=1 every kill meets every change and every command; wit
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -17,9 +19,12 @@ from pathlib import Path
 import pytest
 
 from cxrbatch.errors import ExitCode
+from cxrbatch.record_json import from_json, to_json
+from cxrbatch.records import StudyResult
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.faulted import Ended, FaultedRuns
 from tests.factories.judged import disagreements, finished_reports
+from tests.factories.output import as_earlier_version, plain
 from tests.factories.outputs import leftovers
 from tests.factories.studies import read_rows, write_film
 
@@ -289,3 +294,75 @@ def test_the_report_of_a_study_that_was_refused_after_all_goes(stage: Stage, tmp
     assert len(finished_reports(out)) == 1
     assert disagreements(out) == []
     assert leftovers(out) == []
+
+
+# --------------------------------------------------------------------------- output folders of earlier versions
+
+
+def as_left_by_an_earlier_version(out: Path, *, unfinished: str = "") -> None:
+    """Turn an output folder into what earlier versions left: plain names, reports that do not say what they are of."""
+    with closing(sqlite3.connect(out / "ledger.sqlite")) as ledger, ledger:
+        for (text,) in ledger.execute("SELECT result FROM studies WHERE result IS NOT NULL").fetchall():
+            result = as_earlier_version(from_json(text, StudyResult))
+            ledger.execute("UPDATE studies SET result = ? WHERE study_key = ?", (to_json(result), result.study_key))
+        ledger.execute("DELETE FROM meta WHERE key = 'session'")
+        ledger.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('unfinished', ?)", (unfinished,))
+    for record in out.glob("reports/*/result.json"):
+        written = record.stat()
+        old = as_earlier_version(from_json(record.read_text(), StudyResult))
+        for picture in record.parent.glob("*.jpg"):
+            picture.rename(picture.with_name(plain(picture.name)))
+        record.write_text(to_json(old, indent=2))
+        os.utime(record, ns=(written.st_atime_ns, written.st_mtime_ns))
+        for name, mark in (
+            ("report.html", rb'<meta name="cxrbatch-result"[^>]*>\n'),
+            ("report.pdf", rb"/ID \[[^\]]*\]"),
+        ):
+            page = re.sub(mark, b"", (record.parent / name).read_bytes())
+            (record.parent / name).write_bytes(re.sub(rb"-[0-9a-f]{12}\.jpg", b".jpg", page))
+    known = json.loads((out / ".cxrbatch.json").read_text())
+    (out / ".cxrbatch.json").write_text(json.dumps({k: v for k, v in known.items() if k not in ("session", "claimed")}))
+    shutil.rmtree(out / ".cxrbatch-printing", ignore_errors=True)
+
+
+@pytest.mark.parametrize("unfinished", ["", "yes"], ids=["ended", "killed"])
+def test_an_output_of_an_earlier_version_is_not_scored_again_and_can_be_printed(
+    stage: Stage, tmp_path: Path, unfinished: str
+) -> None:
+    films, out = stage.fresh(tmp_path)
+    as_left_by_an_earlier_version(out, unfinished=unfinished)
+    before = {path: path.read_bytes() for path in out.glob("reports/*/*")}
+    ended = stage.run(films, out)
+    assert (ended.exit_code, ended.reached["report-write"]) == (ExitCode.DONE, 0)
+    assert {path: path.read_bytes() for path in out.glob("reports/*/*")} == before
+    assert stage.runs.command("report", str(out), "--workers", "1").exit_code == ExitCode.DONE
+    assert disagreements(out) == []
+    write_film(films / "s" / "a.png", *SECOND)
+    assert stage.run(films, out).exit_code == ExitCode.DONE
+    assert disagreements(out) == []
+
+
+@pytest.mark.parametrize("reached_result", [True, False])
+def test_a_kill_of_an_earlier_version_between_pictures_and_ledger_prints_nothing_false(
+    stage: Stage, tmp_path: Path, reached_result: bool
+) -> None:
+    """It put the pictures of revision 2 under the names of revision 1."""
+    films, out = stage.fresh(tmp_path)
+    key = next(row["study_key"] for row in read_rows(out / "images.csv") if row["path"] == "s/a.png")
+    as_left_by_an_earlier_version(out, unfinished="yes")
+    shutil.copytree(out, tmp_path / "second")
+    write_film(films / "s" / "a.png", *SECOND)
+    assert stage.run(films, tmp_path / "second").exit_code == ExitCode.DONE
+    as_left_by_an_earlier_version(tmp_path / "second")
+    for path in (tmp_path / "second" / "reports" / key).iterdir():
+        if reached_result or path.suffix == ".jpg":
+            shutil.copy2(path, out / "reports" / key / path.name)
+    (films / "s" / "a.png").unlink()
+    assert stage.run(films, out).exit_code == ExitCode.DONE
+    row = next(row for row in read_rows(out / "studies.csv") if row["study_key"] == key)
+    if reached_result:
+        assert (row["revision"], bool(row["report_html"])) == ("2", True)
+    else:
+        assert (row["revision"], row["report_html"]) == ("1", ""), "the page would show another film than was scored"
+        assert not (out / "reports" / key / "report.html").exists()
+        assert row["report_pdf"], "the PDF has its pictures in it"

@@ -31,6 +31,15 @@ def test_runs_interrupted_at_random_moments_lose_nothing(tmp_path: Path, stops: 
     assert record.is_clean, record
 
 
+@pytest.mark.slow
+@pytest.mark.hostile("9.1 report and ledger")
+def test_runs_killed_at_random_moments_lose_nothing_although_input_and_engine_change(tmp_path: Path) -> None:
+    kills = max(4, KILLS // 2)
+    record = soak(tmp_path, Plan(kills=kills, studies=4, seed=5, workers=1, pdf=True, changes=True))
+    assert record.kills.total() == kills
+    assert record.is_clean, record
+
+
 def test_a_second_signal_ends_the_run_at_once_and_no_worker_outlives_it(tmp_path: Path) -> None:
     films, out, engine = tmp_path / "films", tmp_path / "out", str(write_tiny_bundle(tmp_path / "engines"))
     for number in range(40):

@@ -11,6 +11,12 @@ from cxrbatch.records import EngineDescription, now_text
 
 
 def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
-    """Write images.csv, studies.csv and index.html from the ledger, in this engine's columns."""
+    """Write images.csv, studies.csv and index.html from the ledger, in this engine's columns.
+
+    Raises:
+        OutputNotWritable: `out` is no longer where it was.
+    """
+    ledger.home.check()
     write_tables(out, ledger.file_rows(), ledger.study_rows(), engine)
+    ledger.home.check()
     write_worklist(out, ledger.study_rows(), engine=engine, generated_at=now_text())

@@ -59,6 +59,8 @@ SETTLED_BY_REMOVAL = (
 # are few, and the first index of 200,000 files would take time with the square of their number.
 _BY_STUDY = "+status"
 _WAITING = "status = 'pending', reason = '', message = ''"
+# A study that failed is to be done again under the same revision, and counts one less until then.
+_REVISION_OF_RESULT = "revision = max(revision, coalesce(json_extract(result, '$.revision'), 0))"
 _NO_REPORT = "result = NULL, report_html = '', report_pdf = '', reported_at = ''"
 
 
@@ -223,7 +225,7 @@ class Ledger:
                 (Reason.VANISHED.value, GONE),
             )
             self._store.execute(
-                "UPDATE studies SET message = '', "
+                f"UPDATE studies SET message = '', {_REVISION_OF_RESULT}, "
                 "status = CASE WHEN result IS NULL THEN 'unscored' ELSE 'reported' END "
                 "WHERE status IN ('pending', 'failed') "
                 "AND EXISTS (SELECT 1 FROM files WHERE files.study_key = studies.study_key AND NOT present) "
@@ -264,7 +266,7 @@ class Ledger:
             self._requeue_failed_of_other_engines(engine_sha256)
             # Its files went to another study, or were refused since: nothing of it is left to score.
             self._store.execute(
-                "UPDATE studies SET message = '', "
+                f"UPDATE studies SET message = '', {_REVISION_OF_RESULT}, "
                 "status = CASE WHEN result IS NULL THEN 'unscored' ELSE 'reported' END WHERE status = 'pending' "
                 "AND NOT EXISTS (SELECT 1 FROM files WHERE files.study_key = studies.study_key "
                 "AND present AND NOT refused_by_header)"

@@ -71,14 +71,14 @@ class FaultedRuns:
         arguments.append("--pdf" if pdf else "--no-pdf")
         return self._order(arguments, fault, file_bytes=file_bytes, clock_days=clock_days)
 
-    def command(self, *arguments: str, fault: str = "") -> Ended:
-        """Give another command of cxrbatch in the same way; not before the first run."""
-        return self._order(list(arguments), fault)
+    def command(self, *arguments: str, fault: str = "", at: tuple[str, int] = ("", 1), do: str = "") -> Ended:
+        """Give another command of cxrbatch in the same way; `do` is done in a shell `at` a point, the n-th time."""
+        return self._order(list(arguments), fault, at=at, do=do)
 
-    def _order(self, arguments: list[str], fault: str, *, file_bytes: int = 0, clock_days: float = 0.0) -> Ended:
+    def _order(self, arguments: list[str], fault: str, **more: Any) -> Ended:
         assert self._helper.stdin
         assert self._helper.stdout
-        order = {"fault": fault, "arguments": arguments, "file_bytes": file_bytes, "clock_days": clock_days}
+        order = {"fault": fault, "arguments": arguments, **more}
         self._helper.stdin.write(json.dumps(order) + "\n")
         self._helper.stdin.flush()
         answer = json.loads(self._helper.stdout.readline())
@@ -132,8 +132,13 @@ def _run_and_leave(order: dict[str, Any], said: int, points: int) -> None:
 
     fault = faults.read_fault(order["fault"]) if order["fault"] else None
 
+    reached: Counter[str] = Counter()
+
     def at_point(name: str) -> None:
         os.write(points, f"{name}\n".encode())
+        reached[name] += 1
+        if order.get("do") and [name, reached[name]] == order["at"]:
+            subprocess.run(["sh", "-ec", order["do"]], check=True)
         if fault:
             fault(name)
 
@@ -141,8 +146,8 @@ def _run_and_leave(order: dict[str, Any], said: int, points: int) -> None:
     os.dup2(said, 2)
     stop_cleanly_on(signal.SIGINT, signal.SIGTERM)
     faults.arm(at_point)
-    _set_clock(order["clock_days"])
-    if order["file_bytes"]:
+    _set_clock(order.get("clock_days", 0.0))
+    if order.get("file_bytes"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_bytes"], order["file_bytes"]))
     code = 1
     try:
