@@ -121,7 +121,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def new_scene(stage: Stage, folder: Path) -> Scene:
     """Two films and no OUT."""
     write_film(folder / "films" / "a.png", 20, 60, 120, 240)
-    write_film(folder / "films" / "b.png", 200, 10, 10, 10)
+    write_film(folder / "films" / "d.png", 200, 10, 10, 10)
     return rehearsed(stage, folder)
 
 
@@ -132,7 +132,7 @@ def later_scene(stage: Stage, folder: Path) -> Scene:
     write_film(films / "z.png", 200, 10, 10, 10)
     assert stage.runs.run(films, before, stage.engine, pdf=True).exit_code == ExitCode.DONE
     write_film(films / "a.png", 240, 20, 60, 10)
-    write_film(films / "b.png", 10, 200, 10, 10)
+    write_film(films / "d.png", 10, 200, 10, 10)
     (films / "z.png").write_text("no film any more")
     assert stage.runs.run(films, before, stage.engine, fault="files-written:3=kill").exit_code == -signal.SIGKILL
     assert len(leftovers(before)) == 2
@@ -227,11 +227,11 @@ def test_the_scenes_show_what_they_are_for(stage: Stage) -> None:
     rows = {row["path"]: row for row in expected["images.csv"][1]}  # type: ignore[attr-defined]
     assert {name: (row["status"], row["reason"]) for name, row in rows.items()} == {
         "a.png": ("scored", ""),
-        "b.png": ("scored", ""),
+        "d.png": ("scored", ""),
         "z.png": ("rejected", "not_an_image"),
     }
     revisions = {row["study_key"]: row["revision"] for row in expected["studies.csv"][1]}  # type: ignore[attr-defined]
-    assert (revisions[rows["a.png"]["study_key"]], revisions[rows["b.png"]["study_key"]]) == ("2", "1")
+    assert (revisions[rows["a.png"]["study_key"]], revisions[rows["d.png"]["study_key"]]) == ("2", "1")
     assert len({Path(name).parts[1] for name in expected if name.startswith("reports/")}) == 2
 
 

@@ -110,9 +110,9 @@ def test_an_image_of_another_patient_counts_also_where_it_is_refused(
     films: Path, out: Path, engine: str, deidentify: bool
 ) -> None:
     for number, (refused, write_refused) in enumerate(REFUSED.items()):
-        study = {"StudyInstanceUID": f"1.2.3.{number}"}
-        write(films / f"{refused} a.dcm", **study)
-        write_refused(films / f"{refused} b.dcm", PatientName="Roe^Rose", **study)
+        study = f"1.2.3.{number}"
+        write(films / f"{refused} a.dcm", StudyInstanceUID=study)
+        write_refused(films / f"{refused} b.dcm", PatientName="Roe^Rose", StudyInstanceUID=study)
     run_quietly(films, out, engine=engine, html=False, deidentify=deidentify)
     assert {outcomes(out)[f"{refused} a.dcm"] for refused in REFUSED} == {CONFLICT}
     for refused in REFUSED:
