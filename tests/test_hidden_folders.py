@@ -19,7 +19,7 @@ from cxrbatch.intake.discover import walk
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.studies import read_rows, run_quietly, write_film
 
-pytestmark = pytest.mark.hostile("9 folders that pretend to be ours")
+pytestmark = pytest.mark.hostile("9.9 folders that pretend to be ours")
 
 MARKER, LOG = ".cxrbatch.json", "cxrbatch.log"
 GENUINE = json.dumps({"state": "", "output_id": "0123456789abcdef", "input_sha256": "", "index_rules": ""})

@@ -24,7 +24,7 @@ from cxrbatch.repair import repair_output
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.studies import read_rows, run_quietly, write_film
 
-hostile = pytest.mark.hostile("8 times that SQLite cannot hold")
+hostile = pytest.mark.hostile("9.8 times that SQLite cannot hold")
 
 YEAR_NS = 31_556_952 * 10**9
 ODD_NS = {
