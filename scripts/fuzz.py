@@ -1,9 +1,9 @@
 """`make fuzz`: thousands of damaged files through the real index and the real readers, in worker processes.
 
 Seeds are phantoms in every transfer syntax, PNG and JPEG of them, the files that pydicom tests itself with, and where
-CXRBATCH_SHARED_DATA is set real films. Every file gets one to eight of the damages below, or of those to its structure
-(structured_damage.py). What is scored is drawn, too. It is a failure when a file has no outcome, when a study fails
-unexpectedly, when a worker takes more than the memory it may, or when the main process raises. Files that kill or
+CXRBATCH_SHARED_DATA is set real radiographs. Every file gets one to eight of the damages below, or of those to its
+structure (structured_damage.py). What is scored is drawn, too. It is a failure when a file has no outcome, when a study
+fails unexpectedly, when a worker takes more than the memory it may, or when the main process raises. Files that kill or
 hang a worker are refused with `decoder_crashed` or `decode_timeout`, and kept in bench/fuzz for whoever mends them.
 
 The same --seed damages the same files in the same way. One JSON object is printed; run slices with several seeds.
@@ -151,7 +151,7 @@ def collect_seeds(folder: Path) -> list[bytes]:
 
 
 def collect_real() -> list[bytes]:
-    """Return some real films of every kind, where the machine has them."""
+    """Return some real radiographs of every kind, where the machine has them."""
     root = Path(os.environ.get("CXRBATCH_SHARED_DATA") or "/nowhere")
     kinds = [sorted(root.glob(pattern)) for pattern in ("dicom/*/*", "nih256/**/*.png", "fourclass384/**/*.*")]
     found = [paths[:: max(1, len(paths) // REAL_OF_A_KIND)] for paths in kinds]

@@ -19,7 +19,7 @@ from cxrbatch.intake.discover import walk
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.studies import read_rows, run_quietly, write_film
 
-pytestmark = pytest.mark.hostile("9 folders that pretend to be ours")
+pytestmark = pytest.mark.hostile("9.9 folders that pretend to be ours")
 
 MARKER, LOG = ".cxrbatch.json", "cxrbatch.log"
 GENUINE = json.dumps({"state": "", "output_id": "0123456789abcdef", "input_sha256": "", "index_rules": ""})
@@ -115,7 +115,7 @@ def test_an_output_folder_as_input_is_refused(films: Path, tmp_path: Path, engin
         check_folders(tmp_path / "out", tmp_path / "next")
 
 
-def test_films_that_a_forged_marker_hides_keep_their_results_and_are_not_gone(
+def test_images_that_a_forged_marker_hides_keep_their_results_and_are_not_gone(
     films: Path, tmp_path: Path, engine: str
 ) -> None:
     write_film(films / "other" / "b.png", 20, 60, 120, 240)

@@ -24,7 +24,7 @@ from cxrbatch.repair import repair_output
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.studies import read_rows, run_quietly, write_film
 
-hostile = pytest.mark.hostile("8 times that SQLite cannot hold")
+hostile = pytest.mark.hostile("9.8 times that SQLite cannot hold")
 
 YEAR_NS = 31_556_952 * 10**9
 ODD_NS = {
@@ -60,7 +60,7 @@ def set_time(path: Path, time_ns: int) -> None:
 
 @hostile
 @pytest.mark.parametrize("time_ns", ODD_NS.values(), ids=ODD_NS)
-def test_a_film_of_any_time_is_scored_once(roomy: Path, time_ns: int) -> None:
+def test_an_image_of_any_time_is_scored_once(roomy: Path, time_ns: int) -> None:
     engine = str(write_tiny_bundle(roomy / "engines"))
     film = write_film(roomy / "films" / "odd.png", 20, 60, 120, 240)
     (roomy / "films" / "odd.txt").write_text("no film")
@@ -76,7 +76,7 @@ def test_a_film_of_any_time_is_scored_once(roomy: Path, time_ns: int) -> None:
 
 
 @hostile
-def test_a_film_replaced_in_another_odd_year_is_scored_again(roomy: Path) -> None:
+def test_an_image_replaced_in_another_odd_year_is_scored_again(roomy: Path) -> None:
     engine = str(write_tiny_bundle(roomy / "engines"))
     film = write_film(roomy / "films" / "odd.png", 20, 60, 120, 240)
     revisions = []

@@ -83,7 +83,7 @@ def _of_raster(content: bytes, kind: Kind) -> PixelAccount:
         display_ms=0.0,
         stored=f"{stored.dtype.itemsize * 8} bits, grey, {stored.min()} to {stored.max()}",
         modality="none: a picture",
-        voi="none: shown as it is, 16 bits from 0 to the smallest power of two that holds the maximum",
+        voi="none: shown as it is, 16 bits from 0 to the power of two that holds all but stray white pixels",
         padding="none",
         polarity="as it is: a picture does not say",
     )
