@@ -6,7 +6,6 @@ decoder at hand reads, are measured afterwards (see `lossless_jpeg`).
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import imagecodecs
@@ -24,8 +23,7 @@ _COLOUR_SPACES = {1: "GRAY", 3: "RGB"}
 # APP0 and APP14 say what the colours mean, but no colour matters where only the data are checked; COM is FE.
 _IGNORED = (*range(0xE0, 0xF0), 0xFE)
 
-# A few zeros before the end of the image, which a stuffed zero is not.
-_PADDING = re.compile(rb"(?<=[^\x00\xff])\x00{1,4}(?=\xff\xd9)")
+_PADDING_BYTES = 4
 
 # How libjpeg-turbo words its warnings of data; its other warnings are of the header.
 _ENDED_EARLY = ("premature end of data segment", "Premature end of JPEG file")
@@ -104,6 +102,13 @@ def _bare_of_oddities(content: bytes) -> bytes:
             # Spectral selection and approximation mean nothing here, and are wrong in files that look well.
             if is_sequential:
                 part[-3:] = b"\x00\x3f\x00"
-            part += _PADDING.sub(b"", content[segment.end :])
+            part += _without_padding(content[segment.end :])
         kept += part
     return bytes(kept)
+
+
+def _without_padding(data: bytes) -> bytes:
+    """Leave out a few zeros before the end of the image, which a stuffed zero is not."""
+    end = data.rfind(b"\xff\xd9")
+    start = len(data[max(0, end - _PADDING_BYTES) : end].rstrip(b"\0")) + max(0, end - _PADDING_BYTES)
+    return data if end < 0 or data[start - 1 : start] == b"\xff" else data[:start] + data[end:]
