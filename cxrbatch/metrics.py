@@ -152,11 +152,15 @@ def _add_run(registry: CollectorRegistry, run: RunFacts, former_success: float) 
 
 def _add_versions(registry: CollectorRegistry, engine: EngineDescription) -> None:
     facts = {"name": engine.name, "sha256": engine.sha256, "backend": engine.backend, "precision": engine.precision}
-    # A name may hold anything; not all of it survives a file that is read line by line.
-    shown = {what: visible(text) for what, text in facts.items()}
+    shown = {what: _label_value(text) for what, text in facts.items()}
     Info("cxrbatch_engine", "The engine that scores.", registry=registry).info(shown)
     build = {"version": __version__, "python": platform.python_version()}
     Info("cxrbatch_build", "What is installed.", registry=registry).info(build)
+
+
+def _label_value(text: str) -> str:
+    """Return text that a scraper gets back: not UTF-8 all of it, and of what ends a line only LF is escaped for it."""
+    return "\n".join(map(visible, durable.encode(text).decode().split("\n")))
 
 
 def _add(

@@ -258,7 +258,7 @@ def test_metrics_are_read_by_prometheus(ran: Folders) -> None:
     samples = {sample.name: sample for family in text_string_to_metric_families(text) for sample in family.samples}
     assert (
         samples["cxrbatch_engine_info"].labels["name"]
-        == r"[/]\x1b[31m\u202e</title><script>alert(1)</script>`x`|y\x0aREADY=1"
+        == "[/]\\x1b[31m\\u202e</title><script>alert(1)</script>`x`|y\nREADY=1"
     )
     assert "cxrbatch_up" not in samples
 
