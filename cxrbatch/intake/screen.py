@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -59,7 +59,7 @@ class ScreenFacts:
     orientation: tuple[str, ...] = ()
     descriptions: tuple[str, ...] = ()
     lossy: str = ""
-    species: SpeciesFacts = SpeciesFacts()
+    species: SpeciesFacts = field(default_factory=SpeciesFacts)
 
 
 def screen_header(header: Header, facts: ScreenFacts, settings: Settings) -> tuple[Flag, ...]:
