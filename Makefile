@@ -9,7 +9,8 @@ export CXRBATCH_SHARED_DATA ?= $(realpath ../shared/data)
 # Every worker process imports; compiled modules save it half of its start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check format bench bench-intake bench-scale pixel-check arrivals gpu-check fuzz hostile damage soak screenshots setup clean
+.PHONY: demo test check format bench bench-intake bench-scale pixel-check anatomy-model arrivals gpu-check fuzz hostile
+.PHONY: damage soak screenshots setup clean
 
 demo: setup
 	$(BIN)/cxrbatch demo -o demo
@@ -43,7 +44,11 @@ arrivals: setup
 	$(BIN)/python scripts/arrivals.py $(ARRIVALS_ARGS)
 
 pixel-check: setup
-	$(BIN)/python scripts/pixel_check.py
+	$(BIN)/python scripts/pixel_check.py $(FOREIGN)
+
+# FOREIGN is a folder that `bash scripts/foreign_pictures.sh FOREIGN` filled.
+anatomy-model: setup
+	$(BIN)/python scripts/fit_anatomy.py $(FOREIGN) $(ANATOMY_ARGS)
 
 fuzz: setup
 	$(BIN)/python scripts/fuzz.py $(FUZZ_ARGS)

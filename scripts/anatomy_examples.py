@@ -176,13 +176,22 @@ def _stored(picture: Gray8, dice: Dice) -> Gray8:
 def _shuffled(display: Gray8, count: int, dice: Dice) -> Gray8:
     side = 48
     tiled = cv2.resize(display, (side * count, side * count))
-    tiles = [tiled[row : row + side, at : at + side] for row in range(0, side * count, side) for at in range(0, side * count, side)]
+    tiles = [
+        tiled[row : row + side, at : at + side]
+        for row in range(0, side * count, side)
+        for at in range(0, side * count, side)
+    ]
     order = dice.permutation(count * count).reshape(count, count)
     return _grey(np.block([[tiles[number] for number in row] for row in order]))
 
 
 def _add_limb(canvas: np.ndarray, across: np.ndarray, down: np.ndarray, dice: Dice) -> None:
-    (x, y), angle, length, radius = dice.uniform(0.2, 0.8, 2), dice.uniform(0, 6.3), dice.uniform(0.5, 1.5), dice.uniform(0.08, 0.35)
+    (x, y), angle, length, radius = (
+        dice.uniform(0.2, 0.8, 2),
+        dice.uniform(0, 6.3),
+        dice.uniform(0.5, 1.5),
+        dice.uniform(0.08, 0.35),
+    )
     step = length * np.array([np.cos(angle), np.sin(angle)])
     for number in range(dice.integers(1, 3)):
         aside = dice.uniform(-0.5, 0.5) * radius

@@ -1,7 +1,8 @@
-"""`make pixel-check`: what the pixel check makes of public films and of phantoms, printed as a table.
+"""`make pixel-check`: what the pixel check makes of radiographs, of phantoms and of foreign pictures, as a table.
 
-Reads the folders of $CXRBATCH_SHARED_DATA, each film as `run` would, with the check itself switched off. Then the
-same films once more as another department might have made them (film_variations.py), and phantoms with lesions.
+Reads the folders of $CXRBATCH_SHARED_DATA, each radiograph as `run` would: all of them, then those that nothing was
+learned from (picture_sets.py), also as another department might have made them (film_variations.py). With FOREIGN, a
+folder that foreign_pictures.sh filled, also pictures that are no radiographs: as they are, and without their colour.
 """
 
 from __future__ import annotations
@@ -9,67 +10,101 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from film_variations import VARIATIONS
+from picture_sets import SETTINGS, UNSEEN, dice_for, judging, libraries, read_pictures, read_small
 
-from cxrbatch.config import Settings
-from cxrbatch.errors import ImageRejected
-from cxrbatch.intake.anatomy import measure_anatomy
-from cxrbatch.intake.read import read_radiograph
+from cxrbatch.errors import Flag, ImageRejected
+from cxrbatch.intake.anatomy import check_anatomy
 from cxrbatch.phantom import draw_lateral, draw_phantom, windowed
 from cxrbatch.phantom.lesions import FINDINGS
-from cxrbatch.records import Gray8
+from cxrbatch.records import Gray8, Header, Radiograph
 
-SETTINGS = Settings(pixel_check=False, max_display_px=256)
+CHECKED = replace(SETTINGS, pixel_check=True)
 FOLDERS = ("nih1024", "nih256", "fourclass384", "dicom/chest")
 PA_PHANTOMS, LATERAL_PHANTOMS = 60, 20
-HEAD = """| films | count | refused if untagged | in % | flagged anatomy_suspect | flagged polarity_suspect |
-| --- | --- | --- | --- | --- | --- |"""
+HEAD = """| pictures | count | refused if untagged | in % | anatomy_suspect | in % | neither, in % | polarity_suspect |
+| --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
 def main() -> int:
-    """Print the table; 2 where there are no films."""
+    """Print the tables; 2 where there are no radiographs."""
     shared = Path(os.environ.get("CXRBATCH_SHARED_DATA", ""))
     if not (shared / FOLDERS[0]).is_dir():
-        print("Set CXRBATCH_SHARED_DATA to the folder of public films.", file=sys.stderr)
+        print("Set CXRBATCH_SHARED_DATA to the folder of public radiographs.", file=sys.stderr)
         return 2
     print(HEAD)
-    films: list[Gray8] = []
     for name in FOLDERS:
-        displays = list(read_displays(shared / name))
-        print(row(name, displays))
-        films += displays
-    print(row("all of these with black and white swapped", [np.asarray(255 - film, np.uint8) for film in films]))
-    for variation in VARIATIONS:
-        varied = (variation(film, np.random.default_rng(number)) for number, film in enumerate(films))
-        print(row(f"all of these, {variation.__name__.replace('_', ' ')}", varied))
-    print(row("phantoms, PA", (windowed(draw_phantom(seed, rows=256)) for seed in range(PA_PHANTOMS))))
-    for finding in FINDINGS:
-        sick = (windowed(draw_phantom(seed, rows=256, findings=(finding,))) for seed in range(PA_PHANTOMS))
-        print(row(f"phantoms, PA, {finding}", sick))
-    print(row("phantoms, lateral", (windowed(draw_lateral(seed, rows=256)) for seed in range(LATERAL_PHANTOMS))))
+        files = sorted(path for path in (shared / name).rglob("*") if path.is_file() and path.suffix != ".csv")
+        print_row(f"{name}, all", untagged(read_small(files)))
+    films: list[Gray8] = []
+    for name, paths in judging(shared).items():
+        unseen = read_small(paths)
+        print_row(f"{name}, judging", untagged(unseen))
+        films += unseen
+    print_varied(films)
+    print_phantoms()
+    for folder in sys.argv[1:]:
+        print_foreign(Path(folder))
     return 0
 
 
-def read_displays(folder: Path) -> Iterator[Gray8]:
-    """Yield the display image of every file below a folder that intake accepts."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            try:
-                yield read_radiograph(path, SETTINGS).display
-            except ImageRejected as rejected:
-                if path.suffix != ".csv":
-                    print(f"not read: {path.name}: {rejected.reason.value}", file=sys.stderr)
+def print_varied(films: list[Gray8]) -> None:
+    """Print the judging radiographs, as they are, negative, and varied; then such that are none any more."""
+    print_row("all judging", untagged(films))
+    print_row("judging, black and white swapped", untagged(np.asarray(255 - film, np.uint8) for film in films))
+    for variation in VARIATIONS:
+        varied = (variation(film, dice_for(number)) for number, film in enumerate(films))
+        print_row(f"judging, {variation.__name__.replace('_', ' ')}", untagged(varied))
+    print_row("judging, turned by a quarter", untagged(np.ascontiguousarray(np.rot90(film)) for film in films))
+    print_row("judging, upside down", untagged(np.ascontiguousarray(film[::-1]) for film in films))
 
 
-def row(name: str, films: Iterable[Gray8]) -> str:
-    """Return a row of the table."""
-    measured = [measure_anatomy(film) for film in films]
-    doubtful, swapped = sum(film.is_doubtful for film in measured), sum(film.is_swapped for film in measured)
-    refused = sum(not film.is_chest for film in measured) - doubtful
-    return f"| {name} | {len(measured)} | {refused} | {100 * refused / len(measured):.1f} | {doubtful} | {swapped} |"
+def print_phantoms() -> None:
+    """Print phantoms, with and without a finding."""
+    for findings in ((), *((finding,) for finding in FINDINGS)):
+        drawn = (windowed(draw_phantom(seed, rows=256, findings=findings)) for seed in range(PA_PHANTOMS))
+        print_row(" ".join(("phantoms, PA", *findings)), untagged(drawn))
+    lateral = (windowed(draw_lateral(seed, rows=256)) for seed in range(LATERAL_PHANTOMS))
+    print_row("phantoms, lateral", untagged(lateral))
+
+
+def print_foreign(folder: Path) -> None:
+    """Print each library of foreign pictures: those that judge are marked."""
+    for name, paths in libraries(folder).items():
+        pictures = list(read_pictures(paths))
+        said = f"{name}, {'judging' if name in UNSEEN else 'learned from'}"
+        print_row(said, pictures)
+        grey = [replace(picture, coloured_share=0.0) for picture in pictures]
+        print_row(f"{said}, colour taken away", grey)
+        negative = (replace(picture, display=np.asarray(255 - picture.display, np.uint8)) for picture in grey)
+        print_row(f"{said}, colour taken away, negative", negative)
+
+
+def untagged(displays: Iterable[Gray8]) -> Iterator[Radiograph]:
+    """Yield display images as radiographs that nothing says anything of."""
+    for display in displays:
+        yield Radiograph(Header(), display, *display.shape, (Flag.NO_BODY_PART,), "", "")
+
+
+def print_row(name: str, pictures: Iterable[Radiograph]) -> None:
+    """Print what becomes of pictures."""
+    count = refused = flagged = swapped = 0
+    for picture in pictures:
+        count += 1
+        try:
+            flags = check_anatomy(picture, CHECKED).flags
+        except ImageRejected:
+            refused += 1
+            continue
+        flagged += Flag.ANATOMY_SUSPECT in flags
+        swapped += Flag.POLARITY_SUSPECT in flags
+    percent = [100 * part / max(count, 1) for part in (refused, flagged, count - refused - flagged)]
+    cells = (name, count, refused, f"{percent[0]:.1f}", flagged, f"{percent[1]:.1f}", f"{percent[2]:.1f}", swapped)
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -58,8 +58,8 @@ def measure_features(picture: Gray8, ranks: Levels, likeness: float, valley: flo
     step = ranks.shape[0] // THUMBNAIL
     thumbnail = ranks.reshape(THUMBNAIL, step, THUMBNAIL, step).mean(axis=(1, 3))
     shrinks = min(picture.shape) >= SIDE_PX
-    square = cv2.resize(picture, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    square = np.asarray(square, np.uint8)
+    by = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    square = np.asarray(cv2.resize(picture, (SIDE_PX, SIDE_PX), interpolation=by), np.uint8)
     arrangement = (likeness, valley, _correlation(ranks, ranks[:, ::-1]), _correlation(ranks, ranks[::-1]))
     quantiles = np.percentile(square, _QUANTILES)
     span = max(float(quantiles[-1] - quantiles[0]), 1.0)
@@ -85,7 +85,7 @@ def _network() -> Network:
     """Read the numbers, once per process."""
     with files("cxrbatch.intake").joinpath(NUMBERS).open("rb") as stored, np.load(stored, allow_pickle=False) as read:
         numbers = {name: read[name].astype(np.float32) for name in read.files}
-    return Network(**{**numbers, "out_bias": float(numbers["out_bias"])})  # type: ignore[arg-type]
+    return Network(**{**numbers, "out_bias": float(numbers["out_bias"])})
 
 
 def _edge_directions(square: Gray8) -> Levels:
@@ -105,7 +105,8 @@ def _edge_directions(square: Gray8) -> Levels:
     cells = sums.reshape(CELLS, CELLS, DIRECTIONS)
     energy = (cells**2).sum(axis=2)
     around = cv2.blur(energy, (3, 3), borderType=cv2.BORDER_REPLICATE)
-    return np.sqrt(cells / np.sqrt(around + 0.1 * energy.mean() + 1e-6)[..., np.newaxis]).ravel()
+    beside = np.sqrt(np.asarray(around, np.float64) + 0.1 * energy.mean() + 1e-6)
+    return np.asarray(np.sqrt(cells / beside[..., np.newaxis]).ravel(), np.float64)
 
 
 def _histogram(square: Gray8) -> Levels:
@@ -132,8 +133,8 @@ def _detail(square: Gray8, span: float) -> Levels:
     """Return how much there is to see at each scale, the finest first."""
     finer, bands = square.astype(np.float32), []
     for _ in range(_BANDS):
-        coarser = cv2.pyrDown(finer)
-        bands.append(float((finer - cv2.pyrUp(coarser, dstsize=finer.shape[::-1])).std()))
+        coarser = np.asarray(cv2.pyrDown(finer), np.float32)
+        bands.append(float(np.std(finer - cv2.pyrUp(coarser, dstsize=finer.shape[::-1]))))
         finer = coarser
     return np.log(np.array(bands) / span + 1e-4)
 

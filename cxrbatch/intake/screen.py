@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -63,7 +63,7 @@ class ScreenFacts:
     descriptions: tuple[str, ...] = ()
     lossy: str = ""
     burned_in: str = ""
-    species: SpeciesFacts = SpeciesFacts()
+    species: SpeciesFacts = field(default_factory=SpeciesFacts)
 
 
 def screen_header(header: Header, facts: ScreenFacts, settings: Settings) -> tuple[Flag, ...]:

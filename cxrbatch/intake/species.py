@@ -9,7 +9,19 @@ from cxrbatch.intake.vocabulary import words
 
 # SNOMED CT, and the SNOMED RT code of older equipment.
 _HUMAN_CODES = {"337915000", "L-85B00"}
-_HUMAN_WORDS = {"HUMAN", "HUMANS", "HOMO", "SAPIENS", "MENSCH", "HUMAIN", "HUMANO", "HUMANA", "UMANO", "MENSELIJK", "ヒト"}
+_HUMAN_WORDS = {
+    "HUMAN",
+    "HUMANS",
+    "HOMO",
+    "SAPIENS",
+    "MENSCH",
+    "HUMAIN",
+    "HUMANO",
+    "HUMANA",
+    "UMANO",
+    "MENSELIJK",
+    "ヒト",
+}
 _UNTOLD = {"", "UNKNOWN", "UNSPECIFIED", "OTHER", "NONE", "N A", "NA", "NOT APPLICABLE", "UNDEFINED"}
 # A child's parent may be responsible, too; these answer for animals only.
 _KEEPERS = {"OWNER", "VETERINARIAN", "BREEDER"}

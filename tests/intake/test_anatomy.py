@@ -70,7 +70,7 @@ def test_a_frame_around_a_chest_does_not_matter(chest: Gray8, grey: int, sides: 
 def test_a_doubtful_film_is_flagged_and_not_refused(
     chest: Gray8, flags: tuple[Flag, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cxrbatch.intake.anatomy.measure_anatomy", lambda _: Anatomy(likeness=0.16, valley=0.2))
+    monkeypatch.setattr("cxrbatch.intake.anatomy.measure_anatomy", lambda _: Anatomy(0.16, 0.2, resemblance=0.0))
     assert check_anatomy(radiograph(chest, *flags), SETTINGS).flags == (*flags, Flag.ANATOMY_SUSPECT)
 
 
@@ -92,7 +92,9 @@ def test_the_check_can_be_switched_off() -> None:
 
 
 def test_the_message_says_what_was_measured_and_what_to_do() -> None:
-    with pytest.raises(ImageRejected, match=r"likeness -?0\.\d\d, lung valley -?0\.\d\d.*pixel_check"):
+    with pytest.raises(
+        ImageRejected, match=r"resemblance -?\d+\.\d, likeness -?0\.\d\d, lung valley -?0\.\d\d.*pixel_check"
+    ):
         check_anatomy(radiograph(draw_body_part("knee"), Flag.NO_BODY_PART), SETTINGS)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
@@ -34,7 +35,10 @@ PHOTOGRAPHS = (
     *(("sklearn", f"datasets/images/{name}.jpg") for name in ("china", "flower")),
     ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
     ("matplotlib", "mpl-data/sample_data/Minduka_Present_Blue_Pack.png"),
-    *(("skimage", f"data/{name}.png") for name in ("astronaut", "camera", "chelsea", "coffee", "coins", "page", "horse")),
+    *(
+        ("skimage", f"data/{name}.png")
+        for name in ("astronaut", "camera", "chelsea", "coffee", "coins", "page", "horse")
+    ),
 )
 Colours = NDArray[np.uint8]
 
@@ -53,10 +57,9 @@ def verdict(file: bytes | Path, folder: Path) -> str:
 
 
 def photograph(package: str, name: str) -> Colours:
-    module = pytest.importorskip(package)
-    path = Path(module.__file__).parent / name
-    if not path.is_file():
-        pytest.skip(f"{package} came without {name}")
+    found = find_spec(package)
+    if found is None or found.origin is None or not (path := Path(found.origin).parent / name).is_file():
+        pytest.skip(f"{package} is not here, or came without {name}")
     return np.asarray(Image.open(path).convert("RGB"))
 
 
@@ -69,7 +72,7 @@ def negative(colours: Colours) -> Gray8:
 
 
 def deep(colours: Colours) -> NDArray[np.uint16]:
-    return (grey(colours).astype(np.uint16) << 4) + 7
+    return np.asarray(grey(colours).astype(np.uint16) * 16 + 7, np.uint16)
 
 
 def enlarged(colours: Colours) -> Gray8:
@@ -124,7 +127,7 @@ def gradient() -> Gray8:
 def noise() -> Gray8:
     """Return clouds."""
     clouds = cv2.GaussianBlur(np.random.default_rng(4).normal(0, 1, (300, 300)), (0, 0), 20)
-    return (255 * (clouds - clouds.min()) / np.ptp(clouds)).astype(np.uint8)
+    return np.asarray(255 * (clouds - clouds.min()) / np.ptp(clouds), np.uint8)
 
 
 def window() -> Gray8:
@@ -165,7 +168,7 @@ def a_quarter(display: Gray8) -> Gray8:
 
 
 def put_together_wrong(display: Gray8) -> Gray8:
-    height, width = display.shape
+    width = display.shape[1]
     return np.hstack([display[:, width // 2 :], display[:, : width // 2]])
 
 
