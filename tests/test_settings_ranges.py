@@ -233,7 +233,6 @@ def test_every_option_that_is_a_number_has_both_ends(command: str, option: click
         (["evaluate", "x", "in", "-o", "out", "--bootstrap", "-1"], ExitCode.USAGE),
         (["describe", "in", "-o", "out", "--workers", "-1"], ExitCode.USAGE),
         (["build", "file", "-n", "x", "--opt-batch", "0"], ExitCode.USAGE),
-        (["build", "file", "-n", "x", "--opt-batch", "64", "--max-batch", "32"], ExitCode.USAGE),
         (["import", "file", "-o", "x.safetensors", "--format", "torchvision", "--image-size", "-1"], ExitCode.USAGE),
     ],
     ids=lambda value: " ".join([value[0], *value[-2:]]) if isinstance(value, list) else "",
