@@ -197,7 +197,7 @@ def test_exit_4_for_a_wrong_setting(
     films: Path, tmp_path: Path, engine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(films, tmp_path, engine, "--batch-size", "0") == ExitCode.CONFIGURATION
-    assert "batch_size must be greater than 0" in capsys.readouterr().err
+    assert "batch_size = 0: must be from 1 to 1024" in capsys.readouterr().err
 
 
 def test_exit_5_for_an_engine_that_cannot_run(

@@ -48,6 +48,7 @@ FLAG_SENTENCES: dict[Flag, str] = {
     Flag.PAEDIATRIC: "The patient is a child; the engine may have learned from adults.",
     Flag.BURNED_IN_ANNOTATION: "The file says that text is part of the picture; it may name the patient.",
     Flag.VETERINARY: "The header says that the patient is an animal; the engine learned from people.",
+    Flag.DAMAGE_SUSPECT: "A strip of one grey value crosses the image: a part of its pixels may have been lost.",
     Flag.CHARSET_REPLACED: "Some characters of the header could not be read and were replaced.",
     Flag.RESCORED_FP32: "The engine gave no number for this image; its FP32 file scored it on the CPU instead.",
     Flag.DUPLICATE_UID: "Another file carries the same identifier with the same pixels.",
