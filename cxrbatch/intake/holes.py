@@ -17,6 +17,8 @@ Positions = NDArray[np.int64]
 # A hole of a disk's sector is not told from a line that somebody drew; one of a page (4 KiB) is.
 _HOLE_BYTES = 2048
 _BLOCKS_IN_HOLE = 8
+# So that an image that is mostly black is not copied as a whole.
+_BLOCKS_AT_ONCE = 1 << 14
 # Where a run of pixels is compared with the row above its start and the row below its end.
 _PROBES = 32
 _FEW = _PROBES // 4
@@ -49,7 +51,9 @@ def _find_runs(flat: Pixels, block: int) -> tuple[Positions, Positions]:
     blocks = flat[: len(flat) // block * block].reshape(-1, block)
     # The last column first: of an image's blocks, few are left for the comparison of the others.
     candidates = np.flatnonzero(blocks[:, 0] == blocks[:, -1])
-    constant = candidates[(blocks[candidates] == blocks[candidates, :1]).all(axis=1)]
+    parts = [candidates[at : at + _BLOCKS_AT_ONCE] for at in range(0, len(candidates), _BLOCKS_AT_ONCE)]
+    is_constant = [(blocks[part] == blocks[part, :1]).all(axis=1) for part in parts]
+    constant = candidates[np.concatenate(is_constant)] if parts else candidates
     values = blocks[constant, 0]
     breaks = np.flatnonzero((np.diff(constant) != 1) | (values[1:] != values[:-1])) + 1
     firsts = np.concatenate(([0], breaks)).astype(np.int64)[: len(constant)]
