@@ -4,11 +4,11 @@
 # About 600 MB. Nothing is installed; the licences are those of the packages.
 set -euo pipefail
 folder=$(realpath -m "$1")
-site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+python=$(realpath -s .venv/bin/python)
+site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 mkdir -p "$folder/.packages"
 cd "$folder/.packages"
-pip download --quiet --no-deps --no-binary :all: pillow==13.0.0
-pip download --quiet --no-deps pydicom-data==1.0.0
+"$python" -m pip download --quiet --no-deps --no-binary :all: pillow==13.0.0
 apt-get download -q opencv-doc python-skimage-doc oxygen-icon-theme tuxpaint-data tuxpaint-stamps-default gcompris-qt-data \
     plasma-workspace-wallpapers mate-backgrounds ukui-wallpapers gdcm-doc scilab-doc python-pydicom-doc freedoom
 unpack() { # library, package
@@ -16,7 +16,6 @@ unpack() { # library, package
     dpkg-deb -x "$2"_*.deb "$folder/$1"
 }
 mkdir -p "$folder/pillow" && tar -xzf pillow-*.tar.gz -C "$folder/pillow"
-mkdir -p "$folder/.medical" && unzip -qo pydicom_data-*.whl -d "$folder/.medical"
 unpack opencv opencv-doc
 unpack skimage python-skimage-doc
 cp -rL "$site/skimage/data" "$folder/skimage/"

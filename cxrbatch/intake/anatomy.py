@@ -29,7 +29,7 @@ GRID = 32
 # Logarithms of odds, chosen on the radiographs and pictures that the network learned from; what they do to others is in
 # docs/measurements/pixel-check.md. In between it may be a chest, askew or cropped.
 RESEMBLANCE_OF_A_CHEST = 1.0
-RESEMBLANCE_IN_DOUBT = -3.0
+RESEMBLANCE_IN_DOUBT = -2.0
 # A red side marker or an arrow covers less. What is more in colour is a photograph, or a heatmap over a radiograph.
 COLOURED_SHARE = 0.05
 # No chest is so much longer one way than the other.
