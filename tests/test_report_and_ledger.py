@@ -366,3 +366,17 @@ def test_a_kill_of_an_earlier_version_between_pictures_and_ledger_prints_nothing
         assert (row["revision"], row["report_html"]) == ("1", ""), "the page would show another film than was scored"
         assert not (out / "reports" / key / "report.html").exists()
         assert row["report_pdf"], "the PDF has its pictures in it"
+
+
+def test_a_picture_that_somebody_exchanged_is_not_printed_and_drawn_again_by_the_next_run(
+    stage: Stage, tmp_path: Path
+) -> None:
+    films, out = stage.fresh(tmp_path)
+    one, other = sorted(out.glob("reports/*/image-1-*.jpg"))
+    one.write_bytes(other.read_bytes())
+    ended = stage.runs.command("report", str(out), "--workers", "1")
+    assert ended.exit_code == ExitCode.SOME_STUDIES_FAILED
+    assert f"{one.name} is not the picture that was drawn" in ended.said
+    assert stage.run(films, out).exit_code == ExitCode.DONE
+    assert disagreements(out) == []
+    assert {row["status"] for row in read_rows(out / "studies.csv")} == {"reported"}

@@ -52,7 +52,8 @@ HOSTILE = {
 }
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 OWN_FILE = re.compile(
-    r"reports/[0-9a-f]{16}/(report\.html|report\.pdf|result\.json|(image|thumb)-\d+\.jpg|heatmap-\d+-\w+\.jpg)"
+    r"reports/[0-9a-f]{16}/(report\.html|report\.pdf|result\.json|(image|thumb)-\d+-[0-9a-f]{12}\.jpg|"
+    r"heatmap-\d+-\w+-[0-9a-f]{12}\.jpg)"
     r"|images\.csv|studies\.csv|index\.html|run\.json|metrics\.prom|cxrbatch\.log|ledger\.sqlite(-wal|-shm)?"
     r"|\.cxrbatch\.(lock|json)"
 )
