@@ -52,7 +52,7 @@ def _explain(study: WaitingStudy, memory: ArrivalMemory | None, now: Moment) -> 
         )
     if settles_s <= 0:
         return Waiting(study.study_key, f"{QUEUED}: all there")
-    unchanged = f"unchanged for {max(same_s, 0.0):.0f} of {memory.settle_s:g} s"
+    unchanged = f"unchanged for {max(0, int(same_s))} of {memory.settle_s:g} s"
     if not study.study_key:
         why = f"{study.n_files} files that do not look like images so far: {unchanged}"
         return Waiting("", why, _at(settles_s))
