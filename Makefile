@@ -64,7 +64,7 @@ damage: setup
 soak: setup
 	$(BIN)/python scripts/soak.py $(SOAK_ARGS)
 	$(BIN)/python scripts/soak_workers.py
-	CXRBATCH_EVERY_FAULT=1 $(BIN)/python -m pytest --quiet tests/test_killed.py
+	CXRBATCH_EVERY_FAULT=1 $(BIN)/python -m pytest --quiet tests/run/test_killed.py
 
 screenshots: setup
 	$(BIN)/python scripts/screenshots.py

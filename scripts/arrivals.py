@@ -29,8 +29,8 @@ import psutil
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from cxrbatch.durable import TEMPORARY_PREFIX  # noqa: E402
 from cxrbatch.phantom import draw_phantom  # noqa: E402
+from cxrbatch.system.durable import TEMPORARY_PREFIX  # noqa: E402
 from tests.factories.engine import write_tiny_bundle  # noqa: E402
 from tests.factories.intake import write_dicom  # noqa: E402
 

@@ -12,8 +12,8 @@ import torch
 from pydicom.uid import JPEG2000Lossless
 
 from cxrbatch.engine.bundle import ENGINE_FILE
-from cxrbatch.model.build import build_engine
-from cxrbatch.model.checkpoint import Checkpoint, CheckpointFacts, build_network, save_checkpoint
+from cxrbatch.model.build.build import build_engine
+from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, build_network, save_checkpoint
 from cxrbatch.phantom import draw_phantom
 from cxrbatch.records import InputSpec, Label, now_text
 

@@ -20,7 +20,7 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from torchvision.transforms.v2 import functional as transforms
 from weasyprint import HTML
 
-from cxrbatch.model.checkpoint import load_checkpoint
+from cxrbatch.model.network.checkpoint import load_checkpoint
 
 SPENT: dict[str, float] = defaultdict(float)
 

@@ -28,11 +28,11 @@ from pydicom.uid import generate_uid
 from cxrbatch.config import Settings
 from cxrbatch.engine.bundle import load_bundle
 from cxrbatch.engine.open import plan_engine
-from cxrbatch.indexing import FILES_PER_TASK, INDEX_RULES, _index_rules
 from cxrbatch.intake.discover import index_file, study_key, walk
-from cxrbatch.output.folder import open_output
-from cxrbatch.output.ledger import Ledger, StudyTask
+from cxrbatch.output.folder.opening import open_output
+from cxrbatch.output.ledger.ledger import Ledger, StudyTask
 from cxrbatch.records import EngineDescription, ImageFile, ImageResult, IndexedFile, PrintedStudy, StudyResult, now_text
+from cxrbatch.run.index import FILES_PER_TASK, INDEX_RULES, _index_rules
 from tests.factories.intake import film, write_dicom
 
 ROOT = Path(__file__).parents[1]

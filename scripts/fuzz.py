@@ -32,13 +32,10 @@ from rich.console import Console
 from structured_damage import damage_structure
 
 from cxrbatch.config import Settings
-from cxrbatch.indexing import Index, index_input
-from cxrbatch.output.folder import open_output
-from cxrbatch.output.pictures import draw_study
+from cxrbatch.output.folder.opening import open_output
+from cxrbatch.output.report.pictures import draw_study
 from cxrbatch.phantom.dicom import TRANSFER_SYNTAXES, PhantomIdentity, write_phantom_dicom
 from cxrbatch.phantom.draw import draw_phantom
-from cxrbatch.progress import RunProgress
-from cxrbatch.reading import Reading, decode_studies
 from cxrbatch.records import (
     EngineDescription,
     ImagePixels,
@@ -48,8 +45,11 @@ from cxrbatch.records import (
     PreparedImage,
     StudyResult,
 )
-from cxrbatch.stages import StageClock
-from cxrbatch.workers import WorkerPool
+from cxrbatch.run.index import Index, index_input
+from cxrbatch.run.read import Reading, decode_studies
+from cxrbatch.run.stages import StageClock
+from cxrbatch.system.progress import RunProgress
+from cxrbatch.system.workers import WorkerPool
 
 KEPT = Path(__file__).parents[1] / "bench" / "fuzz"
 SEED_ROWS = 200

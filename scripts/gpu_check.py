@@ -24,12 +24,12 @@ from pathlib import Path
 import bench_inputs
 import numpy as np
 
-from cxrbatch.bench import BenchOptions, BenchReport, measure_engine
 from cxrbatch.engine.backends import FASTEST_FIRST, look_at_backend
 from cxrbatch.engine.bundle import EngineBundle, load_bundle
 from cxrbatch.engine.cuda_probe import probe_cuda
 from cxrbatch.engine.open import EngineChoice, open_choice, runnable
 from cxrbatch.errors import CxrBatchError
+from cxrbatch.upkeep.bench import BenchOptions, BenchReport, measure_engine
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "bench"

@@ -13,11 +13,11 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEnd
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import ExitCode, ImageRejected, Reason
-from cxrbatch.indexing import IndexJob, index_files
 from cxrbatch.intake.discover import walk
-from cxrbatch.reading import ReadJob, read_image
 from cxrbatch.records import ImageFile, IndexedFile, InputSpec
-from cxrbatch.workers import WorkerPool
+from cxrbatch.run.index import IndexJob, index_files
+from cxrbatch.run.read import ReadJob, read_image
+from cxrbatch.system.workers import WorkerPool
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.intake import write_dicom
 from tests.factories.studies import read_rows, run_quietly

@@ -19,10 +19,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from cxrbatch.cli import commands
 from cxrbatch.config import Settings, load_settings
 from cxrbatch.errors import ExitCode, Flag, Reason
-from cxrbatch.metrics import describe_run
-from cxrbatch.metrics_server import STALE_AFTER_S
+from cxrbatch.output.metrics_prom import describe_run
 from cxrbatch.records import FileStatus, StudyStatus
-from tests.test_metrics import Run
+from cxrbatch.watch.metrics_server import STALE_AFTER_S
+from tests.output.test_metrics_prom import Run
 
 DOCS = Path(__file__).parents[1] / "docs"
 DEPLOY = DOCS / "deploy"

@@ -16,8 +16,8 @@ from cxrbatch.cli import operating, running, training, workshop
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.terminal import PlainLines, say
 from cxrbatch.errors import ExitCode, RunError
-from cxrbatch.standard_streams import last_words, take_over
-from cxrbatch.stopping import Stopped, stop_cleanly_on
+from cxrbatch.system.standard_streams import last_words, take_over
+from cxrbatch.system.stopping import Stopped, stop_cleanly_on
 
 __all__ = ["commands", "main", "operating", "run_command_line", "running", "training", "workshop"]
 

@@ -9,7 +9,7 @@ import click
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import FOLDER, state_option
 from cxrbatch.cli.terminal import open_console
-from cxrbatch.standard_streams import put_work_first
+from cxrbatch.system.standard_streams import put_work_first
 
 
 @commands.command()
@@ -26,7 +26,7 @@ def status(out: Path, state: str | None, *, as_json: bool) -> None:
       cxrbatch status /results
       cxrbatch status /results --json
     """
-    from cxrbatch.status import print_status, read_status
+    from cxrbatch.upkeep.status import print_status, read_status
 
     print_status(open_console(), read_status(out, state=state or ""), as_json=as_json)
 
@@ -45,7 +45,7 @@ def repair(out: Path, state: str | None) -> None:
     """
     from functools import partial
 
-    from cxrbatch.repair import repair_output, tell_repair
+    from cxrbatch.upkeep.repair import repair_output, tell_repair
 
     put_work_first()
     tell_repair(repair_output(out, state or ""), partial(open_console().print, markup=False, highlight=False))
@@ -69,8 +69,8 @@ def prune(out: Path, age: str, state: str | None, *, remove: bool, input_emptied
     """
     from functools import partial
 
-    from cxrbatch.deadline import parse_age
-    from cxrbatch.prune import prune_output, tell_pruning
+    from cxrbatch.run.deadline import parse_age
+    from cxrbatch.upkeep.prune import prune_output, tell_pruning
 
     if remove:
         put_work_first()

@@ -13,8 +13,8 @@ import click
 from cxrbatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from cxrbatch.model.build import BuildOptions
-    from cxrbatch.model.data_options import DataOptions
+    from cxrbatch.model.build.build import BuildOptions
+    from cxrbatch.model.data.options import DataOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -162,7 +162,7 @@ def data_options(command: Command) -> Command:
 
 def read_data_options(options: dict[str, Any]) -> DataOptions:
     """Take what `data_options` added, and seed and allow_leak where the command has them, out of `options`."""
-    from cxrbatch.model.data_options import DataOptions
+    from cxrbatch.model.data.options import DataOptions
 
     names = [field.name for field in fields(DataOptions)]
     taken = {name: options.pop(name) for name in names if name in options}
@@ -205,8 +205,8 @@ def read_plan_options(options: dict[str, Any]) -> BuildOptions:
         UsageError: the batch sizes are not in order.
     """
     from cxrbatch.engine.bundle import BatchProfile
-    from cxrbatch.model.build import BuildOptions
-    from cxrbatch.model.tensorrt_build import PlanOptions
+    from cxrbatch.model.build.build import BuildOptions
+    from cxrbatch.model.build.tensorrt_build import PlanOptions
 
     sizes = [options.pop(name) for name in ("min_batch", "opt_batch", "max_batch")]
     try:

@@ -25,7 +25,7 @@ from cxrbatch.cli.options import (
 )
 from cxrbatch.cli.terminal import open_console, say
 from cxrbatch.errors import ExitCode, UsageError
-from cxrbatch.standard_streams import put_work_first
+from cxrbatch.system.standard_streams import put_work_first
 
 
 @commands.command()
@@ -55,11 +55,11 @@ def run(
       cxrbatch run films -o results -e engines/demo --no-pdf
       cxrbatch run /pacs/incoming -o /results --newest-first --since 7d --deadline 06:00
     """
-    from cxrbatch.batch import run_batch
+    from cxrbatch.cli.print_run import print_summary
     from cxrbatch.config import load_settings
-    from cxrbatch.deadline import Deadline, parse_since
-    from cxrbatch.progress import RunProgress
-    from cxrbatch.summary import print_summary
+    from cxrbatch.run.batch import run_batch
+    from cxrbatch.run.deadline import Deadline, parse_since
+    from cxrbatch.system.progress import RunProgress
 
     put_work_first()
     settings = load_settings(options, config_file=config_file)
@@ -97,11 +97,11 @@ def watch(input_folder: Path, out: Path, config_file: Path | None, *, once: bool
     """
     import signal
 
+    from cxrbatch.cli.print_run import print_summary
     from cxrbatch.config import load_settings
-    from cxrbatch.progress import RunProgress
-    from cxrbatch.stopping import Stopped
-    from cxrbatch.summary import print_summary
-    from cxrbatch.watch import Requests, watch_folder
+    from cxrbatch.system.progress import RunProgress
+    from cxrbatch.system.stopping import Stopped
+    from cxrbatch.watch.daemon import Requests, watch_folder
 
     put_work_first()
     requests = Requests()
@@ -139,8 +139,8 @@ def report(out: Path, study_key: str, config_file: Path | None, **options: Any) 
       cxrbatch report /results --study 0f3a9c1e5b7d2468 --no-pdf
     """
     from cxrbatch.config import load_settings
-    from cxrbatch.progress import RunProgress
-    from cxrbatch.reprinting import reprint_reports
+    from cxrbatch.system.progress import RunProgress
+    from cxrbatch.upkeep.reprint import reprint_reports
 
     put_work_first()
     settings = load_settings(options, config_file=config_file)
@@ -159,7 +159,7 @@ def engines() -> None:
 
     Looks in $CXRBATCH_ENGINES, ./engines and the user's data folder, in this order.
     """
-    from cxrbatch.summary import print_engines
+    from cxrbatch.cli.print_run import print_engines
 
     print_engines(open_console())
 
@@ -179,7 +179,7 @@ def inspect(files: tuple[Path, ...], png_folder: Path | None, config_file: Path 
       cxrbatch inspect --png looks film.png
     """
     from cxrbatch.config import load_settings
-    from cxrbatch.inspection import inspect_file, print_inspection
+    from cxrbatch.upkeep.inspection import inspect_file, print_inspection
 
     settings = load_settings({}, config_file=config_file)
     console = open_console()
@@ -210,8 +210,8 @@ def bench(engine: str | None, batch_sizes: str, json_file: Path | None, **option
       cxrbatch bench
       cxrbatch bench -e engines/pneumonia --batch-sizes 1,4,8 --json bench.json
     """
-    from cxrbatch.bench import BenchOptions, measure_engine, print_bench, write_bench
     from cxrbatch.engine.bundle import find_bundle
+    from cxrbatch.upkeep.bench import BenchOptions, measure_engine, print_bench, write_bench
 
     if json_file:
         put_work_first()
@@ -234,15 +234,19 @@ def demo(out: Path, studies: int, seed: int) -> int:
     The first time takes a few minutes; after that the engine is there and is used again.
     The demo engine knows synthetic phantoms only. Its scores on real films mean nothing.
     """
-    from cxrbatch.demo.run import run_demo
+    from cxrbatch.cli.print_run import print_summary
+    from cxrbatch.demo.run import RESULTS, run_demo
 
     put_work_first()
-    return run_demo(out, n_studies=studies, seed=seed, console=open_console())
+    console = open_console()
+    made = run_demo(out, n_studies=studies, seed=seed, console=console)
+    print_summary(console, made, out / RESULTS)
+    return made.exit_code
 
 
 @commands.command()
 def doctor() -> int:
     """Check what this machine can run, and say how to get what is missing."""
-    from cxrbatch.doctor import examine, print_findings
+    from cxrbatch.upkeep.doctor import examine, print_findings
 
     return print_findings(open_console(), examine())

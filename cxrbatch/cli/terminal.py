@@ -12,19 +12,19 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cxrbatch.progress import RunProgress
+    from cxrbatch.system.progress import RunProgress
 
 
 def open_console() -> Console:
     """Return the console that results are printed on."""
-    from cxrbatch.terminal_text import PlainConsole
+    from cxrbatch.pages.terminal_text import PlainConsole
 
     return PlainConsole(soft_wrap=True, emoji=False)
 
 
 def say(text: str, *, err: bool = False) -> None:
     """Print text, line by line, with everything in it made visible: it may name what a stranger named."""
-    from cxrbatch.output.wording import visible
+    from cxrbatch.pages.wording import visible
 
     click.echo("\n".join(map(visible, text.split("\n"))), err=err)
 
@@ -34,7 +34,7 @@ class PlainLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, with everything in it made visible."""
-        from cxrbatch.output.wording import visible
+        from cxrbatch.pages.wording import visible
 
         return visible(super().format(record))
 
@@ -60,7 +60,7 @@ class Counting:
 @contextmanager
 def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
     """Show how far a count is; yield what to call with (done, total)."""
-    from cxrbatch.progress import RunProgress
+    from cxrbatch.system.progress import RunProgress
 
     with RunProgress(console) as progress:
         yield Counting(progress, what).report

@@ -26,13 +26,13 @@ from cxrbatch.cli.options import (
     read_data_options,
 )
 from cxrbatch.cli.terminal import Counting, open_console
-from cxrbatch.standard_streams import put_work_first
+from cxrbatch.system.standard_streams import put_work_first
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cxrbatch.model.training_progress import Listener
-    from cxrbatch.model.training_run import TrainingPlan
+    from cxrbatch.model.train.progress import Listener
+    from cxrbatch.model.train.record import TrainingPlan
 
 ARCHITECTURES = (
     "resnet50",
@@ -206,9 +206,9 @@ def train(data: Path, checkpoint: Path, **options: Any) -> None:
       cxrbatch train CheXpert -o chexpert.safetensors --labels Edema,Fracture --uncertain ones --init imagenet
       cxrbatch train nih256 -o folds.safetensors --folds 5 --operating-point sensitivity=0.95
     """
-    from cxrbatch.model.train_model import train_model
-    from cxrbatch.model.training_checks import training_folder
-    from cxrbatch.model.training_summary import print_training
+    from cxrbatch.cli.print_training import print_training
+    from cxrbatch.model.train.checks import training_folder
+    from cxrbatch.model.train.train_model import train_model
 
     put_work_first()
     plan = _read_plan(options)
@@ -219,10 +219,10 @@ def train(data: Path, checkpoint: Path, **options: Any) -> None:
 
 
 def _read_plan(options: dict[str, Any]) -> TrainingPlan:
-    from cxrbatch.model.augment import AUGMENTATIONS
-    from cxrbatch.model.operating_points import parse_operating_point
-    from cxrbatch.model.training_options import TrainingOptions
-    from cxrbatch.model.training_run import TrainingPlan
+    from cxrbatch.model.figures.operating_points import parse_operating_point
+    from cxrbatch.model.train.augment import AUGMENTATIONS
+    from cxrbatch.model.train.options import TrainingOptions
+    from cxrbatch.model.train.record import TrainingPlan
 
     seed = options["seed"]
     data = read_data_options(options)
@@ -241,8 +241,8 @@ def _read_plan(options: dict[str, Any]) -> TrainingPlan:
 @contextmanager
 def _following(console: Console) -> Iterator[Listener]:
     """Show what happens on the terminal: bars for films and batches, a line per epoch."""
-    from cxrbatch.model.training_progress import Listener
-    from cxrbatch.progress import RunProgress
+    from cxrbatch.model.train.progress import Listener
+    from cxrbatch.system.progress import RunProgress
 
     def say(sentence: str) -> None:
         console.print(sentence, markup=False, highlight=False)

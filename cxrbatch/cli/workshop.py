@@ -28,11 +28,11 @@ from cxrbatch.cli.options import (
     split_list,
 )
 from cxrbatch.cli.terminal import counting, open_console, say
-from cxrbatch.standard_streams import put_work_first
+from cxrbatch.system.standard_streams import put_work_first
 
 if TYPE_CHECKING:
-    from cxrbatch.model.build import BuildOptions
-    from cxrbatch.model.data_options import DataOptions
+    from cxrbatch.model.build.build import BuildOptions
+    from cxrbatch.model.data.options import DataOptions
 
 
 @commands.command()
@@ -65,8 +65,8 @@ def build(checkpoint: Path, name: str, engines_folder: Path, data: Path | None, 
       cxrbatch build model.safetensors -n pneumonia --backend tensorrt-rtx --compute-capability 8.9,12.0
       cxrbatch build model.safetensors -n pneumonia --precision int8 --data nih256
     """
-    from cxrbatch.model.build import BuildReport, build_engine
-    from cxrbatch.progress import RunProgress
+    from cxrbatch.model.build.build import BuildReport, build_engine
+    from cxrbatch.system.progress import RunProgress
 
     put_work_first()
     data_wanted = read_data_options(options)
@@ -84,8 +84,8 @@ def build(checkpoint: Path, name: str, engines_folder: Path, data: Path | None, 
 
 
 def _compare_on(wanted: BuildOptions, data: Path, options: DataOptions) -> BuildOptions:
-    from cxrbatch.model.gate_films import read_gate_films
-    from cxrbatch.model.int8_films import read_int8_films
+    from cxrbatch.model.build.gate_films import read_gate_films
+    from cxrbatch.model.build.int8_films import read_int8_films
 
     return replace(
         wanted,
@@ -121,9 +121,9 @@ def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
       cxrbatch evaluate pneumonia /data/hospital -o external --split all
       cxrbatch evaluate engines/four /data/four -o four --boxes BBox_List_2017.csv
     """
+    from cxrbatch.cli.print_evaluation import print_evaluation
     from cxrbatch.config import load_settings
-    from cxrbatch.model.evaluate import EvaluationOptions, evaluate_model
-    from cxrbatch.model.evaluation_summary import print_evaluation
+    from cxrbatch.model.evaluate.evaluate import EvaluationOptions, evaluate_model
 
     put_work_first()
     settings = load_settings({name: options.pop(name) for name in ("backend", "precision", "threads", "workers")})
@@ -153,8 +153,8 @@ def compare(runs: tuple[str, ...], out: Path, **options: Any) -> None:
       cxrbatch compare small.safetensors large.safetensors -o side-by-side
       cxrbatch compare figures-small figures-large -o side-by-side --no-measure
     """
-    from cxrbatch.model.compare import compare_models
-    from cxrbatch.model.comparison_summary import print_comparison
+    from cxrbatch.cli.print_comparison import print_comparison
+    from cxrbatch.model.compare.compare import compare_models
 
     put_work_first()
     console = open_console()
@@ -183,7 +183,7 @@ def describe(data: Path, out: Path, workers: int, **options: Any) -> None:
       cxrbatch describe CheXpert-v1.0-small -o about --labels Edema,Fracture --uncertain ones
       cxrbatch describe Data_Entry_2017_v2020.csv.gz -o about --binary "No Finding"
     """
-    from cxrbatch.model.describe import INDEX_HTML, describe_data
+    from cxrbatch.model.describe.describe import INDEX_HTML, describe_data
 
     put_work_first()
     console = open_console()
@@ -236,7 +236,7 @@ def import_(weights: Path, out: Path, **options: Any) -> None:
       cxrbatch import model.pth.tar -o chexnet.safetensors --format chexnet
       cxrbatch import mine.pth -o mine.safetensors --format torchvision --labels Normal,Pneumonia --task multiclass
     """
-    from cxrbatch.model.import_weights import ImportOptions, import_weights
+    from cxrbatch.model.network.import_weights import ImportOptions, import_weights
 
     put_work_first()
     labels = split_list(options.pop("labels"))

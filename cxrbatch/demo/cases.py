@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from cxrbatch.config import Settings, available_cores
 from cxrbatch.intake.preprocess import fit_image, prepare
 from cxrbatch.intake.read import read_radiograph
-from cxrbatch.model.dataset import PixelSet
+from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.phantom import FINDINGS, draw_phantom, write_phantom_png
 from cxrbatch.records import Gray8, InputSpec, PreparedImage
-from cxrbatch.workers import WorkerPool
+from cxrbatch.system.workers import WorkerPool
 
 # Regions are averaged to the heatmap's cells in training, 6 x 6 of them; this is fine enough for that.
 REGION_CELLS = 24

@@ -19,17 +19,17 @@ from cxrbatch.demo.figures import DemoFigures, evaluate_demo_engine
 from cxrbatch.engine.bundle import EngineBundle, TrainingFacts, load_bundle, save_bundle
 from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.errors import EngineError
-from cxrbatch.model.augment import NONE
-from cxrbatch.model.build import BuildOptions, BuildReport, build_engine
-from cxrbatch.model.checkpoint import Checkpoint, CheckpointFacts, build_network, save_checkpoint
-from cxrbatch.model.dataset import PixelSet
-from cxrbatch.model.devices import resolve_precision
-from cxrbatch.model.metrics import choose_operating_point
-from cxrbatch.model.network import ChestNetwork
-from cxrbatch.model.parity import ParityImages
-from cxrbatch.model.train import build_seeded, predict_probabilities, train_network
-from cxrbatch.model.training_options import TrainingOptions
-from cxrbatch.model.training_progress import Listener
+from cxrbatch.model.build.build import BuildOptions, BuildReport, build_engine
+from cxrbatch.model.build.parity import ParityImages
+from cxrbatch.model.data.dataset import PixelSet
+from cxrbatch.model.figures.metrics import choose_operating_point
+from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, build_network, save_checkpoint
+from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.model.train.augment import NONE
+from cxrbatch.model.train.devices import resolve_precision
+from cxrbatch.model.train.fit import build_seeded, predict_probabilities, train_network
+from cxrbatch.model.train.options import TrainingOptions
+from cxrbatch.model.train.progress import Listener
 from cxrbatch.phantom import FINDINGS, draw_phantom, windowed
 from cxrbatch.records import InputSpec, Label
 

@@ -11,8 +11,8 @@ from cxrbatch.demo.cases import Case, Drawing, draw_cases
 from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.contract import Engine
 from cxrbatch.engine.open import open_engine
-from cxrbatch.model.metrics import average_over_labels, measure_auroc, points_at, sensitivity_and_specificity
-from cxrbatch.output.heatmap import activation_on_display, peak_in_stored
+from cxrbatch.model.figures.metrics import average_over_labels, measure_auroc, points_at, sensitivity_and_specificity
+from cxrbatch.output.report.heatmap import activation_on_display, peak_in_stored
 from cxrbatch.records import Float32, PreparedImage
 
 # Far from the seeds of any training set.

@@ -7,16 +7,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cxrbatch import durable
-from cxrbatch.batch import run_batch
 from cxrbatch.config import load_settings
 from cxrbatch.demo.engine import ensure_demo_engine
 from cxrbatch.engine.bundle import EngineBundle
-from cxrbatch.errors import ExitCode, UsageError
+from cxrbatch.errors import UsageError
 from cxrbatch.phantom import write_demo_studies, write_truth
-from cxrbatch.progress import RunProgress
-from cxrbatch.record_json import from_json, to_json
-from cxrbatch.summary import print_summary
+from cxrbatch.run.batch import RunReport, run_batch
+from cxrbatch.system import durable
+from cxrbatch.system.progress import RunProgress
+from cxrbatch.system.record_json import from_json, to_json
 
 ENGINES = Path("engines")
 STUDIES, RESULTS, TRUTH, DRAWN = "studies", "results", "truth.csv", "drawn.json"
@@ -30,10 +29,13 @@ class DrawnStudies:
     seed: int
 
 
-def run_demo(out: Path, *, n_studies: int, seed: int, console: Console) -> ExitCode:
+def run_demo(out: Path, *, n_studies: int, seed: int, console: Console) -> RunReport:
     """Fill `out` with synthetic studies, what is true of them, and the results of a run on them.
 
     The engine comes from, or goes to, `engines/demo` below the working folder.
+
+    Returns:
+        What the run in `out`/results came to.
 
     Raises:
         UsageError: `out` holds other studies already.
@@ -43,8 +45,7 @@ def run_demo(out: Path, *, n_studies: int, seed: int, console: Console) -> ExitC
     with RunProgress(console) as progress:
         report = run_batch(out / STUDIES, out / RESULTS, load_settings({"engine": str(bundle.folder)}), progress)
     _print_figures(console, bundle)
-    print_summary(console, report, out / RESULTS)
-    return report.exit_code
+    return report
 
 
 def _draw_studies(out: Path, wanted: DrawnStudies, console: Console) -> None:

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import msgspec
 import platformdirs
 
-from cxrbatch import durable
 from cxrbatch.engine.bundle_file import (
     LARGEST_MANIFEST,
     read_file,
@@ -22,6 +21,7 @@ from cxrbatch.engine.bundle_file import (
 from cxrbatch.engine.plausible import require_file, require_finite, require_input, require_labels, require_name
 from cxrbatch.errors import EngineError
 from cxrbatch.records import EngineDescription, InputSpec, Label, Task
+from cxrbatch.system import durable
 
 ENGINE_FILE = "engine.json"
 SCHEMA = 1
@@ -91,8 +91,8 @@ class TrainingFacts:
     the options: the same recipe gives the same weights. `options` are those of the training, by name.
     `figures` holds what was measured over all labels, e.g. {"macro_auroc": 0.97}, on the films that `measured_on`
     names, e.g. "val". `patients` identifies the patients of each part by a digest
-    (`cxrbatch.model.overlap.patients_sha256`). `data_sha256` identifies the films, their labels and their parts.
-    `init` says what the weights started from.
+    (`cxrbatch.model.evaluate.overlap.patients_sha256`). `data_sha256` identifies the images, their labels and their
+    parts. `init` says what the weights started from.
     """
 
     data: str = ""

@@ -17,13 +17,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from cxrbatch import durable
 from cxrbatch.engine.agreement import compare_scores, infer_in_batches, refuse_disagreement
 from cxrbatch.engine.bundle import PENDING, EngineBundle, load_bundle, save_bundle
 from cxrbatch.engine.contract import Engine
 from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.errors import EngineError
 from cxrbatch.records import Gray8, Scores
+from cxrbatch.system import durable
 
 PARITY_ROLE = "parity_images"
 PARITY_FILE = "parity.npz"

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cxrbatch import durable
 from cxrbatch.engine.bundle import PENDING, Manifest, ParityFigures
 from cxrbatch.records import Label
+from cxrbatch.system import durable
 
 MODEL_CARD = "MODEL_CARD.md"
 

@@ -1,8 +1,8 @@
 """An ONNX model in, a PyTorch module that computes the same graph on any device out.
 
 So a GPU without TensorRT runs the very file that was verified and compared with its checkpoint, at that file's
-precision, and needs nothing of the workshop. The operators are those that `cxrbatch.model.export` writes for its
-architectures; their meaning is that of the ONNX operator reference, opset 18.
+precision, and needs nothing of the workshop. The operators are those that `cxrbatch.model.network.export` writes for
+its architectures; their meaning is that of the ONNX operator reference, opset 18.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cxrbatch.output.ledger import Ledger
+from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.output.tables import write_tables
 from cxrbatch.output.worklist import write_worklist
 from cxrbatch.records import EngineDescription, now_text

@@ -2,7 +2,7 @@ r"""Rows of the ledger in, images.csv and studies.csv out (DESIGN.md section 5).
 
 Read them with `pandas.read_csv(path, dtype={"patient_id": str, "accession_number": str, "study_date": str})`.
 
-Text cells hold what strangers wrote into files and headers, so they are made harmless: `cxrbatch.output.cells` says
+Text cells hold what strangers wrote into files and headers, so they are made harmless: `cxrbatch.pages.cells` says
 how, and how to read them back. Numbers are never touched.
 """
 
@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from cxrbatch.durable import replacing
-from cxrbatch.faults import reach
-from cxrbatch.output.cells import LIST_SEPARATOR, harmless, list_cell, write_rows
+from cxrbatch.pages.cells import LIST_SEPARATOR, harmless, list_cell, write_rows
 from cxrbatch.records import EngineDescription, FileRow, Label, StudyResult, StudyRow
+from cxrbatch.system.durable import replacing
+from cxrbatch.system.faults import reach
 
 IMAGES_CSV = "images.csv"
 STUDIES_CSV = "studies.csv"

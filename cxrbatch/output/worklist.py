@@ -12,11 +12,11 @@ from heapq import nsmallest
 from pathlib import Path
 from urllib.parse import quote
 
-from cxrbatch.durable import replace_text
-from cxrbatch.output import wording
-from cxrbatch.output.content import SHORT_HASH, label_name, priority_name
-from cxrbatch.output.page import render_page
+from cxrbatch.output.report.content import SHORT_HASH, label_name, priority_name
+from cxrbatch.pages import wording
+from cxrbatch.pages.page import render_page
 from cxrbatch.records import EngineDescription, Label, Priority, StudyResult, StudyRow, StudyStatus
+from cxrbatch.system.durable import replace_text
 
 INDEX_HTML = "index.html"
 

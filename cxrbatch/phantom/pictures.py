@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrbatch.config import available_cores
-from cxrbatch.durable import make_folder, replace_text
 from cxrbatch.phantom.draw import Phantom, draw_phantom
 from cxrbatch.phantom.lesions import FINDINGS
 from cxrbatch.records import Gray8
+from cxrbatch.system.durable import make_folder, replace_text
 
 LABELS_FILE = "labels.csv"
 # Seeds of two training sets never meet as long as none holds more phantoms than this.

@@ -12,11 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from cxrbatch.durable import make_folder, replace_text
 from cxrbatch.phantom.dicom import TRANSFER_SYNTAXES, PhantomIdentity, Photometric, View, write_phantom_dicom
 from cxrbatch.phantom.draw import Phantom, draw_phantom
 from cxrbatch.phantom.lateral import draw_lateral
 from cxrbatch.phantom.lesions import FINDINGS
+from cxrbatch.system.durable import make_folder, replace_text
 
 Expected = Literal["scored", "not_frontal", "truncated_pixels", "not_an_image"]
 

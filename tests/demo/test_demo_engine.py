@@ -9,9 +9,9 @@ import pytest
 from cxrbatch.demo.engine import DemoRecipe, ensure_demo_engine
 from cxrbatch.demo.figures import evaluate_demo_engine
 from cxrbatch.engine.bundle import EngineBundle
-from cxrbatch.model.augment import NONE
-from cxrbatch.model.checkpoint import load_checkpoint
-from cxrbatch.model.training_options import TrainingOptions
+from cxrbatch.model.network.checkpoint import load_checkpoint
+from cxrbatch.model.train.augment import NONE
+from cxrbatch.model.train.options import TrainingOptions
 from cxrbatch.phantom import FINDINGS
 
 ENGINES = Path(__file__).resolve().parents[2] / "engines"

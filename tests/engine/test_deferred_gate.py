@@ -113,7 +113,7 @@ def test_a_bundle_that_cannot_be_written_is_compared_again(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("cxrbatch.durable.replace_bytes", refuse)
+    monkeypatch.setattr("cxrbatch.system.durable.replace_bytes", refuse)
     open_engine(pending, backend="tensorrt").close()
     assert "the next run compares again" in caplog.text
 

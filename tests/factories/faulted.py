@@ -126,9 +126,9 @@ def _run_once_for_nothing(arguments: list[str]) -> None:
 
 
 def _run_and_leave(order: dict[str, Any], said: int, points: int) -> None:
-    from cxrbatch import faults
     from cxrbatch.cli import run_command_line
-    from cxrbatch.stopping import stop_cleanly_on
+    from cxrbatch.system import faults
+    from cxrbatch.system.stopping import stop_cleanly_on
 
     fault = faults.read_fault(order["fault"]) if order["fault"] else None
 
@@ -180,9 +180,9 @@ def _work_without_workers() -> None:
     """Load what runs and their workers load, and let the worker pool run its tasks on the spot."""
     import cv2
 
-    from cxrbatch import workers
-    from cxrbatch.printing import warm_up
-    from cxrbatch.stopping import stop_at_safe_points, stop_if_asked
+    from cxrbatch.run.print import warm_up
+    from cxrbatch.system import workers
+    from cxrbatch.system.stopping import stop_at_safe_points, stop_if_asked
 
     cv2.setNumThreads(1)
     warm_up(pdf=True)

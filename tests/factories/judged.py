@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from cxrbatch.durable import TEMPORARY_PREFIX
-from cxrbatch.output.intent import PRINTING, result_mark
-from cxrbatch.output.pictures import is_drawn, picture_names
-from cxrbatch.output.report import render_report
-from cxrbatch.record_json import from_json
+from cxrbatch.output.report.intent import PRINTING, result_mark
+from cxrbatch.output.report.pictures import is_drawn, picture_names
+from cxrbatch.output.report.report import render_report
 from cxrbatch.records import StudyResult
+from cxrbatch.system.durable import TEMPORARY_PREFIX
+from cxrbatch.system.record_json import from_json
 from tests.factories.studies import read_rows
 
 _HASHED = re.compile(r".*-([0-9a-f]{12})\.jpg")

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from stat import S_IMODE
 
-from cxrbatch.durable import TEMPORARY_PREFIX
+from cxrbatch.system.durable import TEMPORARY_PREFIX
 from tests.factories.studies import read_rows
 
 # Times, and what .cxrbatch.json tells one OUT from another by.

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from rich.console import Console
 
-from cxrbatch.batch import RunReport, run_batch
 from cxrbatch.config import Settings
-from cxrbatch.progress import RunProgress
 from cxrbatch.records import Gray8
+from cxrbatch.run.batch import RunReport, run_batch
+from cxrbatch.system.progress import RunProgress
 
 
 def film(*quadrants: int, size_px: int = 128) -> Gray8:

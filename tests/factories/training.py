@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from cxrbatch.engine.bundle import TrainingFacts
-from cxrbatch.model.bootstrap import draw_resamples
-from cxrbatch.model.calibration import Calibration
-from cxrbatch.model.checkpoint import CheckpointFacts
-from cxrbatch.model.figures import LabelledScores, MeasuredLabels, make_calls, measure_labels
-from cxrbatch.model.training_facts import summarise, with_metrics
-from cxrbatch.model.training_progress import EpochFigures
-from cxrbatch.model.training_run import TrainingPart, TrainingRun
+from cxrbatch.model.figures.bootstrap import draw_resamples
+from cxrbatch.model.figures.figures import LabelledScores, MeasuredLabels, make_calls, measure_labels
+from cxrbatch.model.network.checkpoint import CheckpointFacts
+from cxrbatch.model.train.calibration import Calibration
+from cxrbatch.model.train.facts import summarise, with_metrics
+from cxrbatch.model.train.progress import EpochFigures
+from cxrbatch.model.train.record import TrainingPart, TrainingRun
 from cxrbatch.records import InputSpec, Label, Task
 
 LABELS = (Label("Effusion", 0.31, urgent=True), Label("Pneumonia", 0.44), Label("Hernia", None))

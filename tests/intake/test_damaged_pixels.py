@@ -34,7 +34,7 @@ from pydicom.uid import (
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, ImageRejected, Reason
 from cxrbatch.intake.read import read_radiograph
-from cxrbatch.model.film_pixels import FilmChunk, prepare_chunk
+from cxrbatch.model.data.film_pixels import FilmChunk, prepare_chunk
 from cxrbatch.records import InputSpec, Radiograph
 from tests.factories.damage import Damage, drop, end_early, hole, swap
 from tests.factories.intake import Pixels, dataset, film, jpeg_bytes, write_dicom

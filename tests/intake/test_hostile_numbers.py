@@ -19,8 +19,8 @@ from cxrbatch.errors import Flag, ImageRejected, Reason
 from cxrbatch.intake.discover import index_file
 from cxrbatch.intake.display import Lut, PixelLook, Window, display_pixels
 from cxrbatch.intake.read import read_radiograph
-from cxrbatch.record_json import from_json, to_json
 from cxrbatch.records import Header, ImageFile, Radiograph
+from cxrbatch.system.record_json import from_json, to_json
 from tests.factories.intake import dataset, film, jpeg_bytes, lut_item, png_bytes
 
 LOOSE = Settings(pixel_check=False)

@@ -11,11 +11,11 @@ import pytest
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, Reason
-from cxrbatch.indexing import Deferred, IndexJob, index_files
 from cxrbatch.intake.anatomy import check_anatomy
 from cxrbatch.intake.discover import walk
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.records import ImageFile, IndexedFile
+from cxrbatch.run.index import Deferred, IndexJob, index_files
 from tests.factories.intake import film, jpeg_bytes, png_bytes, write_dicom
 from tests.factories.torture import (
     NAME,

@@ -26,11 +26,11 @@ from cxrbatch.engine.deferred_gate import PARITY_FILE, PARITY_ROLE
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.open import open_engine
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS
-from cxrbatch.model.build import BuildOptions, build_engine
-from cxrbatch.model.checkpoint import Checkpoint, save_checkpoint
-from cxrbatch.model.gate import save_deferred_gate
-from cxrbatch.model.gate_films import draw_gate_films
-from cxrbatch.model.tensorrt_build import PlanOptions
+from cxrbatch.model.build.build import BuildOptions, build_engine
+from cxrbatch.model.build.gate import save_deferred_gate
+from cxrbatch.model.build.gate_films import draw_gate_films
+from cxrbatch.model.build.tensorrt_build import PlanOptions
+from cxrbatch.model.network.checkpoint import Checkpoint, save_checkpoint
 from cxrbatch.records import Gray8
 
 PROBE = probe_cuda()

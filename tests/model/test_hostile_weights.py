@@ -15,8 +15,8 @@ import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from cxrbatch.errors import EngineError, UsageError
-from cxrbatch.model.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, save_checkpoint
-from cxrbatch.model.weights_file import read_weights
+from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, save_checkpoint
+from cxrbatch.model.network.weights_file import read_weights
 from tests.factories.labelled import write_film
 
 pytestmark = pytest.mark.hostile("9.13 files of weights")
@@ -134,8 +134,8 @@ def test_a_file_that_is_swapped_after_it_was_read_is_not_seen(
 
 def test_a_path_of_our_own_table_is_found(tmp_path: Path) -> None:
     """A table that cxrbatch wrote may serve as labels: what made a path inert is undone where it is looked up."""
-    from cxrbatch.model.table_layout import _locate
-    from cxrbatch.output.cells import harmless
+    from cxrbatch.model.data.table_layout import _locate
+    from cxrbatch.pages.cells import harmless
 
     for name in ("=1.png", "'=1.png", "x;=1.png", "a\\b.png", "a\nb.png"):
         film = write_film(tmp_path / name)

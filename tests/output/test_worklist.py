@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cxrbatch.output import wording, worklist
+from cxrbatch.output import worklist
 from cxrbatch.output.worklist import write_worklist
+from cxrbatch.pages import wording
 from cxrbatch.records import Label, StudyRow
 from tests.factories.output import make_engine, make_header, make_study_result, make_study_row
 

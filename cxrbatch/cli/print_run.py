@@ -1,0 +1,103 @@
+"""What a person reads in the terminal: a run's report or the installed engines in, tables out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cxrbatch.engine.bundle import PENDING, EngineBundle, Manifest, engine_folders, installed_bundles
+from cxrbatch.engine.open import runnable
+from cxrbatch.output.folder.marker import MARKER_FILE
+from cxrbatch.pages.terminal_text import TITLE, literal
+from cxrbatch.run.batch import RunReport
+
+FAILURES_SHOWN = 5
+
+
+def print_summary(console: Console, report: RunReport, out: Path) -> None:
+    """Print what a run did, what every file became, and where to look."""
+    engine = report.engine
+    table = Table(title=literal(f"{engine.name} on {engine.backend}, {engine.precision}", TITLE), show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("files", _counts(report.files))
+    table.add_row("studies", _counts(report.studies))
+    if report.reasons:
+        table.add_row("refused for", _counts(report.reasons))
+    rate = report.studies_this_run / report.wall_s if report.wall_s else 0.0
+    table.add_row("this run", f"{report.studies_this_run} studies in {report.wall_s:.1f} s ({rate:.1f}/s)")
+    console.print(table)
+    if engine.notice:
+        console.print(literal(engine.notice, "yellow"), highlight=False)
+    _print_what_is_left(console, report)
+    # Not in the table, which would break a long path into pieces that nobody can copy.
+    console.print(literal(f"Worklist: {(out / 'index.html').resolve()}"), highlight=False)
+
+
+def _print_what_is_left(console: Console, report: RunReport) -> None:
+    """Say what the next run will try again, and why it is not done."""
+    for key, message in list(report.failures.items())[:FAILURES_SHOWN]:
+        console.print(literal(f"study {key}: {message}"), highlight=False)
+    if (hidden := len(report.failures) - FAILURES_SHOWN) > 0:
+        console.print(f"... and {hidden} more in run.json")
+    if report.folders_unlistable:
+        console.print(f"[yellow]{report.folders_unlistable} folders of the input cannot be listed.[/yellow]")
+    if report.folders_hidden:
+        console.print(
+            f"[yellow]{report.folders_hidden} folders of the input were left out with all that is below: their "
+            f"{MARKER_FILE} says that cxrbatch wrote them.[/yellow]"
+        )
+    if report.is_something_left:
+        console.print("[yellow]Not everything is done; run the same command again to try the rest again.[/yellow]")
+
+
+def print_engines(console: Console) -> None:
+    """Print every installed engine bundle."""
+    bundles = installed_bundles()
+    if not bundles:
+        looked_in = ", ".join(str(folder) for folder in engine_folders())
+        console.print(literal(f"No engine found in {looked_in}. `cxrbatch demo` makes one to try."), highlight=False)
+        return
+    for bundle in bundles:
+        # A table each: side by side, what there is to tell of an engine fits no terminal.
+        title = literal(f"{bundle.name}, built {bundle.manifest.created[:10]}", TITLE)
+        table = Table(title=title, show_header=False)
+        table.add_column(style="bold")
+        table.add_column()
+        for what, told in _describe_engine(bundle).items():
+            table.add_row(what, told)
+        console.print(table)
+        console.print(literal(str(bundle.folder)), highlight=False)
+
+
+def _describe_engine(bundle: EngineBundle) -> dict[str, Text]:
+    manifest = bundle.manifest
+    aurocs = [label.metrics["auroc"] for label in manifest.labels if "auroc" in label.metrics]
+    told = {
+        "scores": ", ".join(label.name for label in manifest.labels),
+        "network": f"{manifest.architecture}, {manifest.input.size_px} px",
+        "macro AUROC": f"{sum(aurocs) / len(aurocs):.3f}" if aurocs else "not measured",
+        "files": ", ".join(f"{role} ({file.precision})" for role, file in manifest.files.items()),
+        "runs here on": ", ".join(f"{choice.backend} {choice.precision}" for choice in runnable(bundle)) or "nothing",
+    }
+    gate = [literal(line) for line in _gate_results(manifest)] or [literal("not compared with a checkpoint")]
+    return {what: literal(text) for what, text in told.items()} | {"its gate": Text("\n").join(gate)}
+
+
+def _gate_results(manifest: Manifest) -> Iterator[str]:
+    """Say how far each file's probabilities are from the checkpoint's, and what AUROC that costs."""
+    for role, figures in manifest.parity.items():
+        if figures == PENDING:
+            yield f"{role}: pending; the first machine that loads it compares"
+            continue
+        change = f"{role}: probabilities within {figures.max_probability_change:.1g} of the checkpoint's"
+        accuracy = manifest.accuracy.get(role)
+        yield change if accuracy is None else f"{change}, AUROC {-accuracy.drop:+.4f}"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} {what}" for what, number in sorted(counts.items(), key=lambda item: -item[1])) or "none"

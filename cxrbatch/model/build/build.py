@@ -1,0 +1,221 @@
+"""A checkpoint in, an installed engine bundle out; nothing is installed that disagrees with its checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from cxrbatch.system import durable
+from cxrbatch.engine.bundle import (
+    ENGINE_FILE,
+    EngineBundle,
+    EngineFile,
+    Manifest,
+    Precision,
+    load_bundle,
+    save_bundle,
+    sha256_of_file,
+)
+from cxrbatch.engine.deferred_gate import PARITY_FILE, PARITY_ROLE
+from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
+from cxrbatch.engine.tensorrt_flavour import FLAVOURS, Flavour
+from cxrbatch.errors import EngineError, UsageError
+from cxrbatch.model.build.build_int8 import add_int8_file
+from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, read_checkpoint
+from cxrbatch.model.network.export import export_onnx, require_half_precision
+from cxrbatch.model.build.gate import Parity, pass_gate, save_deferred_gate
+from cxrbatch.model.build.gate_films import draw_gate_films
+from cxrbatch.model.network.half import halve
+from cxrbatch.model.build.int8_films import Int8Films, draw_int8_films
+from cxrbatch.model.build.parity import ParityImages
+from cxrbatch.model.build.tensorrt_build import BuildProgress, PlanBuilder, PlanOptions, open_plan_builder
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+ONNX_FILE = "model.onnx"
+# What is left of a file name's 255 for what is put before it while a bundle grows.
+_LONGEST_NAME = 200
+ONNX_FP16_FILE = "model.fp16.onnx"
+
+ChooseInt8Films = Callable[[CheckpointFacts], Int8Films]
+ChooseGateFilms = Callable[[CheckpointFacts], ParityImages]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """Whom a build tells how far it is: `say` a sentence, `advance` the (phase, step, steps) of a plan."""
+
+    say: Callable[[str], None] = lambda _: None
+    advance: BuildProgress = lambda *_: None
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """What a bundle is to hold beside the FP32 ONNX graph, which is always there.
+
+    `backends` may name tensorrt and tensorrt-rtx, whose plans are built of the FP16 graph; `precision` "fp16"
+    adds that graph alone, "int8" a file for the CPU that is calibrated and judged on what `choose_int8_films`
+    chooses. The gate looks at what `choose_gate_films` chooses. `onnx_only` leaves the plans to a machine with a
+    GPU.
+    """
+
+    backends: tuple[str, ...] = ()
+    precision: Precision = "fp32"
+    choose_gate_films: ChooseGateFilms = draw_gate_films
+    choose_int8_films: ChooseInt8Films = draw_int8_films
+    onnx_only: bool = False
+    plan: PlanOptions = field(default_factory=PlanOptions)
+
+    @property
+    def flavours(self) -> tuple[Flavour, ...]:
+        """The flavours of TensorRT that the bundle is for."""
+        return tuple(flavour for backend, flavour in FLAVOURS.items() if backend in self.backends)
+
+    @property
+    def wants_fp16(self) -> bool:
+        """Whether the bundle holds an FP16 graph."""
+        return self.precision == "fp16" or bool(self.flavours)
+
+
+def build_engine(
+    checkpoint: Path,
+    name: str,
+    *,
+    engines_folder: Path,
+    options: BuildOptions = BuildOptions(),
+    report: BuildReport = BuildReport(),
+) -> EngineBundle:
+    """Build the bundle `engines_folder/name` from a checkpoint; an older one of that name is replaced.
+
+    The bundle grows in a folder beside its place and moves there as the last step, after the gate.
+
+    Args:
+        checkpoint: a safetensors file as training writes it; a copy of it stays in the bundle.
+        name: the engine's name, which is its folder's name.
+        engines_folder: where it is installed; created where missing.
+        options: what the bundle holds.
+        report: told what happens now.
+
+    Raises:
+        UsageError: the name cannot be a folder's name, or the options contradict each other.
+        EngineError: the checkpoint cannot be used, a plan cannot be built here, or an engine disagrees with the
+            checkpoint (exit code 5).
+    """
+    _require_name(name)
+    _require_free(engines_folder / name)
+    builders = (
+        () if options.onnx_only else tuple(open_plan_builder(flavour, options.plan) for flavour in options.flavours)
+    )
+    # Read once: what is exported, what is compared and what stays in the bundle are the same bytes.
+    content = read_checkpoint(checkpoint)
+    loaded = load_checkpoint(checkpoint, content)
+    durable.make_folder(engines_folder)
+    with _growing(engines_folder / name) as folder:
+        durable.replace_bytes(folder / CHECKPOINT_FILE, content)
+        files = {"checkpoint": _entry(folder / CHECKPOINT_FILE, "fp32")}
+        files |= _export_graphs(loaded, folder, options, report)
+        files |= _build_plans(folder, builders, engines_folder, report)
+        if builders:
+            save_deferred_gate(folder / PARITY_FILE, loaded.network, draw_gate_films(loaded.facts))
+            files[PARITY_ROLE] = _entry(folder / PARITY_FILE, "fp32")
+        images = options.choose_gate_films(loaded.facts)
+        report.say(f"comparing with the checkpoint on {len(images.pixels)} {images.source}")
+        ungated = save_bundle(folder, _describe(loaded.facts, name, files, parity={}))
+        parity = pass_gate(ungated, loaded.network, images, builders)
+        bundle = save_bundle(folder, _describe(loaded.facts, name, files, parity=parity))
+        if options.precision == "int8":
+            report.say("quantising the engine to INT8, and comparing that")
+            bundle = add_int8_file(bundle, loaded.network, options.choose_int8_films(loaded.facts))
+        write_model_card(folder / MODEL_CARD, bundle.manifest)
+    return load_bundle(engines_folder / name)
+
+
+def _export_graphs(
+    checkpoint: Checkpoint, folder: Path, options: BuildOptions, report: BuildReport
+) -> dict[str, EngineFile]:
+    size_px = checkpoint.facts.input.size_px
+    report.say("exporting the network to ONNX (FP32)")
+    export_onnx(checkpoint.network, folder / ONNX_FILE, size_px=size_px)
+    files = {"onnx": _entry(folder / ONNX_FILE, "fp32")}
+    if options.wants_fp16:
+        report.say("exporting the network to ONNX (FP16)")
+        export_onnx(halve(checkpoint.network), folder / ONNX_FP16_FILE, size_px=size_px)
+        require_half_precision(folder / ONNX_FP16_FILE)
+        files["onnx_fp16"] = _entry(folder / ONNX_FP16_FILE, "fp16")
+    return files
+
+
+def _build_plans(
+    folder: Path, builders: tuple[PlanBuilder, ...], engines_folder: Path, report: BuildReport
+) -> dict[str, EngineFile]:
+    files: dict[str, EngineFile] = {}
+    for builder in builders:
+        flavour, path = builder.flavour, folder / builder.flavour.file
+        report.say(f"building the {flavour.title} plan (FP16) for {builder.target}")
+        # Beside the bundles, not in one: the next build on this machine starts with what this one measured.
+        cache = engines_folder / f"timing-{flavour.backend}.cache"
+        facts = builder.build((folder / ONNX_FP16_FILE).read_bytes(), path, timing_cache=cache, report=report.advance)
+        files[flavour.role] = replace(_entry(path, "fp16"), plan=facts)
+    return files
+
+
+def _entry(path: Path, precision: Precision) -> EngineFile:
+    return EngineFile(path.name, sha256_of_file(path), precision)
+
+
+def _describe(facts: CheckpointFacts, name: str, files: dict[str, EngineFile], *, parity: Parity) -> Manifest:
+    return Manifest(
+        name=name,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        architecture=facts.architecture,
+        task=facts.task,
+        labels=facts.labels,
+        input=facts.input,
+        files=files,
+        output_stride=facts.output_stride,
+        training=facts.training,
+        parity=parity,
+        notice=facts.notice,
+    )
+
+
+@contextmanager
+def _growing(place: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `place`; on success it moves there, on error it is gone."""
+    folder = Path(tempfile.mkdtemp(prefix=durable.TEMPORARY_PREFIX, dir=place.parent))
+    try:
+        yield folder
+        folder.chmod(durable.FOLDER_MODE)
+        _replace_folder(folder, place)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    durable.sync_folder(place.parent)
+
+
+def _replace_folder(folder: Path, place: Path) -> None:
+    if not place.exists():
+        folder.rename(place)
+        return
+    # A folder cannot be renamed over a full one. A reader in between finds no engine, never half of one.
+    outgoing = Path(tempfile.mkdtemp(prefix=durable.TEMPORARY_PREFIX, dir=place.parent))
+    place.rename(outgoing / place.name)
+    folder.rename(place)
+    shutil.rmtree(outgoing)
+
+
+def _require_free(place: Path) -> None:
+    if place.exists() and not (place / ENGINE_FILE).is_file():
+        raise EngineError(f"{place}: is there and is no engine; move it away or choose another name.")
+
+
+def _require_name(name: str) -> None:
+    allowed = name and not name.startswith((".", "-")) and all(sign.isalnum() or sign in "._-" for sign in name)
+    if not allowed or len(name.encode()) > _LONGEST_NAME:
+        raise UsageError(
+            f"engine name {name[:_LONGEST_NAME]!r}: use letters, digits, '.', '_' and '-', neither '.' nor '-' at the "
+            f"front, at most {_LONGEST_NAME} bytes."
+        )

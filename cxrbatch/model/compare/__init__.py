@@ -1,0 +1,1 @@
+"""Trained models side by side, as a table and a page. Start at `compare`."""

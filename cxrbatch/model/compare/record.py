@@ -1,0 +1,123 @@
+"""The records of a comparison: one trained model per row, and what keeps rows from being compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cxrbatch.model.compare.throughput import Throughput
+from cxrbatch.model.evaluate.record import Caution
+from cxrbatch.model.figures.bootstrap import Estimate
+from cxrbatch.model.figures.figures import Estimates
+from cxrbatch.model.figures.metrics import Figure
+from cxrbatch.records import Task
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredOn:
+    """The films that figures were measured on: a part of some data.
+
+    `sha256` identifies the data and is empty where nobody wrote it down; `films` is None where not known.
+    `chosen_by` tells that these films also chose the epoch and the operating points.
+    """
+
+    data: str
+    part: str
+    sha256: str
+    films: int | None
+    chosen_by: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedModel:
+    """One row: what the model is, what it is worth (means over its labels), and what it costs.
+
+    `run` is what the command was given. A figure that nobody measured is missing. `parameters`, `size_bytes` and
+    `throughput` are None where the model itself is not at hand, or was not to be measured.
+    """
+
+    run: str
+    name: str
+    sha256: str
+    architecture: str
+    task: Task
+    labels: tuple[str, ...]
+    size_px: int
+    trained_on: str
+    trained_s: float | None
+    measured_on: MeasuredOn | None
+    figures: Estimates
+    accuracy: Estimate | None
+    parameters: int | None = None
+    size_bytes: int | None = None
+    throughput: Throughput | None = None
+    cautions: tuple[Caution, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All rows, the best AUROC first, and why some figures cannot be set side by side."""
+
+    models: tuple[ComparedModel, ...]
+    cautions: tuple[Caution, ...]
+    compared_at: str
+    cxrbatch_version: str
+
+    def film_set(self, model: ComparedModel) -> int:
+        """Return the number, from 1, of the set of films that the model was measured on; 0 where it was not.
+
+        Figures of one set can be compared. Films of unknown data are a set of their own.
+        """
+        return _film_sets(self.models)[self.models.index(model)]
+
+    @property
+    def film_sets(self) -> int:
+        """How many sets of films there are."""
+        return max(_film_sets(self.models), default=0)
+
+
+def sort_models(models: Sequence[ComparedModel]) -> tuple[ComparedModel, ...]:
+    """Return the models, the best AUROC first, those without one last."""
+    return tuple(sorted(models, key=lambda model: -_auroc(model)))
+
+
+def find_cautions(models: Sequence[ComparedModel]) -> Iterator[Caution]:
+    """Yield why the figures of these models say less side by side than they seem to."""
+    for model in models:
+        yield from (Caution(caution.severity, f"{model.name}: {caution.text}") for caution in model.cautions)
+    if max(_film_sets(models), default=0) > 1:
+        yield Caution(
+            "doubtful",
+            "The figures were measured on different films, numbered in the table, and can be compared within one "
+            "number only. Evaluate all models on the same part of the same data, and compare those folders.",
+        )
+    if len({frozenset(model.labels) for model in models}) > 1:
+        yield Caution("doubtful", "The models know different labels, so their means are over different findings.")
+    if own := [model.name for model in models if model.measured_on is not None and model.measured_on.chosen_by]:
+        yield Caution(
+            "doubtful",
+            f"Figures from training, on the films that also chose the epoch and the operating points, promise a little "
+            f"too much: {', '.join(own)}.",
+        )
+    if bare := [model.name for model in models if model.measured_on is None]:
+        yield Caution("note", f"Never measured: {', '.join(bare)}. `cxrbatch evaluate MODEL DATA -o DIR` does.")
+    if away := [model.name for model in models if model.size_bytes is None]:
+        yield Caution("note", f"Not where it was when it was evaluated, so without size and speed: {', '.join(away)}.")
+
+
+def _auroc(model: ComparedModel) -> float:
+    estimate = model.figures.get(Figure.AUROC)
+    return -1.0 if estimate is None else estimate.value
+
+
+def _film_sets(models: Sequence[ComparedModel]) -> list[int]:
+    """Return the number of each model's set of films, in the order of the models."""
+    numbers: dict[tuple[str, str], int] = {}
+    found = []
+    for place, model in enumerate(models):
+        if (films := model.measured_on) is None:
+            found.append(0)
+            continue
+        key = (films.sha256 or f"unknown {place}", films.part)
+        found.append(numbers.setdefault(key, len(numbers) + 1))
+    return found

@@ -1,0 +1,203 @@
+"""Labelled films on disk in, split, checked and as arrays that the network trains on out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrbatch.errors import UsageError
+from cxrbatch.model.data.film_pixels import BadFilm, ReportProgress, prepare_films, refuse_bad
+from cxrbatch.model.data.labelled import LabelledImages, Sample
+from cxrbatch.model.data.layouts import read_data
+from cxrbatch.model.data.leaks import check_patients, check_pixels, hash_pixels
+from cxrbatch.model.data.options import DataOptions
+from cxrbatch.model.data.pixel_cache import prepare_cached
+from cxrbatch.model.data.splits import split_data, split_into_folds
+from cxrbatch.model.data.table_layout import TABLE
+from cxrbatch.records import Float32, Gray8, InputSpec
+
+__all__ = [
+    "TABLE",
+    "DataOptions",
+    "LabelledImages",
+    "PixelSet",
+    "PreparedImages",
+    "Sample",
+    "load_data",
+    "load_folds",
+    "prepare_folds",
+    "prepare_images",
+    "prepare_pixels",
+    "read_csv_layout",
+    "read_data",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PixelSet:
+    """N films as the network eats them: `pixels` uint8 [M,1,S,S], 0..255; `targets` float32 [N,C], 0, 1 or nan.
+
+    `rows`, int64 [N], says which of the pixels belong to the films, so that a part of a data set can stay on
+    the disk, mapped; None where they are all, in order. `regions`, where the data know them, is uint8
+    [N,C,r,r], 0..255: how much of each place of the square the finding covers.
+    """
+
+    pixels: Gray8
+    targets: Float32
+    regions: Gray8 | None = None
+    rows: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def pixels_of(self, films: NDArray[np.int64]) -> Gray8:
+        """Return the pixels of some of the films, in memory: int64 [n] -> uint8 [n,1,S,S]."""
+        return self.pixels[films if self.rows is None else self.rows[films]]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImages:
+    """A data set and its pixels, uint8 [N,1,S,S], mapped from the cache, in the order of its films.
+
+    `pixels_sha256` identifies all of the pixels.
+    """
+
+    images: LabelledImages
+    pixels: Gray8
+    pixels_sha256: str = ""
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Return which rows belong to a part, int64 [n]."""
+        return np.flatnonzero([sample.split == split for sample in self.images.samples])
+
+    def part(self, split: str) -> PixelSet:
+        """Return the films of one part; their pixels stay on the disk.
+
+        Raises:
+            UsageError: it has none.
+        """
+        return PixelSet(self.pixels, _targets_of(self.images.part(split)), rows=self.rows(split))
+
+
+def load_data(data: Path, options: DataOptions) -> LabelledImages:
+    """Read labelled films, choose their labels, split them and check that one can train on them.
+
+    Args:
+        data: a folder or a table, in any of the three layouts (`layouts.detect_layout`).
+        options: which labels, and how to split what comes without a split.
+
+    Raises:
+        UsageError: one cannot; what is wrong, where, and how to mend it is said.
+    """
+    return _check(split_data(read_data(data, options), options), options)
+
+
+def load_folds(data: Path, options: DataOptions) -> tuple[LabelledImages, ...]:
+    """Do what `load_data` does, once per fold; without folds, once.
+
+    Parts train and val that the data brings along are pooled; its test part stays out of every fold.
+    """
+    if not options.folds:
+        return (load_data(data, options),)
+    folds = split_into_folds(read_data(data, options), options.folds, options.seed)
+    return tuple(_check(fold, options) for fold in folds)
+
+
+def prepare_images(
+    images: LabelledImages,
+    spec: InputSpec,
+    *,
+    allow_leak: bool = False,
+    workers: int = 0,
+    report: ReportProgress | None = None,
+) -> PreparedImages:
+    """Prepare all films of a split data set through the cache, and look for pictures that are in two parts.
+
+    Raises:
+        UsageError: films cannot be used, or a picture is in two parts and that is not allowed.
+        OutputNotWritable: the cache cannot be written to.
+    """
+    (prepared,) = prepare_folds([images], spec, allow_leak=allow_leak, workers=workers, report=report)
+    return prepared
+
+
+def prepare_folds(
+    folds: Sequence[LabelledImages],
+    spec: InputSpec,
+    *,
+    allow_leak: bool = False,
+    workers: int = 0,
+    report: ReportProgress | None = None,
+) -> tuple[PreparedImages, ...]:
+    """Do what `prepare_images` does, once for several splits of the same films."""
+    paths = [sample.path for sample in folds[0].samples]
+    pixels = prepare_cached(paths, spec, workers=workers, report=report)
+    digests = hash_pixels(pixels)
+    whole = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return tuple(
+        PreparedImages(check_pixels(images, digests, allow_leak=allow_leak), pixels, whole) for images in folds
+    )
+
+
+def read_csv_layout(folder: Path, labels: Sequence[str] = ()) -> LabelledImages:
+    """Read `labels.csv` of a folder as it is, with its own split.
+
+    Args:
+        folder: holds labels.csv and the films that it names.
+        labels: which label columns, in which order; empty takes every one.
+
+    Raises:
+        UsageError: the table or a film is missing, or a label or a value makes no sense.
+    """
+    return read_data(folder, DataOptions(layout="csv", labels=tuple(labels)))
+
+
+def prepare_pixels(
+    samples: Sequence[Sample], spec: InputSpec, *, workers: int = 0, report: ReportProgress | None = None
+) -> PixelSet:
+    """Decode and fit every film into memory, past the cache: for small sets that are used once.
+
+    Args:
+        samples: the films.
+        spec: the input they are fitted to.
+        workers: processes; 0 takes one per core.
+        report: told (films done, films in all).
+
+    Raises:
+        UsageError: films cannot be used; every one is named.
+    """
+    pixels = np.empty((len(samples), 1, spec.size_px, spec.size_px), np.uint8)
+    bad: list[BadFilm] = []
+    done = 0
+    paths = [sample.path for sample in samples]
+    for chunk in prepare_films(paths, range(len(paths)), spec, workers=workers):
+        pixels[list(chunk.rows)] = chunk.pixels
+        bad += chunk.bad
+        done += len(chunk.rows) + len(chunk.bad)
+        if report:
+            report(done, len(samples))
+    refuse_bad(bad)
+    return PixelSet(pixels, _targets_of(samples))
+
+
+def _targets_of(samples: Sequence[Sample]) -> Float32:
+    return np.array([sample.targets for sample in samples], np.float32)
+
+
+def _check(images: LabelledImages, options: DataOptions) -> LabelledImages:
+    images.part("val")
+    targets = _targets_of(images.part("train"))
+    present, absent = (targets == 1.0).any(axis=0), (targets == 0.0).any(axis=0)
+    for label, has_present, has_absent in zip(images.labels, present, absent, strict=True):
+        if not (has_present and has_absent):
+            only = "without" if has_absent else "with"
+            raise UsageError(
+                f"{images.root}: the training films are all {only} {label}, so there is nothing to learn. "
+                f"Bring others, leave it out with --labels, or split otherwise."
+            )
+    return check_patients(images, allow_leak=options.allow_leak)

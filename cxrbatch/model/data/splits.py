@@ -1,0 +1,127 @@
+"""Labelled films in, the same films with a part each out: by patient, stratified, the same each time.
+
+Parts are drawn in the manner of iterative stratification (Sechidis et al. 2011), with patients in place of
+examples: labels are dealt with from the rarest on, and each patient who shows the label goes to the part that
+has least of its share, seats being dealt as Webster did: half of what the patient brings counts already, so
+that a patient with many films does not land in a small part. One rule so serves findings, classes and two-way
+labels alike, which the stratified group splitters of scikit-learn do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrbatch.errors import UsageError
+from cxrbatch.model.data.labelled import LabelledImages, Sample
+from cxrbatch.model.data.options import DataOptions
+
+
+def split_data(images: LabelledImages, options: DataOptions) -> LabelledImages:
+    """Give each film a part. Parts that the data brings along stay; val, where missing, is cut from train.
+
+    Raises:
+        UsageError: there is nothing to train on, or too few patients to cut a part from.
+    """
+    given = {sample.split for sample in images.samples}
+    if not given & {"", "train"}:
+        raise UsageError(f"{images.root}: all films belong to {' and '.join(sorted(given))}; none is left to train on.")
+    if "val" in given and "train" in given:
+        return images
+    fractions = {"val": options.val_fraction}
+    if "test" not in given and options.test_fraction:
+        fractions["test"] = options.test_fraction
+    return _deal(images, {"train": 1.0 - sum(fractions.values()), **fractions}, options.seed)
+
+
+def split_into_folds(images: LabelledImages, folds: int, seed: int) -> tuple[LabelledImages, ...]:
+    """Split as many times as there are folds; each film outside of a given test part is validated on once.
+
+    Raises:
+        UsageError: there are fewer patients than folds.
+    """
+    dealt = _deal(images, {f"fold {fold}": 1.0 / folds for fold in range(folds)}, seed, anew=True)
+    return tuple(_validated_on(dealt, f"fold {fold}") for fold in range(folds))
+
+
+def assign_patients(counts: NDArray[np.float64], fractions: Sequence[float], seed: int) -> NDArray[np.int64]:
+    """Assign patients to parts.
+
+    Args:
+        counts: float64 [P,C], how many films of a patient show label c; each row has a film somewhere.
+        fractions: what each of the F parts shall hold of every label; they sum to 1.
+        seed: decides between equals, and in which order patients come.
+
+    Returns:
+        int64 [P], the part of each patient.
+    """
+    shares = np.asarray(fractions, np.float64)
+    total = np.maximum(counts.sum(axis=0), 1.0)
+    taken = np.zeros((len(shares), counts.shape[1]))
+    parts = np.full(len(counts), -1)
+    order = np.random.default_rng(seed).permutation(len(counts))
+    # Patients with many films first: those with few can still even out what they did.
+    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
+    while (waiting := order[parts[order] < 0]).size:
+        left = counts[waiting].sum(axis=0)
+        label = int(np.argmin(np.where(left > 0, left, np.inf)))
+        for patient in waiting[counts[waiting, label] > 0]:
+            filled = taken + counts[patient] / 2
+            of_label = filled[:, label] / (shares * total[label])
+            of_all = filled.sum(axis=1) / (shares * total.sum())
+            part = min(range(len(shares)), key=list(zip(of_label, of_all, strict=True)).__getitem__)
+            parts[patient] = part
+            taken[part] += counts[patient]
+    return _fill_empty(parts, counts, len(shares))
+
+
+def _fill_empty(parts: NDArray[np.int64], counts: NDArray[np.float64], n_parts: int) -> NDArray[np.int64]:
+    """Give each part that got nobody, its share being less than a patient, the smallest one of the fullest part."""
+    for part in range(n_parts):
+        if not (parts == part).any() and len(parts) >= n_parts:
+            fullest = np.flatnonzero(parts == np.bincount(parts, minlength=n_parts).argmax())
+            parts[fullest[counts[fullest].sum(axis=1).argmin()]] = part
+    return parts
+
+
+def _deal(images: LabelledImages, shares: dict[str, float], seed: int, *, anew: bool = False) -> LabelledImages:
+    """Deal the films that are not yet in val or test (or, anew, not in test) to the parts with these shares."""
+    free = [row for row, sample in enumerate(images.samples) if _is_free(sample, anew=anew)]
+    # By name, so that neither the order of the table nor the place of the folder changes the split.
+    patients = [images.samples[row].patient_id or images.name_of(images.samples[row]) for row in free]
+    names = sorted(set(patients))
+    if len(names) < len(shares):
+        raise UsageError(
+            f"{images.root}: too few patients ({len(names)}) to split their films into {', '.join(shares)}. "
+            f"Bring films of more patients, or check the patient column."
+        )
+    number = {name: index for index, name in enumerate(names)}
+    groups = np.array([number[patient] for patient in patients])
+    counts = _count_labels([images.samples[row] for row in free], groups, len(names))
+    dealt, parts = assign_patients(counts, list(shares.values()), seed), list(shares)
+    split = {row: parts[dealt[group]] for row, group in zip(free, groups, strict=True)}
+    samples = (replace(sample, split=split.get(row, sample.split)) for row, sample in enumerate(images.samples))
+    return replace(images, samples=tuple(samples))
+
+
+def _is_free(sample: Sample, *, anew: bool) -> bool:
+    return sample.split in {"", "train"} or (anew and sample.split != "test")
+
+
+def _count_labels(samples: Sequence[Sample], groups: NDArray[np.int64], patients: int) -> NDArray[np.float64]:
+    """Count per patient the films that show each label and, in a last column, those that show none."""
+    shown = np.array([sample.targets for sample in samples]) == 1.0
+    columns = np.column_stack([shown, ~shown.any(axis=1)]).astype(np.float64)
+    counts = np.zeros((patients, columns.shape[1]))
+    np.add.at(counts, groups, columns)
+    return counts
+
+
+def _validated_on(dealt: LabelledImages, fold: str) -> LabelledImages:
+    parts = {"test": "test", fold: "val"}
+    return replace(
+        dealt, samples=tuple(replace(sample, split=parts.get(sample.split, "train")) for sample in dealt.samples)
+    )

@@ -1,0 +1,197 @@
+"""Labelled data in, a folder out that shows what it is: index.html with plots and mosaics, and tables as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cxrbatch.config import Settings
+from cxrbatch.errors import ImageRejected, UsageError
+from cxrbatch.intake.read import inspect_file
+from cxrbatch.model.data.film_pixels import ReportProgress
+from cxrbatch.model.data.labelled import LabelledImages
+from cxrbatch.model.data.layouts import read_data
+from cxrbatch.model.data.leaks import check_patients, check_pixels
+from cxrbatch.model.data.options import DataOptions
+from cxrbatch.model.data.pixel_cache import fill_cache
+from cxrbatch.model.data.splits import split_data
+from cxrbatch.model.describe import plots
+from cxrbatch.model.describe.summary import DataSummary, FilmSize, MeasuredFilms, Share, summarise
+from cxrbatch.model.describe.tables import tabulate
+from cxrbatch.pages.page import render_page
+from cxrbatch.records import Gray8, InputSpec
+from cxrbatch.system import durable
+
+INDEX_HTML = "index.html"
+# Large enough to recognise a film in a mosaic, and to tell any two films apart.
+TILE_PX = 160
+MOSAIC_FILMS = 8
+NONE_OF_THEM = "None of the labels"
+LAYOUT_NAMES = {"nih": "NIH ChestX-ray14", "folders": "class folders", "csv": "CSV table"}
+TASK_NAMES = {"multilabel": "multi-label", "binary": "one label, yes or no", "multiclass": "multi-class"}
+# What is more stands in the CSV files.
+MOST_LISTED = 40
+SIZE_LINES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Mosaic:
+    """A strip of films that show one label, drawn by chance."""
+
+    name: str
+    file: str
+    shown: int
+    films: int
+
+
+def describe_data(
+    data: Path, options: DataOptions, out: Path, *, workers: int = 0, report: ReportProgress | None = None
+) -> DataSummary:
+    """Write what one should know of labelled data before training on it.
+
+    Films that cannot be read and leaks don't stop it: they are what one wants to see. Data that comes
+    without a split is shown as training with these options would split it.
+
+    Args:
+        data: a folder or a table.
+        options: layout, labels and split.
+        out: the folder to write; created where missing.
+        workers: processes that decode; 0 takes one per core.
+        report: told (films read, films in all).
+
+    Raises:
+        UsageError: the data cannot be read at all.
+        OutputNotWritable: the cache cannot be written to.
+    """
+    read = read_data(data, options)
+    images = _split_if_possible(read, options)
+    pixels, bad = fill_cache(
+        [sample.path for sample in images.samples], InputSpec(TILE_PX), workers=workers, report=report
+    )
+    films = MeasuredFilms(images, pixels, _measure(images), bad)
+    summary = _summarise(films)
+    durable.make_folder(out)
+    mosaics, pictures = _draw_mosaics(films, options.seed)
+    drawings = _draw_plots(summary, images)
+    durable.replace_files(out, pictures | drawings | tabulate(summary, films))
+    page = _render(summary, mosaics, drawings, _in_words(read, options))
+    durable.replace_text(out / INDEX_HTML, page)
+    return summary
+
+
+def _split_if_possible(images: LabelledImages, options: DataOptions) -> LabelledImages:
+    try:
+        return split_data(images, options)
+    except UsageError as error:
+        return replace(images, notes=(*images.notes, f"It cannot be split for training: {error}"))
+
+
+def _in_words(read: LabelledImages, options: DataOptions) -> str:
+    """Say where the parts come from."""
+    given = {sample.split for sample in read.samples}
+    if given == {""}:
+        return f"drawn by patient, stratified, seed {options.seed}, as train would"
+    return "given with the data" if "val" in given else "test given with the data, val drawn from train by patient"
+
+
+def _measure(images: LabelledImages) -> tuple[FilmSize, ...]:
+    """Read the size of each film from its header; threads, because waiting for the disk is all there is to it."""
+    with ThreadPoolExecutor(8) as pool:
+        return tuple(pool.map(_measure_film, [sample.path for sample in images.samples], chunksize=64))
+
+
+def _measure_film(path: Path) -> FilmSize:
+    try:
+        header = inspect_file(path, Settings())[1].header
+    except (ImageRejected, OSError):
+        return FilmSize(0, 0)
+    return FilmSize(header.rows, header.columns)
+
+
+def _summarise(films: MeasuredFilms) -> DataSummary:
+    digests = films.digests()
+    split = any(sample.split for sample in films.images.samples)
+    checked = check_patients(films.images, allow_leak=True) if split else films.images
+    readable = [row for row, digest in enumerate(digests) if digest]
+    seen = replace(checked, samples=tuple(checked.samples[row] for row in readable))
+    leaks = check_pixels(seen, [digests[row] for row in readable], allow_leak=True).leaks if split else ()
+    return summarise(replace(films, images=replace(checked, leaks=leaks)))
+
+
+# --------------------------------------------------------------------------- pictures
+
+
+def _draw_mosaics(films: MeasuredFilms, seed: int) -> tuple[list[Mosaic], dict[str, bytes]]:
+    """Return a strip of films per label, and the JPEG file of each by name."""
+    targets = np.array([sample.targets for sample in films.images.samples])
+    readable = np.array([bool(digest) for digest in films.digests()])
+    chosen = [(name, targets[:, index] == 1.0) for index, name in enumerate(films.images.labels)]
+    chosen.append((NONE_OF_THEM, (targets == 0.0).all(axis=1)))
+    chance = np.random.default_rng(seed)
+    mosaics: list[Mosaic] = []
+    files: dict[str, bytes] = {}
+    for number, (name, shows) in enumerate(chosen, start=1):
+        rows = np.flatnonzero(shows & readable)
+        if rows.size:
+            drawn = np.sort(chance.permutation(rows)[:MOSAIC_FILMS])
+            mosaics.append(Mosaic(name, f"mosaic-{number}.jpg", len(drawn), int(shows.sum())))
+            files[mosaics[-1].file] = _encode_strip(films.pixels[drawn])
+    return mosaics, files
+
+
+def _encode_strip(pixels: Gray8) -> bytes:
+    """Lay films side by side, two pixels apart, and encode them as JPEG; room for all that fit stays black."""
+    strip = np.zeros((TILE_PX, MOSAIC_FILMS * (TILE_PX + 2) - 2), np.uint8)
+    for place, film in enumerate(pixels):
+        left = place * (TILE_PX + 2)
+        strip[:, left : left + TILE_PX] = film[0]
+    encoded, content = cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 88])
+    assert encoded
+    return content.tobytes()
+
+
+def _draw_plots(summary: DataSummary, images: LabelledImages) -> dict[str, bytes]:
+    drawings = {"labels.svg": plots.draw_counts(summary)}
+    if len(summary.parts) > 1:
+        drawings["prevalence.svg"] = plots.draw_prevalence(summary)
+    if summary.task == "multilabel" and len(summary.labels) > 1:
+        drawings["together.svg"] = plots.draw_together(summary)
+    if any(sample.age is not None for sample in images.samples):
+        drawings["ages.svg"] = plots.draw_ages(images.samples)
+    if summary.sizes:
+        drawings["sizes.svg"] = plots.draw_sizes(summary)
+    return drawings
+
+
+# --------------------------------------------------------------------------- page
+
+
+def _render(summary: DataSummary, mosaics: Sequence[Mosaic], drawings: Iterable[str], split_source: str) -> str:
+    return render_page(
+        "describe.html.j2",
+        styles=("look.css", "describe.css"),
+        summary=summary,
+        layout=LAYOUT_NAMES[summary.layout],
+        task=TASK_NAMES[summary.task],
+        split_source=split_source,
+        mosaics=mosaics,
+        drawn=set(drawings),
+        most_listed=MOST_LISTED,
+        size_lines=SIZE_LINES,
+        groups=_columns_of_groups(summary),
+        percent=_percent,
+    )
+
+
+def _columns_of_groups(summary: DataSummary) -> list[str]:
+    return list(dict.fromkeys(line.column for line in summary.groups))
+
+
+def _percent(share: Share) -> str:
+    """Write a share: 0.123 is 12.3 %; a dash where nothing is known."""
+    return "\N{EN DASH}" if share is None else f"{100 * share:.1f}\N{NO-BREAK SPACE}%"

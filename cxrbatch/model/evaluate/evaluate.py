@@ -1,0 +1,298 @@
+"""A model and labelled films in; how good it is, for whom, and what else would explain it, in a folder out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from cxrbatch import __version__
+from cxrbatch.config import Settings
+from cxrbatch.engine.bundle import TrainingFacts
+from cxrbatch.errors import UsageError
+from cxrbatch.model.data.labelled import LabelledImages, Sample
+from cxrbatch.model.data.layouts import read_data
+from cxrbatch.model.data.leaks import check_patients
+from cxrbatch.model.data.options import DataOptions
+from cxrbatch.model.data.splits import split_data
+from cxrbatch.model.evaluate.overlap import find_overlap, is_trained_on
+from cxrbatch.model.evaluate.page import write_evaluation_page
+from cxrbatch.model.evaluate.plots import write_plots
+from cxrbatch.model.evaluate.prediction_table import write_predictions
+from cxrbatch.model.evaluate.record import Caution, EvaluatedData, Evaluation, counted
+from cxrbatch.model.evaluate.scoring import ReportProgress, ScoredFilms, score_films
+from cxrbatch.model.evaluate.shortcuts import Shortcut, compare_with_model, predict_trivially, trivial_predictors
+from cxrbatch.model.figures.bootstrap import draw_resamples
+from cxrbatch.model.figures.figures import LabelledScores, MeasuredLabels, make_calls, measure_labels
+from cxrbatch.model.figures.localisation import Boxes, find_boxes, measure_pointing, read_boxes
+from cxrbatch.model.figures.metrics import Figure
+from cxrbatch.model.figures.subgroups import measure_subgroups
+from cxrbatch.model.network.open_model import locate_model, open_model
+from cxrbatch.output.folder.opening import output_errors_explained
+from cxrbatch.records import EngineDescription, Float32, Label, now_text
+from cxrbatch.system import durable
+from cxrbatch.system.record_json import to_json
+
+METRICS_JSON = "metrics.json"
+ALL_PARTS = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationOptions:
+    """What is evaluated and how.
+
+    `split`: a part of the data, or "all". `data`: how the data is read. `resamples`: of the bootstrap; 0 gives
+    no intervals. `boxes`: a BBox_List_2017.csv; None takes the one in the data folder, if there is one.
+    """
+
+    split: str = "test"
+    data: DataOptions = field(default_factory=DataOptions)
+    resamples: int = 1000
+    seed: int = 0
+    boxes: Path | None = None
+    settings: Settings = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        if self.resamples < 0:
+            raise UsageError("bootstrap: the number of resamples must not be negative")
+
+
+def evaluate_model(
+    model: str,
+    data_path: Path,
+    out: Path,
+    options: EvaluationOptions,
+    *,
+    report: ReportProgress = lambda _done, _all: None,
+) -> Evaluation:
+    """Score the films of one part of the data and leave metrics.json, predictions.csv, plots and evaluation.html.
+
+    Args:
+        model: a checkpoint, or an engine bundle's path or name.
+        data_path: labelled data in any layout that training takes.
+        out: the folder for the results; created where missing.
+        options: what and how.
+        report: told (films done, films in all).
+
+    Raises:
+        UsageError: the data cannot be used, has no film in that part, or no label that the model knows.
+        EngineError: the model is missing, damaged or cannot run here.
+        OutputNotWritable: `out` cannot be written.
+    """
+    data, cut = read_split_data(data_path, options)
+    samples = data.samples if options.split == ALL_PARTS else data.part(options.split)
+    boxes = _load_boxes(data, options.boxes)
+    settings = options.settings
+    engine = open_model(model, backend=settings.backend, precision=settings.precision, threads=settings.threads)
+    try:
+        labels = match_labels(engine.description, data)
+        with_boxes = frozenset(file for file, _ in boxes)
+        films = score_films(engine, samples, settings, keep_maps=with_boxes, report=report)
+    finally:
+        engine.close()
+    scores = compare(engine.description, data, films, labels, options)
+    scored = _Scored(engine.description, data, films, labels, scores, cut)
+    evaluation = replace(_measure(scored, boxes, options), model_place=str(locate_model(model)))
+    _write(out, evaluation, scored)
+    return evaluation
+
+
+def read_split_data(data_path: Path, options: EvaluationOptions) -> tuple[LabelledImages, bool]:
+    """Read labelled films with the part that is asked for; unlike for training, nothing else need be there.
+
+    A part that the data does not bring along is cut as training cuts it: the same options give the same films.
+    The second value tells whether that was done.
+
+    Raises:
+        UsageError: the data cannot be read, or has no such part, or shares patients with its training part.
+    """
+    data = read_data(data_path, options.data)
+    if options.split == ALL_PARTS:
+        return data, False
+    cut = options.split not in {sample.split for sample in data.samples}
+    data = split_data(data, options.data) if cut else data
+    present = sorted({sample.split for sample in data.samples})
+    if options.split not in present:
+        raise UsageError(
+            f"{data.root}: no film belongs to the part {options.split}; there are {', '.join(present)}. "
+            f"Evaluate one of them, or all films with --split {ALL_PARTS}."
+        )
+    return check_patients(data, allow_leak=options.data.allow_leak), cut
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """Everything that is measured: the model, the data, what it said of the films, and that beside the truth.
+
+    `outputs` are the places of the measured labels among the model's outputs; `cut` tells that the part was
+    not the data's own.
+    """
+
+    model: EngineDescription
+    data: LabelledImages
+    films: ScoredFilms
+    outputs: tuple[int, ...]
+    scores: LabelledScores
+    cut: bool
+
+
+def match_labels(model: EngineDescription, data: LabelledImages) -> tuple[int, ...]:
+    """Return which of the model's outputs the data can judge: those with a label of the same name.
+
+    All classes of a multi-class model are judged together: a class that the data lacks is true of no film.
+
+    Raises:
+        UsageError: there is none.
+    """
+    names = [label.name for label in model.labels]
+    shared = tuple(place for place, name in enumerate(names) if name in data.labels)
+    if not shared:
+        raise UsageError(
+            f"{data.root}: has none of the model's labels. The model knows {', '.join(names)}; the data has "
+            f"{', '.join(data.labels)}. Name the columns or folders alike, or make one label with --binary."
+        )
+    return tuple(range(len(names))) if model.task == "multiclass" else shared
+
+
+def compare(
+    model: EngineDescription,
+    data: LabelledImages,
+    films: ScoredFilms,
+    outputs: Sequence[int],
+    options: EvaluationOptions,
+) -> LabelledScores:
+    """Set what the model says beside what is true, label by label, and draw the resamples."""
+    labels = tuple(model.labels[place] for place in outputs)
+    probabilities = films.probabilities[:, outputs]
+    likeliest = films.probabilities.argmax(axis=1).astype(np.int64)
+    multiclass = model.task == "multiclass"
+    return LabelledScores(
+        labels=labels,
+        task=model.task,
+        targets=_targets(labels, data.labels, films.samples, exclusive=multiclass),
+        probabilities=probabilities,
+        calls=make_calls(labels, model.task, probabilities, likeliest),
+        classes=likeliest if multiclass else np.empty(0, np.int64),
+        weights=draw_resamples(
+            [sample.patient for sample in films.samples], count=options.resamples, seed=options.seed
+        ),
+    )
+
+
+def _targets(labels: Sequence[Label], names: Sequence[str], samples: Sequence[Sample], *, exclusive: bool) -> Float32:
+    """Return the targets in the order of the model's labels, float32 [N,C], nan where unknown.
+
+    Of exclusive classes, one that the data lacks is false; a film of a class that the model lacks is unknown.
+    """
+    given = np.array([sample.targets for sample in samples], np.float32)
+    targets = np.zeros((len(samples), len(labels)), np.float32)
+    for column, label in enumerate(labels):
+        if label.name in names:
+            targets[:, column] = given[:, names.index(label.name)]
+    if exclusive:
+        targets[np.nan_to_num(targets).sum(axis=1) != 1] = np.nan
+    return targets
+
+
+def _measure(scored: _Scored, boxes: Boxes, options: EvaluationOptions) -> Evaluation:
+    samples, scores = scored.films.samples, scored.scores
+    measured = measure_labels(scores)
+    shortcuts = find_shortcuts(scored.films, scores, measured)
+    columns = {label.name: place for label, place in zip(scores.labels, scored.outputs, strict=True)}
+    calls = {label.name: called for label, called in zip(scores.labels, scores.calls, strict=True)}
+    return Evaluation(
+        model=scored.model,
+        data=_describe_data(scored, options.split),
+        measured=measured,
+        subgroups=measure_subgroups(scores, samples),
+        shortcuts=shortcuts,
+        pointing=measure_pointing(scored.films, columns, boxes, calls, scores.weights),
+        cautions=tuple(_cautions(scored, measured, shortcuts)),
+        resamples=options.resamples,
+        seed=options.seed,
+        evaluated_at=now_text(),
+        cxrbatch_version=__version__,
+    )
+
+
+def find_shortcuts(films: ScoredFilms, scores: LabelledScores, measured: MeasuredLabels) -> tuple[Shortcut, ...]:
+    """Predict every label from what is known of the films besides their pixels."""
+    auroc_of = {label.label: label.figures[Figure.AUROC] for label in measured.labels if Figure.AUROC in label.figures}
+    patients = np.array([sample.patient for sample in films.samples], dtype=object)
+    found = []
+    for predictor in trivial_predictors(films.samples, films.sizes):
+        for column, label in enumerate(scores.labels):
+            known = ~np.isnan(scores.targets[:, column])
+            truths = scores.targets[known, column] > 0.5
+            if label.name not in auroc_of:
+                continue
+            auroc = predict_trivially(predictor.of_films(known), truths, patients[known].tolist())
+            if auroc is not None:
+                found.append(compare_with_model(predictor.name, label.name, auroc, auroc_of[label.name]))
+    return tuple(found)
+
+
+def _cautions(scored: _Scored, measured: MeasuredLabels, shortcuts: Sequence[Shortcut]) -> Iterator[Caution]:
+    training = msgspec.convert(scored.model.training, TrainingFacts)
+    for sentence in (*find_overlap(scored.films.samples, scored.data, training), *scored.data.leaks):
+        yield Caution("void", f"{sentence} The figures below say nothing about new patients.")
+    if scored.cut and not is_trained_on(training, scored.data):
+        yield Caution(
+            "doubtful",
+            "The data brings no such part, so it was cut from it. These patients are new to the model only if it "
+            "was trained elsewhere, or with the same data options and seed.",
+        )
+    for predictor, rivals in groupby(shortcuts, key=lambda shortcut: shortcut.predictor):
+        if near := [shortcut for shortcut in rivals if shortcut.near]:
+            yield Caution("doubtful", _rivalry(predictor, near))
+    judged = {label.label for label in measured.labels}
+    if missing := [label.name for label in scored.model.labels if label.name not in judged]:
+        yield Caution("note", f"The data says nothing about {', '.join(missing)}: not evaluated.")
+    if scored.films.refused:
+        yield Caution("note", f"Not scored, and in no figure: {counted(len(scored.films.refused), 'film')}.")
+    yield from (Caution("note", sentence) for sentence in scored.data.notes)
+
+
+def _rivalry(predictor: str, near: Sequence[Shortcut]) -> str:
+    """Say that a trivial predictor, whose shortcuts are given, does about as well as the model."""
+    named = ", ".join(
+        f"{shortcut.label} ({shortcut.auroc:.3f}{'' if shortcut.reaches else ', within its interval'})"
+        for shortcut in near
+    )
+    return (
+        f"{predictor.capitalize()} alone reaches the model's AUROC for {named}. "
+        "The model may have learned that instead of the finding."
+    )
+
+
+def _describe_data(scored: _Scored, split: str) -> EvaluatedData:
+    samples = scored.films.samples
+    return EvaluatedData(
+        root=str(scored.data.root),
+        layout=scored.data.layout,
+        sha256=scored.data.sha256,
+        split=split,
+        films=len(samples),
+        patients=len({sample.patient for sample in samples}),
+        refused=dict(Counter(film.reason for film in scored.films.refused)),
+    )
+
+
+def _load_boxes(data: LabelledImages, named: Path | None) -> Boxes:
+    folder = data.root if data.root.is_dir() else data.root.parent
+    path = named or find_boxes(folder)
+    return read_boxes(path) if path is not None else {}
+
+
+def _write(out: Path, evaluation: Evaluation, scored: _Scored) -> None:
+    with output_errors_explained(out):
+        durable.make_folder(out)
+        plots = write_plots(out, evaluation, scored.scores)
+        write_predictions(out, scored.data, scored.films, scored.scores, scored.outputs)
+        durable.replace_text(out / METRICS_JSON, to_json(evaluation, indent=2) + "\n")
+        write_evaluation_page(out, evaluation, plots)

@@ -1,0 +1,152 @@
+"""Targets and probabilities in; ROC, precision-recall, calibration and confusion plots as SVG out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from cxrbatch.model.evaluate.record import Evaluation
+from cxrbatch.model.figures.confusion_plot import CONFUSION, draw_confusion
+from cxrbatch.model.figures.figures import LabelledScores
+from cxrbatch.model.figures.metrics import Figure, Truths
+from cxrbatch.pages.plot_style import DASHES, MUTED, Plot, as_svg, label_colour, plot_style, plot_text
+from cxrbatch.records import Float32, Label
+from cxrbatch.system import durable
+
+_CALIBRATION_POINTS = 10
+_FILMS_PER_POINT = 15
+
+
+@dataclass(frozen=True, slots=True)
+class _Curve:
+    """One label that can be drawn: both classes are there."""
+
+    label: Label
+    colour: str
+    truths: Truths
+    probabilities: Float32
+
+
+def write_plots(out: Path, evaluation: Evaluation, scores: LabelledScores) -> tuple[Plot, ...]:
+    """Write every plot that the data allows into `out`; return them in the order of the page."""
+    curves = _curves(scores)
+    drawn: dict[Plot, Canvas] = {}
+    with plot_style():
+        if curves:
+            for plot, draw in _CURVE_PLOTS.items():
+                drawn[plot] = _draw_curves(curves, evaluation, draw)
+        if evaluation.measured.classes is not None:
+            drawn[CONFUSION] = draw_confusion(evaluation.measured.classes)
+        contents = {plot.file: as_svg(canvas) for plot, canvas in drawn.items()}
+    durable.replace_files(out, contents)
+    return tuple(drawn)
+
+
+def _curves(scores: LabelledScores) -> list[_Curve]:
+    found = []
+    for column, label in enumerate(scores.labels):
+        known = ~np.isnan(scores.targets[:, column])
+        truths = scores.targets[known, column] > 0.5
+        if truths.any() and not truths.all():
+            colour = label_colour(column)
+            found.append(_Curve(label, colour, truths, scores.probabilities[known, column]))
+    return found
+
+
+def _draw_curves(
+    curves: list[_Curve], evaluation: Evaluation, draw: Callable[[Axes, _Curve, float | None], str]
+) -> Canvas:
+    rows_below = -(-len(curves) // 2)
+    canvas = Canvas(figsize=(4.6, 4.55 + 0.2 * rows_below), layout="constrained")
+    axes = canvas.subplots()
+    estimates = {label.label: label.figures for label in evaluation.measured.labels}
+    for curve in curves:
+        figure = _SHOWN_FIGURE[draw.__name__]
+        value = estimates[curve.label.name].get(figure)
+        legend = draw(axes, curve, None if value is None else value.value)
+        axes.plot([], [], color=curve.colour, linewidth=2.4, label=plot_text(legend))
+    _frame(axes)
+    canvas.legend(loc="outside lower center", ncols=2 if len(curves) > 1 else 1, frameon=False, fontsize=10)
+    return canvas
+
+
+def _frame(axes: Axes) -> None:
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.grid(visible=True)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_roc(axes: Axes, curve: _Curve, auroc: float | None) -> str:
+    false_positive_rate, true_positive_rate, _ = roc_curve(curve.truths, curve.probabilities)
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=DASHES)
+    axes.plot(false_positive_rate, true_positive_rate, color=curve.colour, linewidth=1.8)
+    if curve.label.operating_point is not None:
+        calls = curve.probabilities.astype(np.float64) >= curve.label.operating_point
+        _mark(axes, float(calls[~curve.truths].mean()), float(calls[curve.truths].mean()), curve.colour)
+    axes.set(xlabel="1 - specificity", ylabel="sensitivity")
+    return f"{curve.label.name}  {auroc:.3f}" if auroc is not None else curve.label.name
+
+
+def _draw_precision_recall(axes: Axes, curve: _Curve, average_precision: float | None) -> str:
+    precision, recall, _ = precision_recall_curve(curve.truths, curve.probabilities)
+    axes.plot(recall, precision, color=curve.colour, linewidth=1.8, drawstyle="steps-post")
+    axes.axhline(float(curve.truths.mean()), color=curve.colour, linewidth=0.8, linestyle=DASHES)
+    if curve.label.operating_point is not None:
+        calls = curve.probabilities.astype(np.float64) >= curve.label.operating_point
+        if calls.any():
+            _mark(axes, float(calls[curve.truths].mean()), float(curve.truths[calls].mean()), curve.colour)
+    axes.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)")
+    return f"{curve.label.name}  {average_precision:.3f}" if average_precision is not None else curve.label.name
+
+
+def _draw_calibration(axes: Axes, curve: _Curve, error: float | None) -> str:
+    groups = _equal_groups(curve.probabilities)
+    predicted = [float(curve.probabilities[group].mean()) for group in groups]
+    observed = [float(curve.truths[group].mean()) for group in groups]
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=DASHES)
+    axes.plot(predicted, observed, color=curve.colour, linewidth=1.4, marker="o", markersize=4.5, alpha=0.95)
+    axes.set(xlabel="mean probability", ylabel="share of films with the finding")
+    return f"{curve.label.name}  {error:.3f}" if error is not None else curve.label.name
+
+
+def _equal_groups(probabilities: Float32) -> list[NDArray[np.int64]]:
+    """Return films in up to ten groups of equal size by rising probability, so that no point rests on few films."""
+    order = np.argsort(probabilities, kind="stable")
+    count = min(_CALIBRATION_POINTS, max(2, len(order) // _FILMS_PER_POINT))
+    return [group for group in np.array_split(order, count) if group.size]
+
+
+def _mark(axes: Axes, x: float, y: float, colour: str) -> None:
+    axes.plot(x, y, marker="o", markersize=8, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=2)
+
+
+_CURVE_PLOTS: dict[Plot, Callable[[Axes, _Curve, float | None], str]] = {
+    Plot("roc.svg", "ROC", "The number is the area under the curve. A ring marks the operating point."): _draw_roc,
+    Plot(
+        "precision_recall.svg",
+        "Precision and recall",
+        "The number is the average precision. The dashed line is the share of films with the finding: chance.",
+    ): _draw_precision_recall,
+    Plot(
+        "calibration.svg",
+        "Calibration",
+        "Up to ten groups of equal size by probability. On the diagonal a probability means what it says; "
+        "the number is the expected calibration error.",
+    ): _draw_calibration,
+}
+_SHOWN_FIGURE = {
+    _draw_roc.__name__: Figure.AUROC,
+    _draw_precision_recall.__name__: Figure.AVERAGE_PRECISION,
+    _draw_calibration.__name__: Figure.CALIBRATION_ERROR,
+}

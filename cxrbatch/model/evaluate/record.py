@@ -1,0 +1,67 @@
+"""The record of one evaluation: what metrics.json holds and the report shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cxrbatch.model.evaluate.shortcuts import Shortcut
+from cxrbatch.model.figures.figures import MeasuredLabels
+from cxrbatch.model.figures.localisation import PointingFigures
+from cxrbatch.model.figures.subgroups import SubgroupFigures
+from cxrbatch.records import EngineDescription
+
+SCHEMA = 1
+
+Severity = Literal["void", "doubtful", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """Why the figures may say less than they seem to.
+
+    "void": they say nothing about new patients. "doubtful": a shortcut explains them as well. "note": a limit.
+    """
+
+    severity: Severity
+    text: str
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number of things in words: 1 film, 2 films."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedData:
+    """Which films were evaluated: `split` is a part of the data, or "all"; `refused` counts them by reason."""
+
+    root: str
+    layout: str
+    sha256: str
+    split: str
+    films: int
+    patients: int
+    refused: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Everything that was measured. Intervals are 95 %, from `resamples` over patients drawn with `seed`.
+
+    `model_place` is where the model lay: a checkpoint, or an engine's folder.
+    """
+
+    model: EngineDescription
+    data: EvaluatedData
+    measured: MeasuredLabels
+    subgroups: tuple[SubgroupFigures, ...]
+    shortcuts: tuple[Shortcut, ...]
+    pointing: tuple[PointingFigures, ...]
+    cautions: tuple[Caution, ...]
+    resamples: int
+    seed: int
+    evaluated_at: str
+    cxrbatch_version: str
+    schema: int = SCHEMA
+    model_place: str = ""

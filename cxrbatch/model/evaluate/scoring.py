@@ -1,0 +1,182 @@
+"""Labelled films and an engine in, what it says of each out; the films pass through the same intake as in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrbatch.config import Settings
+from cxrbatch.engine.contract import Engine
+from cxrbatch.errors import CxrBatchError, EngineError, ImageRejected, Reason, UsageError
+from cxrbatch.intake.preprocess import prepare
+from cxrbatch.intake.read import read_radiograph
+from cxrbatch.model.data.labelled import Sample
+from cxrbatch.records import Float32, Geometry, Gray8, InputSpec, Scores
+from cxrbatch.system.workers import WorkerPool
+
+NOT_A_NUMBER = "not_a_number"
+"""The reason of a film that the engine answered with NaN or Inf; the others are codes of `Reason`."""
+
+# Starting worker processes takes as long as reading about this many small films.
+_FILMS_WORTH_A_POOL = 48
+
+ReportProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedFilm:
+    """A labelled film that got no score: a reason code, and why in words."""
+
+    sample: Sample
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FilmMap:
+    """The class activation maps of one film, float32 [C,h,w] in logits, and how they lie on its stored pixels."""
+
+    cams: Float32
+    geometry: Geometry
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredFilms:
+    """What an engine says of N films, in the engine's order of labels.
+
+    `samples` are the films; `sizes` int64 [N,2] their stored rows and columns; `logits` and `probabilities`
+    float32 [N,C]. `maps` holds those films' maps that were asked for, by place.
+    """
+
+    samples: tuple[Sample, ...]
+    sizes: NDArray[np.int64]
+    logits: Float32
+    probabilities: Float32
+    maps: dict[int, FilmMap] = field(default_factory=dict)
+    refused: tuple[RefusedFilm, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadJob:
+    index: int
+    sample: Sample
+    spec: InputSpec
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadFilm:
+    """A film ready for the engine: uint8 [1,S,S] and the way back to its stored pixels."""
+
+    index: int
+    pixels: Gray8
+    geometry: Geometry
+
+
+def score_films(
+    engine: Engine,
+    samples: Sequence[Sample],
+    settings: Settings,
+    *,
+    keep_maps: frozenset[str] = frozenset(),
+    report: ReportProgress = lambda _done, _all: None,
+) -> ScoredFilms:
+    """Read, prepare and score every film; one that cannot be scored is listed and does not stop the others.
+
+    Args:
+        engine: what scores.
+        samples: the films.
+        settings: limits of reading, batch size, worker processes.
+        keep_maps: file names whose class activation maps are kept.
+        report: told (films done, films in all).
+
+    Raises:
+        UsageError: no film at all could be scored.
+    """
+    jobs = [_ReadJob(at, sample, engine.description.input, settings) for at, sample in enumerate(samples)]
+    collected = _Collected([], [], [], {}, [])
+    for done, batch in _batches(_read_all(jobs, settings, collected.refused), settings.batch_size, len(jobs)):
+        if batch:
+            _collect(collected, batch, engine.infer(np.stack([film.pixels for film in batch])), samples, keep_maps)
+        report(done, len(samples))
+    if not collected.indices:
+        first = f"; the first: {collected.refused[0].message}" if collected.refused else ""
+        raise UsageError(f"none of {len(samples)} films could be scored{first}")
+    return _as_scored(collected, samples)
+
+
+@dataclass(slots=True)
+class _Collected:
+    indices: list[int]
+    geometries: list[Geometry]
+    scores: list[tuple[Float32, Float32]]
+    maps: dict[int, FilmMap]
+    refused: list[RefusedFilm]
+
+
+def _collect(
+    collected: _Collected, batch: list[_ReadFilm], scores: Scores, samples: Sequence[Sample], keep_maps: frozenset[str]
+) -> None:
+    for row, film in enumerate(batch):
+        if not (np.isfinite(scores.probabilities[row]).all() and np.isfinite(scores.logits[row]).all()):
+            collected.refused.append(RefusedFilm(samples[film.index], NOT_A_NUMBER, "the engine answered NaN or Inf"))
+            continue
+        if samples[film.index].path.name in keep_maps:
+            collected.maps[len(collected.indices)] = FilmMap(scores.cams[row].copy(), film.geometry)
+        collected.indices.append(film.index)
+        collected.geometries.append(film.geometry)
+        collected.scores.append((scores.logits[row], scores.probabilities[row]))
+
+
+def _as_scored(collected: _Collected, samples: Sequence[Sample]) -> ScoredFilms:
+    return ScoredFilms(
+        samples=tuple(samples[index] for index in collected.indices),
+        sizes=np.array([(geometry.rows, geometry.columns) for geometry in collected.geometries], np.int64),
+        logits=np.stack([logits for logits, _ in collected.scores]),
+        probabilities=np.stack([probabilities for _, probabilities in collected.scores]),
+        maps=collected.maps,
+        refused=tuple(collected.refused),
+    )
+
+
+def _batches(films: Iterable[_ReadFilm | None], size: int, total: int) -> Iterator[tuple[int, list[_ReadFilm]]]:
+    """Yield (films done, those of them to score now); None stands for a film that was refused."""
+    batch: list[_ReadFilm] = []
+    for done, film in enumerate(films, start=1):
+        if film is not None:
+            batch.append(film)
+        if len(batch) == size or done == total:
+            yield done, batch
+            batch = []
+
+
+def _read_all(jobs: list[_ReadJob], settings: Settings, refused: list[RefusedFilm]) -> Iterator[_ReadFilm | None]:
+    if len(jobs) < _FILMS_WORTH_A_POOL:
+        for job in jobs:
+            yield _settled(job, lambda job=job: _read_film(job), refused)  # type: ignore[misc]
+        return
+    with WorkerPool(settings.worker_count, memory_mb=settings.decode_memory_mb) as workers:
+        for outcome in workers.run_ahead(_read_film, jobs, timeout_s=settings.decode_timeout_s):
+            yield _settled(outcome.task, outcome.value, refused)
+
+
+def _settled(job: _ReadJob, value: Callable[[], _ReadFilm], refused: list[RefusedFilm]) -> _ReadFilm | None:
+    try:
+        return value()
+    except ImageRejected as rejection:
+        refused.append(RefusedFilm(job.sample, rejection.reason.value, rejection.message))
+    except EngineError:
+        raise
+    except (CxrBatchError, OSError) as error:
+        # Its worker crashed or ran out of time, or the file is gone or not readable.
+        refused.append(RefusedFilm(job.sample, Reason.UNREADABLE_PIXELS.value, type(error).__name__))
+    return None
+
+
+def _read_film(job: _ReadJob) -> _ReadFilm:
+    """Read one film and prepare it for the engine; runs in a worker."""
+    image = prepare(read_radiograph(job.sample.path, job.settings), job.spec)
+    return _ReadFilm(job.index, image.pixels, image.geometry)

@@ -1,0 +1,143 @@
+"""What is known of a film besides its pixels in; how well that alone predicts each label out.
+
+A network can learn the view position, the scanner's image size or the hospital instead of the finding
+(Zech et al. 2018). Where one of these reaches the model's AUROC, the model may have learned nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrbatch.model.data.labelled import Sample
+from cxrbatch.model.figures.bootstrap import Estimate
+from cxrbatch.model.figures.metrics import Truths, measure_auroc
+
+FOLDS = 5
+TELLING = 0.6
+"""A column with a lower AUROC tells next to nothing; a model that is no better is just a bad one."""
+
+_PRIOR_FILMS = 2.0
+_SEED = 20_170_705
+
+
+@dataclass(frozen=True, slots=True)
+class TrivialPredictor:
+    """A column that is no finding: its value per film; `ranked` where more and less mean something (age)."""
+
+    name: str
+    values: tuple[str | float | None, ...]
+    ranked: bool = False
+
+    def of_films(self, chosen: NDArray[np.bool_]) -> TrivialPredictor:
+        """Return the column of some of the films, bool [N]."""
+        kept = tuple(value for value, keep in zip(self.values, chosen.tolist(), strict=True) if keep)
+        return replace(self, values=kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Shortcut:
+    """How well one trivial predictor tells one label: its AUROC, and how that stands beside the model's.
+
+    `reaches`: it is as good as the model; `near`: it lies within the model's 95 % interval or above. Neither
+    where it hardly tells anything at all (TELLING).
+    """
+
+    predictor: str
+    label: str
+    auroc: float
+    reaches: bool
+    near: bool
+
+
+def trivial_predictors(samples: Sequence[Sample], sizes: NDArray[np.int64]) -> tuple[TrivialPredictor, ...]:
+    """Return every column that differs between the films.
+
+    Args:
+        samples: the N films.
+        sizes: int64 [N,2], stored rows and columns.
+    """
+    rows, columns = sizes[:, 0], sizes[:, 1]
+    candidates = (
+        TrivialPredictor("view position", tuple(sample.view or None for sample in samples)),
+        TrivialPredictor("image size", tuple(f"{row} x {column}" for row, column in sizes.tolist())),
+        TrivialPredictor("image height", tuple(rows.astype(float).tolist()), ranked=True),
+        TrivialPredictor("image width", tuple(columns.astype(float).tolist()), ranked=True),
+        TrivialPredictor("source folder", tuple(sample.source or None for sample in samples)),
+        TrivialPredictor("age", tuple(sample.age for sample in samples), ranked=True),
+        TrivialPredictor("sex", tuple(sample.sex or None for sample in samples)),
+    )
+    return tuple(candidate for candidate in candidates if len(set(candidate.values)) > 1)
+
+
+def predict_trivially(predictor: TrivialPredictor, truths: Truths, patients: Sequence[str]) -> float | None:
+    """Return the AUROC of a trivial predictor for one label, or None where it cannot be measured.
+
+    A ranked column (age, image height) is its own score, in the direction that serves it better; films
+    without a value are left out. A category's score is how frequent the finding is among its films in the
+    other folds: patients are dealt into 5 folds, so that no film speaks for itself and a category of one film
+    tells nothing. Two films of the overall frequency are added to each category (m-estimate, Cestnik 1990).
+
+    Args:
+        predictor: the column, N values.
+        truths: bool [N].
+        patients: who is on each film.
+    """
+    if predictor.ranked:
+        return _auroc_of_ranks(predictor, truths)
+    scores = np.empty(len(truths), np.float64)
+    fold_of_film = _deal_folds(patients)
+    categories = np.array([str(value) for value in predictor.values])
+    for fold in range(FOLDS):
+        held_out = fold_of_film == fold
+        scores[held_out] = _frequency(categories[~held_out], truths[~held_out], categories[held_out])
+    return _auroc_within_folds(truths, scores, fold_of_film)
+
+
+def compare_with_model(predictor: str, label: str, auroc: float, model: Estimate) -> Shortcut:
+    """Set the AUROC of a trivial predictor beside the model's."""
+    telling = auroc >= TELLING
+    return Shortcut(predictor, label, auroc, telling and auroc >= model.value, telling and auroc >= model.low)
+
+
+def _auroc_of_ranks(predictor: TrivialPredictor, truths: Truths) -> float | None:
+    values = np.array([np.nan if value is None else float(value) for value in predictor.values], np.float64)
+    known = np.isfinite(values)
+    if len(set(values[known].tolist())) < 2:
+        return None
+    auroc = measure_auroc(truths[known], values[known].astype(np.float32))
+    return None if auroc is None else max(auroc, 1.0 - auroc)
+
+
+def _deal_folds(patients: Sequence[str]) -> NDArray[np.int64]:
+    _, patient_of_film = np.unique(np.asarray(patients, dtype=object).astype(str), return_inverse=True)
+    dealt = np.random.default_rng(_SEED).permutation(int(patient_of_film.max()) + 1) % FOLDS
+    return np.asarray(dealt[patient_of_film], np.int64)
+
+
+def _frequency(categories: NDArray[np.str_], truths: Truths, asked: NDArray[np.str_]) -> NDArray[np.float64]:
+    overall = float(truths.mean()) if len(truths) else 0.0
+    frequency = {
+        category: (truths[categories == category].sum() + _PRIOR_FILMS * overall)
+        / ((categories == category).sum() + _PRIOR_FILMS)
+        for category in set(categories.tolist())
+    }
+    return np.array([frequency.get(category, overall) for category in asked.tolist()], np.float64)
+
+
+def _auroc_within_folds(truths: Truths, scores: NDArray[np.float64], fold_of_film: NDArray[np.int64]) -> float | None:
+    """Average the folds' areas, weighed by their pairs.
+
+    Not one area over all: a fold rich in the finding leaves the others poor in it, so scores differ between folds.
+    """
+    weighed, pairs = 0.0, 0
+    for fold in range(FOLDS):
+        inside = fold_of_film == fold
+        auroc = measure_auroc(truths[inside], scores[inside].astype(np.float32)) if inside.any() else None
+        if auroc is not None:
+            fold_pairs = int(truths[inside].sum()) * int((~truths[inside]).sum())
+            weighed, pairs = weighed + auroc * fold_pairs, pairs + fold_pairs
+    return weighed / pairs if pairs else None

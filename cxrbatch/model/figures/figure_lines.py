@@ -1,0 +1,112 @@
+"""Measured labels in, the numbers and lines out that the pages of figures show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cxrbatch.model.figures.bootstrap import Estimate
+from cxrbatch.model.figures.figures import Estimates, LabelFigures, MeasuredLabels
+from cxrbatch.model.figures.metrics import Figure
+from cxrbatch.pages import wording
+from cxrbatch.records import Task
+
+FIGURE_NAMES: dict[Figure, str] = {
+    Figure.AUROC: "AUROC",
+    Figure.AVERAGE_PRECISION: "Average precision",
+    Figure.SENSITIVITY: "Sensitivity",
+    Figure.SPECIFICITY: "Specificity",
+    Figure.PPV: "PPV",
+    Figure.NPV: "NPV",
+    Figure.F1: "F1",
+    Figure.BRIER: "Brier score",
+    Figure.CALIBRATION_ERROR: "Calibration error",
+}
+RANKING_FIGURES = (Figure.AUROC, Figure.AVERAGE_PRECISION, Figure.BRIER, Figure.CALIBRATION_ERROR)
+"""What scores are worth whatever the operating point."""
+CALLING_FIGURES = (Figure.SENSITIVITY, Figure.SPECIFICITY, Figure.PPV, Figure.NPV, Figure.F1)
+"""What verdicts at the operating point are worth."""
+
+_HEADLINE_FIGURES = (Figure.AUROC, Figure.SENSITIVITY, Figure.SPECIFICITY, Figure.CALIBRATION_ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A figure as the page shows it: value and interval in words, and in per cent of the scale 0..1 for its bar."""
+
+    value: str
+    interval: str = ""
+    at: float = 0.0
+    start: float = 0.0
+    width: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of a table: what it is of, how many films speak, and its numbers in the order of the columns."""
+
+    name: str
+    count: str
+    numbers: tuple[Number, ...]
+    emphasis: str = ""
+
+
+def number(estimate: Estimate | None) -> Number:
+    """Show an estimate with three decimals; a dash where there is none, no interval where nothing was resampled."""
+    if estimate is None:
+        return Number(wording.NO_VALUE)
+    resampled = estimate.low < estimate.high
+    return Number(
+        value=f"{estimate.value:.3f}",
+        interval=f"{estimate.low:.3f} to {estimate.high:.3f}" if resampled else "",
+        at=100 * estimate.value,
+        start=100 * estimate.low,
+        width=100 * (estimate.high - estimate.low),
+    )
+
+
+def numbers(estimates: Estimates, figures: Sequence[Figure]) -> tuple[Number, ...]:
+    """Show these figures, in this order."""
+    return tuple(number(estimates.get(figure)) for figure in figures)
+
+
+def headlines(measured: MeasuredLabels) -> Iterator[Line]:
+    """Yield the few numbers to read first: the task's own, then the mean over labels."""
+    mean = "Mean " if len(measured.labels) > 1 else ""
+    if measured.classes is not None:
+        yield Line("Accuracy", f"{measured.classes.films} films", (number(measured.classes.accuracy),))
+    for figure in _HEADLINE_FIGURES:
+        if figure in measured.macro:
+            labels = sum(figure in label.figures for label in measured.labels)
+            of = f"over {labels} labels" if mean else measured.labels[0].label
+            name = FIGURE_NAMES[figure]
+            yield Line(
+                f"{mean}{name if name.isupper() or not mean else name.lower()}", of, (number(measured.macro[figure]),)
+            )
+
+
+def ranking_lines(measured: MeasuredLabels) -> list[Line]:
+    """Return a line per label and their mean, with RANKING_FIGURES."""
+    lines = [
+        Line(label.label, f"{label.positives} of {label.films}", numbers(label.figures, RANKING_FIGURES))
+        for label in measured.labels
+    ]
+    return [*lines, *_mean_line(measured, RANKING_FIGURES)]
+
+
+def calling_lines(measured: MeasuredLabels, task: Task) -> list[Line]:
+    """Return the same with CALLING_FIGURES; operating points stand where the other table counts films."""
+    lines = [
+        Line(label.label, _point(label, task), numbers(label.figures, CALLING_FIGURES)) for label in measured.labels
+    ]
+    return [*lines, *_mean_line(measured, CALLING_FIGURES)]
+
+
+def _mean_line(measured: MeasuredLabels, figures: Sequence[Figure]) -> list[Line]:
+    return [Line("Mean", "", numbers(measured.macro, figures), "mean")] if len(measured.labels) > 1 else []
+
+
+def _point(label: LabelFigures, task: Task) -> str:
+    if label.operating_point is not None:
+        return wording.operating_point(label.operating_point)
+    return "likeliest class" if task == "multiclass" else "no verdict"

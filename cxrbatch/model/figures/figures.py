@@ -1,0 +1,164 @@
+"""Targets and probabilities of labelled films in, every figure of every label with its interval out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrbatch.model.figures.bootstrap import (
+    Estimate,
+    Resampled,
+    Weights,
+    average_resampled,
+    estimate,
+    estimate_figures,
+    resample_figures,
+    resample_mean,
+)
+from cxrbatch.model.figures.metrics import Calls, Figure, count_confusions, measure_figures
+from cxrbatch.records import Float32, Label, Task
+
+Estimates = dict[Figure, Estimate]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledScores:
+    """N films with what is true of them and what an engine says, label by label.
+
+    `labels` are the C labels that are measured; `targets` float32 [N,C], 0 or 1, nan where unknown;
+    `probabilities` float32 [N,C]; `calls` per label bool [N], or None without an operating point; `classes`
+    int64 [N], the likeliest of C classes in a multi-class task, else empty; `weights` uint8 [B,N], resamples
+    over patients.
+    """
+
+    labels: tuple[Label, ...]
+    task: Task
+    targets: Float32
+    probabilities: Float32
+    calls: tuple[Calls | None, ...]
+    classes: NDArray[np.int64]
+    weights: Weights
+
+    def part(self, films: NDArray[np.bool_]) -> LabelledScores:
+        """Return some of the films, bool [N]."""
+        return LabelledScores(
+            self.labels,
+            self.task,
+            self.targets[films],
+            self.probabilities[films],
+            tuple(None if calls is None else calls[films] for calls in self.calls),
+            self.classes[films] if self.classes.size else self.classes,
+            self.weights[:, films],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFigures:
+    """What was measured of one label, on the films whose target is known.
+
+    A figure that the films cannot tell is missing: AUROC with one class only, sensitivity without a verdict.
+    """
+
+    label: str
+    operating_point: float | None
+    films: int
+    positives: int
+    figures: Estimates
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFigures:
+    """What was measured of a multi-class task as a whole, where the likeliest class is the answer.
+
+    `confusion` counts films by true class (rows) and answered class (columns), in the order of `labels`.
+    """
+
+    labels: tuple[str, ...]
+    films: int
+    accuracy: Estimate
+    balanced_accuracy: float
+    confusion: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredLabels:
+    """Every label's figures, their mean over the labels that have them ("macro"), and the task's own."""
+
+    labels: tuple[LabelFigures, ...]
+    macro: Estimates
+    classes: ClassFigures | None = None
+
+
+def make_calls(
+    labels: Sequence[Label], task: Task, probabilities: Float32, likeliest: NDArray[np.int64]
+) -> tuple[Calls | None, ...]:
+    """Return who is called positive per label, bool [N]: from its operating point on, as reports do.
+
+    A class without an operating point is called where it is the likeliest; a label of another task never is.
+    """
+    calls: list[Calls | None] = []
+    for column, label in enumerate(labels):
+        if label.operating_point is not None:
+            # In double: rounded to float32, a point between two neighbouring scores would fall on one of them.
+            calls.append(probabilities[:, column].astype(np.float64) >= label.operating_point)
+        else:
+            calls.append(likeliest == column if task == "multiclass" else None)
+    return tuple(calls)
+
+
+def measure_labels(scores: LabelledScores) -> MeasuredLabels:
+    """Measure every label that has films with a known target, their mean, and a multi-class task as a whole."""
+    measured: list[LabelFigures] = []
+    resamples: list[dict[Figure, Resampled]] = []
+    for column, label in enumerate(scores.labels):
+        if (~np.isnan(scores.targets[:, column])).any():
+            figures, resampled = _measure_label(scores, column, label)
+            measured.append(figures)
+            resamples.append(resampled)
+    classes = _measure_classes(scores) if scores.task == "multiclass" else None
+    return MeasuredLabels(tuple(measured), _average(measured, resamples), classes)
+
+
+def _measure_label(scores: LabelledScores, column: int, label: Label) -> tuple[LabelFigures, dict[Figure, Resampled]]:
+    known = ~np.isnan(scores.targets[:, column])
+    truths, probabilities = scores.targets[known, column] > 0.5, scores.probabilities[known, column]
+    all_calls = scores.calls[column]
+    calls = None if all_calls is None else all_calls[known]
+    figures = measure_figures(truths, probabilities, calls)
+    resampled = resample_figures(truths, probabilities, calls, scores.weights[:, known])
+    estimates = estimate_figures(figures, resampled)
+    return LabelFigures(label.name, label.operating_point, len(truths), int(truths.sum()), estimates), resampled
+
+
+def _average(measured: Sequence[LabelFigures], resamples: Sequence[dict[Figure, Resampled]]) -> Estimates:
+    macro: Estimates = {}
+    for figure in Figure:
+        having = [at for at, label in enumerate(measured) if figure in label.figures]
+        if not having:
+            continue
+        value = float(np.mean([measured[at].figures[figure].value for at in having]))
+        told = [resamples[at][figure] for at in having if figure in resamples[at]]
+        macro[figure] = estimate(value, average_resampled(told) if told else np.empty(0))
+    return macro
+
+
+def _measure_classes(scores: LabelledScores) -> ClassFigures | None:
+    """Compare the likeliest class with the true one, on films that have exactly one true class."""
+    single = np.nan_to_num(scores.targets).sum(axis=1) == 1
+    if not single.any():
+        return None
+    truths, answers = scores.targets[single].argmax(axis=1).astype(np.int64), scores.classes[single]
+    right = (truths == answers).astype(np.float64)
+    confusion = count_confusions(truths, answers, len(scores.labels))
+    of_class = confusion.sum(axis=1)
+    recalls = np.diag(confusion)[of_class > 0] / of_class[of_class > 0]
+    return ClassFigures(
+        labels=tuple(label.name for label in scores.labels),
+        films=len(truths),
+        accuracy=estimate(float(right.mean()), resample_mean(right, scores.weights[:, single])),
+        balanced_accuracy=float(recalls.mean()),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+    )

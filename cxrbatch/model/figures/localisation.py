@@ -1,0 +1,212 @@
+"""Class activation maps and radiologists' boxes in; how often the peak hits and how well the boxes agree out.
+
+The boxes are those of NIH ChestX-ray14 (Wang et al. 2017): BBox_List_2017.csv, in pixels of the 1024 x 1024
+originals. Copies of the images in any other size work: a box is scaled by stored size / 1024.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxrbatch.errors import UsageError
+from cxrbatch.model.evaluate.scoring import FilmMap, ScoredFilms
+from cxrbatch.model.figures.bootstrap import Estimate, Weights, estimate, resample_mean
+from cxrbatch.model.figures.metrics import Mask
+from cxrbatch.output.report.heatmap import CONTOUR_SHARE, activation_on_display, is_faint
+from cxrbatch.records import Float32
+
+BOX_FILES = ("BBox_List_2017.csv", "BBox_List_2017.csv.gz")
+ORIGINAL_PX = 1024
+
+MAP_SHARE = CONTOUR_SHARE
+"""The heatmap's box encloses the region around its peak that reaches this share of it: the line in the reports."""
+
+_LONG_SIDE_PX = 256
+"""Maps are spread over a grid of at most this size: finer than any cell of theirs, coarser than the film."""
+
+# The list of boxes and the table of labels spell one finding differently.
+_SPELLINGS = {"infiltrate": "infiltration"}
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle (x, y, width, height) from the top left corner, in parts of the image's width and height."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+Boxes = Mapping[tuple[str, str], tuple[Box, ...]]
+"""By (file name, finding in lower case)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PointingFigures:
+    """How the heatmaps of one label agree with its boxes.
+
+    `films` have a box. `hits` is the share of them whose peak lies in one (the pointing game, Zhang et al.
+    2018); `chance` is what a peak thrown anywhere would reach, the mean share of the film that boxes cover.
+    `box_iou` is the mean intersection over union of the heatmap's box with the best-fitting true one.
+    `called_hits` is `hits` among those films whose finding is called; None where none is.
+    """
+
+    label: str
+    films: int
+    hits: Estimate
+    chance: float
+    box_iou: Estimate
+    called: int
+    called_hits: float | None
+
+
+def find_boxes(folder: Path) -> Path | None:
+    """Return the list of boxes in a data folder, if it has one."""
+    return next((folder / name for name in BOX_FILES if (folder / name).is_file()), None)
+
+
+def read_boxes(path: Path) -> Boxes:
+    """Read BBox_List_2017.csv, plain or gzipped: file name, finding, x, y, width and height in original pixels.
+
+    Raises:
+        UsageError: missing, or not such a table.
+    """
+    try:
+        table = pd.read_csv(path, usecols=range(6), header=0, names=["file", "finding", "x", "y", "w", "h"])
+        corners = table[["x", "y", "w", "h"]].to_numpy(float) / ORIGINAL_PX
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read as a list of boxes (BBox_List_2017.csv): {error}") from error
+    boxes: dict[tuple[str, str], tuple[Box, ...]] = defaultdict(tuple)
+    for file, finding, box in zip(table["file"], table["finding"], corners.tolist(), strict=True):
+        boxes[str(file), _spelled(str(finding))] += (Box(*box),)
+    return dict(boxes)
+
+
+def boxes_of(boxes: Boxes, file_name: str, label: str) -> tuple[Box, ...]:
+    """Return the boxes of one finding on one film."""
+    return boxes.get((file_name, _spelled(label)), ())
+
+
+def measure_pointing(
+    scored: ScoredFilms, columns: Mapping[str, int], boxes: Boxes, calls: Mapping[str, Mask | None], weights: Weights
+) -> tuple[PointingFigures, ...]:
+    """Compare the maps of every label with its boxes; labels without any box are left out.
+
+    Args:
+        scored: the films, with the maps of those that have boxes.
+        columns: which of the engine's outputs each label is.
+        boxes: the boxes.
+        calls: per label bool [N], who is called positive; None where the label has no operating point.
+        weights: uint8 [B,N], resamples over patients.
+    """
+    measured = (
+        _measure_label(label, _compare_films(scored, label, column, boxes), calls[label], weights)
+        for label, column in columns.items()
+    )
+    return tuple(figures for figures in measured if figures is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Agreement:
+    """How one map agrees with its boxes: the film's place, hit or not, IoU, share of the film in boxes."""
+
+    film: int
+    hit: bool
+    iou: float
+    covered: float
+
+
+def _compare_films(scored: ScoredFilms, label: str, column: int, boxes: Boxes) -> list[_Agreement]:
+    found = []
+    for film, film_map in scored.maps.items():
+        if true_boxes := boxes_of(boxes, scored.samples[film].path.name, label):
+            found.append(_compare(film, spread_map(film_map, column), true_boxes))
+    return found
+
+
+def spread_map(film_map: FilmMap, column: int) -> Float32:
+    """Return one label's positive evidence over the film, float32 [H,W] of its proportions, in logits."""
+    geometry = film_map.geometry
+    reduction = max(1.0, max(geometry.rows, geometry.columns) / _LONG_SIDE_PX)
+    shape = round(geometry.rows / reduction), round(geometry.columns / reduction)
+    return activation_on_display(film_map.cams[column], geometry, shape)
+
+
+def _compare(film: int, activation: Float32, boxes: Sequence[Box]) -> _Agreement:
+    height, width = activation.shape
+    covered = np.zeros((height, width), bool)
+    for box in boxes:
+        covered |= _box_mask(box, height, width)
+    if is_faint(activation):
+        # No part of the film speaks for the finding: nothing is coloured, so nothing is pointed at.
+        return _Agreement(film, hit=False, iou=0.0, covered=float(covered.mean()))
+    row, column = np.unravel_index(int(activation.argmax()), activation.shape)
+    drawn = heatmap_box(activation)
+    return _Agreement(
+        film, bool(covered[row, column]), max(box_iou(drawn, box) for box in boxes), float(covered.mean())
+    )
+
+
+def heatmap_box(activation: Float32) -> Box:
+    """Return the tight box around the connected region that holds the peak and reaches MAP_SHARE of it."""
+    height, width = activation.shape
+    row, column = np.unravel_index(int(activation.argmax()), activation.shape)
+    reached = (activation >= MAP_SHARE * activation[row, column]).astype(np.uint8)
+    _, regions, statistics, _ = cv2.connectedComponentsWithStats(reached, connectivity=8)
+    left, top, across, down, _ = statistics[regions[row, column]].tolist()
+    return Box(left / width, top / height, across / width, down / height)
+
+
+def box_iou(one: Box, other: Box) -> float:
+    """Return the intersection of two boxes over their union, 0..1."""
+    across = min(one.x + one.width, other.x + other.width) - max(one.x, other.x)
+    down = min(one.y + one.height, other.y + other.height) - max(one.y, other.y)
+    shared = max(0.0, across) * max(0.0, down)
+    union = one.width * one.height + other.width * other.height - shared
+    return shared / union if union > 0 else 0.0
+
+
+def _box_mask(box: Box, height: int, width: int) -> Mask:
+    """Return which cells of a grid have their centre in the box."""
+    x, y = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
+    inside_x = (x >= box.x) & (x <= box.x + box.width)
+    inside_y = (y >= box.y) & (y <= box.y + box.height)
+    return inside_y[:, np.newaxis] & inside_x[np.newaxis, :]
+
+
+def _measure_label(
+    label: str, agreements: Sequence[_Agreement], calls: Mask | None, weights: Weights
+) -> PointingFigures | None:
+    if not agreements:
+        return None
+    films = np.array([agreement.film for agreement in agreements])
+    hits = np.array([agreement.hit for agreement in agreements], np.float64)
+    ious = np.array([agreement.iou for agreement in agreements], np.float64)
+    called = np.zeros(len(films), bool) if calls is None else calls[films]
+    return PointingFigures(
+        label=label,
+        films=len(films),
+        hits=_mean(hits, weights[:, films]),
+        chance=float(np.mean([agreement.covered for agreement in agreements])),
+        box_iou=_mean(ious, weights[:, films]),
+        called=int(called.sum()),
+        called_hits=float(hits[called].mean()) if called.any() else None,
+    )
+
+
+def _mean(values: NDArray[np.float64], weights: Weights) -> Estimate:
+    return estimate(float(values.mean()), resample_mean(values, weights))
+
+
+def _spelled(finding: str) -> str:
+    plain = finding.strip().lower()
+    return _SPELLINGS.get(plain, plain)

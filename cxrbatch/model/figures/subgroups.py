@@ -1,0 +1,71 @@
+"""Scored films in, the same figures for men and women, age bands and view positions out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxrbatch.model.data.labelled import Sample
+from cxrbatch.model.figures.figures import LabelledScores, MeasuredLabels, measure_labels
+
+AGE_BANDS = ((0, 17), (18, 39), (40, 59), (60, 79))
+"""Years, both ends included; whoever is older is in the last band, 80+."""
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class SubgroupFigures:
+    """One group of films, such as sex F, and what was measured on it alone."""
+
+    column: str
+    group: str
+    films: int
+    patients: int
+    measured: MeasuredLabels
+
+
+def measure_subgroups(scores: LabelledScores, samples: Sequence[Sample]) -> tuple[SubgroupFigures, ...]:
+    """Measure every group of sex, age band and view that these films form; a column with one group is left out."""
+    found: list[SubgroupFigures] = []
+    for column, group_of in _COLUMNS.items():
+        groups = np.array([group_of(sample) for sample in samples])
+        names = sorted(set(groups.tolist()), key=_unknown_last)
+        if len(names) > 1:
+            found.extend(_measure_group(column, name, groups == name, scores, samples) for name in names)
+    return tuple(found)
+
+
+def age_band(age: float | None) -> str:
+    """Return the band of an age in years, such as 40-59."""
+    if age is None or not np.isfinite(age) or age < 0:
+        return UNKNOWN
+    for youngest, oldest in AGE_BANDS:
+        if age < oldest + 1:
+            return f"{youngest}-{oldest}"
+    return f"{AGE_BANDS[-1][1] + 1}+"
+
+
+def _measure_group(
+    column: str,
+    name: str,
+    films: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+    scores: LabelledScores,
+    samples: Sequence[Sample],
+) -> SubgroupFigures:
+    patients = {sample.patient for sample, inside in zip(samples, films.tolist(), strict=True) if inside}
+    return SubgroupFigures(column, name, int(films.sum()), len(patients), measure_labels(scores.part(films)))
+
+
+def _unknown_last(name: str) -> tuple[bool, int, str]:
+    digits = name.rstrip("+").partition("-")[0]
+    return name == UNKNOWN, int(digits) if digits.isdigit() else 0, name
+
+
+_COLUMNS: dict[str, Callable[[Sample], str]] = {
+    "sex": lambda sample: sample.sex or UNKNOWN,
+    "age": lambda sample: age_band(sample.age),
+    "view": lambda sample: sample.view or UNKNOWN,
+}

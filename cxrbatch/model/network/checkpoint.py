@@ -1,0 +1,128 @@
+"""Checkpoints: one safetensors file that holds the weights and, in its metadata, everything that belongs to them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import safetensors
+import safetensors.torch
+
+from cxrbatch.engine.bundle import TrainingFacts
+from cxrbatch.engine.bundle_file import read_file
+from cxrbatch.engine.plausible import require_input, require_labels
+from cxrbatch.errors import EngineError, UsageError
+from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.records import InputSpec, Label, Task
+from cxrbatch.system import durable
+
+SCHEMA = 1
+_METADATA_KEY = "cxrbatch"
+
+# What is raised over bytes that are not what they claim to be; a RecursionError is a RuntimeError, too.
+_DAMAGE = (safetensors.SafetensorError, msgspec.MsgspecError, ValueError, LookupError, TypeError, RecursionError)
+
+# A zip file is what torch.save writes today, a bare pickle (protocol 2 and up) what it wrote before.
+_PICKLE_HEADS = (b"PK\x03\x04", b"\x80")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFacts:
+    """What a checkpoint says of its weights; with it the file stands alone."""
+
+    schema: int = SCHEMA
+    created: str
+    architecture: str
+    task: Task
+    labels: tuple[Label, ...]
+    input: InputSpec
+    output_stride: int = 32
+    training: TrainingFacts = field(default_factory=TrainingFacts)
+    notice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A network, in evaluation mode, and the facts about it."""
+
+    network: ChestNetwork
+    facts: CheckpointFacts
+
+
+def build_network(facts: CheckpointFacts) -> ChestNetwork:
+    """Build the network that the facts describe, with random weights."""
+    return ChestNetwork(
+        facts.architecture, len(facts.labels), spec=facts.input, task=facts.task, output_stride=facts.output_stride
+    )
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint to `path`, whole or not at all."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
+    metadata = {_METADATA_KEY: msgspec.json.encode(checkpoint.facts).decode()}
+    durable.replace_bytes(path, safetensors.torch.save(tensors, metadata=metadata))
+
+
+def load_checkpoint(path: Path, content: bytes | None = None) -> Checkpoint:
+    """Read a checkpoint, or its `content` that was read before; nothing in the file is ever executed.
+
+    Raises:
+        EngineError: missing, a pickle, damaged, of a newer cxrbatch, or its weights do not fit its facts.
+    """
+    if content is None:
+        content = read_checkpoint(path)
+    if content.startswith(_PICKLE_HEADS) and not _is_safetensors(content):
+        raise EngineError(
+            f"{path}: looks like a pickle (torch.save), which can run any code when loaded, and is refused. "
+            f"Checkpoints are safetensors files as `cxrbatch train` writes them."
+        )
+    try:
+        facts = _read_facts(path, content)
+        require_labels(facts.labels)
+        require_input(facts.input)
+        network = build_network(facts)
+        network.load_state_dict(safetensors.torch.load(content))
+    except _DAMAGE as error:
+        raise EngineError(f"{path}: damaged, or no cxrbatch checkpoint: {error}. Train or copy it again.") from error
+    except UsageError as error:  # what training was never asked for
+        raise EngineError(f"{path}: no cxrbatch checkpoint: {error}") from error
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        raise EngineError(f"{path}: its weights do not fit its own description: {error}") from error
+    return Checkpoint(network.eval(), facts)
+
+
+def read_checkpoint(path: Path) -> bytes:
+    """Return the bytes of a checkpoint.
+
+    Raises:
+        EngineError: missing, or it cannot be read.
+    """
+    try:
+        return read_file(path)
+    except FileNotFoundError:
+        raise EngineError(f"{path}: no such checkpoint. `cxrbatch train DATA -o {path}` makes one.") from None
+    except OSError as error:
+        raise EngineError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _is_safetensors(content: bytes) -> bool:
+    # JSON follows the length of the header, 8 bytes of any value: one in 32 begins like a pickle.
+    return content[8:9] == b"{"
+
+
+def _read_facts(path: Path, content: bytes) -> CheckpointFacts:
+    # The file starts with the length of its JSON header, 8 bytes little-endian (safetensors' format).
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    encoded = header["__metadata__"][_METADATA_KEY]
+    schema = msgspec.json.decode(encoded, type=_SchemaOnly).schema
+    if schema > SCHEMA:
+        raise EngineError(f"{path}: written by a newer cxrbatch (schema {schema}, this one reads {SCHEMA}). Upgrade.")
+    return msgspec.json.decode(encoded, type=CheckpointFacts)
+
+
+@dataclass(frozen=True, slots=True)
+class _SchemaOnly:
+    schema: int

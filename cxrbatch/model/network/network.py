@@ -1,0 +1,86 @@
+"""The network of the graph contract: uint8 pixels in, probabilities, logits and class activation maps out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  # everyone's name for it
+
+from cxrbatch.model.network.architectures import build_features, require_size
+from cxrbatch.records import InputSpec, Task
+
+
+class NetworkScores(NamedTuple):
+    """What the network says of N images, float32: [N,C], [N,C] and [N,C,h,w] (DESIGN.md section 3)."""
+
+    probabilities: Tensor
+    logits: Tensor
+    cams: Tensor
+
+
+class ChestNetwork(nn.Module):
+    """A feature extractor, global average pooling and a linear head, with input and output scaling inside.
+
+    The head runs as a 1x1 convolution before the pooling: both are linear, so the mean of the class
+    activation maps plus the bias is the logit, and the maps come for free (Zhou et al. 2016). On the last
+    feature map Grad-CAM is ReLU(cams)/(h*w) exactly (Selvaraju et al. 2017, section 3.1).
+    """
+
+    temperature: Tensor
+    offset: Tensor
+
+    def __init__(
+        self, architecture: str, n_labels: int, *, spec: InputSpec, task: Task = "multilabel", output_stride: int = 32
+    ) -> None:
+        """Build the network with random weights.
+
+        Args:
+            architecture: one of `cxrbatch.model.network.architectures.architectures()`.
+            n_labels: how many findings, or classes.
+            spec: the input; its mean and std, in 0..1 grey, become part of the graph.
+            task: sigmoid per label, or softmax over the classes of a multiclass task.
+            output_stride: input pixels per cell of the class activation map, 32 or, for ResNets, 16.
+
+        Raises:
+            UsageError: the architecture is unknown, or takes no such image or stride.
+        """
+        super().__init__()
+        require_size(architecture, spec.size_px)
+        self.features, channels, self._stages = build_features(architecture, output_stride)
+        self.head = nn.Linear(channels, n_labels)
+        self.task: Task = task
+        self.spec = spec
+        self._gain = 1.0 / (255.0 * spec.std)
+        self._shift = -spec.mean / spec.std
+        # Calibration: probabilities come from logits / temperature + offset. Identity until it is fitted.
+        self.register_buffer("temperature", torch.ones(n_labels))
+        self.register_buffer("offset", torch.zeros(n_labels))
+
+    def forward(self, pixels: Tensor) -> NetworkScores:
+        """Score [N,1,S,S], 0..255, display polarity: uint8, or float where augmentation went before."""
+        cams = self.class_activation_maps(self.feature_map(pixels))
+        logits = cams.mean(dim=(2, 3)) + self.head.bias
+        return NetworkScores(self._calibrate(logits), logits, cams)
+
+    def feature_map(self, pixels: Tensor) -> Tensor:
+        """Return the last feature map, [N,channels,h,w], in the type of the weights.
+
+        Not negative but for EfficientNets, which end in a SiLU.
+        """
+        scaled = pixels.float() * self._gain + self._shift
+        features: Tensor = self.features(scaled.to(self.head.weight.dtype))
+        return features
+
+    def class_activation_maps(self, features: Tensor) -> Tensor:
+        """Weigh a feature map by the head: [N,channels,h,w] -> float32 [N,C,h,w], without the bias."""
+        return F.conv2d(features, self.head.weight[:, :, None, None]).float()
+
+    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
+        """Return the feature extractor's modules from the input to the output, in about five groups."""
+        return tuple(tuple(self.features.get_submodule(name) for name in stage) for stage in self._stages)
+
+    def _calibrate(self, logits: Tensor) -> Tensor:
+        scaled = logits / self.temperature + self.offset
+        return scaled.softmax(dim=1) if self.task == "multiclass" else scaled.sigmoid()

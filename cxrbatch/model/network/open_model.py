@@ -1,0 +1,73 @@
+"""A checkpoint's path, or an engine bundle's path or name, in; an opened `Engine` out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from cxrbatch.config import Backend, PrecisionChoice
+from cxrbatch.engine.bundle import find_bundle, sha256_of_file
+from cxrbatch.engine.contract import Engine
+from cxrbatch.engine.open import open_engine
+from cxrbatch.engine.torch_engine import BACKEND, TorchEngine
+from cxrbatch.errors import UsageError
+from cxrbatch.model.network.checkpoint import CheckpointFacts, load_checkpoint
+from cxrbatch.records import EngineDescription
+
+CHECKPOINT_SUFFIX = ".safetensors"
+
+
+def open_model(
+    model: str, *, backend: Backend = "auto", precision: PrecisionChoice = "auto", threads: int = 0
+) -> Engine:
+    """Open what `cxrbatch evaluate` is given.
+
+    Args:
+        model: a checkpoint (*.safetensors), which runs in PyTorch on the CPU in FP32; or an engine bundle.
+        backend: where a bundle runs.
+        precision: which of a bundle's files runs.
+        threads: how many cores a bundle may use; 0 takes all.
+
+    Raises:
+        EngineError: it is missing, damaged, or cannot run here.
+        UsageError: a checkpoint is asked to run on another backend than PyTorch.
+    """
+    if not model.endswith(CHECKPOINT_SUFFIX):
+        return open_engine(find_bundle(model), backend=backend, precision=precision, threads=threads)
+    if backend not in {"auto", BACKEND}:
+        raise UsageError(
+            f"{model}: a checkpoint runs in PyTorch only. Leave --backend out, or build an engine of it: "
+            f"cxrbatch build {model} -n NAME"
+        )
+    if precision not in {"auto", "fp32"}:
+        raise UsageError(f"{model}: a checkpoint runs in FP32; build an engine of it for {precision}.")
+    path = Path(model)
+    checkpoint = load_checkpoint(path)
+    return TorchEngine(checkpoint.network, describe_checkpoint(path, checkpoint.facts))
+
+
+def locate_model(model: str) -> Path:
+    """Return where that lies: the checkpoint, or the engine's folder.
+
+    Raises:
+        EngineError: there is no such engine.
+    """
+    return Path(model).resolve() if model.endswith(CHECKPOINT_SUFFIX) else find_bundle(model).folder.resolve()
+
+
+def describe_checkpoint(path: Path, facts: CheckpointFacts) -> EngineDescription:
+    """Describe the engine that runs a checkpoint itself; its identity is the file's SHA-256."""
+    return EngineDescription(
+        name=path.stem,
+        sha256=sha256_of_file(path),
+        backend=BACKEND,
+        precision="fp32",
+        architecture=facts.architecture,
+        task=facts.task,
+        labels=facts.labels,
+        input=facts.input,
+        created=facts.created,
+        notice=facts.notice,
+        training=msgspec.to_builtins(facts.training),
+    )

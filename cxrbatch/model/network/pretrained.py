@@ -1,0 +1,193 @@
+"""What `--init` names in; a network's first weights, matched with its architecture and put in, out.
+
+`imagenet` are torchvision's weights. Its code is under the BSD 3-clause licence; of the weights it says that they
+may be bound by the terms of what they were trained on, which for ImageNet means non-commercial research and
+education. The README says so, so that whoever trains a product from them knows.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from cxrbatch.errors import EngineError, UsageError
+from cxrbatch.model.network.architectures import architectures
+from cxrbatch.model.network.checkpoint import load_checkpoint
+from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.model.network.transfer import (
+    COUNTER,
+    FeatureWeights,
+    Scaling,
+    fold_scaling,
+    match_features,
+    torchvision_scaling,
+)
+from cxrbatch.model.network.weights_file import WeightsFile, read_weights
+from cxrbatch.records import Task
+
+NONE, IMAGENET = "none", "imagenet"
+
+# Under this key the metadata of our own checkpoints lie (checkpoint.py).
+_OURS = "cxrbatch"
+
+# A server that says nothing for so long is not there. urllib would wait for ever.
+_PATIENCE_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedHead:
+    """The head of one of our checkpoints: `weight` [C,channels] and `bias` [C], for these labels."""
+
+    labels: tuple[str, ...]
+    task: Task
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Init:
+    """A network's first weights, read and found to fit `architecture`; without `features` they are random.
+
+    `scaling` is what the features' first convolution was trained to see.
+    """
+
+    architecture: str
+    origin: str
+    features: FeatureWeights | None = None
+    scaling: Scaling = field(default_factory=lambda: Scaling((), ()))
+    head: TrainedHead | None = None
+
+
+def find_init(init: str, architecture: str) -> Init:
+    """Find and read the weights that `--init` names, before any data is prepared.
+
+    Args:
+        init: `none`; `imagenet`, from torch's hub cache or downloaded into it; or a file: a checkpoint of ours, or
+            a state dict (safetensors, torch.save) under torchvision's names, trained on images as torchvision
+            scales them.
+        architecture: one of `architectures()`.
+
+    Raises:
+        UsageError: unknown architecture; no such file; ImageNet's weights are not here and cannot be downloaded;
+            or the file holds another architecture.
+        EngineError: the file is damaged, or a pickle that would have to run code.
+    """
+    if architecture not in architectures():
+        raise UsageError(f"architecture {architecture}: unknown. Choose one of {', '.join(architectures())}.")
+    if init == NONE:
+        return Init(architecture, "random weights")
+    if init == IMAGENET:
+        return _init_from_torchvision(_read_imagenet(architecture), architecture, "torchvision's ImageNet weights")
+    found = read_weights(Path(init))
+    if _OURS in found.metadata:
+        return _init_from_checkpoint(found, architecture)
+    return _init_from_torchvision(found, architecture, "weights of a file")
+
+
+def initialise(network: ChestNetwork, init: Init, seed: int, *, labels: tuple[str, ...] = ()) -> str:
+    """Put the weights into the network and say in a sentence where they come from.
+
+    The head is drawn anew from `seed`, unless `init` is a checkpoint of ours for the same task and `labels`, in
+    the same order. The network's scaling of its input stays; the weights are adapted to it (`fold_scaling`).
+
+    Args:
+        network: of the architecture that `init` was found for.
+        init: what `find_init` gave. Random weights leave those that the network was built with.
+        seed: of the head.
+        labels: what the head's outputs mean.
+    """
+    if init.features is None:
+        return f"Weights start from {init.origin}."
+    features = fold_scaling(init.features, init.scaling, network.spec)
+    network.features.load_state_dict(_with_counters(features, network.features))
+    head = init.head
+    if head is not None and (head.labels, head.task) == (labels, network.task):
+        network.head.load_state_dict({"weight": head.weight, "bias": head.bias})
+        return f"Weights start from {init.origin}, with its head."
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network.head.reset_parameters()
+    return f"Weights start from {init.origin}; the head is random."
+
+
+def _init_from_torchvision(file: WeightsFile, architecture: str, what: str) -> Init:
+    features, scaling = match_features(file.path, file.tensors, architecture), torchvision_scaling(architecture)
+    if features.input_channels != len(scaling.mean):
+        raise UsageError(
+            f"{file.path}: its first convolution takes {features.input_channels} channel(s), not 3, and nothing says "
+            f"how its input was scaled. Make a checkpoint of it first: cxrbatch import {file.path} -o CHECKPOINT"
+        )
+    return Init(architecture, _tell_origin(what, file), features, scaling)
+
+
+def _init_from_checkpoint(file: WeightsFile, architecture: str) -> Init:
+    network, facts = (checkpoint := load_checkpoint(file.path)).network, checkpoint.facts
+    if facts.architecture != architecture:
+        raise UsageError(
+            f"{file.path}: is a {facts.architecture}, not a {architecture}. Add --architecture {facts.architecture}"
+        )
+    labels = tuple(label.name for label in facts.labels)
+    return Init(
+        architecture,
+        _tell_origin("a checkpoint", file),
+        match_features(file.path, network.features.state_dict(), architecture),
+        Scaling((facts.input.mean,), (facts.input.std,)),
+        TrainedHead(labels, facts.task, network.head.weight.detach(), network.head.bias.detach()),
+    )
+
+
+def _read_imagenet(architecture: str) -> WeightsFile:
+    """Read torchvision's weights from torch's hub cache; download them where they are not there."""
+    url: str = torchvision.models.get_model_weights(architecture).DEFAULT.url
+    place = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    if not place.exists():
+        _download(url, place, architecture)
+    file = read_weights(place)
+    if not file.sha256.startswith(_published_digits(place)):
+        raise EngineError(f"{place}: damaged: its SHA-256 is {file.sha256}. Bring {url} again.")
+    return file
+
+
+def _published_digits(place: Path) -> str:
+    """Return the first digits of a weights file's SHA-256, with which torchvision ends its name."""
+    return place.stem.rpartition("-")[2]
+
+
+def _download(url: str, place: Path, architecture: str) -> None:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _losing_patience():  # torch writes beside the place, compares the hash, and moves or removes
+            torch.hub.download_url_to_file(url, str(place), _published_digits(place), progress=sys.stderr.isatty())
+    except (OSError, http.client.HTTPException, RuntimeError) as error:
+        raise UsageError(
+            f"ImageNet weights of {architecture}: not on this machine, and the download failed ({error}). "
+            f"Bring {url} to {place}, or choose --init none."
+        ) from error
+
+
+@contextmanager
+def _losing_patience() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_PATIENCE_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _with_counters(features: dict[str, Tensor], extractor: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in extractor.state_dict().items() if name.endswith(COUNTER)} | features
+
+
+def _tell_origin(what: str, file: WeightsFile) -> str:
+    return f"{what}: {file.path.name}, SHA-256 {file.sha256}"

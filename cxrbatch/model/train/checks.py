@@ -1,0 +1,101 @@
+"""A plan and labelled data in; before anything is computed, what cannot work and the settled options out."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from cxrbatch.errors import UsageError
+from cxrbatch.model.data.dataset import LabelledImages
+from cxrbatch.model.network.architectures import smallest_size
+from cxrbatch.model.network.checkpoint import CheckpointFacts, build_network
+from cxrbatch.model.train.devices import count_processes, films_per_round
+from cxrbatch.model.train.losses import check_loss, usual_loss
+from cxrbatch.model.train.options import TrainingOptions, usual_learning_rate
+from cxrbatch.model.train.record import TrainingPlan
+from cxrbatch.output.folder.opening import output_errors_explained
+from cxrbatch.records import InputSpec, Label, now_text
+from cxrbatch.system import durable
+
+CHECKPOINT_SUFFIX = ".safetensors"
+
+
+def training_folder(checkpoint: Path) -> Path:
+    """Return where a training leaves everything but its checkpoint."""
+    return checkpoint.with_name(f"{checkpoint.name.removesuffix(CHECKPOINT_SUFFIX)}-training")
+
+
+def check_place(checkpoint: Path) -> Path:
+    """Make the folder beside the checkpoint and return it; find out that both places can be written to.
+
+    Raises:
+        UsageError: not a checkpoint's name.
+        OutputNotWritable: they cannot.
+    """
+    if checkpoint.suffix != CHECKPOINT_SUFFIX:
+        raise UsageError(f"{checkpoint}: a checkpoint's name ends in {CHECKPOINT_SUFFIX}.")
+    folder = training_folder(checkpoint)
+    with output_errors_explained(folder):
+        durable.make_folder(folder)
+        for place in (folder, checkpoint.parent):
+            _write_probe(place)
+    return folder
+
+
+def _write_probe(folder: Path) -> None:
+    """Find out now, not after hours, that nothing can be written there."""
+    with tempfile.TemporaryFile(dir=folder, prefix=durable.TEMPORARY_PREFIX) as probe:
+        probe.write(b"0")
+
+
+def settle_options(plan: TrainingPlan, *, pretrained: bool) -> TrainingOptions:
+    """Put the usual values where the plan leaves them open."""
+    wanted, rate, small = plan.training, plan.learning_rate, plan.small_epochs
+    usual_small = wanted.epochs * 3 // 4 if _can_be_small(plan) else 0
+    return replace(
+        wanted,
+        learning_rate=usual_learning_rate(wanted.optimizer, pretrained=pretrained) if rate is None else rate,
+        small_epochs=usual_small if small is None else small,
+    )
+
+
+def _can_be_small(plan: TrainingPlan) -> bool:
+    return round(plan.size_px * plan.training.small_scale) >= smallest_size(plan.architecture)
+
+
+def check_plan(plan: TrainingPlan, options: TrainingOptions, images: LabelledImages) -> None:
+    """Find out before hours of work what cannot work: names, sizes, GPUs, too few films.
+
+    Raises:
+        UsageError: what, and how to mend it.
+    """
+    check_loss(options.loss or usual_loss(images.task), images.task)
+    network = build_network(describe_untrained(plan, images))
+    if options.freeze > len(network.stages()):
+        raise UsageError(f"freeze {options.freeze}: {plan.architecture} has {len(network.stages())} stages.")
+    if options.small_epochs and not _can_be_small(plan):
+        raise UsageError(
+            f"small epochs: {plan.architecture} takes {smallest_size(plan.architecture)} px and more, and half of "
+            f"{plan.size_px} px is less. Use --small-epochs 0, or larger images."
+        )
+    if plan.data.folds and count_processes(options) > 1:
+        raise UsageError("folds: are trained by one process. Leave --devices out, or train them one by one.")
+    films, needed = len(images.part("train")), films_per_round(options)
+    if films < needed:
+        raise UsageError(
+            f"{images.root}: {films} training films are fewer than one batch of {needed}. "
+            f"Bring more, or use --batch-size {max(2, films // 2)}."
+        )
+
+
+def describe_untrained(plan: TrainingPlan, images: LabelledImages) -> CheckpointFacts:
+    """Describe the network that is to be trained, as its checkpoint will."""
+    return CheckpointFacts(
+        created=now_text(),
+        architecture=plan.architecture,
+        task=images.task,
+        labels=tuple(Label(name, normal=name == images.normal_label) for name in images.labels),
+        input=InputSpec(plan.size_px, fit=plan.fit),
+        output_stride=plan.output_stride,
+    )

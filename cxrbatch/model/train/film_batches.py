@@ -1,0 +1,83 @@
+"""Films in, batches of them as tensors out, in an order that only the seed and the epoch decide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cxrbatch.model.data.dataset import PixelSet
+
+# Where chance comes from in an epoch: each use has a stream of its own.
+SHUFFLING, AUGMENTATION, NETWORK = range(3)
+
+
+def epoch_seed(seed: int, epoch: int, use: int, process: int = 0) -> int:
+    """Return the seed of one use of chance in one epoch: the same again when a training is resumed there."""
+    return int(np.random.SeedSequence([seed, epoch, use, process]).generate_state(1)[0])
+
+
+@dataclass(frozen=True, slots=True)
+class FilmBatch:
+    """n films: uint8 [n,1,S,S], float32 [n,C], and uint8 [n,C,r,r], or [n,0,1,1] where no regions are known."""
+
+    pixels: Tensor
+    targets: Tensor
+    regions: Tensor
+
+    def to(self, device: torch.device) -> FilmBatch:
+        """Move it where the network is."""
+        moved = (part.to(device, non_blocking=True) for part in (self.pixels, self.targets, self.regions))
+        return FilmBatch(*moved)
+
+
+@dataclass(frozen=True, slots=True)
+class ShuffledBatches:
+    """Whole batches of films in an order that each epoch draws anew; what is left over waits for the next epoch.
+
+    Not a DataLoader: the films are bytes in memory, or mapped there, so picking rows is all there is to do.
+    Of `processes` that train together each takes every n-th batch.
+    """
+
+    data: PixelSet
+    batch_size: int
+    seed: int
+    epoch: Callable[[], int]
+    process: int = 0
+    processes: int = 1
+
+    def __len__(self) -> int:
+        return len(self.data) // (self.batch_size * self.processes)
+
+    def __iter__(self) -> Iterator[FilmBatch]:
+        order = np.random.default_rng(epoch_seed(self.seed, self.epoch(), SHUFFLING)).permutation(len(self.data))
+        for number in range(self.process, len(self) * self.processes, self.processes):
+            yield take_films(self.data, order[number * self.batch_size :][: self.batch_size])
+
+
+@dataclass(frozen=True, slots=True)
+class OrderedBatches:
+    """All films, in their order."""
+
+    data: PixelSet
+    batch_size: int
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.data) / self.batch_size)
+
+    def __iter__(self) -> Iterator[FilmBatch]:
+        for first in range(0, len(self.data), self.batch_size):
+            yield take_films(self.data, np.arange(first, min(first + self.batch_size, len(self.data))))
+
+
+def take_films(data: PixelSet, films: NDArray[np.int64]) -> FilmBatch:
+    """Make a batch of some films, by their places."""
+    regions = np.zeros((len(films), 0, 1, 1), np.uint8) if data.regions is None else data.regions[films]
+    return FilmBatch(
+        torch.from_numpy(data.pixels_of(films)), torch.from_numpy(data.targets[films]), torch.from_numpy(regions)
+    )

@@ -1,0 +1,85 @@
+"""What a person may say about how a network is trained; the defaults suit a few hundred to some ten thousand films."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cxrbatch.errors import UsageError
+from cxrbatch.model.train.augment import LIGHT, Augmentation
+
+Loss = Literal["bce", "weighted-bce", "focal", "ce", "weighted-ce"]
+Optimizer = Literal["adamw", "adam", "adamax", "rmsprop", "sgd"]
+Schedule = Literal["one-cycle", "cosine", "plateau"]
+Precision = Literal["auto", "bf16", "fp32"]
+
+CLASS_LOSSES: tuple[Loss, ...] = ("ce", "weighted-ce", "focal")
+LABEL_LOSSES: tuple[Loss, ...] = ("bce", "weighted-bce", "focal")
+
+# Rates at which a ResNet learns from scratch, one per way of taking steps; sgd has momentum 0.9.
+LEARNING_RATES: dict[Optimizer, float] = {"adamw": 1e-3, "adam": 1e-3, "adamax": 2e-3, "rmsprop": 3e-4, "sgd": 0.03}
+_PRETRAINED_SHARE = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOptions:
+    """How a network is trained.
+
+    `epochs` passes over the films end a training, not seconds, so that a slow machine gets the same weights as
+    a fast one. `batch_size` films go through the network at once, `accumulate` such batches make a step.
+    `learning_rate` is its peak: the schedule rises to it over `warm_up` of all steps, and falls.
+    `loss`: "" is bce for labels, ce for classes.
+    `freeze` keeps that many stages, counted from the input, as they are, for the first `unfreeze_after` epochs;
+    0 keeps them to the end.
+    `patience`: stop when so many epochs brought nothing better; 0 goes on to the end.
+    `small_epochs`: the first so many see films at `small_scale` of the side; half of it costs a quarter.
+    `region_weight` is how much the place of a finding counts beside its presence, where the data know it.
+    `devices`: auto (a GPU if there is one), cpu (or cpu:2 for two processes), a number of GPUs, or which ones
+    (0,2); `nodes` machines of as many each.
+    """
+
+    epochs: int = 16
+    batch_size: int = 32
+    accumulate: int = 1
+    learning_rate: float = 1e-3
+    optimizer: Optimizer = "adamw"
+    weight_decay: float = 0.02
+    schedule: Schedule = "one-cycle"
+    warm_up: float = 0.25
+    loss: Loss | Literal[""] = ""
+    augmentation: Augmentation = field(default=LIGHT)
+    freeze: int = 0
+    unfreeze_after: int = 0
+    patience: int = 0
+    small_epochs: int = 0
+    small_scale: float = 0.5
+    region_weight: float = 1.0
+    seed: int = 0
+    precision: Precision = "auto"
+    devices: str = "auto"
+    nodes: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "learning_rate", "nodes"):
+            _require(getattr(self, name) > 0, f"{name} must be greater than 0")
+        for name in ("weight_decay", "freeze", "unfreeze_after", "patience", "small_epochs"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative")
+        _require(math.isfinite(self.learning_rate), "learning_rate must be a number")
+        _require(self.batch_size > 1, "batch_size must be at least 2: layers are normalised over a batch")
+        _require(0 <= self.warm_up < 1, "warm_up is a part of the training: 0 or more, less than 1")
+        _require(0 < self.small_scale <= 1, "small_scale is a part of the side: more than 0, at most 1")
+        _require(self.small_epochs < self.epochs, "small_epochs: at least one epoch must see whole films")
+        devices = re.fullmatch(r"auto|cpu(:[1-9]\d*)?|[1-9]\d*|\d+(,\d+)+", self.devices)
+        _require(devices is not None, f"devices {self.devices!r}: use auto, cpu, how many GPUs, or which ones, as 0,2")
+
+
+def usual_learning_rate(optimizer: Optimizer, *, pretrained: bool) -> float:
+    """Return a rate to start with; weights that know something already are changed more gently."""
+    return LEARNING_RATES[optimizer] * (_PRETRAINED_SHARE if pretrained else 1.0)
+
+
+def _require(holds: bool, rule: str) -> None:
+    if not holds:
+        raise UsageError(f"{rule}.")

@@ -1,0 +1,104 @@
+"""The records of a training: what was asked for, and what training.json holds and its report shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cxrbatch.model.data.options import DataOptions
+from cxrbatch.model.figures.figures import MeasuredLabels
+from cxrbatch.model.figures.operating_points import OperatingPointRule
+from cxrbatch.model.network.checkpoint import CheckpointFacts
+from cxrbatch.model.train.calibration import Calibration
+from cxrbatch.model.train.options import TrainingOptions
+from cxrbatch.model.train.progress import EpochFigures
+from cxrbatch.records import Fit
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPlan:
+    """What `cxrbatch train` is asked for.
+
+    `init`: none, imagenet, or a file with weights. `learning_rate`: None takes the optimiser's usual one, and
+    `small_epochs`: None three quarters of the epochs. `resume` goes on where an interrupted training of the same
+    plan stopped. `workers` processes read films; 0 takes one per core.
+    """
+
+    data: DataOptions = field(default_factory=DataOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    learning_rate: float | None = None
+    small_epochs: int | None = None
+    architecture: str = "resnet50"
+    init: str = "none"
+    size_px: int = 224
+    fit: Fit = "pad"
+    output_stride: int = 32
+    operating_point: OperatingPointRule = field(default_factory=OperatingPointRule)
+    resume: bool = False
+    workers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPart:
+    """One part of the data as the training saw it; `positives` counts films with each label, in their order."""
+
+    name: str
+    films: int
+    patients: int
+    positives: tuple[int, ...]
+    unknown: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRun:
+    """One trained network: everything that training.json holds.
+
+    `facts` is what the checkpoint says of itself (labels with operating points, options, provenance). `kept` is
+    the epoch whose weights it holds, the best on the validation films. `measured` are the figures on those films,
+    which also chose the epoch, the calibration and the operating points: they promise a little too much.
+    `interrupted` tells that a signal ended the training before its last epoch. `fold` counts from 1; 0: no folds.
+    """
+
+    checkpoint: str
+    data: str
+    layout: str
+    data_sha256: str
+    parts: tuple[TrainingPart, ...]
+    notes: tuple[str, ...]
+    leaks: tuple[str, ...]
+    facts: CheckpointFacts
+    operating_point_rule: str
+    calibration: Calibration
+    epochs: tuple[EpochFigures, ...]
+    kept: int
+    measured: MeasuredLabels
+    resamples: int
+    interrupted: bool
+    seconds: float
+    fold: int = 0
+    trained_at: str
+    cxrbatch_version: str
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A figure over the folds: its mean and the standard deviation between folds (n - 1)."""
+
+    mean: float
+    deviation: float
+    folds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSummary:
+    """All networks that one command trained: one, or one per fold with the spread of their figures.
+
+    `chosen` is the place of the run whose checkpoint is the command's: of folds, the one in the middle, so that
+    its figures promise neither too much nor too little. `spread` is keyed by figure, as `TrainingFacts.figures`.
+    """
+
+    runs: tuple[TrainingRun, ...]
+    chosen: int
+    spread: dict[str, Spread] = field(default_factory=dict)

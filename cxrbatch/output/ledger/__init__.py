@@ -1,0 +1,1 @@
+"""The ledger, a SQLite database that knows every file and study, and is the queue. Start at `ledger`."""

@@ -1,0 +1,134 @@
+"""The ledger of a folder that somebody may be working on: what it counts out; nothing made, changed or held up."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cxrbatch.errors import RunError, UsageError
+from cxrbatch.output.ledger.schema import SCHEMA_VERSION
+from cxrbatch.output.ledger.store import LOCK_WAIT_S, damaged_ledger
+from cxrbatch.output.ledger.waiting import WaitingFacts, read_waiting
+
+_ATTEMPTS = 5
+_PAUSE_S = 0.1
+# Byte 18 of a database file: 2 where it is in WAL mode (https://www.sqlite.org/fileformat2.html#the_database_header).
+_HEADER_BYTES, _WRITE_VERSION, _WAL_MODE = 100, 18, 2
+_DAMAGED = ("not a database", "malformed", "no such table", "no such column")
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerFacts:
+    """What a ledger counts.
+
+    `input` is the folder it belongs to; `failures` are messages by study key; `oldest_queued_at` tells since when
+    the study that waits longest does, ISO 8601, empty where none waits or the ledger is too old to know; `waiting`
+    tells what each study waits for.
+    """
+
+    input: str
+    studies: dict[str, int]
+    files: dict[str, int]
+    reasons: dict[str, int]
+    failures: dict[str, str]
+    oldest_queued_at: str
+    waiting: WaitingFacts
+
+
+def view_ledger(path: Path) -> LedgerFacts:
+    """Read what the ledger at `path` counts, as of one moment, also while a run or a daemon writes it.
+
+    Raises:
+        UsageError: there is none.
+        RunError: it is damaged, a newer cxrbatch wrote it, or it cannot be read now.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path.parent}: no {path.name} there. Name the output folder of a run.")
+    for attempt in range(_ATTEMPTS):
+        # Whether a run is on may change between looking and opening.
+        try:
+            return _read(path)
+        except (sqlite3.DatabaseError, OSError) as error:
+            if attempt == _ATTEMPTS - 1 or "locked" in str(error):
+                raise _explained(error, path) from error
+            time.sleep(_PAUSE_S)
+    raise AssertionError  # never: the last attempt returns or raises
+
+
+def _read(path: Path) -> LedgerFacts:
+    connection = sqlite3.connect(_address(path), uri=True, isolation_level=None, timeout=LOCK_WAIT_S)
+    with closing(connection) as database, _one_moment(database):
+        _refuse_newer(database, path)
+        failures = "SELECT study_key, message FROM studies WHERE status = 'failed' ORDER BY study_key"
+        return LedgerFacts(
+            input=_pairs(database, "SELECT key, value FROM meta WHERE key = 'input'").get("input", ""),
+            studies=_pairs(database, "SELECT status, count(*) FROM studies GROUP BY status"),
+            files=_pairs(database, "SELECT status, count(*) FROM files GROUP BY status"),
+            reasons=_pairs(database, "SELECT reason, count(*) FROM files WHERE reason != '' GROUP BY reason"),
+            failures=_pairs(database, failures),
+            oldest_queued_at=_oldest_queued_at(database),
+            waiting=read_waiting(database),
+        )
+
+
+def _refuse_newer(database: sqlite3.Connection, path: Path) -> None:
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version > SCHEMA_VERSION:
+        raise RunError(
+            f"{path}: written by a newer cxrbatch (ledger schema {version}, this one knows {SCHEMA_VERSION}). "
+            "Update cxrbatch."
+        )
+
+
+def _address(path: Path) -> str:
+    """Return the URI that opens the database without making or changing a file.
+
+    In WAL mode even a reader would make the -wal and -shm files where they are missing. They are there as long as
+    anybody has the ledger open, and after a kill; otherwise the file alone is the ledger, and nobody changes it.
+    """
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+    if len(header) < _HEADER_BYTES or header[_WRITE_VERSION] != _WAL_MODE:
+        return uri
+    if path.with_name(f"{path.name}-shm").exists():
+        return f"{uri}&readonly_shm=1"
+    wal = path.with_name(f"{path.name}-wal")
+    if wal.exists() and wal.stat().st_size:
+        raise sqlite3.OperationalError("there is a -wal file without its -shm file")
+    return f"{uri}&immutable=1"
+
+
+@contextmanager
+def _one_moment(database: sqlite3.Connection) -> Iterator[None]:
+    """Let everything that is read inside be of the same moment."""
+    database.execute("BEGIN")
+    yield
+    database.execute("COMMIT")
+
+
+def _pairs(database: sqlite3.Connection, query: str) -> dict[str, Any]:
+    return dict(database.execute(query).fetchall())
+
+
+def _oldest_queued_at(database: sqlite3.Connection) -> str:
+    columns = {name for _, name, *_ in database.execute("PRAGMA table_info(studies)")}
+    if "queued_at" not in columns:
+        return ""
+    query = "SELECT min(queued_at) FROM studies WHERE status = 'pending' AND queued_at != ''"
+    return str(database.execute(query).fetchone()[0] or "")
+
+
+def _explained(error: Exception, path: Path) -> RunError:
+    text = str(error)
+    if any(sign in text for sign in _DAMAGED):
+        return damaged_ledger(path, text)
+    return RunError(
+        f"{path}: cannot be read now ({text}). Check its permissions, and try again in a moment; after a run was "
+        "killed, the next run puts the ledger in order."
+    )

@@ -1,0 +1,88 @@
+"""A report as HTML and its pictures in, a PDF out; nothing is fetched from anywhere else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from weasyprint import CSS, HTML
+from weasyprint.text.fonts import FontConfiguration
+from weasyprint.urls import FatalURLFetchingError, URLFetcher, URLFetcherResponse
+
+from cxrbatch.errors import StudyFailed
+from cxrbatch.pages.page import asset
+
+# Never resolved: ".invalid" is reserved (RFC 2606). Relative names in the HTML become addresses below it.
+_BASE_URL = "https://report.invalid/"
+
+
+class PictureFetcher(URLFetcher):  # type: ignore[misc]
+    """Serves the pictures of one study from memory and refuses every other address.
+
+    A refusal ends the printing. The template names nothing but those pictures and escapes every text, so a
+    foreign address means that one of the two is broken, and then there must be no report.
+    """
+
+    def __init__(self, pictures: Mapping[str, bytes]) -> None:
+        super().__init__(allowed_protocols=[], allow_redirects=False, fail_on_errors=True)
+        self._pictures = pictures
+        self.served: list[str] = []
+        self.refused: list[str] = []
+
+    def fetch(self, url: str, headers: Any = None) -> URLFetcherResponse:  # noqa: ARG002 - WeasyPrint's signature
+        """Return the picture of this address, or refuse."""
+        name = url.removeprefix(_BASE_URL)
+        if name == url or name not in self._pictures:
+            self.refused.append(url)
+            raise PermissionError("not a picture of this study")
+        self.served.append(name)
+        return URLFetcherResponse(url, self._pictures[name], {"Content-Type": "image/jpeg"})
+
+
+def render_pdf(html: str, fetcher: PictureFetcher, *, styles: tuple[str, ...], mark: str = "") -> bytes:
+    """Print a page.
+
+    Args:
+        html: the page, without a style of its own.
+        fetcher: serves its pictures.
+        styles: its style sheets in templates/.
+        mark: what becomes the file's identifier (ISO 32000-1, 14.4), readable without a PDF library.
+
+    Raises:
+        StudyFailed: the page asks for something that is not a picture of this study.
+    """
+    _silence_weasyprint()
+    try:
+        document = HTML(string=html, base_url=_BASE_URL, url_fetcher=fetcher)
+        content: bytes = document.write_pdf(
+            font_config=_font_configuration(),
+            stylesheets=[_parsed_style(name) for name in styles],
+            pdf_identifier=mark.encode() or None,
+        )
+    except FatalURLFetchingError:
+        content = b""
+    # Asked again: inside an SVG image WeasyPrint swallows even that error.
+    if fetcher.refused:
+        raise StudyFailed("the report asks for something that is not a picture of its study; not printed")
+    return content
+
+
+@cache
+def _font_configuration() -> FontConfiguration:
+    """Return this process's fonts: looking them up again costs each report several milliseconds."""
+    return FontConfiguration()
+
+
+@cache
+def _parsed_style(name: str) -> CSS:
+    """Return a style sheet, parsed once a process: inside the page it would cost every report 20 ms."""
+    return CSS(string=asset(name), font_config=_font_configuration())
+
+
+@cache
+def _silence_weasyprint() -> None:
+    """Keep WeasyPrint from logging: its warnings could quote a patient's name."""
+    for name in ("weasyprint", "weasyprint.progress", "fontTools"):
+        logging.getLogger(name).disabled = True

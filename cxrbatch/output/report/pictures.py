@@ -1,0 +1,188 @@
+"""A scored study and its pixels in; its radiographs, thumbnails and heatmaps as JPEG files out.
+
+A picture's name ends in a hash of its content. So a later revision never overwrites a picture of the one before, and a
+picture that was exchanged is told from the one that a result names. Results of earlier versions name theirs plainly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrbatch.errors import StudyFailed
+from cxrbatch.output.report.heatmap import activation_on_display, draw_heatmap, is_faint, peak_in_stored
+from cxrbatch.records import Heatmap, ImagePixels, ImageResult, Label, StudyResult
+from cxrbatch.system.faults import reach
+
+THUMBNAIL_PX = 160
+RADIOGRAPH_QUALITY = 90
+HEATMAP_QUALITY = 88
+THUMBNAIL_QUALITY = 82
+
+_LONGEST_FILE_LABEL = 48
+_NAMED_BY_CONTENT = re.compile(r"(?:image-\d+|thumb-\d+|heatmap-\d+-[A-Za-z0-9_]+)-(?P<hash>[0-9a-f]{12})\.jpg")
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnStudy:
+    """A result whose images name their pictures, and those pictures: JPEG bytes by file name."""
+
+    result: StudyResult
+    pictures: Mapping[str, bytes]
+
+
+def draw_study(result: StudyResult, pixels: Sequence[ImagePixels]) -> DrawnStudy:
+    """Draw every picture of a study; `pixels` follows the order of its images."""
+    pictures: dict[str, bytes] = {}
+    images = []
+    for number, (image, arrays) in enumerate(zip(result.images, pixels, strict=True), start=1):
+        radiograph = encode_jpeg(arrays.display, RADIOGRAPH_QUALITY)
+        thumbnail = encode_jpeg(shrink(arrays.display, THUMBNAIL_PX), THUMBNAIL_QUALITY)
+        image_file = named_by_content(f"image-{number}.jpg", radiograph)
+        thumbnail_file = named_by_content(f"thumb-{number}.jpg", thumbnail)
+        heatmaps = dict(_draw_heatmaps(number, image, arrays, result.engine.labels))
+        pictures |= {image_file: radiograph, thumbnail_file: thumbnail}
+        pictures |= {heatmap.file: picture for heatmap, picture in heatmaps.items()}
+        named = replace(image, image_file=image_file, thumbnail_file=thumbnail_file, heatmaps=tuple(heatmaps))
+        images.append(named)
+    return DrawnStudy(replace(result, images=tuple(images)), pictures)
+
+
+def read_pictures(result: StudyResult, folder: Path) -> dict[str, bytes]:
+    """Read the pictures that an earlier run left for this result.
+
+    Raises:
+        StudyFailed: one is missing, or is not the one that was drawn for it; the study has to be run again.
+    """
+    names = picture_names(result)
+    if not is_drawn(result):
+        raise StudyFailed(
+            f"study {result.study_key}: its result names no pictures, so it was never printed. "
+            "Run `cxrbatch run` on its input again."
+        )
+    return {name: _read_picture(folder / name, result.study_key) for name in names}
+
+
+def remove_stale_pictures(result: StudyResult, folder: Path) -> None:
+    """Remove the pictures of an earlier revision that the current result no longer names."""
+    current = set(picture_names(result))
+    for pattern in ("image-*.jpg", "thumb-*.jpg", "heatmap-*.jpg"):
+        for picture in folder.glob(pattern):
+            if picture.name not in current:
+                reach("stale-remove")
+                picture.unlink(missing_ok=True)
+                reach("stale-removed")
+
+
+def is_drawn(result: StudyResult) -> bool:
+    """Tell whether the result names pictures: one that could not be printed has none."""
+    return all(image.image_file for image in result.images)
+
+
+def are_pictures_whole(result: StudyResult, folder: Path) -> bool:
+    """Tell whether every picture of a printed result is in `folder`, with the content that it was drawn with."""
+    try:
+        read_pictures(result, folder)
+    except StudyFailed:
+        return False
+    return True
+
+
+def named_by_content(name: str, content: bytes) -> str:
+    """Return the name of a picture with a hash of its content: image-1.jpg becomes image-1-<12 hex digits>.jpg."""
+    stem, dot, suffix = name.rpartition(".")
+    return f"{stem}-{hashlib.sha256(content).hexdigest()[:12]}{dot}{suffix}"
+
+
+def is_named_by_content(name: str) -> bool:
+    """Tell whether a picture's name has the hash of its content; those of earlier versions have none."""
+    return _NAMED_BY_CONTENT.fullmatch(name) is not None
+
+
+def picture_names(result: StudyResult) -> list[str]:
+    """Return the file names of all pictures that the result names."""
+    names = []
+    for image in result.images:
+        names += [image.image_file, image.thumbnail_file, *(heatmap.file for heatmap in image.heatmaps)]
+    return [name for name in names if name]
+
+
+def labels_to_draw(image: ImageResult, labels: Sequence[Label]) -> list[int]:
+    """Return which labels get a heatmap on this image: the positive ones, or the highest when none is.
+
+    Urgent ones come first, then the more probable, as in the table of findings.
+    A class that means "nothing found" gets none: there is no place to point at.
+    """
+    findings = [n for n, label in enumerate(labels) if not label.normal] or list(range(len(labels)))
+    positive = [n for n in findings if labels[n].is_positive(image.probabilities[n])]
+    if not positive:
+        return [max(findings, key=lambda n: image.probabilities[n])]
+    return sorted(positive, key=lambda n: (not labels[n].urgent, -image.probabilities[n]))
+
+
+def heatmap_file_names(number: int, labels: Sequence[Label]) -> list[str]:
+    """Return one file name per label: only letters, digits and _ of the label, different even where those agree."""
+    names: list[str] = []
+    for position, label in enumerate(labels, start=1):
+        safe = re.sub(r"[^A-Za-z0-9]+", "_", label.name).strip("_")[:_LONGEST_FILE_LABEL]
+        name = f"heatmap-{number}-{safe or f'_{position}'}.jpg"
+        # Compared without case: a folder may be copied to a disk that does not tell "a" from "A". And again: the name
+        # that gets its place at its end may be another label's own.
+        while name.lower() in (earlier.lower() for earlier in names):
+            safe = f"{safe}_{position}"
+            name = f"heatmap-{number}-{safe}.jpg"
+        names.append(name)
+    return names
+
+
+def shrink(display: NDArray[np.uint8], long_side_px: int) -> NDArray[np.uint8]:
+    """Return the image with its long side at most `long_side_px`, by area averaging."""
+    height, width = display.shape[:2]
+    factor = min(1.0, long_side_px / max(height, width))
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return np.asarray(cv2.resize(display, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    """Encode grey [H,W] or RGB [H,W,3] uint8 pixels as JPEG, without metadata."""
+    ordered = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    encoded, content = cv2.imencode(".jpg", ordered, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not encoded:
+        raise StudyFailed(f"a picture of {pixels.shape} cannot be written as JPEG")
+    return content.tobytes()
+
+
+def _draw_heatmaps(
+    number: int, image: ImageResult, arrays: ImagePixels, labels: Sequence[Label]
+) -> Iterator[tuple[Heatmap, bytes]]:
+    files = heatmap_file_names(number, labels)
+    for n in labels_to_draw(image, labels):
+        activation = activation_on_display(arrays.cams[n], arrays.geometry, arrays.display.shape)
+        peak_x, peak_y = peak_in_stored(activation, arrays.geometry)
+        overlay = encode_jpeg(draw_heatmap(arrays.display, activation), HEATMAP_QUALITY)
+        file = named_by_content(files[n], overlay)
+        yield Heatmap(labels[n].name, file, peak_x, peak_y, is_faint(activation)), overlay
+
+
+def _read_picture(path: Path, study_key: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StudyFailed(
+            f"study {study_key}: the picture {path.name} is missing or unreadable ({error.strerror}). "
+            "Run `cxrbatch run` on its input again: it draws the pictures anew."
+        ) from error
+    named = _NAMED_BY_CONTENT.fullmatch(path.name)
+    if named and not hashlib.sha256(content).hexdigest().startswith(named["hash"]):
+        raise StudyFailed(
+            f"study {study_key}: {path.name} is not the picture that was drawn for its scores; it was changed or "
+            "exchanged. Nothing is printed of it. Remove it, then run `cxrbatch run` on its input again."
+        )
+    return content

@@ -1,0 +1,230 @@
+"""A scored study in; its report folder with pictures, result.json, report.html and report.pdf out.
+
+Both functions take and return plain records, so that a spawned worker process can run them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cxrbatch.errors import StudyFailed
+from cxrbatch.output.folder.place import Place
+from cxrbatch.output.report.content import report_content
+from cxrbatch.output.report.heatmap import colour_scale
+from cxrbatch.output.report.intent import STUDY_KEY, Intent, begin_printing, end_printing, read_intent, result_mark
+from cxrbatch.output.report.pictures import (
+    draw_study,
+    is_drawn,
+    is_named_by_content,
+    picture_names,
+    read_pictures,
+    remove_stale_pictures,
+)
+from cxrbatch.output.report.revisions import (
+    REPORT_PDF,
+    RESULT_JSON,
+    keep_earlier_report,
+    keeps_earlier_reports,
+    remove_earlier_reports,
+)
+from cxrbatch.pages.page import render_page
+from cxrbatch.pages.wording import EVIDENCE, NO_VALUE, NOT_FOR_DIAGNOSIS
+from cxrbatch.records import ImagePixels, PrintedStudy, StudyResult
+from cxrbatch.system.durable import encode, make_folder, replace_files
+from cxrbatch.system.faults import reach
+from cxrbatch.system.record_json import to_json
+
+REPORTS = "reports"
+REPORT_HTML = "report.html"
+COULD_NOT_PRINT = "the report could not be printed"
+STYLES = ("look.css", "report.css")
+_MARKS = re.compile(rb"(?:<meta name=\"cxrbatch-result\" content=\"|/ID \[\()([0-9a-f]{32} [^\")]*)")
+# The page's head and the PDF's trailer are well within this.
+_MARK_WITHIN = 4096
+
+
+def print_study(
+    result: StudyResult,
+    pixels: Sequence[ImagePixels],
+    out: Path,
+    *,
+    html: bool,
+    pdf: bool,
+    place: Place | None = None,
+) -> PrintedStudy:
+    """Draw and write everything in the report folder of a newly scored study.
+
+    The pictures come first, then result.json, then the reports; what an earlier revision left, and this one does not
+    replace, stays until the ledger has the result too (`tidy_report`). Whoever is killed in between leaves two results
+    of which at least one is whole, and a note that says where (`intent`).
+
+    Args:
+        result: the study; its images name no pictures yet.
+        pixels: display image and activation maps of each image, in the same order.
+        out: the output folder of the run.
+        html: write report.html.
+        pdf: write report.pdf.
+        place: where `out` was when the run began; it is not made anew elsewhere.
+
+    Raises:
+        OutputNotWritable: `out` is no longer what the run began with.
+    """
+    if not result.images:
+        raise ValueError(f"study {result.study_key} has no scored image, hence no report")
+    stage_ms: dict[str, float] = {}
+    with _timed(stage_ms, "pictures"):
+        drawn = draw_study(result, pixels)
+    reports, failure = _render_reports(drawn.result, drawn.pictures, stage_ms, html=html, pdf=pdf)
+    reach("report-write")
+    record = encode(f"{to_json(drawn.result, indent=2)}\n")
+    with _timed(stage_ms, "write"):
+        folder = _open_folder(out, result.study_key, place)
+        keeps_earlier = keeps_earlier_reports(folder, drawn.result)
+        intent = Intent(result_mark(drawn.result), REPORT_HTML in reports, REPORT_PDF in reports, keeps_earlier)
+        begin_printing(out, result.study_key, intent)
+        keep_earlier_report(folder, drawn.result)
+        replace_files(folder, {**drawn.pictures, RESULT_JSON: record, **reports})
+    reach("report-written")
+    return _printed(drawn.result, reports, stage_ms, failure)
+
+
+def reprint_study(result: StudyResult, out: Path, *, html: bool, pdf: bool, place: Place | None = None) -> PrintedStudy:
+    """Write the report of an already printed study again, from its result and the pictures on disk.
+
+    Raises:
+        StudyFailed: a picture is missing, or not the one that belongs to the result; the study has to be run again.
+        OutputNotWritable: `out` is no longer what the run began with.
+    """
+    folder = report_folder(out, result.study_key)
+    reports, failure = _render_reports(result, read_pictures(result, folder), {}, html=html, pdf=pdf)
+    if failure:
+        raise StudyFailed(failure)
+    _open_folder(out, result.study_key, place)
+    begin_printing(out, result.study_key, Intent(result_mark(result), html, pdf))
+    replace_files(folder, reports)
+    kept = [name for name in (REPORT_HTML, REPORT_PDF) if name in reports or is_report_of(folder / name, result)]
+    return _printed(result, kept, {}, "")
+
+
+def tidy_report(out: Path, printed: PrintedStudy) -> None:
+    """Remove what is stale in a report folder, now that the ledger has this result.
+
+    That is the pictures of an earlier revision, reports that were not asked for, and, of a de-identified result, what
+    may name the patient.
+    """
+    result = printed.result
+    folder = report_folder(out, result.study_key)
+    reach("tidy")
+    if is_drawn(result):
+        remove_stale_pictures(result, folder)
+    for name, listed in ((REPORT_HTML, printed.report_html), (REPORT_PDF, printed.report_pdf)):
+        if not listed:
+            (folder / name).unlink(missing_ok=True)
+    intent = read_intent(out, result.study_key)
+    if intent is not None and not intent.keeps_earlier:
+        remove_earlier_reports(folder)
+    end_printing(out, result.study_key)
+    reach("tidied")
+
+
+def is_report_of(report: Path, result: StudyResult) -> bool:
+    """Tell whether report.html or report.pdf is there and was printed from this result.
+
+    Those of earlier versions do not say; they are believed where the pictures are of an earlier version too.
+    """
+    try:
+        content = report.read_bytes()
+    except OSError:
+        return False
+    marks = _MARKS.findall(content[:_MARK_WITHIN] if report.suffix == ".html" else content[-_MARK_WITHIN:])
+    if not marks:
+        return not any(map(is_named_by_content, picture_names(result)))
+    return result_mark(result).encode() in marks
+
+
+def report_folder(out: Path, study_key: str) -> Path:
+    """Return the folder that holds everything about one study."""
+    return out / REPORTS / study_key
+
+
+def report_folders(out: Path) -> Iterator[Path]:
+    """Yield the folders of `out` that hold reports, in no order."""
+    with suppress(FileNotFoundError), os.scandir(out / REPORTS) as entries:
+        for entry in entries:
+            if STUDY_KEY.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                yield Path(entry.path)
+
+
+def render_report(result: StudyResult, *, styles: tuple[str, ...] = STYLES) -> str:
+    """Return report.html; the same result gives the same text. For the PDF, the style stays outside."""
+    return render_page(
+        "report.html.j2",
+        styles=styles,
+        mark=result_mark(result),
+        report=report_content(result),
+        colours=colour_scale(),
+        evidence=EVIDENCE,
+        no_value=NO_VALUE,
+        not_for_diagnosis=NOT_FOR_DIAGNOSIS,
+    )
+
+
+def _render_reports(
+    result: StudyResult, pictures: Mapping[str, bytes], stage_ms: dict[str, float], *, html: bool, pdf: bool
+) -> tuple[dict[str, bytes], str]:
+    """Return the reports asked for, by file name, and what went wrong: scores and pictures do not wait for a report."""
+    reports: dict[str, bytes] = {}
+    failures: list[str] = []
+    for wanted, name, render in ((html, REPORT_HTML, _render_html), (pdf, REPORT_PDF, _render_pdf)):
+        if not wanted:
+            continue
+        try:
+            with _timed(stage_ms, name.rpartition(".")[2]):
+                reports[name] = render(result, pictures)
+        except Exception as error:  # noqa: BLE001  # whatever a library cannot print, the study keeps its result
+            failures.append(f"{COULD_NOT_PRINT}: {error}")
+    return reports, "; ".join(dict.fromkeys(failures))
+
+
+def _render_html(result: StudyResult, _: Mapping[str, bytes]) -> bytes:
+    return encode(render_report(result))
+
+
+def _render_pdf(result: StudyResult, pictures: Mapping[str, bytes]) -> bytes:
+    # Imported only here: without Pango it cannot be, and everything but the PDF works all the same.
+    from cxrbatch.output.report.pdf import PictureFetcher, render_pdf
+
+    page = render_report(result, styles=())
+    return render_pdf(page, PictureFetcher(pictures), styles=STYLES, mark=result_mark(result))
+
+
+def _open_folder(out: Path, study_key: str, place: Place | None) -> Path:
+    """Make the study's report folder, unless the output folder went away meanwhile."""
+    if place is not None:
+        place.check()
+    folder = report_folder(out, study_key)
+    make_folder(folder, within=None if place is None else out)
+    return folder
+
+
+def _printed(result: StudyResult, reports: Collection[str], stage_ms: dict[str, float], failure: str) -> PrintedStudy:
+    relative = {name: report_folder(Path(), result.study_key) / name for name in reports}
+    return PrintedStudy(
+        result=result,
+        report_html=relative[REPORT_HTML].as_posix() if REPORT_HTML in reports else "",
+        report_pdf=relative[REPORT_PDF].as_posix() if REPORT_PDF in reports else "",
+        stage_ms=stage_ms,
+        failure=failure,
+    )
+
+
+@contextmanager
+def _timed(stage_ms: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    stage_ms[stage] = (time.perf_counter() - started) * 1000

@@ -1,0 +1,1 @@
+"""What all pages, tables and terminals share: page frame, wording, cells of tables, plain text, plot style."""

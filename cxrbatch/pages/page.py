@@ -1,0 +1,65 @@
+"""A template's name and what it says in, a whole HTML page out: escaped, self-contained, asking for nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from cxrbatch.pages.wording import visible
+
+TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
+
+
+def render_page(template: str, *, styles: tuple[str, ...] = (), script: str = "", **content: object) -> str:
+    """Render one page.
+
+    Args:
+        template: the page's file name in templates/.
+        styles: the style sheets there that go inside the page.
+        script: its script there, if any; the page's policy allows that very text and no other.
+        content: what the template shows; every text of it is escaped.
+    """
+    page = _environment().get_template(template)
+    style = Markup("\n").join(asset(name) for name in styles)
+    code = asset(script) if script else Markup("")
+    return page.render(style=style, script=code, policy=_policy(code), **content)
+
+
+def _policy(script: str) -> str:
+    """Return the page's Content-Security-Policy: pictures from beside it, nothing from anywhere else."""
+    allowed = "default-src 'none'; img-src 'self' file:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    if not script:
+        return allowed
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"{allowed}; script-src 'sha256-{digest}'"
+
+
+@cache
+def asset(name: str) -> Markup:
+    """Return a style sheet or script of this repository, which is ours and therefore not escaped."""
+    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))  # noqa: S704
+
+
+def _with_visible_text(value: object) -> object:
+    """Return what a template shows of a value: of text, letters only. A name may hold what reorders a line."""
+    if not isinstance(value, str) or isinstance(value, Markup) or (value.isascii() and value.isprintable()):
+        return value
+    return "\n".join(map(visible, value.split("\n")))
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        finalize=_with_visible_text,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )

@@ -1,0 +1,52 @@
+"""What the stages of a run hand on, and the clock that they share.
+
+reading -> scoring -> printing: each is a generator that draws from the one before it, with a bounded number in
+flight. Reading and printing run ahead in worker processes; the engine runs in the main process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from cxrbatch.output.ledger.ledger import StudyTask
+from cxrbatch.records import ImagePixels, PreparedImage, RefusedImage, StudyResult
+
+
+@dataclass(slots=True)
+class StageClock:
+    """Seconds spent per stage, summed over processes: more than the wall clock where they run side by side."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Count `seconds` for `stage`."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Count the time that the context takes for `stage`."""
+        started = time.perf_counter()
+        yield
+        self.add(stage, time.perf_counter() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedStudy:
+    """A study whose images are ready for the engine, each with its input-relative path."""
+
+    task: StudyTask
+    images: tuple[tuple[str, PreparedImage], ...]
+    refused: tuple[RefusedImage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredStudy:
+    """A study with its scores; `result` is None where no image of it got any."""
+
+    task: StudyTask
+    refused: tuple[RefusedImage, ...]
+    result: StudyResult | None
+    pixels: tuple[ImagePixels, ...]

@@ -1,0 +1,1 @@
+"""What the machine gives: durable files, worker processes, stopping, faults, the log, streams, clocks."""

@@ -1,0 +1,123 @@
+"""What runs inside a worker process: one task after another from its pipe, each answered, until the pipe ends.
+
+Started by `worker_handle`. Nothing is shared with other workers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import pickle
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxrbatch.errors import TaskFailed
+from cxrbatch.system.standard_streams import print_nothing
+from cxrbatch.system.worker_pipe import Frame, Kind, WorkerEnd
+
+_PR_SET_PDEATHSIG = 1
+_HANDLED_BY_THE_MAIN_PROCESS = (signal.SIGINT, signal.SIGHUP)
+_LONGEST_MESSAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a worker is told first. `warm_up` is a pickled function: what cannot be loaded is to fail in a task."""
+
+    parent: int
+    memory_mb: int
+    warm_up: bytes
+
+
+def serve() -> None:
+    """Work until the main process closes the pipe."""
+    pipe = _take_pipe()
+    setup = pipe.receive()
+    if setup is not None:
+        _prepare(pickle.loads(setup.payload))  # noqa: S301  # the main process wrote it
+        pipe.send(Frame(Kind.READY))
+    own_pid = os.getpid()
+    while (task := pipe.receive()) is not None:
+        pipe.send(Frame(Kind.BEGUN, task.number))
+        answer = _answer(task)
+        if os.getpid() != own_pid:  # a copy that a task made of this process and left behind
+            os._exit(1)
+        pipe.send(answer)
+    # What native libraries do as they are unloaded is of no use to anybody.
+    os._exit(0)
+
+
+def _take_pipe() -> WorkerEnd:
+    """Take the pipe, which comes as standard input, away from where a library may read."""
+    pipe = socket.socket(fileno=os.dup(0))
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return WorkerEnd(pipe)
+
+
+def _answer(task: Frame) -> Frame:
+    try:
+        function, argument = pickle.loads(task.payload)  # noqa: S301  # the main process wrote it
+        return Frame(Kind.VALUE, task.number, pickle.dumps(function(argument), protocol=pickle.HIGHEST_PROTOCOL))
+    except BaseException as error:  # noqa: BLE001  # also sys.exit(): whatever a task does, its worker goes on
+        return Frame(Kind.ERROR, task.number, _pickled(error))
+
+
+def _pickled(error: BaseException) -> bytes:
+    """Return an error as it can be raised in the main process: itself if it survives the way, else what it was."""
+    if isinstance(error, Exception):
+        with suppress(Exception):
+            pickled = pickle.dumps(error, protocol=pickle.HIGHEST_PROTOCOL)
+            if type(pickle.loads(pickled)) is type(error):  # noqa: S301  # written a line ago
+                return pickled
+    message = ""
+    with suppress(Exception):
+        message = str(error)[:_LONGEST_MESSAGE]
+    return pickle.dumps(TaskFailed(type(error).__name__, message))
+
+
+def _prepare(setup: Setup) -> None:
+    # The main process answers for all; a terminal that is closed sends SIGHUP to each.
+    for number in _HANDLED_BY_THE_MAIN_PROCESS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _die_with(setup.parent)
+    print_nothing()
+    import cv2
+
+    cv2.setNumThreads(1)
+    # What cannot be loaded fails in the task that needs it, where the error has an owner.
+    with suppress(ImportError, AttributeError, OSError):
+        warm_up: Callable[[], None] | None = pickle.loads(setup.warm_up)  # noqa: S301
+        if warm_up is not None:
+            warm_up()
+    # What is loaded by now lives as long as the process: never look through it again for garbage, and look less
+    # often. A report makes 400,000 objects, nearly all of them gone with it.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    limit = _address_space_bytes() + setup.memory_mb * 2**20
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _die_with(parent: int) -> None:
+    """Let the kernel end this process when its parent is killed, so that SIGKILL leaves no orphans."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(1)
+
+
+def _address_space_bytes() -> int:
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[0]) * resource.getpagesize() if pages.exists() else 2**30

@@ -1,0 +1,57 @@
+"""An output folder in, its reports printed again from what is in it out; no engine and no film is needed."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from cxrbatch.config import Settings
+from cxrbatch.errors import UsageError
+from cxrbatch.output.derive import derive_tables
+from cxrbatch.output.folder.opening import open_output, output_errors_explained
+from cxrbatch.output.folder.state import find_state
+from cxrbatch.output.ledger.ledger import CONVERTING, DEIDENTIFIED, ENGINE, LEDGER_FILE
+from cxrbatch.output.ledger.settle import record_unprintable
+from cxrbatch.output.report.report import tidy_report
+from cxrbatch.records import EngineDescription
+from cxrbatch.run.deidentified_output import refuse_names, settle_names
+from cxrbatch.run.print import PRINTED, open_workers, print_again
+from cxrbatch.system.logbook import log_limits
+from cxrbatch.system.progress import RunProgress
+from cxrbatch.system.record_json import from_json
+
+
+def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, study_key: str = "") -> dict[str, str]:
+    """Print the reports of `out` again from its ledger; return what went wrong, by study key.
+
+    Raises:
+        UsageError: `out` holds no ledger, or no reported study of that key.
+        RunError: another run holds `out`, or it cannot be written.
+    """
+    if not (state := find_state(out, settings.state) / LEDGER_FILE).is_file():
+        raise UsageError(f"{out}: no {state} there, so nothing to print. Name the output folder of a run.")
+    failures: dict[str, str] = {}
+    with ExitStack() as stack:
+        ledger = stack.enter_context(open_output(out, log_limits(settings), state=settings.state))
+        workers = stack.enter_context(open_workers(settings))
+        if settings.deidentify:
+            settle_names(out, ledger, settings, workers)
+        elif ledger.fact(DEIDENTIFIED) == CONVERTING:
+            refuse_names(out, ledger)
+        results = [row.result for row in ledger.study_rows(study_key) if row.result and row.status != "pending"]
+        if not results:
+            raise UsageError(f"{out}: no reported study {study_key or 'at all'}. studies.csv lists their keys.")
+        progress.begin(PRINTED, len(results))
+        for printed, failure in print_again(results, ledger.home.place, settings, workers):
+            if failure:
+                failures[printed.result.study_key] = failure
+                record_unprintable(ledger, printed.result.study_key, failure)
+            else:
+                ledger.record_printed(printed)
+                with output_errors_explained(out):
+                    tidy_report(out, printed)
+            progress.advance(PRINTED)
+        progress.finish(PRINTED)
+        with output_errors_explained(out):
+            derive_tables(out, ledger, from_json(ledger.fact(ENGINE), EngineDescription))
+    return failures

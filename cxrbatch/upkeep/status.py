@@ -1,0 +1,254 @@
+"""An output folder in; what waits, what the last run did and what went wrong out, as a table or as JSON."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from cxrbatch.output.folder.holder import process_at_work
+from cxrbatch.output.folder.marker import MARKER_FILE
+from cxrbatch.output.folder.state import find_state
+from cxrbatch.output.ledger.ledger import LEDGER_FILE
+from cxrbatch.output.ledger.view import LedgerFacts, view_ledger
+from cxrbatch.pages.terminal_text import TITLE, literal, visible_lines
+from cxrbatch.pages.wording import duration, moment, plain, reason_sentence
+from cxrbatch.system.record_json import from_json, to_json
+from cxrbatch.upkeep.waiting import Waiting, explain_waiting
+
+RUN_FILE = "run.json"
+FAILURES_SHOWN = 20
+WAITING_SHOWN = 20
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class LastEngine:
+    """The engine of the last run."""
+
+    name: str = ""
+    sha256: str = ""
+    backend: str = ""
+    precision: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LastRun:
+    """What run.json says of the last run, or of a daemon since it began; it may be another version's."""
+
+    started_at: str = ""
+    finished_at: str = ""
+    finished: bool = False
+    engine: LastEngine = field(default_factory=LastEngine)
+    studies_this_run: int = 0
+    images_scored_this_run: int = 0
+    wall_s: float = 0.0
+    files_deferred: int = 0
+    folders_unlistable: int = 0
+    folders_hidden: int = 0
+
+    @property
+    def studies_per_s(self) -> float:
+        """How fast it was, from its start to its end."""
+        return self.studies_this_run / self.wall_s if self.wall_s else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The commands that try again what failed, and what was refused."""
+
+    failed: str
+    rejected: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How it stands with one output folder.
+
+    `process` is the id of the run or daemon that holds it, empty where none does, "unknown" where that cannot be
+    told. `oldest_waiting_s` is how long the study that waits longest has waited; `waiting` says of each that waits or
+    failed what for, and until when. `trouble` is what keeps the daemon from its work, or ended it.
+    """
+
+    out: str
+    input: str
+    process: str
+    studies_waiting: int
+    oldest_waiting_s: float
+    studies: dict[str, int]
+    files: dict[str, int]
+    last_run: LastRun | None
+    failures: dict[str, str]
+    refused: dict[str, int]
+    retry: Retry
+    waiting: tuple[Waiting, ...] = ()
+    trouble: str = ""
+
+
+def read_status(out: Path, *, state: str = "") -> Status:
+    """Read how it stands with `out`, also while a run works on it; nothing is made, changed or locked.
+
+    Args:
+        out: the output folder.
+        state: where ledger and lock lie; by default where `out` says.
+
+    Raises:
+        UsageError: there is no ledger.
+        RunError: it is damaged, a newer cxrbatch wrote it, or it cannot be read now.
+    """
+    folder = find_state(out, state)
+    facts = view_ledger(folder / LEDGER_FILE)
+    return Status(
+        out=str(out.resolve()),
+        input=facts.input,
+        process=_process(folder),
+        studies_waiting=facts.studies.get("pending", 0),
+        oldest_waiting_s=_seconds_since(facts.oldest_queued_at),
+        studies=facts.studies,
+        files=facts.files,
+        last_run=_last_run(out),
+        failures=facts.failures,
+        refused=facts.reasons,
+        retry=_retry(facts, out),
+        waiting=explain_waiting(facts.waiting, facts.failures),
+        trouble=facts.waiting.trouble,
+    )
+
+
+def print_status(console: Console, status: Status, *, as_json: bool = False) -> None:
+    """Print a status for a person, or as one JSON object."""
+    if as_json:
+        _say(console, to_json(status, indent=2))
+        return
+    table = Table(title=literal(status.out, TITLE), show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for what, told in _overview(status).items():
+        table.add_row(what, literal(told))
+    console.print(table)
+    _print_waiting(console, status)
+    _print_failures(console, status)
+    _print_refused(console, status)
+
+
+def _overview(status: Status) -> dict[str, str]:
+    at_work = {"": "nobody works on it", UNKNOWN: "whether a run works on it cannot be told"}
+    return {
+        "now": at_work.get(status.process, f"process {status.process} works on it"),
+        **({"trouble": plain(status.trouble, longest=1000)} if status.trouble else {}),
+        "queue": _queue(status),
+        "studies": _counts(status.studies),
+        "files": _counts(status.files),
+        **_describe_run(status.last_run),
+    }
+
+
+def _queue(status: Status) -> str:
+    if not status.studies_waiting:
+        return "nothing waits"
+    age = f", the oldest for {duration(status.oldest_waiting_s)}" if status.oldest_waiting_s else ""
+    return f"studies that wait: {status.studies_waiting}{age}"
+
+
+def _describe_run(run: LastRun | None) -> dict[str, str]:
+    if run is None:
+        return {"last run": "none on record"}
+    ended = "finished" if run.finished else "stopped"
+    done = f"{run.studies_this_run} studies, {run.images_scored_this_run} images in {duration(run.wall_s)}"
+    engine = run.engine
+    told = {
+        "last run": f"begun {moment(run.started_at)}, {ended} {moment(run.finished_at)}",
+        "it did": f"{done} ({run.studies_per_s:.1f} studies/s)",
+        "engine": f"{plain(engine.name)} on {engine.backend}, {engine.precision}, {engine.sha256[:12]}",
+    }
+    if run.files_deferred or run.folders_unlistable:
+        told["not readable"] = f"{run.files_deferred} files, {run.folders_unlistable} folders; looked at again"
+    if run.folders_hidden:
+        told["left out"] = f"{run.folders_hidden} folders of INPUT; their {MARKER_FILE} says that cxrbatch wrote them"
+    return told
+
+
+def _print_waiting(console: Console, status: Status) -> None:
+    """Say what studies wait for; those that failed are told with their messages."""
+    waiting = [each for each in status.waiting if each.study_key not in status.failures]
+    if not waiting:
+        return
+    console.print("\n[bold]what studies wait for[/bold]; images.csv names their files")
+    for each in waiting[:WAITING_SHOWN]:
+        until = f", until {_local(each.until)} at the latest" if each.until else ""
+        _say(console, f"  {each.study_key or 'no study yet'}: {each.why}{until}")
+    if (hidden := len(waiting) - WAITING_SHOWN) > 0:
+        _say(console, f"  ... and {hidden} more: --json has them all")
+
+
+def _print_failures(console: Console, status: Status) -> None:
+    """Say which studies failed and why, and how to try them again."""
+    if not status.failures:
+        return
+    until = next((each.until for each in status.waiting if each.study_key in status.failures), "")
+    watch = f", watch not before {_local(until)}" if until else ""
+    console.print(f"\n[bold]failed studies: {len(status.failures)}[/bold]; the next run tries them again{watch}")
+    for key, message in list(status.failures.items())[:FAILURES_SHOWN]:
+        _say(console, f"  {key}: {plain(message)}")
+    if (hidden := len(status.failures) - FAILURES_SHOWN) > 0:
+        _say(console, f"  ... and {hidden} more: --json has them all")
+    _say(console, f"  {status.retry.failed}")
+
+
+def _print_refused(console: Console, status: Status) -> None:
+    """Say why files were refused, most often first, and how to have them looked at again."""
+    if not status.refused:
+        return
+    console.print(f"\n[bold]files without a score: {sum(status.refused.values())}[/bold]; images.csv names each")
+    for reason, number in sorted(status.refused.items(), key=lambda item: (-item[1], item[0])):
+        _say(console, f"  {number:>6} {reason}: {reason_sentence(reason)}")
+    _say(console, f"  Once the cause is gone: {status.retry.rejected}")
+
+
+def _say(console: Console, text: str) -> None:
+    """Print text as it is, so that what is in brackets, between colons or long can be copied."""
+    console.print(visible_lines(text), markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def _process(folder: Path) -> str:
+    try:
+        return process_at_work(folder) or ""
+    except OSError:
+        return UNKNOWN
+
+
+def _last_run(out: Path) -> LastRun | None:
+    try:
+        return from_json((out / RUN_FILE).read_text(encoding="utf-8"), LastRun)
+    except (OSError, ValueError):
+        return None
+
+
+def _retry(facts: LedgerFacts, out: Path) -> Retry:
+    source = shlex.quote(plain(facts.input, longest=4096)) if facts.input else "INPUT"
+    command = f"cxrbatch run {source} -o {shlex.quote(str(out))} --retry"
+    return Retry(failed=f"{command} failed", rejected=f"{command} rejected")
+
+
+def _seconds_since(text: str) -> float:
+    """Return how long ago an ISO 8601 time was; 0 for none, and for one ahead (the clock was set back)."""
+    try:
+        since = datetime.fromisoformat(text)
+    except ValueError:
+        return 0.0
+    return max(0.0, round((datetime.now(timezone.utc) - since).total_seconds(), 1))
+
+
+def _local(text: str) -> str:
+    """Return an ISO 8601 time as the clock on the wall here shows it; the day only where it is not today."""
+    at, now = datetime.fromisoformat(text).astimezone(), datetime.now().astimezone()
+    return f"{at:%H:%M:%S}" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M}"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {what}" for what, number in sorted(counts.items(), key=lambda item: -item[1])) or "none"

@@ -1,0 +1,191 @@
+"""INT8: the same answers but for rounding, judged on labelled films, and refused where they are too far off."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from cxrbatch.cli import run_command_line
+from cxrbatch.engine.bundle import EngineBundle, ParityFigures, load_bundle
+from cxrbatch.engine.open import open_engine, plan_engine
+from cxrbatch.errors import EngineError, ExitCode, UsageError
+from cxrbatch.model.build import build_int8
+from cxrbatch.model.build.build import BuildOptions, build_engine
+from cxrbatch.model.build.build_int8 import add_int8_file, judge_int8
+from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, save_checkpoint
+from cxrbatch.model.data.options import DataOptions
+from cxrbatch.model.data.dataset import PixelSet
+from cxrbatch.model.build.gate_films import draw_gate_films
+from cxrbatch.model.build.int8_films import Int8Films, draw_int8_films, read_int8_films
+from cxrbatch.model.build.quantise import nodes_kept_in_float
+from cxrbatch.model.train.fit import predict_probabilities
+from cxrbatch.records import Gray8, Label
+from tests.factories.engine import write_tiny_bundle
+from tests.factories.labelled import write_table
+
+N_JUDGED = 48
+
+
+@pytest.fixture(scope="module")
+def films(checkpoint: Checkpoint) -> Int8Films:
+    """Smooth noise, and labels that the checkpoint gives itself where it is sure: its own AUROC on them is 1."""
+    cells = np.random.default_rng(5).integers(0, 256, (N_JUDGED + 16, 1, 8, 8), dtype=np.uint8)
+    pixels: Gray8 = cells.repeat(8, axis=2).repeat(8, axis=3)
+    scores = predict_probabilities(checkpoint.network, pixels)
+    low, high = np.quantile(scores, [0.25, 0.75], axis=0)
+    targets = np.where(scores > high, 1.0, np.where(scores < low, 0.0, np.nan)).astype(np.float32)
+    targets[:, 1] = np.nan
+    return Int8Films(pixels[:16], PixelSet(pixels[16:], targets[16:]), "noise")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoint, films: Int8Films) -> EngineBundle:
+    folder = tmp_path_factory.mktemp("int8")
+    save_checkpoint(folder / "small.safetensors", checkpoint)
+    options = BuildOptions(precision="int8", choose_int8_films=lambda _: films)
+    return build_engine(folder / "small.safetensors", "small", engines_folder=folder / "engines", options=options)
+
+
+def test_the_bundle_holds_both_files_and_runs_fp32_unless_asked(built: EngineBundle, noise: Gray8) -> None:
+    assert {role: file.precision for role, file in built.manifest.files.items()} == {
+        "onnx": "fp32", "checkpoint": "fp32", "onnx_int8": "int8",
+    }  # fmt: skip
+    assert plan_engine(built).precision == "fp32"
+    int8 = open_engine(built, precision="int8")
+    assert int8.description.precision == "int8"
+    assert int8.description == plan_engine(built, precision="int8")
+    assert int8.description.sha256 != plan_engine(built).sha256
+    change = np.abs(int8.infer(noise).probabilities - open_engine(built).infer(noise).probabilities)
+    assert 0 < change.max() < 0.1
+
+
+def test_convolutions_are_integers_but_for_the_first_and_the_head(built: EngineBundle) -> None:
+    model = onnx.load(built.verified_file("onnx_int8"))
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    sources = [made_by.get(node.input[0]) for node in model.graph.node if node.op_type == "Conv"]
+    kinds = ["" if source is None else source.op_type for source in sources]
+    assert len(kinds) == 21
+    assert Counter(kinds[1:-1]) == {"DequantizeLinear": 19}
+    assert kinds[0] == "Add"
+    weights = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    # Seven bits, so that no processor's sums of products saturate.
+    assert max(np.abs(onnx.numpy_helper.to_array(weight).astype(int)).max() for weight in weights) <= 64
+
+
+def test_its_figures_are_measured_and_kept(built: EngineBundle, films: Int8Films, checkpoint: Checkpoint) -> None:
+    manifest = load_bundle(built.folder).manifest
+    parity, accuracy = manifest.parity["onnx_int8"], manifest.accuracy["onnx_int8"]
+    engine = open_engine(built, precision="int8")
+    change = np.abs(
+        engine.infer(films.judged.pixels).probabilities - predict_probabilities(checkpoint.network, films.judged.pixels)
+    )
+    assert isinstance(parity, ParityFigures)
+    assert parity.max_probability_change == pytest.approx(change.max(), abs=1e-6)
+    assert parity.mean_probability_change == pytest.approx(change.mean(), abs=1e-6)
+    assert (parity.images, parity.source) == (N_JUDGED, "noise")
+    assert accuracy.auroc_reference == 1.0
+    assert 0.995 <= accuracy.auroc <= 1.0
+    card = (built.folder / "MODEL_CARD.md").read_text()
+    assert f"mean AUROC {accuracy.auroc:.4f} beside 1.0000" in card
+    assert built.file("onnx_int8").sha256 in card
+
+
+def test_too_great_a_loss_is_refused_and_nothing_is_installed(
+    tmp_path: Path, checkpoint_file: Path, films: Int8Films, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build_int8, "AUROC_LIMIT", -1e-9)
+    options = BuildOptions(precision="int8", choose_int8_films=lambda _: films)
+    with pytest.raises(EngineError, match=r"AUROC drops from 1\.0000 to .* it was not installed"):
+        build_engine(checkpoint_file, "worse", engines_folder=tmp_path / "engines", options=options)
+    assert not list((tmp_path / "engines").iterdir())
+
+
+def test_a_broken_int8_engine_is_refused_also_without_labels(
+    built: EngineBundle, checkpoint: Checkpoint, films: Int8Films, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlabelled = replace(films, judged=replace(films.judged, targets=np.full_like(films.judged.targets, np.nan)))
+    assert judge_int8(built, checkpoint.network, unlabelled)[1] is None
+    monkeypatch.setattr(build_int8, "_score", lambda *_: np.full((N_JUDGED, 3), np.nan, np.float32))
+    with pytest.raises(EngineError, match=r"change by nan on average .* --data"):
+        judge_int8(built, checkpoint.network, unlabelled)
+
+
+def test_a_bundle_without_int8_says_how_to_make_it(tmp_path: Path, built: EngineBundle) -> None:
+    shutil.copytree(built.folder, tmp_path / "plain")
+    manifest = built.manifest
+    plain = EngineBundle(tmp_path / "plain", replace(manifest, files={"onnx": manifest.files["onnx"]}))
+    with pytest.raises(EngineError, match=r"has no onnx_int8 file .* build CHECKPOINT -n small --precision int8"):
+        open_engine(plain, precision="int8")
+
+
+def test_a_graph_without_enough_convolutions_is_refused() -> None:
+    empty = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
+    with pytest.raises(EngineError, match="0 convolutions"):
+        nodes_kept_in_float(empty)
+
+
+# --------------------------------------------------------------------------- films
+
+
+def test_phantoms_judge_only_what_learned_from_phantoms(
+    facts: CheckpointFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cxrbatch.model.build.int8_films.CALIBRATION_FILMS", 2)
+    monkeypatch.setattr("cxrbatch.model.build.int8_films._PHANTOMS_JUDGED", 12)
+    labelled = replace(facts, labels=(Label("Effusion"), Label("Of another kind")))
+    assert np.isnan(draw_int8_films(labelled).judged.targets).all()
+    learned = replace(labelled, training=replace(facts.training, data="phantoms that were drawn"))
+    targets = draw_int8_films(learned).judged.targets
+    assert np.isnan(targets[:, 1]).all()
+    assert set(targets[:, 0]) == {0.0, 1.0}
+
+
+def test_labelled_data_calibrates_with_train_and_judges_with_val(tmp_path: Path, facts: CheckpointFacts) -> None:
+    rows = ("a.png,1,train,1", "b.png,2,train,0", "c.png,3,val,0", "d.png,4,val,1")
+    folder = write_table(tmp_path / "data", "\n".join(("path,patient,split,A", *rows)) + "\n").parent
+    films = read_int8_films(folder, DataOptions(), replace(facts, labels=(Label("Other"), Label("A"))))
+    assert (films.calibration.shape[1:], films.judged.pixels.shape[1:]) == ((1, 64, 64), (1, 64, 64))
+    assert np.isnan(films.judged.targets[:, 0]).all()
+    assert films.judged.targets[:, 1].tolist() == [0.0, 1.0]
+    assert (len(films.calibration), films.source) == (2, "validation films of data")
+    with pytest.raises(UsageError, match="none of the checkpoint's labels"):
+        read_int8_films(folder, DataOptions(), replace(facts, labels=(Label("Other"),)))
+
+
+def test_an_engine_of_int8_can_be_built_again_over_itself(
+    tmp_path: Path, built: EngineBundle, checkpoint: Checkpoint, films: Int8Films
+) -> None:
+    shutil.copytree(built.folder, tmp_path / "again")
+    again = add_int8_file(load_bundle(tmp_path / "again"), checkpoint.network, films)
+    assert again.file("onnx_int8").sha256 == built.file("onnx_int8").sha256
+
+
+def test_the_build_command_passes_on_what_to_judge_on(
+    tmp_path: Path, checkpoint_file: Path, facts: CheckpointFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = ("a.png,1,train,1,0", "b.png,2,train,0,1", "c.png,3,val,0,1", "d.png,4,val,1,0")
+    table = write_table(tmp_path / "data", "\n".join(("path,patient,split,A,B", *rows)) + "\n")
+    built = load_bundle(write_tiny_bundle(tmp_path / "engines"))
+    asked: list[BuildOptions] = []
+
+    def build(_: Path, name: str, *, engines_folder: Path, options: BuildOptions, report: object) -> EngineBundle:
+        asked.append(options)
+        return built
+
+    monkeypatch.setattr("cxrbatch.model.build.build.build_engine", build)
+    arguments = ["build", str(checkpoint_file), "-n", "x", "--engines", str(tmp_path)]
+    data = ["--data", str(table.parent), "--labels", "A"]
+    for more in ([], ["--precision", "int8"], ["--precision", "int8", *data]):
+        assert run_command_line([*arguments, *more]) == ExitCode.DONE
+    without, phantoms, labelled = asked
+    assert [options.precision for options in asked] == ["fp32", "int8", "int8"]
+    assert without.choose_int8_films is phantoms.choose_int8_films is draw_int8_films
+    assert without.choose_gate_films is draw_gate_films
+    assert labelled.choose_gate_films(facts).source.startswith("films (2 validation films of data")
+    assert np.isnan(labelled.choose_int8_films(facts).judged.targets).all(axis=0).tolist() == [False, True, True]

@@ -1,0 +1,115 @@
+"""Labels, their mean, a multi-class task as a whole, and subgroups, on films that can be counted by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cxrbatch.model.data.labelled import Sample
+from cxrbatch.model.figures.bootstrap import draw_resamples
+from cxrbatch.model.figures.figures import LabelledScores, make_calls, measure_labels
+from cxrbatch.model.figures.metrics import Figure
+from cxrbatch.model.figures.subgroups import age_band, measure_subgroups
+from cxrbatch.records import Label, Task
+
+NAN = float("nan")
+
+
+def scores(
+    targets: list[list[float]],
+    probabilities: list[list[float]],
+    points: tuple[float | None, ...],
+    task: Task = "multilabel",
+    resamples: int = 20,
+) -> LabelledScores:
+    labels = tuple(Label(name, point) for name, point in zip("ABCD", points, strict=False))
+    answered = np.array(probabilities, np.float32)
+    likeliest = answered.argmax(axis=1).astype(np.int64)
+    return LabelledScores(
+        labels=labels,
+        task=task,
+        targets=np.array(targets, np.float32),
+        probabilities=answered,
+        calls=make_calls(labels, task, answered, likeliest),
+        classes=likeliest if task == "multiclass" else np.empty(0, np.int64),
+        weights=draw_resamples([str(film) for film in range(len(targets))], count=resamples, seed=0),
+    )
+
+
+def test_unknown_targets_are_left_out_label_by_label() -> None:
+    found = measure_labels(
+        scores([[1, NAN], [0, 1], [NAN, 0], [1, 0]], [[0.9, 0.9], [0.2, 0.8], [0.9, 0.7], [0.1, 0.1]], (0.5, None))
+    )
+    first, second = found.labels
+    assert (first.films, first.positives, second.films, second.positives) == (3, 2, 3, 1)
+    assert first.figures[Figure.AUROC].value == 0.5
+    assert second.figures[Figure.AUROC].value == 1.0
+    assert found.macro[Figure.AUROC].value == 0.75
+    # No operating point, no verdict: the mean is over the first label alone.
+    assert Figure.SENSITIVITY not in second.figures
+    assert found.macro[Figure.SENSITIVITY].value == 0.5
+    assert found.classes is None
+
+
+def test_a_label_that_is_never_known_is_not_measured() -> None:
+    found = measure_labels(scores([[1, NAN], [0, NAN]], [[0.9, 0.5], [0.2, 0.5]], (0.5, 0.5)))
+    assert [label.label for label in found.labels] == ["A"]
+
+
+def test_an_operating_point_is_reached_at_its_very_value() -> None:
+    point = float(np.float32(0.3))
+    (calls,) = make_calls([Label("A", point)], "binary", np.array([[0.3], [0.29]], np.float32), np.zeros(2, np.int64))
+    assert calls is not None
+    assert calls.tolist() == [True, False]
+
+
+def test_classes_are_answered_by_the_likeliest_one() -> None:
+    found = measure_labels(
+        scores(
+            [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [NAN, NAN, NAN]],
+            [[0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.8, 0.1], [0.5, 0.1, 0.4], [1, 0, 0]],
+            (None, None, 0.3),
+            "multiclass",
+        )
+    )
+    assert found.classes is not None
+    assert found.classes.confusion == ((1, 1, 0), (0, 1, 0), (1, 0, 0))
+    assert found.classes.films == 4
+    assert found.classes.accuracy.value == 0.5
+    assert found.classes.accuracy.low < 0.5 < found.classes.accuracy.high
+    assert found.classes.balanced_accuracy == pytest.approx((0.5 + 1 + 0) / 3)
+    first, _, third = found.labels
+    assert first.figures[Figure.SENSITIVITY].value == 0.5
+    # The third class has an operating point of its own, which 0.4 reaches though it is not the likeliest.
+    assert third.figures[Figure.SENSITIVITY].value == 1.0
+
+
+def test_subgroups_count_films_and_patients_and_measure_them_alone() -> None:
+    people = [("p1", "F", 30.0), ("p1", "F", 31.0), ("p2", "M", 65.0), ("p3", "M", None), ("p4", "F", 85.0)]
+    samples = [
+        Sample(Path(f"{at}.png"), "test", (0.0,), patient_id=patient, sex=sex, age=age, view="PA")
+        for at, (patient, sex, age) in enumerate(people)
+    ]
+    groups = measure_subgroups(scores([[1], [0], [1], [0], [1]], [[0.9], [0.1], [0.2], [0.8], [0.7]], (0.5,)), samples)
+    counted = {(group.column, group.group): (group.films, group.patients) for group in groups}
+    assert counted == {
+        ("sex", "F"): (3, 2),
+        ("sex", "M"): (2, 2),
+        ("age", "18-39"): (2, 1),
+        ("age", "60-79"): (1, 1),
+        ("age", "80+"): (1, 1),
+        ("age", "unknown"): (1, 1),
+    }
+    assert [group.group for group in groups if group.column == "age"] == ["18-39", "60-79", "80+", "unknown"]
+    by_sex = {group.group: group.measured.labels[0].figures for group in groups if group.column == "sex"}
+    assert (by_sex["F"][Figure.AUROC].value, by_sex["M"][Figure.AUROC].value) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("age", "band"),
+    [(0, "0-17"), (17.9, "0-17"), (18, "18-39"), (79.5, "60-79"), (80, "80+"), (None, "unknown"), (NAN, "unknown")],
+)
+def test_age_bands(age: float | None, band: str) -> None:
+    assert age_band(age) == band

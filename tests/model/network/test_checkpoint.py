@@ -1,0 +1,110 @@
+"""Checkpoints stand alone, come back unchanged, and are never executed."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+import safetensors.torch
+import torch
+
+from cxrbatch.engine.bundle import TrainingFacts
+from cxrbatch.errors import EngineError
+from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, save_checkpoint
+from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.records import Gray8
+
+
+def write_raw(path: Path, network: ChestNetwork, metadata: dict[str, str]) -> Path:
+    safetensors.torch.save_file(network.state_dict(), path, metadata=metadata)
+    return path
+
+
+def test_weights_and_facts_survive(tmp_path: Path, checkpoint: Checkpoint, noise: Gray8) -> None:
+    training = TrainingFacts(
+        "phantoms", {"train": 3}, "ab12", 7, 1.5, {"epochs": 2}, {"torch": "2"}, {"macro_auroc": 0.9}
+    )
+    facts = replace(checkpoint.facts, training=training)
+    path = tmp_path / "one.safetensors"
+    save_checkpoint(path, Checkpoint(checkpoint.network, facts))
+    loaded = load_checkpoint(path)
+    assert loaded.facts == facts
+    assert not loaded.network.training
+    pixels = torch.from_numpy(noise)
+    with torch.no_grad():
+        for found, expected in zip(loaded.network(pixels), checkpoint.network(pixels), strict=True):
+            assert torch.equal(found, expected)
+
+
+def test_channels_last_weights_are_saved(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    network = load_checkpoint_of(checkpoint, tmp_path).network.to(memory_format=torch.channels_last)
+    save_checkpoint(tmp_path / "last.safetensors", Checkpoint(network, checkpoint.facts))
+    loaded = load_checkpoint(tmp_path / "last.safetensors").network.state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in checkpoint.network.state_dict().items())
+
+
+def load_checkpoint_of(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+    save_checkpoint(folder / "copy.safetensors", checkpoint)
+    return load_checkpoint(folder / "copy.safetensors")
+
+
+def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    path = tmp_path / "one.safetensors"
+    for padding in range(0, 256, 8):
+        facts = replace(checkpoint.facts, notice="." * padding)
+        save_checkpoint(path, Checkpoint(checkpoint.network, facts))
+        if path.read_bytes().startswith(b"\x80"):
+            break
+    assert path.read_bytes().startswith(b"\x80")
+    assert load_checkpoint(path).facts == facts
+
+
+def zipped_pickle() -> bytes:
+    stream = io.BytesIO()
+    torch.save({"weight": torch.zeros(2)}, stream)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("content", [zipped_pickle(), pickle.dumps({"weight": [0.0]})])
+def test_a_pickle_is_refused_by_its_content(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "innocent.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(EngineError, match=r"looks like a pickle .* is refused"):
+        load_checkpoint(path)
+
+
+def test_a_missing_file_says_how_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"no such checkpoint\. `cxrbatch train DATA -o"):
+        load_checkpoint(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, -1])
+def test_a_cut_file_is_refused(checkpoint_file: Path, keep: int) -> None:
+    checkpoint_file.write_bytes(checkpoint_file.read_bytes()[:keep])
+    with pytest.raises(EngineError, match="damaged, or no cxrbatch checkpoint"):
+        load_checkpoint(checkpoint_file)
+
+
+def test_foreign_safetensors_are_refused(tmp_path: Path, network: ChestNetwork) -> None:
+    path = write_raw(tmp_path / "foreign.safetensors", network, {"format": "pt"})
+    with pytest.raises(EngineError, match="no cxrbatch checkpoint"):
+        load_checkpoint(path)
+
+
+def test_a_newer_schema_asks_for_an_upgrade(tmp_path: Path, network: ChestNetwork) -> None:
+    path = write_raw(tmp_path / "new.safetensors", network, {"cxrbatch": '{"schema": 2}'})
+    with pytest.raises(EngineError, match="schema 2, this one reads 1"):
+        load_checkpoint(path)
+
+
+def test_weights_that_do_not_fit_the_facts_are_refused(
+    tmp_path: Path, network: ChestNetwork, facts: CheckpointFacts
+) -> None:
+    fewer = replace(facts, labels=facts.labels[:2])
+    path = write_raw(tmp_path / "odd.safetensors", network, {"cxrbatch": msgspec.json.encode(fewer).decode()})
+    with pytest.raises(EngineError, match="weights do not fit its own description"):
+        load_checkpoint(path)

@@ -1,0 +1,360 @@
+"""Labelled data in any layout becomes a checkpoint that stands alone, and what cannot be trained on is told before."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cxrbatch.cli import run_command_line
+from cxrbatch.engine.bundle import load_bundle
+from cxrbatch.errors import ExitCode, UsageError
+from cxrbatch.model.data.dataset import load_data
+from cxrbatch.model.data.options import DataOptions
+from cxrbatch.model.evaluate.overlap import patients_sha256
+from cxrbatch.model.figures.metrics import Figure
+from cxrbatch.model.figures.operating_points import parse_operating_point
+from cxrbatch.model.network.checkpoint import load_checkpoint
+from cxrbatch.model.train.checks import training_folder
+from cxrbatch.model.train.options import TrainingOptions
+from cxrbatch.model.train.progress import EpochFigures, Listener, TrainingProgress
+from cxrbatch.model.train.record import TrainingPlan, TrainingRun, TrainingSummary
+from cxrbatch.model.train.train_model import train_model
+from cxrbatch.system.record_json import from_json
+from cxrbatch.system.stopping import Stopped, stop_cleanly_on
+from tests.factories.studies import read_rows
+from tests.factories.trainable import write_class_data, write_csv_data, write_nih_data, write_spot_film
+
+QUICK = TrainingPlan(
+    training=TrainingOptions(epochs=3, batch_size=8, precision="fp32"),
+    learning_rate=2e-3,
+    small_epochs=0,
+    architecture="resnet18",
+    size_px=64,
+    workers=1,
+)
+QUICK_ARGUMENTS = [
+    *("--architecture", "resnet18", "--image-size", "64"),
+    *("--epochs", "3", "--small-epochs", "0", "--batch-size", "8", "--lr", "0.002", "--workers", "1"),
+]
+SHORT = replace(QUICK, training=replace(QUICK.training, epochs=1))
+LAYOUTS: dict[str, Callable[[Path], Path]] = {"nih": write_nih_data, "folders": write_class_data, "csv": write_csv_data}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXRBATCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_csv_data(tmp_path / "data")
+
+
+def read_summary(checkpoint: Path) -> TrainingSummary:
+    return from_json((training_folder(checkpoint) / "training.json").read_text(), TrainingSummary)
+
+
+# --------------------------------------------------------------------------- from data to reports
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_data_in_every_layout_trains_evaluates_builds_and_runs(
+    tmp_path: Path, layout: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, checkpoint = LAYOUTS[layout](tmp_path / "data"), tmp_path / "model.safetensors"
+    assert run_command_line(["train", str(data), "-o", str(checkpoint), *QUICK_ARGUMENTS]) == ExitCode.DONE
+    assert "cxrbatch evaluate" in capsys.readouterr().out
+    labels = {"nih": ["Pneumonia"], "folders": ["lower", "normal", "upper"], "csv": ["Upper", "Lower"]}[layout]
+    assert [label.name for label in load_checkpoint(checkpoint).facts.labels] == labels
+
+    part = "test" if layout == "nih" else "val"
+    evaluation = tmp_path / "evaluation"
+    command = ["evaluate", str(checkpoint), str(data), "-o", str(evaluation), "--split", part, "--bootstrap", "20"]
+    assert run_command_line([*command, "--workers", "1"]) == ExitCode.DONE
+    metrics = json.loads((evaluation / "metrics.json").read_text())
+    assert metrics["measured"]["macro"]["auroc"]["value"] > 0.9
+    # The patients of that part were not learned from, and the checkpoint knows whose they were.
+    assert not [caution for caution in metrics["cautions"] if caution["severity"] == "void"]
+
+    engines = tmp_path / "engines"
+    assert run_command_line(["build", str(checkpoint), "-n", "spots", "--engines", str(engines)]) == ExitCode.DONE
+    manifest = load_bundle(engines / "spots").manifest
+    assert manifest.labels == load_checkpoint(checkpoint).facts.labels
+
+    films, out = tmp_path / "films", tmp_path / "out"
+    write_spot_film(films / "with.png", 9001, (20, 90))
+    write_spot_film(films / "without.png", 9002, None)
+    monkeypatch.setenv("CXRBATCH_PIXEL_CHECK", "false")  # spots do not look like a chest
+    run = ["run", str(films), "-o", str(out), "-e", str(engines / "spots"), "--no-pdf", "--workers", "1"]
+    assert run_command_line(run) == ExitCode.DONE
+    rows = {row["path"]: row for row in read_rows(out / "images.csv")}
+    column = {"nih": "prob_Pneumonia", "folders": "prob_upper", "csv": "prob_Upper"}[layout]
+    assert float(rows["with.png"][column]) > float(rows["without.png"][column])
+    assert (out / "reports" / rows["with.png"]["study_key"] / "report.html").is_file()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
+    """A network trained on half of the films, with enough others to calibrate on."""
+    folder = tmp_path_factory.mktemp("trained")
+    options = DataOptions(val_fraction=0.4)
+    plan = replace(QUICK, operating_point=parse_operating_point("sensitivity=0.9"), data=options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXRBATCH_CACHE", str(folder / "cache"))
+        (run,) = train_model(write_csv_data(folder / "data"), folder / "model.safetensors", plan).runs
+    return run
+
+
+def test_a_checkpoint_stands_alone(trained: TrainingRun) -> None:
+    loaded = load_checkpoint(Path(trained.checkpoint))
+    facts, network = loaded.facts, loaded.network
+    assert facts == trained.facts
+    assert (facts.architecture, facts.input.size_px) == ("resnet18", 64)
+    assert facts.training.images["train"] + facts.training.images["val"] == 64
+    assert facts.training.options["epochs"] == 3
+    assert facts.training.options["operating_point"] == "sensitivity=0.9"
+    assert (facts.training.measured_on, facts.training.seed) == ("val", 0)
+    assert facts.training.figures["macro_auroc"] == trained.measured.macro[Figure.AUROC].value
+    assert {"torch", "lightning"} <= facts.training.libraries.keys()
+    for label, temperature in zip(facts.labels, network.temperature.tolist(), strict=True):
+        assert label.operating_point is not None
+        assert 0 < label.operating_point < 1
+        assert label.metrics["sensitivity"] >= 0.9
+        assert label.metrics["auroc_low"] <= label.metrics["auroc"] <= label.metrics["auroc_high"]
+        assert temperature != 1.0
+
+
+def test_patients_of_each_part_are_known_by_their_digest(trained: TrainingRun) -> None:
+    images = load_data(Path(trained.data), DataOptions(val_fraction=0.4))
+    expected = {part: patients_sha256(images.part(part)) for part in ("train", "val")}
+    assert trained.facts.training.patients == expected
+
+
+def test_everything_else_lies_beside_the_checkpoint(trained: TrainingRun) -> None:
+    folder = training_folder(Path(trained.checkpoint))
+    left = {path.name for path in folder.iterdir()}
+    assert {"training.html", "training.json", "epochs.csv", "tensorboard"} <= left
+    assert not {name for name in left if name.endswith(".ckpt")}
+    with (folder / "epochs.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    (run,) = read_summary(Path(trained.checkpoint)).runs
+    assert run == trained
+    assert [float(row["val_auroc_Upper"]) for row in rows] == pytest.approx(
+        [epoch.label_auroc[0] for epoch in run.epochs]
+    )
+    assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_the_same_command_gives_the_same_weights_and_a_finished_one_is_not_done_again(
+    trained: TrainingRun, tmp_path: Path
+) -> None:
+    checkpoint, said = tmp_path / "again.safetensors", list[str]()
+    options = DataOptions(val_fraction=0.4)
+    plan = replace(QUICK, operating_point=parse_operating_point("sensitivity=0.9"), data=options)
+    (again,) = train_model(Path(trained.data), checkpoint, plan).runs
+    weights = [load_checkpoint(Path(path)).network.state_dict() for path in (trained.checkpoint, checkpoint)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    resumed = train_model(Path(trained.data), checkpoint, replace(plan, resume=True), Listener(say=said.append))
+    assert resumed.runs == (again,)
+    assert "nothing to do" in said[0]
+
+
+def test_a_label_of_too_few_films_gets_no_operating_point(data: Path, tmp_path: Path) -> None:
+    table = (data / "labels.csv").read_text().splitlines()
+    # The first three films alone have it: two of one patient, one of another.
+    lines = [f"{line},{'Rare' if at == 0 else int(at <= 3)}" for at, line in enumerate(table)]
+    (data / "labels.csv").write_text("\n".join(lines) + "\n")
+    train_model(data, tmp_path / "model.safetensors", SHORT)
+    labels = load_checkpoint(tmp_path / "model.safetensors").facts.labels
+    points = {label.name: label.operating_point for label in labels}
+    assert points["Rare"] is None
+    assert points["Upper"] is not None
+
+
+# --------------------------------------------------------------------------- stopped, gone on, folded
+
+
+def stop_in_epoch(number: int) -> Listener:
+    def step(progress: TrainingProgress) -> None:
+        if progress.epoch == number:
+            raise Stopped(signal.SIGINT)
+
+    return Listener(step=step)
+
+
+def test_a_stopped_training_keeps_the_best_so_far_and_goes_on(data: Path, tmp_path: Path) -> None:
+    checkpoint, whole = tmp_path / "model.safetensors", tmp_path / "whole.safetensors"
+    with pytest.raises(Stopped) as stopped:
+        train_model(data, checkpoint, QUICK, stop_in_epoch(3))
+    assert "--resume" in stopped.value.advice
+    assert read_summary(checkpoint).runs[0].interrupted
+    assert len(read_summary(checkpoint).runs[0].epochs) == 2
+    assert load_checkpoint(checkpoint).facts.labels[0].operating_point is not None
+
+    (resumed,) = train_model(data, checkpoint, replace(QUICK, resume=True)).runs
+    (expected,) = train_model(data, whole, QUICK).runs
+    assert (resumed.interrupted, resumed.kept, resumed.measured) == (False, expected.kept, expected.measured)
+
+
+def test_a_stop_while_saving_waits_until_all_is_saved(data: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "model.safetensors"
+    before = signal.getsignal(signal.SIGUSR1)
+
+    def ask_to_stop(_: EpochFigures) -> None:
+        stop_cleanly_on(signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    try:
+        # After the last safe point of the last epoch: nothing is left to stop but the saving.
+        with pytest.raises(Stopped) as stopped:
+            train_model(data, checkpoint, SHORT, Listener(epoch=ask_to_stop))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert "--resume" in stopped.value.advice
+    assert load_checkpoint(checkpoint).facts.labels[0].metrics
+
+
+def test_another_operating_point_is_placed_anew(trained: TrainingRun, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "again.safetensors"
+    plan = replace(SHORT, data=DataOptions(val_fraction=0.4))
+    train_model(Path(trained.data), checkpoint, plan)
+    other = replace(plan, operating_point=parse_operating_point("fixed=0.25"), resume=True)
+    train_model(Path(trained.data), checkpoint, other)
+    assert {label.operating_point for label in load_checkpoint(checkpoint).facts.labels} == {0.25}
+
+
+def test_a_checkpoint_to_start_from_brings_its_head_where_the_labels_are_the_same(
+    trained: TrainingRun, tmp_path: Path
+) -> None:
+    plan = replace(SHORT, init=trained.checkpoint, data=DataOptions(val_fraction=0.4), learning_rate=1e-9)
+    (run,) = train_model(Path(trained.data), tmp_path / "finer.safetensors", plan).runs
+    assert "with its head" in run.facts.training.init
+    before, after = (load_checkpoint(Path(path)).network.head.weight for path in (trained.checkpoint, run.checkpoint))
+    torch.testing.assert_close(after, before, atol=1e-6, rtol=0)
+
+
+def test_a_training_of_other_data_is_not_gone_on_with(data: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "model.safetensors"
+    with pytest.raises(Stopped):
+        train_model(data, checkpoint, QUICK, stop_in_epoch(2))
+    other = replace(QUICK, resume=True, data=DataOptions(labels=("Lower",)))
+    with pytest.raises(UsageError, match="the state of another training"):
+        train_model(data, checkpoint, other)
+
+
+def test_folds_validate_every_patient_once_and_tell_their_spread(data: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "model.safetensors"
+    plan = replace(SHORT, data=DataOptions(folds=2))
+    summary = train_model(data, checkpoint, plan)
+    assert [run.fold for run in summary.runs] == [1, 2]
+    assert sum(run.facts.training.images["val"] for run in summary.runs) == 64
+    aurocs = [run.facts.training.figures["macro_auroc"] for run in summary.runs]
+    assert summary.spread["macro_auroc"].mean == pytest.approx(np.mean(aurocs))
+    assert summary.spread["macro_auroc"].deviation == pytest.approx(np.std(aurocs, ddof=1))
+    chosen = summary.runs[summary.chosen]
+    assert chosen.facts.training.figures["macro_auroc"] == min(aurocs)
+    assert checkpoint.read_bytes() == Path(chosen.checkpoint).read_bytes()
+    assert (training_folder(checkpoint) / "training.html").is_file()
+
+
+# --------------------------------------------------------------------------- before any training
+
+
+def spoil_film(data: Path) -> None:
+    (data / "003.png").write_bytes(b"\x89PNG\r\n\x1a\n cut off")
+
+
+def lose_film(data: Path) -> None:
+    (data / "003.png").unlink()
+
+
+def one_class_only(data: Path) -> None:
+    lines = (data / "labels.csv").read_text().splitlines()
+    (data / "labels.csv").write_text("\n".join([lines[0], *(f"{line[:-1]}0" for line in lines[1:])]) + "\n")
+
+
+def add_split(data: Path, part_of: Callable[[int], str]) -> None:
+    head, *lines = (data / "labels.csv").read_text().splitlines()
+    rows = [f"{head},split", *(f"{line},{part_of(at)}" for at, line in enumerate(lines))]
+    (data / "labels.csv").write_text("\n".join(rows) + "\n")
+
+
+def put_a_patient_in_two_parts(data: Path) -> None:
+    add_split(data, lambda at: "val" if at % 8 == 1 else "train")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_film, "003.png"),
+        (lose_film, "003.png"),
+        (one_class_only, "nothing to learn"),
+        (put_a_patient_in_two_parts, "patient"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_is_told_before_any_training(
+    data: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str
+) -> None:
+    spoil(data)
+    with pytest.raises(UsageError, match=message):
+        train_model(data, tmp_path / "model.safetensors", QUICK, Listener(step=lambda _: pytest.fail()))
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_part_is_cut_where_the_data_brings_none_to_validate_on(data: Path, tmp_path: Path) -> None:
+    add_split(data, lambda at: "train" if at < 48 else "test")
+    (run,) = train_model(data, tmp_path / "model.safetensors", SHORT).runs
+    assert {part.name for part in run.parts} == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": DataOptions(labels=("Upper", "Tumour"))}, "Tumour"),
+        ({"architecture": "resnet5"}, "architecture resnet5: unknown"),
+        ({"init": "weights.pth"}, "weights.pth"),
+        ({"training": replace(QUICK.training, loss="ce")}, "loss ce: does not fit a multilabel task"),
+        ({"training": replace(QUICK.training, batch_size=200)}, "--batch-size"),
+        ({"data": DataOptions(folds=2), "training": replace(QUICK.training, devices="cpu:2")}, "folds: are trained by"),
+        ({"training": replace(QUICK.training, devices="cpu:9")}, "fewer than one batch of 72"),
+        ({"training": replace(QUICK.training, freeze=9)}, "freeze 9: resnet18 has 5 stages"),
+        ({"training": replace(QUICK.training, devices="8")}, "devices 8"),
+        ({"architecture": "inception_v3", "size_px": 96, "small_epochs": 1}, "small epochs: inception_v3 takes 75 px"),
+    ],
+)
+def test_a_plan_that_cannot_work_is_told_before_any_training(
+    data: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    plan = replace(QUICK, **change)
+    with pytest.raises(UsageError, match=message):
+        train_model(data, tmp_path / "model.safetensors", plan, Listener(films=lambda _done, _all: pytest.fail()))
+
+
+def test_a_leak_that_is_let_through_is_told_in_every_report(data: Path, tmp_path: Path) -> None:
+    put_a_patient_in_two_parts(data)
+    train_model(data, tmp_path / "model.safetensors", replace(SHORT, data=DataOptions(allow_leak=True)))
+    notice = load_checkpoint(tmp_path / "model.safetensors").facts.notice
+    assert "Patients with films in two parts: 8" in notice
+
+
+def test_other_names_than_safetensors_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"ends in \.safetensors"):
+        train_model(data, tmp_path / "model.pt", QUICK)
+
+
+def test_a_table_is_data_too(tmp_path: Path) -> None:
+    folder = write_csv_data(tmp_path / "data")
+    (folder / "labels.csv").rename(folder / "mine.csv")
+    (run,) = train_model(folder / "mine.csv", tmp_path / "model.safetensors", SHORT).runs
+    assert run.layout == "csv"

@@ -1,0 +1,67 @@
+"""What `make soak` does at length, a few times: runs that are killed or stopped at random moments lose nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cxrbatch.errors import ExitCode
+from scripts.soak import Plan, soak
+from tests.factories.engine import write_tiny_bundle
+from tests.factories.faulted import FaultedRuns
+from tests.factories.studies import read_rows, write_film
+
+KILLS = int(os.environ.get("CXRBATCH_SOAK_KILLS", "5"))
+PATIENCE_S = 60.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stops", [False, True], ids=["killed", "stopped"])
+def test_runs_interrupted_at_random_moments_lose_nothing(tmp_path: Path, stops: bool) -> None:
+    kills = max(3, KILLS // 2) if stops else KILLS
+    record = soak(tmp_path, Plan(kills=kills, studies=4, seed=3, workers=1, pdf=False, stops=stops))
+    assert record.kills.total() == kills
+    assert record.is_clean, record
+
+
+@pytest.mark.slow
+@pytest.mark.hostile("9.1 report and ledger")
+def test_runs_killed_at_random_moments_lose_nothing_although_input_and_engine_change(tmp_path: Path) -> None:
+    kills = max(4, KILLS // 2)
+    record = soak(tmp_path, Plan(kills=kills, studies=4, seed=5, workers=1, pdf=True, changes=True))
+    assert record.kills.total() == kills
+    assert record.is_clean, record
+
+
+def test_a_second_signal_ends_the_run_at_once_and_no_worker_outlives_it(tmp_path: Path) -> None:
+    films, out, engine = tmp_path / "films", tmp_path / "out", str(write_tiny_bundle(tmp_path / "engines"))
+    for number in range(40):
+        write_film(films / f"{number:02}.png", number, 200 - number, 128, 60)
+    command = [sys.executable, "-m", "cxrbatch", "run", str(films), "-o", str(out), "-e", engine, "--workers", "1"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "CXRBATCH_PIXEL_CHECK": "false"}
+    child = subprocess.Popen([*command, "--no-pdf"], env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline and not ((out / "cxrbatch.log").exists() and is_scoring(out)):
+        time.sleep(0.02)
+    family = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
+    assert len(family) > 1
+    while child.poll() is None and time.monotonic() < deadline + PATIENCE_S:
+        child.send_signal(signal.SIGTERM)
+        time.sleep(0.005)
+    assert child.wait(timeout=PATIENCE_S) == -signal.SIGTERM
+    assert psutil.wait_procs(family, timeout=PATIENCE_S)[1] == []
+    with FaultedRuns() as runs:
+        assert runs.run(films, out, engine).exit_code == ExitCode.DONE
+    assert {row["status"] for row in read_rows(out / "images.csv")} == {"scored"}
+    assert {row["revision"] for row in read_rows(out / "studies.csv")} == {"1"}
+
+
+def is_scoring(out: Path) -> bool:
+    return "study done" in (out / "cxrbatch.log").read_text()

@@ -1,0 +1,380 @@
+"""Workers that are killed, die or answer nonsense at any moment: that costs their task at most, and no other one."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cxrbatch.errors import RunError, TaskFailed, WorkerCrashed
+from cxrbatch.system import worker_handle, workers
+from cxrbatch.system.worker_pipe import BrokenFrame, Frame, FrameReader, Kind
+from cxrbatch.system.workers import Outcome, WorkerPool
+
+pytestmark = pytest.mark.hostile("9.6 killed worker")
+
+PATIENCE_S = 60.0
+
+
+class Unpicklable(Exception):
+    """Survives no pipe."""
+
+    def __init__(self) -> None:
+        super().__init__("no")
+        self.owner = lambda: None
+
+
+class Unraisable(Exception):
+    """Can be sent, and not be made again: its class wants more than it keeps."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one + two)
+
+
+def own_pipe() -> int:
+    """Return the descriptor of this worker's pipe."""
+    (found,) = [int(link.name) for link in Path("/proc/self/fd").iterdir() if is_socket(link)]
+    return found
+
+
+def is_socket(link: Path) -> bool:
+    try:
+        return str(link.readlink()).startswith("socket:")
+    except OSError:
+        return False
+
+
+def misbehave(how: str) -> Any:  # noqa: C901, PLR0912  # one table of faults
+    """Stand in for a decoder, in a real process."""
+    if how == "exits":
+        os._exit(0)
+    if how == "asks to exit":
+        sys.exit(0)
+    if how == "interrupts":
+        raise KeyboardInterrupt
+    if how == "closes everything":
+        os.closerange(0, 256)
+        time.sleep(600)
+    if how == "closes everything and returns":
+        os.closerange(0, 256)
+    if how == "takes the pipe's number":
+        pipe = own_pipe()
+        os.close(pipe)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), pipe)
+    if how == "writes nonsense":
+        os.write(own_pipe(), b"warning: bad Huffman code\n" * 20)
+        time.sleep(600)
+    if how == "answers for another":
+        os.write(own_pipe(), Frame(Kind.VALUE, 1, b"N.").to_bytes())
+        time.sleep(600)
+    if how == "answers no pickle":
+        os.write(own_pipe(), Frame(Kind.VALUE, 10**6, b"no pickle").to_bytes())
+        time.sleep(600)
+    if how == "stops half-way":
+        os.write(own_pipe(), Frame(Kind.VALUE, 1, bytes(1000)).to_bytes()[:500])
+        os._exit(3)
+    if how == "copies itself":
+        os.fork()
+    if how == "leaves a copy":
+        if not os.fork():
+            time.sleep(2)
+            os._exit(0)
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if how == "cannot be sent":
+        return lambda: None
+    if how == "raises what cannot be sent":
+        raise Unpicklable
+    if how == "raises what cannot be made":
+        raise Unraisable("a", "b")
+    return how
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[WorkerPool]:
+    with WorkerPool(2, memory_mb=512) as pool:
+        yield pool
+    assert psutil.Process().children() == []
+
+
+def processes_of(pool: WorkerPool) -> list[psutil.Process]:
+    """Return the workers of one pool that are there now, the spare one and those that are starting included."""
+    return [psutil.Process(handle.pid) for handle in list(pool._handles) if psutil.pid_exists(handle.pid)]
+
+
+def values(outcomes: Iterator[Outcome[Any, Any]]) -> list[Any]:
+    return [outcome.value() for outcome in outcomes]
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "says"),
+    [
+        ("exits", WorkerCrashed, "exit code 0"),
+        ("asks to exit", TaskFailed, "SystemExit"),
+        ("interrupts", TaskFailed, "KeyboardInterrupt"),
+        ("closes everything", WorkerCrashed, "closed its pipe"),
+        ("closes everything and returns", WorkerCrashed, "exit code|closed its pipe"),
+        ("takes the pipe's number", WorkerCrashed, "exit code|closed its pipe"),
+        ("writes nonsense", WorkerCrashed, "no answer"),
+        ("answers for another", WorkerCrashed, "no answer"),
+        ("answers no pickle", WorkerCrashed, "no answer"),
+        ("stops half-way", WorkerCrashed, "exit code 3"),
+        ("leaves a copy", WorkerCrashed, "SIGSEGV"),
+        ("cannot be sent", Exception, "pickle"),
+        ("raises what cannot be sent", TaskFailed, "Unpicklable"),
+        ("raises what cannot be made", TaskFailed, "Unraisable"),
+    ],
+)
+def test_whatever_a_task_does_to_its_worker_costs_that_task(
+    pool: WorkerPool, how: str, error: type[Exception], says: str
+) -> None:
+    before, bad, *after = pool.run_ahead(misbehave, ["a", how, "b", "c", "d"], timeout_s=PATIENCE_S)
+    with pytest.raises(error, match=says) as caught:
+        bad.value()
+    assert not getattr(caught.value, "was_killed", False)
+    assert [outcome.value() for outcome in (before, *after)] == ["a", "b", "c", "d"]
+
+
+def test_a_copy_that_a_task_made_of_its_worker_answers_nothing(pool: WorkerPool) -> None:
+    tasks = ["copies itself", *map(str, range(20))]
+    assert values(pool.run_ahead(misbehave, tasks, timeout_s=PATIENCE_S)) == tasks
+
+
+def test_a_task_that_cannot_be_sent_costs_itself(pool: WorkerPool) -> None:
+    tasks: list[Any] = [1, lambda: None, 3]
+    one, bad, three = pool.run_ahead(type, tasks, timeout_s=PATIENCE_S)
+    with pytest.raises(Exception, match=r"pickle|local object"):
+        bad.value()
+    assert (one.value(), three.value()) == (int, int)
+
+
+# --------------------------------------------------------------------------- somebody kills
+
+
+def sleep_and_return(task: tuple[int, float]) -> int:
+    number, seconds = task
+    time.sleep(seconds)
+    return number
+
+
+def count_bytes(content: bytes) -> int:
+    return len(content)
+
+
+def make_bytes(number: int) -> bytes:
+    return bytes(number)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_workers_killed_at_random_moments_cost_no_task(count: int) -> None:
+    dice, kills = random.Random(count), 0  # no secret
+    done: list[int] = []
+    tasks = [(number, dice.choice((0.0, 0.02, 0.05))) for number in range(400)]
+    with WorkerPool(count, memory_mb=512) as pool:
+        outcomes = pool.run_ahead(sleep_and_return, tasks, timeout_s=PATIENCE_S)
+        for outcome in outcomes:
+            done.append(outcome.value())
+            if dice.random() < 0.05 and (children := processes_of(pool)):
+                kills += 1
+                dice.choice(children).kill()
+    assert done == list(range(400))
+    assert kills >= 10
+
+
+@pytest.mark.parametrize("size", [0, 40_000_000])
+def test_a_worker_killed_while_it_receives_costs_no_task(size: int) -> None:
+    with WorkerPool(1, memory_mb=512) as pool:
+        pool.start()
+        (worker,) = processes_of(pool)
+        # Stopped, it reads nothing: the task hangs in the pipe.
+        worker.suspend()
+        killer = threading.Timer(0.5, worker.kill)
+        killer.start()
+        assert values(pool.run_ahead(count_bytes, [bytes(size)], timeout_s=PATIENCE_S)) == [size]
+        killer.join()
+
+
+def test_a_worker_killed_while_it_sends_costs_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    receive, kills = worker_handle.WorkerHandle._receive, itertools.count()
+
+    def receive_and_kill(handle: worker_handle.WorkerHandle) -> None:
+        receive(handle)
+        if len(handle._reader._received) > 2**20 and next(kills) < 2:
+            os.kill(handle.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(worker_handle.WorkerHandle, "_receive", receive_and_kill)
+    with WorkerPool(1, memory_mb=512) as pool:
+        lengths = [len(value) for value in values(pool.run_ahead(make_bytes, [50_000_000] * 3, timeout_s=PATIENCE_S))]
+    assert lengths == [50_000_000] * 3
+    assert next(kills) >= 2
+
+
+def test_workers_killed_while_idle_or_starting_are_replaced() -> None:
+    with WorkerPool(2, memory_mb=512) as pool:
+        pool.start()
+        for _ in range(3):
+            for child in processes_of(pool):
+                child.kill()
+            time.sleep(0.3)
+        assert values(pool.run_ahead(abs, range(-10, 0), timeout_s=PATIENCE_S)) == list(range(10, 0, -1))
+
+
+def test_a_task_whose_workers_are_killed_again_and_again_is_left(pool: WorkerPool) -> None:
+    before, bad, after = pool.run_ahead(kill_own_worker, [False, True, False], timeout_s=PATIENCE_S)
+    with pytest.raises(WorkerCrashed, match="SIGKILL") as crash:
+        bad.value()
+    assert crash.value.was_killed
+    assert (before.value(), after.value()) == (False, False)
+
+
+def kill_own_worker(really: bool) -> bool:
+    if really:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return really
+
+
+# --------------------------------------------------------------------------- workers that do not start
+
+
+def die() -> None:
+    os._exit(17)
+
+
+def die_now_and_then(folder: Path) -> None:
+    (folder / str(os.getpid())).touch()
+    if len(list(folder.iterdir())) <= 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_workers_that_die_as_they_start_end_the_run_with_advice() -> None:
+    with WorkerPool(2, memory_mb=512, warm_up=die) as pool, pytest.raises(RunError, match=r"exit code 17.*doctor"):
+        values(pool.run_ahead(abs, range(10), timeout_s=PATIENCE_S))
+
+
+def test_workers_that_cannot_be_started_end_the_run_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: socket.socket) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(worker_handle, "_start_process", refuse)
+    with WorkerPool(2, memory_mb=512) as pool, pytest.raises(RunError, match=r"unavailable.*TasksMax"):
+        pool.start()
+
+
+def test_a_machine_that_is_short_for_a_moment_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, tries = worker_handle._start_process, itertools.count()
+
+    def refuse_first(pipe: socket.socket) -> Any:
+        if next(tries) < 3:
+            raise OSError(12, "Cannot allocate memory")
+        return start(pipe)
+
+    monkeypatch.setattr(worker_handle, "_start_process", refuse_first)
+    with WorkerPool(2, memory_mb=512) as pool:
+        assert values(pool.run_ahead(abs, [-1, -2], timeout_s=PATIENCE_S)) == [1, 2]
+
+
+def test_workers_killed_while_they_load_are_replaced(tmp_path: Path) -> None:
+    with WorkerPool(1, memory_mb=512, warm_up=partial(die_now_and_then, tmp_path)) as pool:
+        assert values(pool.run_ahead(abs, [-1, -2], timeout_s=PATIENCE_S)) == [1, 2]
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+# --------------------------------------------------------------------------- nothing is shared
+
+
+def open_files(_: int) -> tuple[int, dict[str, str]]:
+    links = {link.name: str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.exists()}
+    time.sleep(0.3)
+    return os.getpid(), links
+
+
+def test_workers_share_no_pipe_and_no_other_process() -> None:
+    with WorkerPool(2, memory_mb=512) as pool:
+        pool.start()
+        found = dict(values(pool.run_ahead(open_files, range(8), timeout_s=PATIENCE_S)))
+        assert {child.pid for child in processes_of(pool)} == set(found)
+        families = [process.children() for process in processes_of(pool)]
+    assert families == [[], []]
+    assert len(found) == 2
+    ours = {str(Path(f"/proc/self/fd/{number}").readlink()) for number in (1, 2)}
+    one, two = (
+        {link for link in links.values() if link.startswith(("socket:", "pipe:"))} - ours for links in found.values()
+    )
+    assert len(one) == len(two) == 1
+    assert not one & two
+
+
+def test_workers_take_turns_and_none_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "TASKS_PER_WORKER", 10)
+    monkeypatch.setattr(workers, "_SPARE_AFTER_TASKS", 2)
+    with WorkerPool(1, memory_mb=512) as pool:
+        pids = values(pool.run_ahead(tell_pid, range(150), timeout_s=PATIENCE_S))
+    turns = [len(list(group)) for _, group in itertools.groupby(pids)]
+    assert len(turns) >= 4
+    assert max(turns) <= 20
+    assert len(set(pids)) == len(turns)
+
+
+def tell_pid(_: int) -> int:
+    time.sleep(0.02)
+    return os.getpid()
+
+
+IGNORES_CHILDREN = """
+import test_killed_workers
+from cxrbatch.system.workers import WorkerPool
+with WorkerPool(1, memory_mb=512) as pool:
+    (outcome,) = pool.run_ahead(test_killed_workers.kill_own_worker, [True], timeout_s=60)
+    print(outcome.future.exception().was_killed)
+"""
+
+
+def test_a_starter_that_ignores_its_children_hides_no_kill() -> None:
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    ignore: Callable[[], object] = partial(signal.signal, signal.SIGCHLD, signal.SIG_IGN)
+    told = subprocess.run(
+        [sys.executable, "-c", IGNORES_CHILDREN],
+        env=os.environ | {"PYTHONPATH": paths},
+        preexec_fn=ignore,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
+    )
+    assert told.stdout == "True\n"
+
+
+# --------------------------------------------------------------------------- frames
+
+
+def test_frames_come_whole_however_they_are_cut() -> None:
+    frames = [Frame(Kind.READY), Frame(Kind.VALUE, 7, b"x" * 1000), Frame(Kind.ERROR, 2**60, b"")]
+    content, reader, found = b"".join(frame.to_bytes() for frame in frames), FrameReader(), []
+    for at in range(0, len(content), 13):
+        reader.feed(content[at : at + 13])
+        while (frame := reader.next_frame()) is not None:
+            found.append(frame)
+    assert found == frames
+    assert reader.is_between_frames
+
+
+@pytest.mark.parametrize("damage", [0, 4, 13], ids=["magic", "kind", "length"])
+def test_what_is_no_frame_is_told(damage: int) -> None:
+    content = bytearray(Frame(Kind.VALUE, 7, b"x").to_bytes())
+    content[damage] = 0xFF
+    reader = FrameReader()
+    reader.feed(bytes(content))
+    with pytest.raises(BrokenFrame):
+        reader.next_frame()
