@@ -156,8 +156,11 @@ def reduce_pixels(
     size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
     if padded is None:
         return _shrink(stored, size), None
-    weight = _shrink((~padded).astype(np.float32), size)
-    total = _shrink(np.where(padded, 0, stored).astype(np.float32), size)
+    # One large array at a time: of the largest image, each takes a third of what a worker may.
+    weight = _shrink(np.subtract(1, padded, dtype=np.float32), size)
+    visible = stored.astype(np.float32)
+    visible[padded] = 0
+    total = _shrink(visible, size)
     average = np.rint(total / np.maximum(weight, np.float32(1e-6)))
     return np.where(weight > 0, average, 0).astype(stored.dtype), weight < 0.5
 
