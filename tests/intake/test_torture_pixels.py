@@ -153,7 +153,12 @@ ENTRIES = [
         by_pydicom(**NARROW),
     ),
     processed("window width 0", full(WindowWidth=0), robust(PIXELS), Flag.WINDOW_IGNORED),
-    processed("window NaN", edited(swap(b"4096", b"NaN "), WindowWidth=4096), robust(PIXELS), Flag.WINDOW_IGNORED),
+    processed(
+        "window NaN",
+        edited(swap(b"Q\x10DS\x06\x004096.0", b"Q\x10DS\x06\x00NaN   "), WindowWidth=4096),
+        robust(PIXELS),
+        Flag.WINDOW_IGNORED,
+    ),
     processed(
         "window that clips everything", full(WindowCenter=60000, WindowWidth=10), robust(PIXELS), Flag.WINDOW_IGNORED
     ),

@@ -127,7 +127,7 @@ ENTRIES = [
         shown,
         Flag.CHARSET_REPLACED,
     ),
-    processed("bad IS value", edited(swap(b"77", b"x!"), SeriesNumber=77), shown),
+    processed("bad IS value", edited(swap(b"IS\x02\x0077", b"IS\x02\x00x!"), SeriesNumber=77), shown),
     processed("bad DS value", edited(swap(b"0.14\\0.14", b"wide\\high"), ImagerPixelSpacing=[0.14, 0.14]), shown),
     processed(
         "wrong VR", edited(swap(b"\x28\x00\x10\x00US\x02\x00\x40\x01", b"\x28\x00\x10\x00IS\x04\x00320 ")), shown
