@@ -32,7 +32,7 @@ VARIED, WRONG, LIMBS, DRAWINGS, PHANTOMS = 5, 2, 700, 1200, 150
 # Those of the demo, the tests and `make pixel-check` have smaller seeds.
 FIRST_PHANTOM = 1000
 COMPONENTS, UNITS = 64, 32
-# A strong penalty on the weights: with a hundredth of it, libraries that were held out pass three times as often.
+# A strong penalty on the weights: with a two-hundredth of it, libraries that were held out pass more often.
 PENALTY = 2.0
 
 

@@ -26,7 +26,7 @@ from cxrbatch.records import Float32, Gray8, Radiograph
 Levels = NDArray[np.float64]
 
 GRID = 32
-# Logarithms of odds, chosen on the radiographs and pictures that the network learned from; what they do to others is in
+# Logarithms of odds; what they do to radiographs and pictures that nothing was learned from is in
 # docs/measurements/pixel-check.md. In between it may be a chest, askew or cropped.
 RESEMBLANCE_OF_A_CHEST = 1.0
 RESEMBLANCE_IN_DOUBT = -2.0
