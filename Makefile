@@ -54,7 +54,8 @@ hostile: setup
 # Random moments first, then every fault at every time that a run reaches every fault point.
 soak: setup
 	$(BIN)/python scripts/soak.py $(SOAK_ARGS)
-	CXRBATCH_EVERY_FAULT=1 $(BIN)/python -m pytest --quiet tests/test_killed.py
+	$(BIN)/python scripts/soak.py --changes $(SOAK_ARGS)
+	CXRBATCH_EVERY_FAULT=1 $(BIN)/python -m pytest --quiet tests/test_killed.py tests/test_report_and_ledger.py tests/test_moved.py
 
 screenshots: setup
 	$(BIN)/python scripts/screenshots.py
