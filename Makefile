@@ -63,8 +63,10 @@ damage: setup
 # Random moments first, of the run and of its workers; then every fault at every time that a run reaches a fault point.
 soak: setup
 	$(BIN)/python scripts/soak.py $(SOAK_ARGS)
+	$(BIN)/python scripts/soak.py --changes $(SOAK_ARGS)
 	$(BIN)/python scripts/soak_workers.py
-	CXRBATCH_EVERY_FAULT=1 $(BIN)/python -m pytest --quiet tests/run/test_killed.py
+	CXRBATCH_EVERY_FAULT=1 $(BIN)/python -m pytest --quiet tests/run/test_killed.py tests/run/test_report_and_ledger.py \
+		tests/run/test_moved.py
 
 screenshots: setup
 	$(BIN)/python scripts/screenshots.py
