@@ -18,7 +18,7 @@ import cv2
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image
 from pydicom.pixels.decoders.base import DecodeRunner, get_decoder
 from pydicom.uid import (
     HTJ2K,
@@ -44,6 +44,7 @@ from cxrbatch.errors import ImageRejected, Reason
 from cxrbatch.intake.jpeg import decode_jpeg
 from cxrbatch.intake.jpeg2000 import check_codestream, has_unread_packets
 from cxrbatch.intake.jpeg_header import find_frame
+from cxrbatch.intake.pillow import refuse_cut_images
 
 PLUGIN = "cxrbatch"
 REDUCE_OPTION = "cxrbatch_reduce"
@@ -60,9 +61,6 @@ NATIVE = frozenset(
 SUPPORTED = ENCAPSULATED | NATIVE
 
 DECODER_DEPENDENCIES = dict.fromkeys(ENCAPSULATED, ("imagecodecs", "pillow"))
-
-# The limit on pixels is in the settings and checked before Pillow sees a file; its own would warn, or raise earlier.
-Image.MAX_IMAGE_PIXELS = None
 
 _END_OF_CODESTREAM = b"\xff\xd9"
 _JP2_BOX = b"\x00\x00\x00\x0cjP  "
@@ -233,15 +231,6 @@ def _over_all(low_band: NDArray[np.integer[Any]], rows: int, columns: int, level
     size, border = (width, height), cv2.BORDER_REPLICATE
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return np.asarray(cv2.warpAffine(low_band, to_low_band, size, flags=flags, borderMode=border), low_band.dtype)
-
-
-def refuse_cut_images() -> None:
-    """Let Pillow raise on images that are cut off or damaged.
-
-    WeasyPrint tells it, for the whole process, to take what it gets; the worker that prints a report is the
-    one that decodes the next film.
-    """
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
 def _read_size_marker(frame: bytes) -> Codestream:

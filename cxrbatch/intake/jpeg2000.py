@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from cxrbatch.errors import ImageRejected, Reason
+from cxrbatch.intake.pillow import refuse_cut_images
 
 _SOT = 0xFF90
 _SOD = 0xFF93
@@ -102,6 +103,7 @@ def decode_coarsely(frame: bytes, size: tuple[int, int], level: int) -> Image.Im
 
     Pillow 13 rounds to the nearest instead and fails where the two differ: it is told a size that both round alike.
     """
+    refuse_cut_images()
     image = Image.open(BytesIO(frame), formats=("JPEG2000",))
     columns, rows = (-(-side >> level) << level for side in size)
     image._size = (columns, rows)

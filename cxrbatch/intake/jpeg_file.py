@@ -19,6 +19,9 @@ _MOST_SEGMENTS = 100_000
 _START_OF_SCAN, _EOI = 0xDA, b"\xff\xd9"
 # Within a scan, FF 00 is a byte of data, FF D0 to FF D7 are restarts and FF FF is filling; any other marker ends it.
 _AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
+# Markers that begin no segment (B.1.1.3): start and end of a picture, restarts, TEM.
+_WITHOUT_DATA = tuple(bytes([marker]) for marker in (0x01, *range(0xD0, 0xDA)))
 _FILLING = re.compile(rb"\xff{2,}")
 # What may stand between two scans: tables, restart interval, number of lines, comments and application data.
 _BETWEEN_SCANS = {0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}
@@ -52,8 +55,11 @@ def end_of_image(content: bytes) -> int:
     at, has_scan = 2, False
     for _ in range(_MOST_SEGMENTS):
         at = _skip_filling(content, at)
-        if content[at : at + 2] == _EOI:
+        if content[at : at + 2] == _EOI and has_scan:
             return at + 2
+        if not has_scan and (passed := _skip_stray_bytes(content, at)) > at:
+            at = passed
+            continue
         segment = _segment_at(content, at)
         if segment is None:
             break
@@ -73,6 +79,14 @@ def _segment_at(content: bytes, at: int) -> Segment | None:
         return None
     length = unpack_from(">H", content, at + 2)[0]
     return Segment(content[at + 1], at + 4, at + 2 + length) if length >= 2 else None
+
+
+def _skip_stray_bytes(content: bytes, at: int) -> int:
+    """Return where the next segment may start: decoders pass over what is none, such as a segment's rest."""
+    if content[at : at + 1] != b"\xff":
+        found = _MARKER.search(content, at)
+        return found.start() if found else len(content)
+    return at + 2 if content[at + 1 : at + 2] in _WITHOUT_DATA else at
 
 
 def _skip_filling(content: bytes, at: int) -> int:

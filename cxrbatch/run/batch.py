@@ -296,6 +296,8 @@ class Run:
             ]
             failure, n_scored = _unreadable(tuple(refused)), 0
             self.ledger.record_unscored(result.study_key, refused, failure=failure)
+            with output_errors_explained(self.out):
+                Settling(self.out, self.ledger).undo_study(result.study_key)
         self._count(result.study_key, n_scored=n_scored, failure=failure)
 
     def _record_printed(self, printed: PrintedStudy, print_failure: str) -> str:

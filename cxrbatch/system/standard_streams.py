@@ -152,9 +152,10 @@ _taken: list[_Taken] = []
 def take_over() -> None:
     """Put streams that outlast their readers in the place of standard output and error, for the whole process."""
     were_closed = [descriptor for descriptor in (STDIN, STDOUT, STDERR) if _is_closed(descriptor)]
-    for descriptor in were_closed:
+    for _descriptor in were_closed:
         # Or the ledger would be opened as standard error, and every library's warning written into it.
-        os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
+        # It gets that very number, being the lowest that is free; processes started from here inherit it.
+        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     closed = OSError(errno.EBADF, os.strerror(errno.EBADF))
     out, err = (LastingStream(each, closed if each in were_closed else None) for each in (STDOUT, STDERR))
     _taken[:] = [_Taken(out, err)]

@@ -6,6 +6,7 @@ Started by `worker_handle`. Nothing is shared with other workers.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import gc
 import os
 import pickle
@@ -56,7 +57,8 @@ def serve() -> None:
 
 def _take_pipe() -> WorkerEnd:
     """Take the pipe, which comes as standard input, away from where a library may read."""
-    pipe = socket.socket(fileno=os.dup(0))
+    # Past the standard streams, also where those are closed: they are opened anew below and in `_prepare`.
+    pipe = socket.socket(fileno=fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3))
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)

@@ -220,7 +220,8 @@ def test_an_engine_that_is_not_there_is_said_in_letters(
     monkeypatch.setattr("cxrbatch.engine.bundle.user_engines_folder", lambda: tmp_path / "nor here")
     (tmp_path / "films").mkdir()
     said = call("run", "films", "-o", "out", f"--engine={name}")
-    assert_inert(said, 5)
+    # A NUL is refused where the settings are read.
+    assert_inert(said, 4 if "\0" in name else 5)
 
 
 def test_what_click_complains_of_is_said_in_letters(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ ERRORS = [
 
 @libraries
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("place", ["decode_raster", "display_pixels", "assemble_radiograph"])
+@pytest.mark.parametrize("place", ["_decode_with_colour", "display_pixels", "assemble_radiograph"])
 def test_an_error_on_bytes_that_were_read_is_a_verdict_that_names_its_type(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, place: str
 ) -> None:

@@ -8,11 +8,13 @@ meanwhile, replaced or scored by another engine, is for the run that follows to 
 
 from __future__ import annotations
 
+import logging
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cxrbatch.errors import RunError
 from cxrbatch.output.ledger.ledger import DEIDENTIFIED, Ledger
 from cxrbatch.output.ledger.removal import order_removal, ordered_removals, removals_done
 from cxrbatch.output.ledger.settle import (
@@ -83,13 +85,30 @@ class Settling:
             self._settle_study(study_key, intent, settled)
         return bool(settled.adopted)
 
+    def undo_study(self, study_key: str) -> None:
+        """Bring a study that was being printed back to what the ledger says: it cannot hold the new result."""
+        known, intent = known_study(self.ledger, study_key), read_intent(self.out, study_key)
+        if known is not None and known.result is not None and is_drawn(known.result):
+            self._restore(known, known.result, intent)
+        else:
+            _remove_folder(report_folder(self.out, study_key))
+        end_printing(self.out, study_key)
+
     def _settle_study(self, study_key: str, intent: Intent | None, settled: Settled) -> None:
         folder = report_folder(self.out, study_key)
         durable.remove_temporaries(folder)
         known, found = known_study(self.ledger, study_key), read_result(folder)
         reach("settle-study")
         if found is not None and self._is_to_be_adopted(found, known, intent):
-            self._adopt(found, known, intent)
+            try:
+                self._adopt(found, known, intent)
+            except RunError:
+                raise
+            except Exception as error:  # noqa: BLE001  # one result that no ledger holds must not end every run
+                log_event("a result was not taken over", level=logging.ERROR, error=type(error).__name__)
+                self.undo_study(study_key)
+                settled.undone += 1
+                return
             settled.adopted += 1
         elif known is not None and known.result is not None and is_drawn(known.result):
             settled.undone += not same_result(found, known.result)
