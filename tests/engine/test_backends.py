@@ -47,7 +47,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_what_the_command_line_and_the_settings_offer_is_what_there_is() -> None:
-    assert BACKENDS == get_args(Backend)
+    assert get_args(Backend) == BACKENDS
     assert set(BACKENDS) == {"auto", *FASTEST_FIRST}
     assert set(ROLES) == set(FASTEST_FIRST)
     assert set(PRECISIONS) == set(get_args(PrecisionChoice)) == {"auto"}.union(*ROLES.values())
