@@ -9,8 +9,8 @@ export CXRBATCH_SHARED_DATA ?= $(realpath ../shared/data)
 # Every worker process imports; compiled modules save it half of its start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check format bench bench-intake bench-scale pixel-check anatomy-model arrivals gpu-check fuzz hostile
-.PHONY: damage soak screenshots setup clean
+.PHONY: demo test check format reference docs bench bench-intake bench-scale pixel-check anatomy-model arrivals gpu-check
+.PHONY: fuzz hostile damage soak screenshots setup clean
 
 demo: setup
 	$(BIN)/cxrbatch demo -o demo
@@ -67,6 +67,14 @@ soak: setup
 	$(BIN)/python scripts/soak_workers.py
 	CXRBATCH_EVERY_FAULT=1 $(BIN)/python -m pytest --quiet tests/run/test_killed.py tests/run/test_report_and_ledger.py \
 		tests/run/test_moved.py
+
+reference: setup
+	$(BIN)/python scripts/reference.py
+
+# Nothing in the pages is fetched when they are read; they can be put on any disk or server.
+docs: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 screenshots: setup
 	$(BIN)/python scripts/screenshots.py

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import msgspec
 
@@ -51,79 +51,105 @@ class Range:
         return self.least <= value <= self.most
 
 
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a setting does, for people to read; where it stands is the only place that says it."""
+
+    text: str
+
+
+Note = TypeVar("Note", Range, Meaning)
+
+
 # Beyond these nobody has asked for anything on purpose, and libraries below begin to fail in ways of their own.
 _MOST_PROCESSES = 1024
 _DAY_S, _MONTH_S = 86_400.0, 31 * 86_400.0
-_Seconds = Annotated[float, Range(0.001, _DAY_S)]
+_SECONDS = Range(0.001, _DAY_S)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run is asked to do. Every field is an option, a key of cxrbatch.toml and a CXRBATCH_ variable.
+    """What a run is asked to do. Every field is a key of cxrbatch.toml and a CXRBATCH_ variable, most are an option.
 
-    `retry`: what a run tries again although it did not change: "failed" (always done), or "rejected" files too.
-    `state`: folder for the ledger and its lock, on a local disk; empty is the output folder, or where it says.
-    `engine`: path or name of an engine bundle; empty takes the only one that is installed.
-    `precision`: which of the engine's files runs; "auto" is FP32 on a CPU.
-    `workers`: processes that decode and print; 0 takes one per core. `threads`: engine threads, likewise.
-    `limit`: at most that many studies in this run; 0 is all.
-    `group_by`: a PNG or JPEG file is a study of its own, or all those of one folder are one study.
-    `deidentify`: leave whatever names a patient out of all outputs; with `deidentify_existing`, also take it out of
-    an output folder that has it.
-    `input_emptied`: an input folder that lost all its files at once was emptied, and is no share that is not mounted.
-    `max_display_px`: long side of the display image. `max_stored_px`: rows x columns beyond which a file
-    is refused before anything is allocated. `min_stored_px`: shorter sides than this are thumbnails.
-    `max_images_per_study`: further ones are refused, for the images of a study are in memory together.
-    `accept_modality`, `accept_body_part`: comma-separated; modalities to score, and words for body parts to
-    score beside the chest. `accept_view`: frontal views only, or any. `missing_tags`: what becomes of a file
-    that says neither body part nor view. `pixel_check`: whether what is seen is compared with a chest.
-    `decode_memory_mb`: address space that one worker may take for a file, beyond what it starts with.
-    `infer_timeout_s`: how long the engine may take for a batch. `newest_first`: studies with the newest files first.
-    `settle_s`, `max_wait_s`, `interval_s`, `retry_s`: for `watch`: how long a file must stay the same to count as
-    all there; after how long a study is taken even so; how long between two looks at the input where nothing tells
-    of news; and after how long what failed is tried again. `reload_engine`: whether `watch` takes up an engine
-    that was replaced on disk.
-    `metrics_port`: where `watch` answers on 127.0.0.1; None: nowhere.
-    `log_max_mb`: size at which cxrbatch.log begins anew. `log_backups`: how many earlier ones are kept.
+    `make reference` makes docs/settings.md of the annotations, in this order.
     """
 
-    engine: str = ""
-    backend: Backend = "auto"
-    precision: PrecisionChoice = "auto"
-    batch_size: Annotated[int, Range(1, 1024)] = 8
-    threads: Annotated[int, Range(0, _MOST_PROCESSES)] = 0
-    workers: Annotated[int, Range(0, _MOST_PROCESSES)] = 0
-    limit: Annotated[int, Range(0, 1_000_000_000)] = 0
-    input_emptied: bool = False
-    html: bool = True
-    pdf: bool = True
-    deidentify: bool = False
-    deidentify_existing: bool = False
-    group_by: GroupBy = "file"
-    accept_modality: str = "CR,DX,RG"
-    accept_body_part: str = ""
-    accept_view: AcceptView = "frontal"
-    missing_tags: MissingTags = "accept"
-    pixel_check: bool = True
-    max_display_px: Annotated[int, Range(256, 8192)] = 1024
-    max_stored_px: Annotated[int, Range(1, 4_000_000_000)] = 100_000_000
-    min_stored_px: Annotated[int, Range(1, 65_535)] = 64
-    max_images_per_study: Annotated[int, Range(1, 10_000)] = 100
-    decode_timeout_s: _Seconds = 60.0
-    print_timeout_s: _Seconds = 120.0
-    decode_memory_mb: Annotated[int, Range(1, 1_048_576)] = 1536
-    infer_timeout_s: _Seconds = 300.0
-    newest_first: bool = False
-    settle_s: Annotated[float, Range(0, _MONTH_S)] = 60.0
-    max_wait_s: Annotated[float, Range(0.001, _MONTH_S)] = 1800.0
-    interval_s: Annotated[float, Range(0.001, _DAY_S)] = 10.0
-    retry_s: Annotated[float, Range(0.001, _MONTH_S)] = 900.0
-    reload_engine: bool = False
-    state: str = ""
-    retry: RetryChoice = "failed"
-    metrics_port: Annotated[int | None, Range(1, 65_535)] = None
-    log_max_mb: Annotated[int, Range(1, 1_048_576)] = 20
-    log_backups: Annotated[int, Range(1, 1000)] = 5
+    engine: Annotated[str, Meaning("folder or name of an engine; empty takes the only one that is installed")] = ""
+    backend: Annotated[Backend, Meaning("where the engine runs; `auto` takes the fastest that can run here")] = "auto"
+    precision: Annotated[PrecisionChoice, Meaning("which of the engine's files runs; `auto` is FP32 on a CPU")] = "auto"
+    batch_size: Annotated[int, Range(1, 1024), Meaning("images per engine call")] = 8
+    threads: Annotated[int, Range(0, _MOST_PROCESSES), Meaning("cores that a CPU engine may use; 0 is all")] = 0
+    workers: Annotated[
+        int, Range(0, _MOST_PROCESSES), Meaning("processes that read and print; 0 takes one per core")
+    ] = 0
+    limit: Annotated[int, Range(0, 1_000_000_000), Meaning("process at most so many studies now; 0 is all")] = 0
+    input_emptied: Annotated[
+        bool, Meaning("an INPUT that lost all its files at once was emptied, and is no share that is not mounted")
+    ] = False
+    html: Annotated[bool, Meaning("write `report.html` per study")] = True
+    pdf: Annotated[bool, Meaning("write `report.pdf` per study")] = True
+    deidentify: Annotated[bool, Meaning("leave whatever names a patient out of all outputs")] = False
+    deidentify_existing: Annotated[
+        bool, Meaning("the same, and take it out of what the output folder holds already; not undone")
+    ] = False
+    group_by: Annotated[
+        GroupBy, Meaning("a PNG or JPEG file is a study of its own, or all those of one folder are one")
+    ] = "file"
+    accept_modality: Annotated[str, Meaning("modalities to score, with commas between them")] = "CR,DX,RG"
+    accept_body_part: Annotated[
+        str, Meaning("words for body parts to score beside the chest, with commas between them")
+    ] = ""
+    accept_view: Annotated[AcceptView, Meaning("score PA and AP only, or any view, with the flag `other_view`")] = (
+        "frontal"
+    )
+    missing_tags: Annotated[
+        MissingTags, Meaning("what becomes of a file that says neither body part nor view, such as any PNG")
+    ] = "accept"
+    pixel_check: Annotated[bool, Meaning("compare what is seen with a chest")] = True
+    max_display_px: Annotated[int, Range(256, 8192), Meaning("long side of the display image, in pixels")] = 1024
+    max_stored_px: Annotated[
+        int, Range(1, 4_000_000_000), Meaning("rows x columns beyond which a file is refused unread")
+    ] = 100_000_000
+    min_stored_px: Annotated[int, Range(1, 65_535), Meaning("shorter sides than this are thumbnails, and refused")] = 64
+    max_images_per_study: Annotated[
+        int, Range(1, 10_000), Meaning("further ones are refused, for the images of a study are in memory together")
+    ] = 100
+    decode_timeout_s: Annotated[
+        float,
+        _SECONDS,
+        Meaning("how long one file may compute, and how long it may wait; a stopped process's time does not count"),
+    ] = 60.0
+    print_timeout_s: Annotated[float, _SECONDS, Meaning("the same for the report of one study")] = 120.0
+    decode_memory_mb: Annotated[
+        int, Range(1, 1_048_576), Meaning("memory that one file may take in a worker, beyond what that starts with")
+    ] = 1536
+    infer_timeout_s: Annotated[float, _SECONDS, Meaning("how long the engine may take for a batch")] = 300.0
+    newest_first: Annotated[bool, Meaning("begin with the studies that have the newest files")] = False
+    settle_s: Annotated[
+        float, Range(0, _MONTH_S), Meaning("`watch`: how long a file must stay the same to count as all there")
+    ] = 60.0
+    max_wait_s: Annotated[
+        float, Range(0.001, _MONTH_S), Meaning("`watch`: after how long a study that still grows is taken as it is")
+    ] = 1800.0
+    interval_s: Annotated[
+        float, _SECONDS, Meaning("`watch`: how long between two looks at INPUT where nothing tells of news")
+    ] = 10.0
+    retry_s: Annotated[float, Range(0.001, _MONTH_S), Meaning("`watch`: after how long what failed is tried again")] = (
+        900.0
+    )
+    reload_engine: Annotated[bool, Meaning("`watch`: take up an engine that was replaced on disk")] = False
+    state: Annotated[
+        str, Meaning("folder for the ledger and its lock, on a local disk; empty is OUT, or where OUT says")
+    ] = ""
+    retry: Annotated[
+        RetryChoice,
+        Meaning("what a run tries again although it did not change: what failed (always), or refused files too"),
+    ] = "failed"
+    metrics_port: Annotated[
+        int | None, Range(1, 65_535), Meaning("`watch`: answer on this port of 127.0.0.1; without it nowhere")
+    ] = None
+    log_max_mb: Annotated[int, Range(1, 1_048_576), Meaning("size at which `cxrbatch.log` begins anew")] = 20
+    log_backups: Annotated[int, Range(1, 1000), Meaning("how many earlier logs are kept")] = 5
 
     def __post_init__(self) -> None:
         if self.deidentify_existing:
@@ -157,9 +183,14 @@ class Settings:
 @cache
 def ranges() -> dict[str, Range]:
     """Return which numbers each setting takes that is one, as its type says."""
+    return notes(Range)
+
+
+def notes(kind: type[Note]) -> dict[str, Note]:
+    """Return the annotation of this kind, by setting."""
     hints = get_type_hints(Settings, include_extras=True)
     noted = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
-    return {name: note for name, notes in noted.items() for note in notes if isinstance(note, Range)}
+    return {name: note for name, notes in noted.items() for note in notes if isinstance(note, kind)}
 
 
 def load_settings(

@@ -1,4 +1,4 @@
-"""`make screenshots`: docs/images/ from the demo's results, so that the README shows what the code prints today.
+"""`make screenshots`: docs/images/ from the demo's results, so that README and manual show what the code prints today.
 
 Needs Chromium (Debian: chromium) and pdftoppm (Debian: poppler-utils); run `make demo` first.
 """

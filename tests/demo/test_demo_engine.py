@@ -1,4 +1,4 @@
-"""The demo engine reaches what the README says of it, on phantoms that nobody has seen."""
+"""The demo engine reaches what docs/engines.md says of it, on phantoms that nobody has seen."""
 
 from __future__ import annotations
 

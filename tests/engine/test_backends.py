@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib.util
 from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
+from cxrbatch.cli.options import BACKENDS, PRECISIONS
+from cxrbatch.config import Backend, PrecisionChoice
 from cxrbatch.engine import backends, tensorrt_flavour
 from cxrbatch.engine.backends import FASTEST_FIRST, BackendState, look_at_backend
 from cxrbatch.engine.cuda_probe import CudaProbe, Gpu
+from cxrbatch.engine.open import ROLES
 
 ONE_GPU = CudaProbe((Gpu(0, "Test GPU", "9.0", 2**34),), "13.0")
 NO_GPU = CudaProbe(problem="no NVIDIA driver")
@@ -40,6 +44,13 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(importlib.util, "find_spec", find_spec)
     monkeypatch.setattr(importlib, "import_module", import_module)
     return state
+
+
+def test_what_the_command_line_and_the_settings_offer_is_what_there_is() -> None:
+    assert get_args(Backend) == BACKENDS
+    assert set(BACKENDS) == {"auto", *FASTEST_FIRST}
+    assert set(ROLES) == set(FASTEST_FIRST)
+    assert set(PRECISIONS) == set(get_args(PrecisionChoice)) == {"auto"}.union(*ROLES.values())
 
 
 def test_onnxruntime_runs_everywhere(machine: SimpleNamespace) -> None:

@@ -2,7 +2,7 @@
 
 `imagenet` are torchvision's weights. Its code is under the BSD 3-clause licence; of the weights it says that they
 may be bound by the terms of what they were trained on, which for ImageNet means non-commercial research and
-education. The README says so, so that whoever trains a product from them knows.
+education. docs/training.md says so, so that whoever trains a product from them knows.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ SOURCES: dict[Format, str] = {
     "torchxrayvision": (
         "Download https://github.com/mlmed/torchxrayvision/releases/download/v1/"
         "pc-nih-rsna-siim-vin-resnet50-test512-e400-state.pt (ResNet50), or save a DenseNet's state dict with the "
-        "torchxrayvision package; README.md shows how."
+        "torchxrayvision package; docs/import.md shows how."
     ),
     "torchvision": "Save the state dict of a network of torchvision: torch.save(model.state_dict(), PATH).",
     "chexnet": "Bring model.pth.tar of github.com/arnoweng/CheXNet, or weights under the same names.",

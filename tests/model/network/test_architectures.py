@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from cxrbatch.cli.training import ARCHITECTURES
 from cxrbatch.engine.contract import OUTPUTS
 from cxrbatch.errors import UsageError
 from cxrbatch.model.network.architectures import architectures, build_features, require_size, sum_to_grey
@@ -30,7 +31,7 @@ CHANNELS = {
 
 
 def test_these_architectures_are_offered() -> None:
-    assert architectures() == list(CHANNELS)
+    assert architectures() == list(CHANNELS) == sorted(ARCHITECTURES)
 
 
 @pytest.mark.parametrize("architecture", architectures())
