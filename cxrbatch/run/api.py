@@ -184,10 +184,13 @@ def run(input_path: str | Path, out: str | Path, **settings: Any) -> Results:
         settings: any key of `cxrbatch.toml`, such as engine="demo" or pdf=False.
 
     Raises:
-        RunError: the run cannot start or go on; its subclasses tell why.
+        RunError: the run cannot start or go on; its subclasses tell why, as UsageError does of an `input_path` that
+            is not there.
     """
     from rich.console import Console
 
+    if not Path(input_path).exists():
+        raise UsageError(f"{input_path}: not there. Name a folder of images, or one file.")
     chosen = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
     with RunProgress(Console(quiet=True), counts=False) as progress:
         run_batch(Path(input_path), Path(out), load_settings(chosen), progress)

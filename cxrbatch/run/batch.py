@@ -31,7 +31,7 @@ from cxrbatch.run.deadline import Deadline
 from cxrbatch.run.deidentification import Pseudonyms
 from cxrbatch.run.deidentified_output import settle_names
 from cxrbatch.run.engine_slot import EngineSlot
-from cxrbatch.run.folders import check_folders, claim_input
+from cxrbatch.run.folders import Source, check_folders, claim_input
 from cxrbatch.run.index import Index, IndexCount, Judge, Postponed, account_for, index_input
 from cxrbatch.run.print import PRINTED, open_workers, print_again, print_reports
 from cxrbatch.run.read import Reading, decode_studies
@@ -113,7 +113,7 @@ def run_batch(
     (Ctrl-C, SIGTERM) still writes the tables of what it has.
 
     Args:
-        root: the input folder.
+        root: the input folder, or a single file.
         out: the output folder.
         settings: what is asked for.
         progress: told how far the run is.
@@ -141,14 +141,14 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
     Raises:
         RunError: it cannot be, or the work inside cannot go on.
     """
-    check_folders(root, out, settings.state)
+    source = check_folders(root, out, settings.state)
     with ExitStack() as stack:
         engine = stack.enter_context(EngineSlot(settings))
         ledger = stack.enter_context(open_output(out, log_limits(settings), state=settings.state))
         claim_input(ledger, root, out)
         workers = stack.enter_context(open_workers(settings))
         pseudonyms = settle_names(out, ledger, settings, workers)
-        run = Run(root, out, settings, engine, ledger, workers, progress, pseudonyms)
+        run = Run(source, out, settings, engine, ledger, workers, progress, pseudonyms)
         # An engine that took this one's place is closed, too.
         stack.callback(run.close_engine)
         run.remember_engine()
@@ -169,7 +169,7 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
 class Run:
     """Work on one output folder: its steps, in order, and what they count."""
 
-    root: Path
+    source: Source
     out: Path
     settings: Settings
     slot: EngineSlot
@@ -185,6 +185,11 @@ class Run:
     has_indexed: bool = False
     studies_done: int = 0
     images_scored: int = 0
+
+    @property
+    def root(self) -> Path:
+        """The folder that the paths of files begin at."""
+        return self.source.folder
 
     @property
     def engine(self) -> EngineDescription:
@@ -210,6 +215,7 @@ class Run:
             reread_refused=reread_refused,
             pseudonyms=self.pseudonyms,
             postponed=postponed,
+            only=self.source.only,
         )
         if judge is not None:
             index = replace(index, judge=judge)

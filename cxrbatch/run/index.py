@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import Reason, RunError, UsageError, error_name
-from cxrbatch.intake.discover import walk
+from cxrbatch.intake.discover import describe_file, walk
 from cxrbatch.output.folder.marker import update_marker
 from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.output.ledger.attempts import may_pass
@@ -119,6 +119,7 @@ class _Walk:
 
     def __init__(self, index: Index, known: dict[str, KnownFile], progress: RunProgress) -> None:
         self._root, self._out, self._known, self._progress = index.root, index.out, known, progress
+        self._only = index.only
         self._postponed = index.postponed
         self.met = self.new = self.unlistable = self.postponed = self.hidden = 0
         self.returned: list[str] = []
@@ -170,6 +171,9 @@ class _Walk:
 
     def _files(self) -> Iterator[ImageFile]:
         try:
+            if self._only:
+                yield from describe_file(self._root / self._only)
+                return
             yield from walk(self._root, exclude=self._out, on_error=self._note_unlistable, on_hidden=self._note_hidden)
         except OSError as error:
             raise UsageError(
@@ -192,7 +196,7 @@ class _Walk:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What is indexed: every file below `root`, leaving out what lies in `out`.
+    """What is indexed: every file below `root`, leaving out what lies in `out`; or `only` the one of that name.
 
     `judge` sees what was read of each new or changed file before the ledger does. With `reread_refused`, files
     that were refused are read again, too. With `pseudonyms`, the ledger is told of nobody's identity. `postponed`:
@@ -206,6 +210,7 @@ class Index:
     reread_refused: bool = False
     pseudonyms: Pseudonyms | None = None
     postponed: Postponed | None = None
+    only: str = ""
 
     def kept(self, entry: IndexedFile) -> IndexedFile:
         """Return what the ledger may know of a file."""
