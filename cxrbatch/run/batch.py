@@ -15,6 +15,7 @@ from cxrbatch import __version__
 from cxrbatch.config import Settings
 from cxrbatch.errors import ExitCode, Reason, RunError, error_name
 from cxrbatch.output.derive import derive_tables
+from cxrbatch.output.folder.marker import update_marker
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.place import Place
 from cxrbatch.output.folder.settle import Settling, order_orphans_removed, remove_as_ordered, settle_strays
@@ -32,7 +33,7 @@ from cxrbatch.run.deidentification import Pseudonyms
 from cxrbatch.run.deidentified_output import settle_names
 from cxrbatch.run.engine_slot import EngineSlot
 from cxrbatch.run.folders import Source, check_folders, claim_input
-from cxrbatch.run.index import Index, IndexCount, Judge, Postponed, account_for, index_input
+from cxrbatch.run.index import INDEX_RULES, Index, IndexCount, Judge, Postponed, account_for, index_input
 from cxrbatch.run.print import PRINTED, open_workers, print_again, print_reports
 from cxrbatch.run.read import Reading, decode_studies
 from cxrbatch.run.score import Scorer, score_studies
@@ -223,6 +224,9 @@ class Run:
         self.ledger.home.check()
         with self.clock.measure("index"):
             self.indexed = index_input(index, self.ledger, self.workers, self.progress)
+            with output_errors_explained(self.out):
+                self.ledger.home.check()
+                update_marker(self.out, index_rules=self.ledger.fact(INDEX_RULES))
         self.last_index_s, self.has_indexed = time.monotonic() - started, True
         if self.indexed.is_news or judge is None:
             log_event("indexed", **asdict(self.indexed))

@@ -14,8 +14,6 @@ from typing import Any, TypeVar, get_args
 from cxrbatch.config import Settings
 from cxrbatch.errors import Reason, RunError, UsageError, error_name
 from cxrbatch.intake.discover import describe_file, walk
-from cxrbatch.output.folder.marker import update_marker
-from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.output.ledger.attempts import may_pass
 from cxrbatch.output.ledger.ledger import KnownFile, Ledger
 from cxrbatch.records import FileStatus, Header, ImageFile, IndexedFile, Rejection
@@ -260,9 +258,6 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
     if not settings.input_emptied:
         met.refuse_emptied()
     ledger.remember(INDEX_RULES, rules)
-    with output_errors_explained(index.out):
-        ledger.home.check()
-        update_marker(index.out, index_rules=rules)
     ledger.record_returned(met.returned)
     gone = met.gone()
     ledger.record_gone(gone)

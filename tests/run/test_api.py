@@ -179,7 +179,8 @@ def test_an_image_without_a_number_says_so(tmp_path: Path) -> None:
 def test_maps_are_those_of_the_engine(engine: Path) -> None:
     with cxrbatch.open_engine(engine) as opened:
         maps = opened.maps(film(255, 0, 0, 0))
-    assert (maps.dtype, maps.shape) == (np.float32, (2, 2, 2))
+    assert maps.dtype == np.float32
+    assert maps.shape == (2, 2, 2)
     assert maps[0].tolist() == [[32.0, 0.0], [0.0, 0.0]]
 
 
