@@ -121,7 +121,9 @@ def test_verbose_prints_the_log_on_stderr_as_well(
     (study,) = read_rows(tmp_path / "out" / "studies.csv")
     assert "1 scored" in printed.out
     assert re.search(r"^\d\d:\d\d:\d\d run started cxrbatch=\S+ engine=tiny ", printed.err)
-    assert re.search(rf"^\d\d:\d\d:\d\d study done study_key={study['study_key']} images_scored=1$", printed.err, re.M)
+    assert re.search(
+        rf"^\d\d:\d\d:\d\d study done study_key={study['study_key']} images_scored=1$", printed.err, re.MULTILINE
+    )
     logged = (tmp_path / "out" / "cxrbatch.log").read_text().splitlines()
     assert len(printed.err.splitlines()) == len(logged)
     assert (package.handlers, package.level) == (handlers, level)

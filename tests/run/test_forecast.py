@@ -44,6 +44,11 @@ def everything(folder: Path) -> dict[str, tuple[str, int]]:
     return fingerprint(folder) | folders
 
 
+def files_but_memory(out: Path) -> dict[str, tuple[str, int]]:
+    """Return the files of OUT but the memory that SQLite's connections share, in which readers note what they read."""
+    return {name: what for name, what in fingerprint(out).items() if not name.endswith("-shm")}
+
+
 def test_a_first_run_is_foreseen_and_no_folder_is_made(images: Path, tmp_path: Path, engine: str) -> None:
     before = everything(tmp_path)
     forecast = foresee(images, tmp_path / "out", engine=engine)
@@ -92,9 +97,9 @@ def test_a_folder_that_a_run_holds_can_be_foreseen(images: Path, tmp_path: Path,
     run_quietly(images, out, engine=engine)
     write_film(images / "new.png", 100, 60, 120, 20)
     with open_output(out):
-        before = everything(images) | fingerprint(out)
+        before = everything(images) | files_but_memory(out)
         assert foresee(images, out, engine=engine).studies == 1
-        assert everything(images) | fingerprint(out) == before
+        assert everything(images) | files_but_memory(out) == before
 
 
 def test_a_ledger_elsewhere_is_found_and_left_alone(images: Path, tmp_path: Path, engine: str) -> None:
