@@ -1,10 +1,18 @@
-"""The group that every command joins; its help tells the exit codes."""
+"""The group that every command joins; its help sorts them by who needs them, and tells the exit codes."""
 
 from __future__ import annotations
 
 import click
 
 from cxrbatch import __version__
+
+SECTIONS = {
+    "Run": ("run", "watch", "report"),
+    "Look after": ("status", "repair", "prune", "inspect", "doctor", "bench", "engines"),
+    "Teach": ("describe", "train", "evaluate", "compare", "import", "build"),
+    "Try": ("demo",),
+}
+"""Every command, in one section, in the order in which `--help` shows them."""
 
 EXIT_CODES = """\b
 Exit codes:
@@ -19,7 +27,30 @@ Exit codes:
 """
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EXIT_CODES)
+class SectionedGroup(click.Group):
+    """A group whose help shows its commands in sections."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of the sections; one that is in none comes last."""
+        listed = [name for names in SECTIONS.values() for name in names if name in self.commands]
+        return [*listed, *(name for name in super().list_commands(ctx) if name not in listed)]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's
+        """Write a list of commands per section."""
+        longest = max(map(len, self.commands), default=0)
+        width = formatter.width - longest - 6
+        for section, names in SECTIONS.items():
+            known = [(name, self.commands[name]) for name in names if name in self.commands]
+            if known:
+                with formatter.section(section):
+                    formatter.write_dl([(name.ljust(longest), each.get_short_help_str(width)) for name, each in known])
+
+
+@click.group(
+    cls=SectionedGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EXIT_CODES,
+)
 @click.version_option(__version__, prog_name="cxrbatch")
 def commands() -> None:
     """Score folders of chest radiographs: studies in, tables and reports with heatmaps out.

@@ -62,6 +62,30 @@ state_option = click.option(
 )
 
 
+def loudness_options(command: Command) -> Command:
+    """Add the options that say how much a command tells on the terminal; the last one given counts."""
+    options = [
+        click.option("-q", "--quiet", "loudness", flag_value="quiet", help="Print nothing but errors."),
+        click.option(
+            "-v", "--verbose", "loudness", flag_value="verbose", help="Print what goes to the log on stderr as well."
+        ),
+    ]
+    return add_options(options, command)
+
+
+class WatchedFolder(click.Path):
+    """A folder to watch; of a file it says which command takes one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Check the folder, or end with what is wrong with it."""
+        if Path(value).is_file():
+            self.fail(f"{value} is a file, and watch needs a folder; `cxrbatch run` takes a single file.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+WATCHED_FOLDER = WatchedFolder(exists=True, file_okay=False, path_type=Path)
+
+
 DEIDENTIFY_OPTIONS = (
     click.option("--deidentify", is_flag=True, default=None, help="Leave whatever names a patient out of all outputs."),
     click.option(

@@ -14,6 +14,7 @@ from cxrbatch.engine.open import runnable
 from cxrbatch.output.folder.marker import MARKER_FILE
 from cxrbatch.pages.terminal_text import TITLE, literal
 from cxrbatch.run.batch import RunReport
+from cxrbatch.run.forecast import Forecast
 
 FAILURES_SHOWN = 5
 
@@ -53,6 +54,26 @@ def _print_what_is_left(console: Console, report: RunReport) -> None:
         )
     if report.is_something_left:
         console.print("[yellow]Not everything is done; run the same command again to try the rest again.[/yellow]")
+
+
+def print_forecast(console: Console, forecast: Forecast) -> None:
+    """Print what a run would do."""
+    engine, indexed = forecast.engine, forecast.indexed
+    table = Table(title=literal(f"would run {engine.name} on {engine.backend}, {engine.precision}", TITLE))
+    table.show_header = False
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("files", ", ".join(f"{number} {what}" for what, number in forecast.files.items()))
+    table.add_row("would be refused for", _counts(forecast.refused))
+    table.add_row("would be scored", f"{forecast.studies} studies, {forecast.images} images")
+    if indexed.deferred:
+        table.add_row("cannot be read now", f"{indexed.deferred} files")
+    if indexed.unlistable:
+        table.add_row("cannot be listed now", f"{indexed.unlistable} folders")
+    console.print(table)
+    console.print(
+        "Nothing was changed. Only headers were read; what only pixels tell is found by the run.", highlight=False
+    )
 
 
 def print_engines(console: Console) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import (
     BACKENDS,
+    EXISTING,
     FILE,
     FOLDER,
     NEW_FILE,
@@ -17,19 +18,26 @@ from cxrbatch.cli.options import (
     PRECISIONS,
     PROCESSES,
     SEED,
+    WATCHED_FOLDER,
     NumberRange,
     deidentify_options,
+    loudness_options,
     scoring_options,
     settings_options,
     split_numbers,
 )
-from cxrbatch.cli.terminal import open_console, say
+from cxrbatch.cli.terminal import open_console, open_terminal, say
 from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.system.standard_streams import put_work_first
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cxrbatch.config import Settings
+
 
 @commands.command()
-@click.argument("input_folder", metavar="INPUT", type=FOLDER)
+@click.argument("input_path", metavar="INPUT", type=EXISTING)
 @click.option("-o", "--output", "out", metavar="OUT", type=NEW_FOLDER, required=True, help="Folder for all results.")
 @scoring_options
 @click.option("--limit", type=int, metavar="N", help="Process at most N studies now.  [default: all]")
@@ -41,18 +49,22 @@ from cxrbatch.system.standard_streams import put_work_first
 @click.option("--since", metavar="WHEN", help="Only studies with a file modified since: 2026-11-20, or 36h, 7d ago.")
 @click.option("--deadline", metavar="HH:MM", help="Begin no study that would not be finished by then; the rest waits.")
 @click.option("--input-emptied", is_flag=True, default=None, help="Yes, INPUT was emptied; it is no unmounted share.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, by the headers, and change nothing.")
 @settings_options
+@loudness_options
 def run(
-    input_folder: Path, out: Path, config_file: Path | None, since: str | None, deadline: str | None, **options: Any
+    input_path: Path, out: Path, config_file: Path | None, since: str | None, deadline: str | None, **options: Any
 ) -> int:
-    """Score every study below INPUT and leave tables and reports in OUT.
+    """Score every study below INPUT, a folder or a single file, and leave tables and reports in OUT.
 
     A second run on the same OUT does only what is new, changed, failed before, or scored by another engine.
 
     \b
     Examples:
       cxrbatch run /pacs/incoming -o /results
-      cxrbatch run films -o results -e engines/demo --no-pdf
+      cxrbatch run images -o results -e engines/demo --no-pdf
+      cxrbatch run image.dcm -o result
+      cxrbatch run /pacs/incoming -o /results --dry-run
       cxrbatch run /pacs/incoming -o /results --newest-first --since 7d --deadline 06:00
     """
     from cxrbatch.cli.print_run import print_summary
@@ -61,19 +73,35 @@ def run(
     from cxrbatch.run.deadline import Deadline, parse_since
     from cxrbatch.system.progress import RunProgress
 
-    put_work_first()
+    loudness, is_dry = options.pop("loudness"), options.pop("dry_run")
+    if not is_dry:
+        put_work_first()
     settings = load_settings(options, config_file=config_file)
     until = Deadline.parse(deadline) if deadline else None
     since_ns = parse_since(since) if since else 0
-    console = open_console()
-    with RunProgress(console) as progress:
-        report = run_batch(input_folder, out, settings, progress, since_ns=since_ns, deadline=until)
-    print_summary(console, report, out)
+    with open_terminal(loudness) as console:
+        if is_dry:
+            return _foresee(console, input_path, out, settings, since_ns)
+        with RunProgress(console) as progress:
+            report = run_batch(input_path, out, settings, progress, since_ns=since_ns, deadline=until)
+        print_summary(console, report, out)
     return report.exit_code
 
 
+def _foresee(console: Console, input_path: Path, out: Path, settings: Settings, since_ns: int) -> int:
+    """Print what a run would do."""
+    from cxrbatch.cli.print_run import print_forecast
+    from cxrbatch.run.forecast import foresee_run
+    from cxrbatch.system.progress import RunProgress
+
+    with RunProgress(console) as progress:
+        forecast = foresee_run(input_path, out, settings, progress, since_ns=since_ns)
+    print_forecast(console, forecast)
+    return ExitCode.DONE
+
+
 @commands.command()
-@click.argument("input_folder", metavar="INPUT", type=FOLDER)
+@click.argument("input_folder", metavar="INPUT", type=WATCHED_FOLDER)
 @click.option("-o", "--output", "out", metavar="OUT", type=NEW_FOLDER, required=True, help="Folder for all results.")
 @scoring_options
 @click.option("--settle", "settle_s", type=float, metavar="S", help="A file unchanged so long is done.  [default: 60]")
@@ -83,6 +111,7 @@ def run(
 @click.option("--once", is_flag=True, help="Look, wait for what is there to settle, process that, and end.")
 @click.option("--reload-engine", is_flag=True, default=None, help="Take up an engine that was replaced on disk.")
 @settings_options
+@loudness_options
 def watch(input_folder: Path, out: Path, config_file: Path | None, *, once: bool, **options: Any) -> int:
     """Watch INPUT and score each study as soon as it is all there, until told to stop.
 
@@ -106,22 +135,22 @@ def watch(input_folder: Path, out: Path, config_file: Path | None, *, once: bool
     put_work_first()
     requests = Requests()
     signal.signal(signal.SIGHUP, lambda *_: setattr(requests, "reload", True))
-    console = open_console()
-    with RunProgress(console, counts=False) as progress:
-        try:
-            report = watch_folder(
-                input_folder,
-                out,
-                lambda: load_settings(options, config_file=config_file),
-                progress,
-                once=once,
-                requests=requests,
-            )
-        except Stopped:
-            if once:
-                raise
-            return ExitCode.DONE  # before it was at work: a daemon that is asked to stop has done what it should
-    print_summary(console, report, out)
+    with open_terminal(options.pop("loudness")) as console:
+        with RunProgress(console, counts=False) as progress:
+            try:
+                report = watch_folder(
+                    input_folder,
+                    out,
+                    lambda: load_settings(options, config_file=config_file),
+                    progress,
+                    once=once,
+                    requests=requests,
+                )
+            except Stopped:
+                if once:
+                    raise
+                return ExitCode.DONE  # before it was at work: a daemon that is asked to stop has done what it should
+        print_summary(console, report, out)
     return report.exit_code if once else ExitCode.DONE
 
 
@@ -130,7 +159,8 @@ def watch(input_folder: Path, out: Path, config_file: Path | None, *, once: bool
 @click.option("--study", "study_key", default="", metavar="KEY", help="Print only this study.  [default: all]")
 @deidentify_options
 @settings_options
-def report(out: Path, study_key: str, config_file: Path | None, **options: Any) -> int:
+@loudness_options
+def report(out: Path, study_key: str, loudness: str | None, config_file: Path | None, **options: Any) -> int:
     """Print the reports of OUT again, from its ledger and pictures; no engine is needed.
 
     \b
@@ -146,7 +176,7 @@ def report(out: Path, study_key: str, config_file: Path | None, **options: Any) 
     settings = load_settings(options, config_file=config_file)
     if not settings.html and not settings.pdf:
         raise UsageError("nothing to print: --no-html and --no-pdf together leave no report.")
-    with RunProgress(open_console()) as progress:
+    with open_terminal(loudness) as console, RunProgress(console) as progress:
         failures = reprint_reports(out, settings, progress, study_key=study_key)
     for key, failure in failures.items():
         say(f"study {key}: {failure}", err=True)

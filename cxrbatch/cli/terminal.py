@@ -14,12 +14,67 @@ if TYPE_CHECKING:
 
     from cxrbatch.system.progress import RunProgress
 
+QUIET, VERBOSE = "quiet", "verbose"
+
 
 def open_console() -> Console:
     """Return the console that results are printed on."""
     from cxrbatch.pages.terminal_text import PlainConsole
 
     return PlainConsole(soft_wrap=True, emoji=False)
+
+
+@contextmanager
+def open_terminal(loudness: str | None) -> Iterator[Console]:
+    """Yield the console that results are printed on: none to speak of with QUIET; with VERBOSE the log is shown, too.
+
+    Neither has bars: while they are drawn, what goes to stderr is printed on stdout.
+    """
+    from cxrbatch.pages.terminal_text import PlainConsole
+
+    if loudness is None:
+        yield open_console()
+        return
+    console = PlainConsole(soft_wrap=True, emoji=False, quiet=loudness == QUIET, force_terminal=False)
+    if loudness == VERBOSE:
+        with _log_shown():
+            yield console
+    else:
+        yield console
+
+
+@contextmanager
+def _log_shown() -> Iterator[None]:
+    """Print what goes to the log on stderr as well, a line for each event."""
+    package, shown = logging.getLogger("cxrbatch"), _ShownLog()
+    shown.setFormatter(_EventLines(datefmt="%H:%M:%S"))
+    former_level = package.level
+    package.addHandler(shown)
+    package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        package.removeHandler(shown)
+        package.setLevel(former_level)
+
+
+class _ShownLog(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        # Looked up each time: whoever takes standard error over takes this, too.
+        say(self.format(record), err=True)
+
+
+class _EventLines(logging.Formatter):
+    """Writes an event as time, level unless all is well, what happened, and its facts."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = [self.formatTime(record, self.datefmt)]
+        if record.levelno > logging.INFO:
+            told.append(record.levelname)
+        told.append(record.getMessage())
+        told += [f"{name}={fact}" for name, fact in getattr(record, "facts", {}).items()]
+        line = " ".join(told)
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
 def say(text: str, *, err: bool = False) -> None:

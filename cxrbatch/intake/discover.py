@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
 
@@ -74,6 +75,18 @@ def walk(
         # Once per folder: os.path.relpath for every file would be a quarter of a rescan of 200,000.
         within = "" if folder == str(base) else os.path.relpath(folder, base).replace(os.sep, "/") + "/"
         yield from (found for entry in entries if (found := _describe(entry, str(base), within)) is not None)
+
+
+def describe_file(path: Path) -> Iterator[ImageFile]:
+    """Yield a file that was named by itself, as if its folder held nothing else; nothing where it is gone.
+
+    Raises:
+        OSError: it cannot be looked at now.
+    """
+    with suppress(FileNotFoundError):
+        status = path.stat()
+        if S_ISREG(status.st_mode):
+            yield ImageFile(path.name, status.st_size, storable_ns(status.st_mtime_ns))
 
 
 def index_file(root: Path, file: ImageFile, settings: Settings) -> IndexedFile:

@@ -8,10 +8,11 @@ how, and how to read them back. Numbers are never touched.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from cxrbatch.pages.cells import LIST_SEPARATOR, harmless, list_cell, write_rows
+from cxrbatch.pages.cells import LIST_SEPARATOR, harmless, list_cell, restored, write_rows
 from cxrbatch.records import EngineDescription, FileRow, Label, StudyResult, StudyRow
 from cxrbatch.system.durable import replacing
 from cxrbatch.system.faults import reach
@@ -19,7 +20,7 @@ from cxrbatch.system.faults import reach
 IMAGES_CSV = "images.csv"
 STUDIES_CSV = "studies.csv"
 
-__all__ = ["IMAGES_CSV", "LIST_SEPARATOR", "STUDIES_CSV", "harmless", "write_tables"]
+__all__ = ["IMAGES_CSV", "LIST_SEPARATOR", "STUDIES_CSV", "harmless", "read_table", "write_tables"]
 
 _IMAGE_COLUMNS_BEFORE = (
     *("path", "status", "reason", "message", "study_key", "study_uid", "series_uid", "sop_uid", "patient_id"),
@@ -47,6 +48,17 @@ def write_tables(out: Path, files: Iterable[FileRow], studies: Iterable[StudyRow
     labels = engine.labels
     _write_table(out / IMAGES_CSV, _image_columns(labels), (_image_cells(row, engine) for row in files))
     _write_table(out / STUDIES_CSV, _study_columns(labels), (_study_cells(row, engine) for row in studies))
+
+
+def read_table(path: Path) -> Iterator[list[str]]:
+    """Yield the rows of a table, its column names first, every cell as the text that it was made of.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open(encoding="utf-8", newline="") as stream:
+        for row in csv.reader(stream):
+            yield [restored(cell) for cell in row]
 
 
 def _write_table(target: Path, columns: Sequence[str], rows: Iterator[list[Cell]]) -> None:

@@ -15,6 +15,7 @@ from cxrbatch import __version__
 from cxrbatch.config import Settings
 from cxrbatch.errors import ExitCode, Reason, RunError, error_name
 from cxrbatch.output.derive import derive_tables
+from cxrbatch.output.folder.marker import update_marker
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.place import Place
 from cxrbatch.output.folder.settle import Settling, order_orphans_removed, remove_as_ordered, settle_strays
@@ -31,8 +32,8 @@ from cxrbatch.run.deadline import Deadline
 from cxrbatch.run.deidentification import Pseudonyms
 from cxrbatch.run.deidentified_output import settle_names
 from cxrbatch.run.engine_slot import EngineSlot
-from cxrbatch.run.folders import check_folders, claim_input
-from cxrbatch.run.index import Index, IndexCount, Judge, Postponed, account_for, index_input
+from cxrbatch.run.folders import Source, check_folders, claim_input
+from cxrbatch.run.index import INDEX_RULES, Index, IndexCount, Judge, Postponed, account_for, index_input
 from cxrbatch.run.print import PRINTED, open_workers, print_again, print_reports
 from cxrbatch.run.read import Reading, decode_studies
 from cxrbatch.run.score import Scorer, score_studies
@@ -113,7 +114,7 @@ def run_batch(
     (Ctrl-C, SIGTERM) still writes the tables of what it has.
 
     Args:
-        root: the input folder.
+        root: the input folder, or a single file.
         out: the output folder.
         settings: what is asked for.
         progress: told how far the run is.
@@ -141,14 +142,14 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
     Raises:
         RunError: it cannot be, or the work inside cannot go on.
     """
-    check_folders(root, out, settings.state)
+    source = check_folders(root, out, settings.state)
     with ExitStack() as stack:
         engine = stack.enter_context(EngineSlot(settings))
         ledger = stack.enter_context(open_output(out, log_limits(settings), state=settings.state))
         claim_input(ledger, root, out)
         workers = stack.enter_context(open_workers(settings))
         pseudonyms = settle_names(out, ledger, settings, workers)
-        run = Run(root, out, settings, engine, ledger, workers, progress, pseudonyms)
+        run = Run(source, out, settings, engine, ledger, workers, progress, pseudonyms)
         # An engine that took this one's place is closed, too.
         stack.callback(run.close_engine)
         run.remember_engine()
@@ -169,7 +170,7 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
 class Run:
     """Work on one output folder: its steps, in order, and what they count."""
 
-    root: Path
+    source: Source
     out: Path
     settings: Settings
     slot: EngineSlot
@@ -185,6 +186,11 @@ class Run:
     has_indexed: bool = False
     studies_done: int = 0
     images_scored: int = 0
+
+    @property
+    def root(self) -> Path:
+        """The folder that the paths of files begin at."""
+        return self.source.folder
 
     @property
     def engine(self) -> EngineDescription:
@@ -210,6 +216,7 @@ class Run:
             reread_refused=reread_refused,
             pseudonyms=self.pseudonyms,
             postponed=postponed,
+            only=self.source.only,
         )
         if judge is not None:
             index = replace(index, judge=judge)
@@ -217,6 +224,9 @@ class Run:
         self.ledger.home.check()
         with self.clock.measure("index"):
             self.indexed = index_input(index, self.ledger, self.workers, self.progress)
+            with output_errors_explained(self.out):
+                self.ledger.home.check()
+                update_marker(self.out, index_rules=self.ledger.fact(INDEX_RULES))
         self.last_index_s, self.has_indexed = time.monotonic() - started, True
         if self.indexed.is_news or judge is None:
             log_event("indexed", **asdict(self.indexed))

@@ -63,24 +63,36 @@ def settle_names(out: Path, ledger: Ledger, settings: Settings, workers: WorkerP
         UsageError: it holds names and should not, or the other way round.
         RunError: it cannot be written.
     """
-    kept = ledger.fact(DEIDENTIFIED)
+    holds_names = check_names(out, ledger, settings)
+    if not settings.deidentify:
+        return None
+    with output_errors_explained(out):
+        pseudonyms = open_pseudonyms(out)
+        if holds_names:
+            _take_names_out(out, ledger, settings, workers, _Names(pseudonyms))
+        ledger.remember(DEIDENTIFIED, YES)
+        update_marker(out, deidentified=YES)
+    return pseudonyms
+
+
+def check_names(out: Path, ledger: Ledger, settings: Settings) -> bool:
+    """Refuse what does not go together; with `deidentify`, tell whether names are to be taken out first.
+
+    Raises:
+        UsageError: the folder holds names and should not, or the other way round.
+    """
     if not settings.deidentify:
         refuse_names(out, ledger)
-        return None
-    is_new = not kept and not _holds_anything(out, ledger)
-    if kept != YES and not is_new and not settings.deidentify_existing:
+        return False
+    kept = ledger.fact(DEIDENTIFIED)
+    holds_names = kept != YES and (bool(kept) or _holds_anything(out, ledger))
+    if holds_names and not settings.deidentify_existing:
         raise UsageError(
             f"{out}: holds results that name patients, or were de-identified by an earlier cxrbatch, which left more "
             "of them. Choose another output folder; or, to take the names out of this one for good, say so: "
             "--deidentify-existing. Nothing was changed."
         )
-    with output_errors_explained(out):
-        pseudonyms = open_pseudonyms(out)
-        if kept != YES and not is_new:
-            _take_names_out(out, ledger, settings, workers, _Names(pseudonyms))
-        ledger.remember(DEIDENTIFIED, YES)
-        update_marker(out, deidentified=YES)
-    return pseudonyms
+    return holds_names
 
 
 def refuse_names(out: Path, ledger: Ledger) -> None:

@@ -13,9 +13,7 @@ from typing import Any, TypeVar, get_args
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import Reason, RunError, UsageError, error_name
-from cxrbatch.intake.discover import walk
-from cxrbatch.output.folder.marker import update_marker
-from cxrbatch.output.folder.opening import output_errors_explained
+from cxrbatch.intake.discover import describe_file, walk
 from cxrbatch.output.ledger.attempts import may_pass
 from cxrbatch.output.ledger.ledger import KnownFile, Ledger
 from cxrbatch.records import FileStatus, Header, ImageFile, IndexedFile, Rejection
@@ -119,6 +117,7 @@ class _Walk:
 
     def __init__(self, index: Index, known: dict[str, KnownFile], progress: RunProgress) -> None:
         self._root, self._out, self._known, self._progress = index.root, index.out, known, progress
+        self._only = index.only
         self._postponed = index.postponed
         self.met = self.new = self.unlistable = self.postponed = self.hidden = 0
         self.returned: list[str] = []
@@ -170,6 +169,9 @@ class _Walk:
 
     def _files(self) -> Iterator[ImageFile]:
         try:
+            if self._only:
+                yield from describe_file(self._root / self._only)
+                return
             yield from walk(self._root, exclude=self._out, on_error=self._note_unlistable, on_hidden=self._note_hidden)
         except OSError as error:
             raise UsageError(
@@ -192,7 +194,7 @@ class _Walk:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What is indexed: every file below `root`, leaving out what lies in `out`.
+    """What is indexed: every file below `root`, leaving out what lies in `out`; or `only` the one of that name.
 
     `judge` sees what was read of each new or changed file before the ledger does. With `reread_refused`, files
     that were refused are read again, too. With `pseudonyms`, the ledger is told of nobody's identity. `postponed`:
@@ -206,6 +208,7 @@ class Index:
     reread_refused: bool = False
     pseudonyms: Pseudonyms | None = None
     postponed: Postponed | None = None
+    only: str = ""
 
     def kept(self, entry: IndexedFile) -> IndexedFile:
         """Return what the ledger may know of a file."""
@@ -255,9 +258,6 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
     if not settings.input_emptied:
         met.refuse_emptied()
     ledger.remember(INDEX_RULES, rules)
-    with output_errors_explained(index.out):
-        ledger.home.check()
-        update_marker(index.out, index_rules=rules)
     ledger.record_returned(met.returned)
     gone = met.gone()
     ledger.record_gone(gone)

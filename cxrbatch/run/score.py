@@ -38,7 +38,7 @@ class Scorer:
 
 
 @dataclass(frozen=True, slots=True)
-class _ImageScore:
+class ImageScore:
     """What one image got: `scores` of shapes [1,C] and [1,C,h,w]. `is_exact`: from the twin, in FP32."""
 
     scores: Scores
@@ -46,6 +46,7 @@ class _ImageScore:
 
     @property
     def is_number(self) -> bool:
+        """Tell whether the engine gave a number for everything."""
         return bool(np.isfinite(self.scores.probabilities).all() and np.isfinite(self.scores.cams).all())
 
 
@@ -56,6 +57,11 @@ def score_studies(
     for group in _gather_images(studies, settings.batch_size):
         for scored in _score_group(group, scorer, settings.batch_size, clock):
             yield _deidentified(scored) if settings.deidentify else scored
+
+
+def score_pixels(scorer: Scorer, pixels: list[Gray8], batch_size: int) -> list[ImageScore]:
+    """Score what the engine eats, uint8 [1,S,S] each, in batches; what it gives no number for goes to its twin."""
+    return _score_again(_infer(scorer.engine, pixels, batch_size), pixels, scorer)
 
 
 def _score_group(group: list[DecodedStudy], scorer: Scorer, batch_size: int, clock: StageClock) -> list[ScoredStudy]:
@@ -73,7 +79,7 @@ def _score_group(group: list[DecodedStudy], scorer: Scorer, batch_size: int, clo
 
 def _score_together(group: list[DecodedStudy], scorer: Scorer, batch_size: int) -> list[ScoredStudy]:
     pixels = [image.pixels for study in group for _, image in study.images]
-    scores = iter(_score_again(_infer(scorer.engine, pixels, batch_size), pixels, scorer))
+    scores = iter(score_pixels(scorer, pixels, batch_size))
     description = scorer.engine.description
     return [_with_scores(study, list(islice(scores, len(study.images))), description) for study in group]
 
@@ -116,29 +122,29 @@ def _gather_images(studies: Iterable[DecodedStudy], batch_size: int) -> Iterator
         yield group
 
 
-def _infer(engine: Engine, pixels: list[Gray8], batch_size: int) -> list[_ImageScore]:
-    scores: list[_ImageScore] = []
+def _infer(engine: Engine, pixels: list[Gray8], batch_size: int) -> list[ImageScore]:
+    scores: list[ImageScore] = []
     for start in range(0, len(pixels), batch_size):
         batch = engine.infer(np.stack(pixels[start : start + batch_size]))
         scores += [
-            _ImageScore(Scores(batch.probabilities[i : i + 1], batch.logits[i : i + 1], batch.cams[i : i + 1]))
+            ImageScore(Scores(batch.probabilities[i : i + 1], batch.logits[i : i + 1], batch.cams[i : i + 1]))
             for i in range(len(batch.probabilities))
         ]
     return scores
 
 
-def _score_again(scores: list[_ImageScore], pixels: list[Gray8], scorer: Scorer) -> list[_ImageScore]:
+def _score_again(scores: list[ImageScore], pixels: list[Gray8], scorer: Scorer) -> list[ImageScore]:
     """Let the exact twin score what the engine gave no number for: half precision and INT8 overflow, FP32 hardly."""
     if all(score.is_number for score in scores) or (exact := scorer.open_exact()) is None:
         return scores
     log_event("scored again in FP32", images=sum(not score.is_number for score in scores))
     return [
-        score if score.is_number else _ImageScore(exact.infer(image[np.newaxis]), is_exact=True)
+        score if score.is_number else ImageScore(exact.infer(image[np.newaxis]), is_exact=True)
         for score, image in zip(scores, pixels, strict=True)
     ]
 
 
-def _with_scores(study: DecodedStudy, scores: list[_ImageScore], engine: EngineDescription) -> ScoredStudy:
+def _with_scores(study: DecodedStudy, scores: list[ImageScore], engine: EngineDescription) -> ScoredStudy:
     results: list[ImageResult] = []
     pixels: list[ImagePixels] = []
     refused = list(study.refused)

@@ -50,7 +50,7 @@ def prune_output(
     before = (datetime.now(timezone.utc) - age).isoformat(timespec="seconds")
     with open_output(out, state=state) as ledger:
         old = ledger.reported_before(before)
-        root = Path(ledger.fact(INPUT))
+        root = _folder_of_input(Path(ledger.fact(INPUT)))
         if remove:
             _refuse_unseen(root, allow_empty=input_emptied)
         gone = tuple(study for study in old if not study.is_present and not _is_back(root, study))
@@ -72,6 +72,11 @@ def _forget(out: Path, ledger: Ledger, studies: tuple[OldStudy, ...]) -> None:
     folders = remove_as_ordered(out, ledger)
     reach("prune-removed")
     log_event("pruned", studies=len(studies), report_folders=folders)
+
+
+def _folder_of_input(named: Path) -> Path:
+    """Return the folder that paths begin at; INPUT may be a single file."""
+    return named.parent if named.is_file() else named
 
 
 def _refuse_unseen(root: Path, *, allow_empty: bool) -> None:

@@ -37,9 +37,9 @@ LIMIT_S = 120.0
 PRINTING = {"doctor", "engines", "inspect", "status"}
 # These leave results in a folder.
 WORKING = {
-    "build", "compare", "demo", "describe", "evaluate", "import", "repair", "report", "run", "train", "watch",
+    "build", "compare", "demo", "describe", "evaluate", "import", "repair", "report", "train", "watch",
 }  # fmt: skip
-BOTH = {"bench", "prune"}
+BOTH = {"bench", "prune", "run"}
 
 
 @dataclass(frozen=True, slots=True)

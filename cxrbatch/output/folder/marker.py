@@ -99,5 +99,5 @@ def update_marker(out: Path, **facts: str | bool) -> None:
 
 
 def hash_of_folder(folder: Path) -> str:
-    """Return what stands for a folder where its name must not: SHA-256 of its resolved path."""
+    """Return what stands for a folder, or a single file, where its name must not: SHA-256 of its resolved path."""
     return hashlib.sha256(str(folder.resolve()).encode("utf-8", "surrogateescape")).hexdigest()

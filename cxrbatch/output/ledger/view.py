@@ -1,19 +1,24 @@
-"""The ledger of a folder that somebody may be working on: what it counts out; nothing made, changed or held up."""
+"""The ledger of a folder that somebody may be working on, read without making, changing or holding up anything.
+
+`view_ledger` counts what is in it; `copy_ledger` makes a copy that one may do with as one likes.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cxrbatch.errors import RunError, UsageError
 from cxrbatch.output.ledger.schema import SCHEMA_VERSION
 from cxrbatch.output.ledger.store import LOCK_WAIT_S, damaged_ledger
 from cxrbatch.output.ledger.waiting import WaitingFacts, read_waiting
+
+Read = TypeVar("Read")
 
 _ATTEMPTS = 5
 _PAUSE_S = 0.1
@@ -47,12 +52,27 @@ def view_ledger(path: Path) -> LedgerFacts:
         UsageError: there is none.
         RunError: it is damaged, a newer cxrbatch wrote it, or it cannot be read now.
     """
+    return _read_patiently(path, _read)
+
+
+def copy_ledger(path: Path, target: Path) -> None:
+    """Make a new file `target` that is the ledger at `path` as of one moment; raises what `view_ledger` does."""
+
+    def copy(path: Path) -> None:
+        with _opened(path) as source, closing(sqlite3.connect(target)) as database:
+            _refuse_newer(source, path)
+            source.backup(database)
+
+    _read_patiently(path, copy)
+
+
+def _read_patiently(path: Path, read: Callable[[Path], Read]) -> Read:
     if not path.is_file():
         raise UsageError(f"{path.parent}: no {path.name} there. Name the output folder of a run.")
     for attempt in range(_ATTEMPTS):
         # Whether a run is on may change between looking and opening.
         try:
-            return _read(path)
+            return read(path)
         except (sqlite3.DatabaseError, OSError) as error:
             if attempt == _ATTEMPTS - 1 or "locked" in str(error):
                 raise _explained(error, path) from error
@@ -61,8 +81,7 @@ def view_ledger(path: Path) -> LedgerFacts:
 
 
 def _read(path: Path) -> LedgerFacts:
-    connection = sqlite3.connect(_address(path), uri=True, isolation_level=None, timeout=LOCK_WAIT_S)
-    with closing(connection) as database, _one_moment(database):
+    with _opened(path) as database, _one_moment(database):
         _refuse_newer(database, path)
         failures = "SELECT study_key, message FROM studies WHERE status = 'failed' ORDER BY study_key"
         return LedgerFacts(
@@ -74,6 +93,10 @@ def _read(path: Path) -> LedgerFacts:
             oldest_queued_at=_oldest_queued_at(database),
             waiting=read_waiting(database),
         )
+
+
+def _opened(path: Path) -> closing[sqlite3.Connection]:
+    return closing(sqlite3.connect(_address(path), uri=True, isolation_level=None, timeout=LOCK_WAIT_S))
 
 
 def _refuse_newer(database: sqlite3.Connection, path: Path) -> None:
