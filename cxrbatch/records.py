@@ -177,6 +177,11 @@ class InputSpec:
     std: float = 0.25
     preprocess_version: int = 1
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """What one image is as an array: [1,S,S]."""
+        return 1, self.size_px, self.size_px
+
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
@@ -193,14 +198,6 @@ class Geometry:
     scale_y: float
     offset_x: float
     offset_y: float
-
-    def to_input(self, x: float, y: float) -> tuple[float, float]:
-        """Map a point in stored pixels to the engine's input square."""
-        return x * self.scale_x + self.offset_x, y * self.scale_y + self.offset_y
-
-    def to_stored(self, x: float, y: float) -> tuple[float, float]:
-        """Map a point in the engine's input square to stored pixels."""
-        return (x - self.offset_x) / self.scale_x, (y - self.offset_y) / self.scale_y
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,9 +67,7 @@ def _of_dicom(dicom: DicomFile, settings: Settings) -> PixelAccount:
         stored=f"{module.bits_stored} of {module.bits_allocated} bits, {sign}, {stored.min()} to {stored.max()}",
         modality=_modality(look),
         voi=_voi(look, dicom.elements),
-        padding="none"
-        if look.padding is None
-        else f"stored values {look.padding[0]} to {look.padding[1]}, shown black",
+        padding=_padding(look),
         polarity=_polarity(module, dicom.elements, look),
     )
 

@@ -37,21 +37,6 @@ STRONG = Augmentation(shift=0.1, zoom=0.2, rotation_deg=15.0, contrast=0.4, brig
 AUGMENTATIONS = {"none": NONE, "light": LIGHT, "strong": STRONG}
 
 
-def augment(pixels: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Change each film of a batch on its own.
-
-    Args:
-        pixels: uint8 [N,1,S,S], 0..255.
-        augmentation: how far.
-        generator: where chance comes from; its device is that of `pixels`.
-
-    Returns:
-        float32 [N,1,S,S], 0..255.
-    """
-    films, _ = augment_with_regions(pixels, pixels[:, :0], augmentation, generator)
-    return films
-
-
 def augment_with_regions(
     pixels: Tensor, regions: Tensor, augmentation: Augmentation, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
