@@ -20,6 +20,9 @@ Priority = Literal["urgent", "abnormal", "normal", "unscored"]
 FileStatus = Literal["scored", "rejected", "duplicate", "failed", "pending"]
 StudyStatus = Literal["pending", "reported", "failed", "unscored"]
 
+# What every output folder holds: its rooms write both, and intake, which must not score its pictures, knows them.
+LOG_FILE, MARKER_FILE = "cxrbatch.log", ".cxrbatch.json"
+
 
 # --------------------------------------------------------------------------- what a file says of itself
 

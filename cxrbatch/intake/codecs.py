@@ -59,6 +59,9 @@ NATIVE = frozenset(
 )
 SUPPORTED = ENCAPSULATED | NATIVE
 
+JPEG_DECODER = "libjpeg-turbo, by simplejpeg or imagecodecs"
+
+# pydicom asks a plugin's module for it.
 DECODER_DEPENDENCIES = dict.fromkeys(ENCAPSULATED, ("imagecodecs", "pillow"))
 
 # The limit on pixels is in the settings and checked before Pillow sees a file; its own would warn, or raise earlier.
@@ -113,7 +116,7 @@ class Codestream:
 def decoder_name(syntax: UID) -> str:
     """Return the library that decodes a transfer syntax, for people to read."""
     if syntax in _JPEG:
-        return "libjpeg-turbo, by simplejpeg or imagecodecs"
+        return JPEG_DECODER
     if syntax in _JPEG_LS:
         return "imagecodecs (CharLS)"
     if syntax in _JPEG_2000:

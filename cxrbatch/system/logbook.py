@@ -18,9 +18,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from cxrbatch.config import Settings
+from cxrbatch.records import LOG_FILE
 from cxrbatch.system import durable
 
-LOG_FILE = "cxrbatch.log"
 LINES_MISSING = "lines missing: the log could not be written"
 events = logging.getLogger("cxrbatch.events")
 

@@ -10,7 +10,7 @@ import safetensors
 import safetensors.torch
 
 from cxrbatch.engine.bundle import TrainingFacts
-from cxrbatch.engine.bundle_file import read_file
+from cxrbatch.engine.bundle_file import read_file, require_schema
 from cxrbatch.engine.plausible import require_input, require_labels
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.network.network import ChestNetwork
@@ -107,8 +107,7 @@ def read_checkpoint(path: Path) -> bytes:
 
 def _read_facts(path: Path, encoded: str) -> CheckpointFacts:
     schema = msgspec.json.decode(encoded, type=_SchemaOnly).schema
-    if schema > SCHEMA:
-        raise EngineError(f"{path}: written by a newer cxrbatch (schema {schema}, this one reads {SCHEMA}). Upgrade.")
+    require_schema(path, schema, SCHEMA)
     return msgspec.json.decode(encoded, type=CheckpointFacts)
 
 
