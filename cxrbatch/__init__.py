@@ -1,3 +1,3 @@
-"""cxrbatch scores folders of chest radiographs: studies in, tables and reports with heatmaps out."""
+"""cxrbatch scores folders of chest radiographs and leaves tables and reports with heatmaps."""
 
 __version__ = "0.1.0"

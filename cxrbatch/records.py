@@ -214,7 +214,7 @@ class PreparedImage:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What an engine says of N images (DESIGN.md section 3), all float32.
+    """What an engine says of N images (docs/design.md), all float32.
 
     `probabilities` [N,C] in 0..1, calibrated; `logits` [N,C] before calibration; `cams` [N,C,h,w],
     whose mean over h and w plus the head's bias equals the logits.

@@ -1,4 +1,4 @@
-"""What a person reads in the terminal: a run's report or the installed engines in, tables out."""
+"""What `run` and `engines` print: the summary of a run, and a table of the installed engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An output folder in; synthetic studies, the demo engine's reports on them, and a word on where to look out."""
+"""The demo from end to end: synthetic studies, the demo engine's reports on them, and a word on where to look."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engine bundles: a folder with engine.json in, a verified `EngineBundle` out, and back (DESIGN.md section 4)."""
+"""Engine bundles: a folder with engine.json and the files it vouches for. Start at `load_bundle`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of an engine bundle, which anybody may have put there: a path becomes bytes, or an error; never a hang."""
+"""Reading the files of a bundle, which anybody may have put there: bytes or an error, never a hang."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An engine bundle in, an `Engine` on ONNX Runtime's CPU provider out: the embedded default."""
+"""The engine on ONNX Runtime's CPU provider, which is the one every installation has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An engine bundle in, an `Engine` on PyTorch CUDA out: for a GPU without TensorRT.
+"""The engine on PyTorch CUDA, for a GPU without TensorRT.
 
 It runs the bundle's ONNX file, in channels-last memory: the FP16 one where there is one. Batches go through
 slots of fixed sizes (`FixedBatch`), two of each, so that one is filled while the other computes.

@@ -1,4 +1,4 @@
-"""A path in, an account of how its pixels are read out: decoder, lookup tables, window, padding, polarity, in words."""
+"""An account, in words, of how a file's pixels are read: decoder, lookup tables, window, padding, polarity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoded frames in, arrays out: pydicom's decoder plugin API, fed by imagecodecs and Pillow.
+"""Decoding of encoded frames: pydicom's decoder plugin API, fed by imagecodecs and Pillow.
 
 pydicom decides what a transfer syntax means; `decode_frame` here is the one plugin it calls, because it is the
 fastest licence-clean way measured for every syntax (NEMA RG3, 1760x1760, and 2022x2464 at 12 bits):

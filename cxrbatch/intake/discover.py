@@ -1,4 +1,4 @@
-"""A folder in, a stream of its files out; a file in, the study it belongs to and what its header tells out."""
+"""Finding the files of an input folder, and the study that each belongs to. Start at `walk` and `index_file`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The facts of a run in; metrics.prom, which Prometheus reads, out.
+"""metrics.prom, which Prometheus reads: what a run tells of itself.
 
 Counts, times, reason codes and the engine's name only: never a patient, a path or a study key. Everything is a gauge.
 A run begins at zero, so what it counted must not be taken for a counter that grows from run to run.

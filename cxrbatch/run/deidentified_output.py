@@ -1,4 +1,4 @@
-"""An output folder and whether names may be in it: kept as it is, refused, or printed again without any name.
+"""Whether names may be in an output folder: it is kept as it is, refused, or printed again without any.
 
 A folder is one or the other from its first run on, so that nobody who forgets an option puts names beside results
 that others take for de-identified. The way from names to none is open, on demand, and begins again where it was

@@ -1,4 +1,4 @@
-"""An input and an output folder in; refused where they cannot belong together."""
+"""Refusing an input and an output folder that cannot belong together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scored studies in, printed reports out; they are drawn and printed in worker processes."""
+"""The stage that prints reports, in worker processes."""
 
 from __future__ import annotations
 

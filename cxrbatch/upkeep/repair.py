@@ -1,4 +1,4 @@
-"""An output folder whose ledger is damaged in; a ledger made anew from the results on disk out.
+"""Making a damaged ledger anew from the results on disk. Start at `repair_output`.
 
 Nothing is scored again that is unchanged: every result.json says which files it was made of, and how they were.
 """

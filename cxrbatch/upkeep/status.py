@@ -1,4 +1,4 @@
-"""An output folder in; what waits, what the last run did and what went wrong out, as a table or as JSON."""
+"""How it stands with an output folder: what waits, what the last run did and what went wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled films on disk in, split, checked and as arrays that the network trains on out."""
+"""Labelled images on disk become arrays that the network trains on. Start at `load_data` and `prepare_folds`."""
 
 from __future__ import annotations
 

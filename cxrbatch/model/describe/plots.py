@@ -1,7 +1,4 @@
-"""The figures of a data summary in, SVG drawings for its page out.
-
-Drawn on nothing and in middle tones: the page is light or dark as its reader's system is.
-"""
+"""The plots of a data summary, in the style of all pages."""
 
 from __future__ import annotations
 

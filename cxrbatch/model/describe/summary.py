@@ -1,4 +1,4 @@
-"""A labelled data set in, what one should know of it before training out: counts, overlaps, groups, doubles."""
+"""What one should know of labelled data before training: counts, overlaps, groups, doubles."""
 
 from __future__ import annotations
 

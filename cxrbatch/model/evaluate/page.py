@@ -1,4 +1,4 @@
-"""An evaluation and its plots in, evaluation.html out: for the person who decides whether to trust the model."""
+"""evaluation.html, for the person who decides whether to trust the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scored films in, the same figures for men and women, age bands and view positions out."""
+"""The same figures for men and women, age bands and view positions."""
 
 from __future__ import annotations
 

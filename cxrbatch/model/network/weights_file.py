@@ -1,4 +1,4 @@
-"""A file of weights that anybody may have written in; its tensors by name out. Nothing in it is executed."""
+"""Reading a file of weights that anybody may have written. Nothing in it is executed."""
 
 from __future__ import annotations
 

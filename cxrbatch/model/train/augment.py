@@ -1,6 +1,6 @@
-"""A batch of films in, the same films slightly moved and exposed otherwise out: what a new film might look like.
+"""Augmentation: each image of a batch slightly moved and exposed otherwise, as a new one might look.
 
-Not torchvision's v2 transforms: on a batch they draw once for all of its films, and each film should differ.
+Not torchvision's v2 transforms: on a batch they draw once for all of its images, and each image should differ.
 """
 
 from __future__ import annotations

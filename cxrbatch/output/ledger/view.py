@@ -1,4 +1,4 @@
-"""The ledger of a folder that somebody may be working on: what it counts out; nothing made, changed or held up."""
+"""Looking at the ledger of a folder that somebody may be working on; nothing is made, changed or held up."""
 
 from __future__ import annotations
 
