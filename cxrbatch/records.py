@@ -20,6 +20,9 @@ Priority = Literal["urgent", "abnormal", "normal", "unscored"]
 FileStatus = Literal["scored", "rejected", "duplicate", "failed", "pending"]
 StudyStatus = Literal["pending", "reported", "failed", "unscored"]
 
+# What every output folder holds: its rooms write both, and intake, which must not score its pictures, knows them.
+LOG_FILE, MARKER_FILE = "cxrbatch.log", ".cxrbatch.json"
+
 
 # --------------------------------------------------------------------------- what a file says of itself
 
@@ -177,6 +180,11 @@ class InputSpec:
     std: float = 0.25
     preprocess_version: int = 1
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """What one image is as an array: [1,S,S]."""
+        return 1, self.size_px, self.size_px
+
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
@@ -194,14 +202,6 @@ class Geometry:
     offset_x: float
     offset_y: float
 
-    def to_input(self, x: float, y: float) -> tuple[float, float]:
-        """Map a point in stored pixels to the engine's input square."""
-        return x * self.scale_x + self.offset_x, y * self.scale_y + self.offset_y
-
-    def to_stored(self, x: float, y: float) -> tuple[float, float]:
-        """Map a point in the engine's input square to stored pixels."""
-        return (x - self.offset_x) / self.scale_x, (y - self.offset_y) / self.scale_y
-
 
 @dataclass(frozen=True, slots=True)
 class PreparedImage:
@@ -214,7 +214,7 @@ class PreparedImage:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What an engine says of N images (DESIGN.md section 3), all float32.
+    """What an engine says of N images (docs/design.md), all float32.
 
     `probabilities` [N,C] in 0..1, calibrated; `logits` [N,C] before calibration; `cams` [N,C,h,w],
     whose mean over h and w plus the head's bias equals the logits.

@@ -68,7 +68,7 @@ def compare_backends(bundle: EngineBundle) -> Part:
         if choice.backend == "onnxruntime":
             continue
         change = float(np.abs(_score(bundle, choice, pixels) - reference).max())
-        # The limits of the build's own gate: FP32 1e-4, FP16 0.005 (issue 4).
+        # The limits of the build's own gate: FP32 1e-4, FP16 0.005.
         passed &= change <= (1e-4 if choice.precision == "fp32" else 5e-3)
         lines.append(f"| {choice.backend} | {choice.precision} | {change:.1e} |")
     return Part("Against ONNX Runtime on the CPU, FP32", "\n".join(lines), passed and len(lines) > 2)

@@ -22,7 +22,7 @@ from cxrbatch.errors import ExitCode, Flag, Reason
 from cxrbatch.output.metrics_prom import describe_run
 from cxrbatch.records import FileStatus, StudyStatus
 from cxrbatch.watch.metrics_server import STALE_AFTER_S
-from tests.output.test_metrics_prom import Run
+from tests.output.test_metrics_prom import FIVE_STUDIES
 
 DOCS = Path(__file__).parents[1] / "docs"
 DEPLOY = DOCS / "deploy"
@@ -66,7 +66,7 @@ def test_every_status_has_a_row_that_says_what_to_do() -> None:
 
 
 def test_every_metric_is_told() -> None:
-    metrics = {family.name for family in text_string_to_metric_families(describe_run(Run()))}
+    metrics = {family.name for family in text_string_to_metric_families(describe_run(FIVE_STUDIES))}
     assert {name for name in metrics if f"`{name}" not in OPERATIONS} == set()
 
 
@@ -163,7 +163,7 @@ def test_the_sample_settings_can_be_used() -> None:
 
 
 def test_the_alerts_ask_for_metrics_that_there_are() -> None:
-    metrics = {family.name for family in text_string_to_metric_families(describe_run(Run()))}
+    metrics = {family.name for family in text_string_to_metric_families(describe_run(FIVE_STUDIES))}
     asked = set(re.findall(r"\bcxrbatch_\w+", (DEPLOY / "alerts.yml").read_text()))
     assert asked
     assert asked <= metrics

@@ -76,6 +76,6 @@ def test_the_console_script_and_the_licence_are_declared() -> None:
     assert distribution("cxrbatch").metadata["License"] == "Apache-2.0"
 
 
-@pytest.mark.parametrize("extra", ["train", "tensorrt", "tensorrt-rtx", "dicom-out", "dev"])
+@pytest.mark.parametrize("extra", ["train", "tensorrt", "tensorrt-rtx", "dev"])
 def test_every_extra_of_the_design_is_there(extra: str) -> None:
     assert extra in (distribution("cxrbatch").metadata.get_all("Provides-Extra") or [])

@@ -1,4 +1,4 @@
-"""The command line: options in, one call out; exceptions become exit codes here and nowhere else."""
+"""The command line. Exceptions become exit codes here and nowhere else; start at `main`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A comparison in; its rows, what keeps them apart, and where the tables are, printed."""
+"""What `compare` prints: the rows, what keeps them apart, and where the tables are."""
 
 from __future__ import annotations
 

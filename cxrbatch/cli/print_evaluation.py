@@ -1,4 +1,4 @@
-"""An evaluation in; the figures that matter most, every reason to doubt them, and where the report is, printed."""
+"""What `evaluate` prints: the figures that matter most, every reason to doubt them, and where the report is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person reads in the terminal: a run's report or the installed engines in, tables out."""
+"""What `run` and `engines` print: the summary of a run, and a table of the installed engines."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from rich.text import Text
 
 from cxrbatch.engine.bundle import PENDING, EngineBundle, Manifest, engine_folders, installed_bundles
 from cxrbatch.engine.open import runnable
-from cxrbatch.output.folder.marker import MARKER_FILE
+from cxrbatch.output.run_json import RUN_FILE, RunReport
+from cxrbatch.output.worklist import INDEX_HTML
 from cxrbatch.pages.terminal_text import TITLE, literal
-from cxrbatch.run.batch import RunReport
+from cxrbatch.records import MARKER_FILE
 from cxrbatch.run.forecast import Forecast
 
 FAILURES_SHOWN = 5
@@ -36,7 +37,7 @@ def print_summary(console: Console, report: RunReport, out: Path) -> None:
         console.print(literal(engine.notice, "yellow"), highlight=False)
     _print_what_is_left(console, report)
     # Not in the table, which would break a long path into pieces that nobody can copy.
-    console.print(literal(f"Worklist: {(out / 'index.html').resolve()}"), highlight=False)
+    console.print(literal(f"Worklist: {(out / INDEX_HTML).resolve()}"), highlight=False)
 
 
 def _print_what_is_left(console: Console, report: RunReport) -> None:
@@ -44,7 +45,7 @@ def _print_what_is_left(console: Console, report: RunReport) -> None:
     for key, message in list(report.failures.items())[:FAILURES_SHOWN]:
         console.print(literal(f"study {key}: {message}"), highlight=False)
     if (hidden := len(report.failures) - FAILURES_SHOWN) > 0:
-        console.print(f"... and {hidden} more in run.json")
+        console.print(f"... and {hidden} more in {RUN_FILE}")
     if report.folders_unlistable:
         console.print(f"[yellow]{report.folders_unlistable} folders of the input cannot be listed.[/yellow]")
     if report.folders_hidden:

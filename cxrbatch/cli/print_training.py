@@ -1,4 +1,4 @@
-"""A finished training in; its figures, the reasons to doubt them, and where everything is, printed."""
+"""What `train` prints: the figures, the reasons to doubt them, and where everything is."""
 
 from __future__ import annotations
 

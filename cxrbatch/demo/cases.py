@@ -1,4 +1,4 @@
-"""Seeds in, phantoms as intake hands them on out, with what is true of them and where."""
+"""Phantoms as intake hands them on, each with what is true of it and where its lesions lie."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing in, an installed demo engine out: phantoms are drawn, a ResNet50 learns from them and is measured."""
+"""The demo engine: a ResNet50 that learns from phantoms, is measured and installed. Start at `ensure_demo_engine`."""
 
 from __future__ import annotations
 

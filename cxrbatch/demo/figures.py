@@ -1,4 +1,4 @@
-"""The demo engine in, how well it finds and points at lesions of phantoms it has never seen out."""
+"""How well the demo engine finds and points at lesions of phantoms that it has never seen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An output folder in; synthetic studies, the demo engine's reports on them, and a word on where to look out."""
+"""The demo from end to end: synthetic studies, the demo engine's reports on them, and a word on where to look."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from cxrbatch.config import load_settings
 from cxrbatch.demo.engine import ensure_demo_engine
 from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.errors import UsageError
+from cxrbatch.output.run_json import RunReport
 from cxrbatch.phantom import write_demo_studies, write_truth
-from cxrbatch.run.batch import RunReport, run_batch
+from cxrbatch.run.batch import run_batch
 from cxrbatch.system import durable
 from cxrbatch.system.progress import RunProgress
 from cxrbatch.system.record_json import from_json, to_json

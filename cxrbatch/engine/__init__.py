@@ -1,1 +1,1 @@
-"""Engine input in, scores out; needs no torch to run ONNX Runtime or TensorRT."""
+"""Engines and their bundles. Start at `open`; ONNX Runtime and TensorRT need no torch."""

@@ -1,4 +1,4 @@
-"""What two engines say of the same images in, how far they agree out: the arithmetic of the parity gate."""
+"""The arithmetic of the parity gate: how far two engines agree about the same images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backend's name in, whether it runs on this machine out, and if not, how to get it; nothing is opened for it."""
+"""Whether a backend can run on this machine, and if not, how to get it; nothing is opened to find out."""
 
 from __future__ import annotations
 

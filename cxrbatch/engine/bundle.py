@@ -1,4 +1,4 @@
-"""Engine bundles: a folder with engine.json in, a verified `EngineBundle` out, and back (DESIGN.md section 4)."""
+"""Engine bundles: a folder with engine.json and the files it vouches for. Start at `load_bundle`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import platformdirs
 from cxrbatch.engine.bundle_file import (
     LARGEST_MANIFEST,
     read_file,
+    require_schema,
     sha256_of_file as sha256_of_file,  # noqa: PLC0414  # asked for here by all
 )
 from cxrbatch.engine.plausible import require_file, require_finite, require_input, require_labels, require_name
@@ -307,10 +308,7 @@ def load_bundle(folder: Path) -> EngineBundle:
     try:
         content = read_file(path, largest=LARGEST_MANIFEST)
         schema = msgspec.json.decode(content, type=_SchemaOnly).schema
-        if schema > SCHEMA:
-            raise EngineError(
-                f"{path}: written by a newer cxrbatch (schema {schema}, this one reads {SCHEMA}). Upgrade."
-            )
+        require_schema(path, schema, SCHEMA)
         return EngineBundle(folder, msgspec.json.decode(content, type=Manifest))
     except FileNotFoundError:
         raise EngineError(

@@ -1,4 +1,4 @@
-"""Files of an engine bundle, which anybody may have put there: a path becomes bytes, or an error; never a hang."""
+"""Reading the files of a bundle, which anybody may have put there: bytes or an error, never a hang."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISREG
 from typing import BinaryIO
+
+from cxrbatch.errors import EngineError
 
 LARGEST_MANIFEST = 16 * 2**20
 LARGEST_FILE = 8 * 2**30
@@ -57,3 +59,13 @@ def _opened(path: Path, largest: int) -> Iterator[BinaryIO]:
 
 def _too_large(largest: int) -> str:
     return f"larger than {largest // 2**20} MiB"
+
+
+def require_schema(path: Path, schema: int, known: int) -> None:
+    """Make sure that this version of cxrbatch can read what the file says.
+
+    Raises:
+        EngineError: a newer one wrote it.
+    """
+    if schema > known:
+        raise EngineError(f"{path}: written by a newer cxrbatch (schema {schema}, this one reads {known}). Upgrade.")

@@ -1,4 +1,4 @@
-"""The one function that every backend is: uint8 pixels in, `Scores` out (DESIGN.md section 3)."""
+"""The one function that every backend is, from uint8 pixels to `Scores`; docs/design.md has the graph contract."""
 
 from __future__ import annotations
 

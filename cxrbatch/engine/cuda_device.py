@@ -1,4 +1,4 @@
-"""One GPU behind pycuda: device and pinned memory, streams and copies in, errors that mean something out.
+"""One GPU behind pycuda: device and pinned memory, streams, copies, and errors that mean something.
 
 This is the boundary to CUDA: all of pycuda that cxrbatch uses is here. It works on the device's primary context,
 the one that torch and TensorRT's own CUDA runtime use, so that all of them may live in one process.

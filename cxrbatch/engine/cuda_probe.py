@@ -1,4 +1,4 @@
-"""Nothing in, the NVIDIA GPUs of this machine out, asked of the driver itself by ctypes.
+"""The NVIDIA GPUs of this machine, asked of the driver itself by ctypes.
 
 No framework is loaded for it: without a GPU TensorRT's `Builder()` raises a TypeError that says nothing, and its
 `Runtime()` can crash the process. Neither is touched before this probe has found a GPU. Names and numbers are

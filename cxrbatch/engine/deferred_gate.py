@@ -1,7 +1,7 @@
-"""A plan that nobody has run on this GPU yet: its gate's images and answers in, passed or refused out.
+"""The gate of a plan that nobody has run on this GPU yet; `settle_parity` runs it before the first score.
 
 A plan for a workstation may be built on a machine without a GPU, and one plan may run on several models. What the
-gate compares is therefore kept in the bundle: phantoms, never a patient's film, and what the PyTorch reference says
+gate compares is therefore kept in the bundle: phantoms, never a patient's image, and what the PyTorch reference says
 of them. A machine whose GPU, or TensorRT, is not the one that was compared last compares before it scores anything,
 and writes the figures into engine.json and the model card.
 """

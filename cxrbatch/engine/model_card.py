@@ -1,4 +1,4 @@
-"""A bundle's manifest in, its model card for people out: the same facts, nothing else."""
+"""The model card, for people: the facts of a bundle's manifest and nothing else."""
 
 from __future__ import annotations
 

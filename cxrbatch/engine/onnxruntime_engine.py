@@ -1,4 +1,4 @@
-"""An engine bundle in, an `Engine` on ONNX Runtime's CPU provider out: the embedded default."""
+"""The engine on ONNX Runtime's CPU provider, which is the one every installation has."""
 
 from __future__ import annotations
 
@@ -39,12 +39,7 @@ class OnnxRuntimeEngine:
         self._mend = bundle.mend
         self._session: ort.InferenceSession | None = self._load(bundle.read_verified(role), threads)
         self._check_graph(self._session)
-        self._check_scores(self.infer(np.zeros((1, *self._image_shape), np.uint8)))
-
-    @property
-    def _image_shape(self) -> tuple[int, int, int]:
-        size = self.description.input.size_px
-        return (1, size, size)
+        self._check_scores(self.infer(np.zeros((1, *self.description.input.shape), np.uint8)))
 
     def infer(self, pixels: Gray8) -> Scores:
         """Score uint8 [N,1,S,S]; see `Engine.infer`."""
@@ -90,7 +85,7 @@ class OnnxRuntimeEngine:
         found = {node.name: (node.type, node.shape) for node in [*session.get_inputs(), *session.get_outputs()]}
         classes = len(self.description.labels)
         wanted: dict[str, tuple[str, tuple[int | None, ...]]] = {
-            INPUT: ("tensor(uint8)", (None, *self._image_shape)),
+            INPUT: ("tensor(uint8)", (None, *self.description.input.shape)),
             "probabilities": ("tensor(float)", (None, classes)),
             "logits": ("tensor(float)", (None, classes)),
             "cams": ("tensor(float)", (None, classes, None, None)),

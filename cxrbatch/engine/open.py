@@ -1,4 +1,4 @@
-"""A bundle and a wish in, an opened `Engine` out; never a silent fallback."""
+"""Choosing a backend for a bundle and opening it, never with a silent fallback. Start at `open_engine`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A deserialised TensorRT plan and uint8 batches of any size in, arrays by tensor name out.
+"""Running a deserialised TensorRT plan on batches of any size.
 
 Two slots, each with its stream, its execution context and its own pinned and device memory, take turns: while one
 computes, the other's images travel. A short last batch runs in the same slot; no plan is built again for it.

@@ -1,4 +1,4 @@
-"""An engine bundle with a TensorRT plan in, an `Engine` on this machine's GPU out, for both of TensorRT's flavours."""
+"""The engine on this machine's GPU by way of a TensorRT plan, for both of TensorRT's flavours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorRT's two flavours: a backend's name in, its Python module and the GPU it runs on out, or what is missing.
+"""TensorRT's two flavours: which Python module each one is, and what it lacks on this machine.
 
 `tensorrt` builds on the GPU that it is to run on; `tensorrt_rtx` also without any, for RTX workstations. Both
 have the same API but for what is named here, so the rest of cxrbatch knows one of them, called `trt`.

@@ -1,4 +1,4 @@
-"""An engine in, the same engine out with a limit on how long a call may take: a hang becomes an error."""
+"""An engine with a limit on how long a call may take, so that a hang becomes an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An engine bundle in, an `Engine` on PyTorch CUDA out: for a GPU without TensorRT.
+"""The engine on PyTorch CUDA, for a GPU without TensorRT.
 
 It runs the bundle's ONNX file, in channels-last memory: the FP16 one where there is one. Batches go through
 slots of fixed sizes (`FixedBatch`), two of each, so that one is filled while the other computes.
@@ -62,12 +62,7 @@ class TorchCudaEngine:
         self._slots: dict[tuple[int, int], FixedBatch] = {}
         with self._explained():
             self._network: GraphNetwork | None = self._load(bundle.read_verified(role))
-        self._check_scores(self.infer(np.zeros((1, *self._image_shape), np.uint8)))
-
-    @property
-    def _image_shape(self) -> tuple[int, int, int]:
-        size = self.description.input.size_px
-        return (1, size, size)
+        self._check_scores(self.infer(np.zeros((1, *self.description.input.shape), np.uint8)))
 
     def infer(self, pixels: Gray8) -> Scores:
         """Score uint8 [N,1,S,S]; see `Engine.infer`."""
@@ -121,7 +116,7 @@ class TorchCudaEngine:
     def _slot(self, size: int, number: int) -> FixedBatch:
         if (size, number) not in self._slots:
             assert self._network is not None
-            self._slots[size, number] = FixedBatch(self._network, size, self._image_shape[1], self._device)
+            self._slots[size, number] = FixedBatch(self._network, size, self.description.input.size_px, self._device)
         return self._slots[size, number]
 
     def _shrink_batch(self, error: Exception) -> None:

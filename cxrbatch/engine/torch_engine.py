@@ -1,4 +1,4 @@
-"""A PyTorch network in, an `Engine` on the CPU in FP32 out: the reference that every other backend is compared with.
+"""The engine on PyTorch on the CPU in FP32: the reference that every other backend is compared with.
 
 It runs the network's own weights, not a bundle's files, so it also scores checkpoints that no engine was built of.
 """
@@ -17,7 +17,7 @@ BACKEND = "torch"
 
 
 class TorchEngine:
-    """Scores batches with a network that keeps the graph contract (DESIGN.md section 3)."""
+    """Scores batches with a network that keeps the graph contract (docs/design.md)."""
 
     def __init__(self, network: nn.Module, description: EngineDescription) -> None:
         """Take a network, which is put into evaluation mode.

@@ -1,4 +1,4 @@
-"""An ONNX model in, a PyTorch module that computes the same graph on any device out.
+"""An ONNX model as a PyTorch module that computes the same graph on any device.
 
 So a GPU without TensorRT runs the very file that was verified and compared with its checkpoint, at that file's
 precision, and needs nothing of the workshop. The operators are those that `cxrbatch.model.network.export` writes for
@@ -41,7 +41,7 @@ class _Step:
 
 
 class GraphNetwork(nn.Module):
-    """A graph of the contract (DESIGN.md section 3): uint8 [N,1,S,S] in; probabilities, logits and cams out."""
+    """A graph of the contract (docs/design.md): uint8 [N,1,S,S] in; probabilities, logits and cams out."""
 
     def __init__(self, model: bytes) -> None:
         """Read the graph; its weights become buffers, so that `to()` moves them.

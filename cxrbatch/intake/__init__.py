@@ -1,1 +1,1 @@
-"""Files in, display images and engine input out; knows nothing of engines or reports."""
+"""From files to display images and engine input. Start at `read`; nothing here knows of engines or reports."""

@@ -1,4 +1,4 @@
-"""A path in, an account of how its pixels are read out: decoder, lookup tables, window, padding, polarity, in words."""
+"""An account, in words, of how a file's pixels are read: decoder, lookup tables, window, padding, polarity."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import ImageRejected, Reason
-from cxrbatch.intake.codecs import decoder_name
+from cxrbatch.intake.codecs import JPEG_DECODER, decoder_name
 from cxrbatch.intake.content import Kind, recognise
 from cxrbatch.intake.dicom import decode_pixels, encoded_pixels
 from cxrbatch.intake.dicom_file import DicomFile, parse_dicom
@@ -67,9 +67,7 @@ def _of_dicom(dicom: DicomFile, settings: Settings) -> PixelAccount:
         stored=f"{module.bits_stored} of {module.bits_allocated} bits, {sign}, {stored.min()} to {stored.max()}",
         modality=_modality(look),
         voi=_voi(look, dicom.elements),
-        padding="none"
-        if look.padding is None
-        else f"stored values {look.padding[0]} to {look.padding[1]}, shown black",
+        padding=_padding(look),
         polarity=_polarity(module, dicom.elements, look),
     )
 
@@ -78,7 +76,7 @@ def _of_raster(content: bytes, kind: Kind) -> PixelAccount:
     started = time.perf_counter()
     stored = decode_raster(content, kind)
     return PixelAccount(
-        decoder="Pillow" if kind is Kind.PNG else "libjpeg-turbo, by simplejpeg or imagecodecs",
+        decoder="Pillow" if kind is Kind.PNG else JPEG_DECODER,
         decode_ms=_ms(time.perf_counter() - started),
         display_ms=0.0,
         stored=f"{stored.dtype.itemsize * 8} bits, grey, {stored.min()} to {stored.max()}",

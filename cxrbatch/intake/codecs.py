@@ -1,4 +1,4 @@
-"""Encoded frames in, arrays out: pydicom's decoder plugin API, fed by imagecodecs and Pillow.
+"""Decoding of encoded frames: pydicom's decoder plugin API, fed by imagecodecs and Pillow.
 
 pydicom decides what a transfer syntax means; `decode_frame` here is the one plugin it calls, because it is the
 fastest licence-clean way measured for every syntax (NEMA RG3, 1760x1760, and 2022x2464 at 12 bits):
@@ -60,6 +60,9 @@ NATIVE = frozenset(
 )
 SUPPORTED = ENCAPSULATED | NATIVE
 
+JPEG_DECODER = "libjpeg-turbo, by simplejpeg or imagecodecs"
+
+# pydicom asks a plugin's module for it.
 DECODER_DEPENDENCIES = dict.fromkeys(ENCAPSULATED, ("imagecodecs", "pillow"))
 
 _END_OF_CODESTREAM = b"\xff\xd9"
@@ -111,7 +114,7 @@ class Codestream:
 def decoder_name(syntax: UID) -> str:
     """Return the library that decodes a transfer syntax, for people to read."""
     if syntax in _JPEG:
-        return "libjpeg-turbo, by simplejpeg or imagecodecs"
+        return JPEG_DECODER
     if syntax in _JPEG_LS:
         return "imagecodecs (CharLS)"
     if syntax in _JPEG_2000:

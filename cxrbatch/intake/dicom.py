@@ -1,4 +1,4 @@
-"""A DICOM file's bytes in; its header with what can be told from it, or the decoded Radiograph, out."""
+"""DICOM files: what a header tells, and the decoded Radiograph. Start at `read_dicom`."""
 
 from __future__ import annotations
 

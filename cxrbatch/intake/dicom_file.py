@@ -1,4 +1,4 @@
-"""Bytes of a DICOM file in; its transfer syntax, its elements and where its pixels start out."""
+"""The outer form of a DICOM file: its transfer syntax, its elements, and where its pixels start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder in, a stream of its files out; a file in, the study it belongs to and what its header tells out."""
+"""Finding the files of an input folder, and the study that each belongs to. Start at `walk` and `index_file`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cxrbatch.config import GroupBy, Settings
 from cxrbatch.errors import ImageRejected, Reason
 from cxrbatch.intake.content import Kind
 from cxrbatch.intake.read import inspect_file
-from cxrbatch.records import Header, ImageFile, IndexedFile, Rejection, storable_ns
+from cxrbatch.records import LOG_FILE, MARKER_FILE, Header, ImageFile, IndexedFile, Rejection, storable_ns
 
 UNFINISHED_SUFFIXES = (".tmp", ".part")
 LOCK_FILE = ".lock"
@@ -26,7 +26,7 @@ _MIMIC_STUDY = re.compile(r"(?:^|/)s\d{8}/[^/]+$")
 _UID = re.compile("[0-9.]{1,64}")
 # What every output folder holds and nothing else does: its pictures are no radiographs to score. Names alone prove
 # nothing, for whoever fills INPUT may give them to empty files; the marker has to say which output folder it is.
-OUTPUT_FOLDER_LOG, OUTPUT_FOLDER_MARKER, OUTPUT_FOLDER_ID = "cxrbatch.log", ".cxrbatch.json", "output_id"
+OUTPUT_FOLDER_ID = "output_id"
 _LARGEST_MARKER = 64 * 1024
 
 
@@ -145,9 +145,9 @@ def is_output_folder(folder: Path) -> bool:
     Raises:
         OSError: the marker cannot be read now.
     """
-    marker = folder / OUTPUT_FOLDER_MARKER
+    marker = folder / MARKER_FILE
     # What is no file, such as a FIFO that nobody writes to, is no marker.
-    if not (folder / OUTPUT_FOLDER_LOG).exists() or not marker.is_file():
+    if not (folder / LOG_FILE).exists() or not marker.is_file():
         return False
     with marker.open("rb") as stream:
         return _names_an_output_folder(stream.read(_LARGEST_MARKER))

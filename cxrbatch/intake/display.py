@@ -1,4 +1,4 @@
-"""Stored pixel values and how they want to look in, an 8-bit display image out: air black, bone white.
+"""From stored pixel values to an 8-bit display image in which air is black and bone white.
 
 The order is that of PS3.3 C.11 with one change: the image is reduced first and its grey levels are mapped
 after, which costs a tenth and differs by less than a grey level where the mapping is smooth. Every mapping is

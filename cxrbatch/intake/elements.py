@@ -1,4 +1,4 @@
-"""Bytes of a DICOM file in, the elements that intake asks for out: raw, so that no invalid value can fail."""
+"""The DICOM elements that intake asks for, read raw, so that no invalid value can fail."""
 
 from __future__ import annotations
 

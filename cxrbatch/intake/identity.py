@@ -1,4 +1,4 @@
-"""Decoded images of one study in, those to score and those refused as duplicates out."""
+"""Which decoded images of a study are scored, and which are refused as duplicates."""
 
 from __future__ import annotations
 

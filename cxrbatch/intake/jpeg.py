@@ -14,7 +14,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from cxrbatch.errors import ImageRejected, Reason
-from cxrbatch.intake.jpeg_header import START_OF_SCAN, find_frame, is_frame, walk_header
+from cxrbatch.intake.jpeg_header import ENDS_EARLY, IS_DAMAGED, START_OF_SCAN, find_frame, is_frame, walk_header
 from cxrbatch.intake.lossless_jpeg import check_entropy_coded_length
 
 _LOSSLESS = 0xC3
@@ -82,9 +82,9 @@ def _decode_strictly(content: bytes, colours: str, *, smallest: bool = False) ->
 def _refuse_damage(warning: str, *, in_doubt: bool) -> None:
     """Refuse what `warning` says of the data; extraneous bytes are such only once the header holds none."""
     if any(words in warning for words in _ENDED_EARLY):
-        raise ImageRejected(Reason.TRUNCATED_PIXELS, "the JPEG data end early: a part of the image is missing")
+        raise ImageRejected(Reason.TRUNCATED_PIXELS, ENDS_EARLY)
     if any(words in warning for words in (_DAMAGED if in_doubt else _DAMAGED[1:])):
-        raise ImageRejected(Reason.UNREADABLE_PIXELS, "the JPEG data are damaged: a part of the image is wrong")
+        raise ImageRejected(Reason.UNREADABLE_PIXELS, IS_DAMAGED)
 
 
 def _bare_of_oddities(content: bytes) -> bytes:

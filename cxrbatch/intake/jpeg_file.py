@@ -1,4 +1,4 @@
-"""A JPEG file's bytes in; its segments, and where the picture really ends, out (ISO/IEC 10918-1 annex B).
+"""The segments of a JPEG file, and where its picture really ends (ISO/IEC 10918-1 annex B).
 
 Phones and programs put pictures of their own into a file, each with an end: thumbnails and depth maps before the
 scan, further pictures and videos behind it. So the end is what the markers lead to, not the last one in the file.

@@ -13,6 +13,10 @@ _END_OF_IMAGE = 0xD9
 # Markers without parameters: TEM, RST0 to RST7, SOI. A stuffed zero is none at all.
 _BARE = (0x00, 0x01, *range(0xD0, 0xD9))
 
+# Why a frame is refused whose header is sound, whoever finds it out.
+ENDS_EARLY = "the JPEG data end early: a part of the image is missing"
+IS_DAMAGED = "the JPEG data are damaged: a part of the image is wrong"
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:

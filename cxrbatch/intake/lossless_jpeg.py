@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from cxrbatch.errors import ImageRejected, Reason
 from cxrbatch.intake.jpeg_header import (
+    ENDS_EARLY,
     HUFFMAN_TABLES,
+    IS_DAMAGED,
     RESTART_INTERVAL,
     Segment,
     find_frame,
@@ -71,9 +73,9 @@ def check_entropy_coded_length(content: bytes, pixels: Pixels) -> None:
     needed = np.sum([_count_bits(planes[..., index], of_codes, scan) for index, of_codes in lengths], axis=0)
     available, padding = _available_bits(content, scan)
     if len(needed) > len(available) or (needed > available[: len(needed)]).any():
-        raise ImageRejected(Reason.TRUNCATED_PIXELS, "the JPEG data end early: a part of the image is missing")
+        raise ImageRejected(Reason.TRUNCATED_PIXELS, ENDS_EARLY)
     if len(needed) < len(available) or (available - needed > padding).any():
-        raise ImageRejected(Reason.UNREADABLE_PIXELS, "the JPEG data are damaged: a part of the image is wrong")
+        raise ImageRejected(Reason.UNREADABLE_PIXELS, IS_DAMAGED)
 
 
 def _read_scan(content: bytes, columns: int) -> _Scan:

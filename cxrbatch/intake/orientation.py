@@ -1,4 +1,4 @@
-"""Which way up a camera or a program says that a PNG or JPEG picture is: its metadata in, EXIF's 1 to 8 out.
+"""Which way up a PNG or JPEG picture is, told by its metadata as EXIF's 1 to 8.
 
 EXIF is believed first. XMP speaks where EXIF says nothing that makes sense, as in Pillow; the two may disagree, when
 a program turned the pixels and told one of them only. Metadata that cannot be read say nothing: they never refuse a

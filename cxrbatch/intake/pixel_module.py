@@ -1,4 +1,4 @@
-"""Elements in, the Image Pixel module (PS3.3 C.7.6.3) out: checked before anything is allocated, and how it looks."""
+"""The Image Pixel module (PS3.3 C.7.6.3), checked before anything is allocated, and how its pixels look."""
 
 from __future__ import annotations
 

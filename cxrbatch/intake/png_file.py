@@ -1,4 +1,4 @@
-"""A PNG file's bytes in; its chunks, and the file without all that is no picture, out.
+"""The chunks of a PNG file, and the file without all that is no picture.
 
 The specification asks every reader to skip the chunks that it has no use for (PNG third edition, 14.2). Decoders
 parse more than that, and fail on a colour profile or a comment that says nothing of the pixels.

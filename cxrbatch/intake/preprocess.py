@@ -1,4 +1,4 @@
-"""A display image in, the engine's square input and the way back out. The only copy: training uses it too."""
+"""Fitting a display image into the engine's square. The only copy of it: training uses it too."""
 
 from __future__ import annotations
 

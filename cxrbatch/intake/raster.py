@@ -1,4 +1,4 @@
-"""A PNG or JPEG file's bytes in; its header, or the decoded Radiograph, out."""
+"""PNG and JPEG files: what a header tells, and the decoded Radiograph. Start at `read_raster`."""
 
 from __future__ import annotations
 

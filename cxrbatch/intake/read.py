@@ -1,4 +1,4 @@
-"""A path in, what its header tells or its Radiograph out, by the file's content whatever its name.
+"""Reading a file by its content, whatever its name. Start at `read_radiograph`.
 
 An OSError is let out: the file is not there or not readable now, which says nothing about its content.
 Messages of rejections name neither path nor patient: they stand beside the path in the table.

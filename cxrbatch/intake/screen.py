@@ -1,4 +1,4 @@
-"""Facts of a header in, accepted, flagged or refused with a reason code out; and blank pixels refused."""
+"""Accepting, flagging or refusing a radiograph by its header, and refusing blank pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words and codes in, what they name out: a chest, another part of the body, a frontal view, another view.
+"""What the words and codes of a header name: a chest, another part of the body, a frontal or another view.
 
 The words are those that technologists and equipment write into Body Part Examined, View Position and the
 descriptions, in the languages of Europe and East Asia; accents and case do not count.

@@ -1,1 +1,1 @@
-"""The workshop: labelled data in, checkpoints and engine bundles out. torch lives here only."""
+"""The workshop, which makes checkpoints and engines of labelled data. torch lives here only."""

@@ -1,1 +1,1 @@
-"""Scores in, what people and PACS read out."""
+"""What people and PACS read: the ledger, the output folder, reports, tables and metrics."""

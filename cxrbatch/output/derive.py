@@ -1,4 +1,4 @@
-"""A ledger in; what people and programs read of it out: tables and worklist."""
+"""Tables and worklist, derived from the ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The facts of a run in; metrics.prom, which Prometheus reads, out.
+"""metrics.prom, which Prometheus reads: what a run tells of itself.
 
 Counts, times, reason codes and the engine's name only: never a patient, a path or a study key. Everything is a gauge.
 A run begins at zero, so what it counted must not be taken for a counter that grows from run to run.
@@ -12,12 +12,13 @@ import time
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol, get_args
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Gauge, Info, generate_latest
 
 from cxrbatch import __version__
 from cxrbatch.errors import Reason
+from cxrbatch.output.run_json import RunReport
 from cxrbatch.pages.wording import visible
 from cxrbatch.records import EngineDescription, FileStatus, StudyStatus
 from cxrbatch.system import durable
@@ -26,59 +27,7 @@ METRICS_FILE = "metrics.prom"
 LAST_SUCCESS = "cxrbatch_last_success_timestamp_seconds"
 
 
-class RunFacts(Protocol):
-    """What a run tells of itself when it ends, and a daemon after a pass: `batch.RunReport`."""
-
-    @property
-    def finished_at(self) -> str:
-        """When it ended, or now: ISO 8601."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether it came to its end; what a stopped one left, the next one does."""
-
-    @property
-    def engine(self) -> EngineDescription:
-        """What scored, and where."""
-
-    @property
-    def files(self) -> Mapping[str, int]:
-        """Files by status."""
-
-    @property
-    def files_deferred(self) -> int:
-        """Files that could not be read now."""
-
-    @property
-    def folders_unlistable(self) -> int:
-        """Folders of the input that could not be listed."""
-
-    @property
-    def studies(self) -> Mapping[str, int]:
-        """Studies by status."""
-
-    @property
-    def reasons(self) -> Mapping[str, int]:
-        """Refused files by reason."""
-
-    @property
-    def studies_this_run(self) -> int:
-        """Studies that it took through."""
-
-    @property
-    def images_scored_this_run(self) -> int:
-        """Images that it scored."""
-
-    @property
-    def wall_s(self) -> float:
-        """How long it took."""
-
-    @property
-    def stage_s(self) -> Mapping[str, float]:
-        """Seconds per stage, summed over processes."""
-
-
-def write_metrics(out: Path, run: RunFacts, *, oldest_queued_at: str = "") -> str:
+def write_metrics(out: Path, run: RunReport, *, oldest_queued_at: str = "") -> str:
     """Replace metrics.prom in `out` atomically, and return what it says.
 
     Args:
@@ -92,7 +41,7 @@ def write_metrics(out: Path, run: RunFacts, *, oldest_queued_at: str = "") -> st
     return text
 
 
-def describe_run(run: RunFacts, *, oldest_queued_at: str = "", former_success: float = 0.0) -> str:
+def describe_run(run: RunReport, *, oldest_queued_at: str = "", former_success: float = 0.0) -> str:
     """Return the metrics of a run in Prometheus' text format (version 0.0.4).
 
     Args:
@@ -108,7 +57,7 @@ def describe_run(run: RunFacts, *, oldest_queued_at: str = "", former_success: f
     return generate_latest(registry).decode()
 
 
-def _add_results(registry: CollectorRegistry, run: RunFacts) -> None:
+def _add_results(registry: CollectorRegistry, run: RunReport) -> None:
     """Add what the ledger holds; a status or reason that no file has is there with 0, so that alerts can use it."""
     studies = dict.fromkeys(get_args(StudyStatus), 0) | dict(run.studies)
     files = dict.fromkeys(get_args(FileStatus), 0) | dict(run.files)
@@ -121,13 +70,13 @@ def _add_results(registry: CollectorRegistry, run: RunFacts) -> None:
     _add(registry, "folders_unlistable", "Folders that could not be listed in the last look at the input.", unlistable)
 
 
-def _add_queue(registry: CollectorRegistry, run: RunFacts, oldest_queued_at: str) -> None:
+def _add_queue(registry: CollectorRegistry, run: RunReport, oldest_queued_at: str) -> None:
     waited_s = max(0.0, time.time() - _unix_time(oldest_queued_at)) if oldest_queued_at else 0.0
     _add(registry, "queue_studies", "Studies that wait.", run.studies.get("pending", 0))
     _add(registry, "queue_oldest_age_seconds", "How long the oldest waiting study has waited; 0 without one.", waited_s)
 
 
-def _add_run(registry: CollectorRegistry, run: RunFacts, former_success: float) -> None:
+def _add_run(registry: CollectorRegistry, run: RunReport, former_success: float) -> None:
     ended = _unix_time(run.finished_at)
     _add(registry, "figures_timestamp_seconds", "When these figures were written, as unix time.", ended)
     _add(

@@ -1,4 +1,4 @@
-r"""Rows of the ledger in, images.csv and studies.csv out (DESIGN.md section 5).
+r"""images.csv and studies.csv, written from rows of the ledger.
 
 Read them with `pandas.read_csv(path, dtype={"patient_id": str, "accession_number": str, "study_date": str})`.
 

@@ -1,4 +1,4 @@
-"""Rows of the ledger in, index.html out: all studies of a run, the most urgent first.
+"""index.html: all studies of a run, the most urgent first.
 
 Who the patient is stands in the reports, never here: this page may be open on a screen that everybody passes.
 """

@@ -1,4 +1,4 @@
-"""A template's name and what it says in, a whole HTML page out: escaped, self-contained, asking for nothing."""
+"""Rendering HTML pages: escaped, self-contained, asking for nothing."""
 
 from __future__ import annotations
 

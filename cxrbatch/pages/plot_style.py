@@ -58,15 +58,8 @@ class Plot:
 
 @contextmanager
 def plot_style() -> Iterator[None]:
-    """Draw in the style of the pages."""
-    with drawing(_SETTINGS):
-        yield
-
-
-@contextmanager
-def drawing(settings: dict[Any, Any]) -> Iterator[None]:
-    """Draw with these settings of matplotlib, and with any letters."""
-    with mpl.rc_context({"text.parse_math": False, **settings}), warnings.catch_warnings():
+    """Draw in the style of the pages, and with any letters."""
+    with mpl.rc_context({"text.parse_math": False, **_SETTINGS}), warnings.catch_warnings():
         # A letter that this machine's fonts lack is only measured with another: the SVG holds text, and the reader's
         # fonts draw it.
         warnings.filterwarnings("ignore", r"Glyph \d+")

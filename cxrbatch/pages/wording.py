@@ -1,4 +1,4 @@
-"""Codes and DICOM values in, the words that a reader of a report sees out."""
+"""The words that a reader of a report sees for codes and DICOM values."""
 
 from __future__ import annotations
 

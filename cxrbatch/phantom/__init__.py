@@ -1,4 +1,4 @@
-"""Synthetic chest radiographs with known lesions, for the demo and the tests: a seed in, pixels and masks out."""
+"""Synthetic chest radiographs with known lesions, for the demo and the tests. Start at `draw_phantom`."""
 
 from cxrbatch.phantom.dicom import TRANSFER_SYNTAXES, PhantomIdentity, write_phantom_dicom
 from cxrbatch.phantom.draw import Phantom, draw_phantom

@@ -1,4 +1,4 @@
-"""A phantom as a Digital X-Ray Image For Presentation: pixels and an identity in, one DICOM file out."""
+"""A phantom written as a Digital X-Ray Image For Presentation, with an invented identity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A seed in, a phantom out: the stored pixels of a chest radiograph, its window and the masks of its lesions."""
+"""Drawing a phantom from a seed: the stored pixels of a radiograph, its window and the masks of its lesions."""
 
 from __future__ import annotations
 

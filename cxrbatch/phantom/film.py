@@ -1,4 +1,4 @@
-"""From attenuation to a film: scattered light, the detector's logarithm, processing, grain, shutters and marker."""
+"""From attenuation to an image: scattered light, the detector's logarithm, processing, grain, shutters, marker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the patient lies on the film: patient centimetres to pixels and back, and outlines to distance fields."""
+"""Where the patient lies in the image: patient centimetres to pixels and back, and outlines to distance fields."""
 
 from __future__ import annotations
 

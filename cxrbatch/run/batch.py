@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cxrbatch import __version__
 from cxrbatch.config import Settings
-from cxrbatch.errors import ExitCode, Reason, RunError, error_name
+from cxrbatch.errors import Reason, RunError, error_name
 from cxrbatch.output.derive import derive_tables
 from cxrbatch.output.folder.marker import update_marker
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
@@ -27,6 +27,7 @@ from cxrbatch.output.metrics_prom import write_metrics
 from cxrbatch.output.report.intent import being_printed
 from cxrbatch.output.report.pictures import is_drawn
 from cxrbatch.output.report.report import REPORTS, report_folder, tidy_report
+from cxrbatch.output.run_json import RunReport, write_run_json
 from cxrbatch.records import EngineDescription, PrintedStudy, RefusedImage, now_text
 from cxrbatch.run.deadline import Deadline
 from cxrbatch.run.deidentification import Pseudonyms
@@ -46,7 +47,6 @@ from cxrbatch.system.workers import WorkerPool
 
 IsWhole = Callable[[DecodedStudy], bool]
 
-RUN_FILE = "run.json"
 SCORED = "studies scored"
 REPORTED_LIBRARIES = (
     "numpy",
@@ -62,41 +62,6 @@ REPORTED_LIBRARIES = (
 
 def _is_whole(_: DecodedStudy) -> bool:
     return True
-
-
-@dataclass(frozen=True, slots=True)
-class RunReport:
-    """What run.json says of the last run on this output folder."""
-
-    cxrbatch_version: str
-    started_at: str
-    finished_at: str
-    finished: bool
-    settings: Settings
-    engine: EngineDescription
-    files: dict[str, int]
-    files_deferred: int
-    folders_unlistable: int
-    studies: dict[str, int]
-    reasons: dict[str, int]
-    failures: dict[str, str]
-    studies_this_run: int
-    images_scored_this_run: int
-    wall_s: float
-    stage_s: dict[str, float]
-    libraries: dict[str, str]
-    folders_hidden: int = 0
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """3 where something is left that the next run tries again, 0 else."""
-        return ExitCode.SOME_STUDIES_FAILED if self.is_something_left else ExitCode.DONE
-
-    @property
-    def is_something_left(self) -> bool:
-        """Tell whether the next run has to try something again."""
-        failed = self.studies.get("failed", 0) + self.files.get("failed", 0)
-        return failed + self.files_deferred + self.folders_unlistable > 0
 
 
 def run_batch(
@@ -371,7 +336,7 @@ class Run:
             account_for(self.ledger, self.indexed.total)
         with output_errors_explained(self.out):
             self.ledger.home.check()
-            durable.replace_text(self.out / RUN_FILE, to_json(report, indent=2) + "\n")
+            write_run_json(self.out, report)
         self.write_metrics(report)
         log_event("tables written", studies=self.studies_done, images_scored=self.images_scored)
         return report

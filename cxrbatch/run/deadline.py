@@ -1,4 +1,4 @@
-"""What people write of times in: a deadline that tells whether there is time left, or nanoseconds since 1970, out."""
+"""Times as people write them: until when to work, how old is too old, and since when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An output folder and whether names may be in it: kept as it is, refused, or printed again without any name.
+"""Whether names may be in an output folder: it is kept as it is, refused, or printed again without any.
 
 A folder is one or the other from its first run on, so that nobody who forgets an option puts names beside results
 that others take for de-identified. The way from names to none is open, on demand, and begins again where it was
@@ -19,22 +19,25 @@ from cxrbatch.output.folder.marker import update_marker
 from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.output.ledger.ledger import CONVERTING, DEIDENTIFIED, ENGINE, LEDGER_FILE, Ledger
 from cxrbatch.output.ledger.names import TRIED_AGAIN
+from cxrbatch.output.metrics_prom import METRICS_FILE
 from cxrbatch.output.report.pictures import picture_names
 from cxrbatch.output.report.report import REPORTS, report_folder, report_folders, tidy_report
 from cxrbatch.output.report.revisions import RESULT_JSON
+from cxrbatch.output.run_json import RUN_FILE
 from cxrbatch.output.tables import IMAGES_CSV
-from cxrbatch.records import EngineDescription, Header, StudyResult
+from cxrbatch.output.worklist import INDEX_HTML
+from cxrbatch.records import LOG_FILE, EngineDescription, Header, StudyResult
 from cxrbatch.run.deidentification import Pseudonyms, open_pseudonyms, told
 from cxrbatch.run.index import INDEX_RULES, index_rules
 from cxrbatch.run.print import print_again
 from cxrbatch.system import durable
-from cxrbatch.system.logbook import LOG_FILE, log_event
+from cxrbatch.system.logbook import log_event
 from cxrbatch.system.record_json import from_json, to_json
 from cxrbatch.system.workers import WorkerPool
 
 YES = "yes"
 # Written by every run anew, or about one; beside the ledger, what a repair put aside.
-_OF_EARLIER_RUNS = ("run.json", "metrics.prom", "index.html", "*.csv", f"{LOG_FILE}.*")
+_OF_EARLIER_RUNS = (RUN_FILE, METRICS_FILE, INDEX_HTML, "*.csv", f"{LOG_FILE}.*")
 _BESIDE_LEDGER = (f"{LEDGER_FILE}.damaged-*", f"{LEDGER_FILE}.rebuilt*")
 
 

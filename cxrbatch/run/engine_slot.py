@@ -1,4 +1,4 @@
-"""Settings in, the engine that they ask for out: described at once, opened when it is first needed."""
+"""The engine that the settings ask for: described at once, opened when it is first needed."""
 
 from __future__ import annotations
 

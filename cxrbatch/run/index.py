@@ -1,4 +1,4 @@
-"""The index: a folder in, one ledger row for every file of it out; unchanged files cost one stat each."""
+"""The index: one ledger row for every file of the input; unchanged files cost one stat each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scored studies in, printed reports out; they are drawn and printed in worker processes."""
+"""The stage that prints reports, in worker processes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from cxrbatch.config import Settings
 from cxrbatch.errors import OutputNotWritable, RunError
 from cxrbatch.output.folder.place import Place
+from cxrbatch.output.report.report import COULD_NOT_PRINT
 from cxrbatch.records import ImagePixels, PrintedStudy, StudyResult
 from cxrbatch.run.stages import ScoredStudy, StageClock
 from cxrbatch.system.durable import remove_temporaries
@@ -20,7 +21,6 @@ from cxrbatch.system.logbook import log_event
 from cxrbatch.system.workers import Outcome, WorkerPool
 
 PRINTED = "reports printed"
-COULD_NOT_PRINT = "the report could not be printed"
 # Where these come from, every further report would end the same way.
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 

@@ -1,4 +1,4 @@
-"""Pending studies in, studies whose images are ready for the engine out; files are read in worker processes."""
+"""The stage that reads the images of pending studies and readies them for the engine, in worker processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Studies ready for the engine in, studies with their scores out; the engine runs in this process."""
+"""The stage that scores studies; the engine runs in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: text, bytes or a written-to path in, one atomic replacement out."""
+"""Files that are there whole or not at all: every one is replaced in one atomic step."""
 
 from __future__ import annotations
 

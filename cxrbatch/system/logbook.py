@@ -1,4 +1,4 @@
-"""The run's log: events in, one JSON object per line in OUT/cxrbatch.log out, which begins anew when it is long.
+"""The run's log, OUT/cxrbatch.log: one JSON object per line; it begins anew when it is long.
 
 Never a patient's name, id or dates, and no input path (PACS exports name folders after patients): an event
 names its study by study_key, which images.csv and studies.csv resolve.
@@ -18,9 +18,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from cxrbatch.config import Settings
+from cxrbatch.records import LOG_FILE
 from cxrbatch.system import durable
 
-LOG_FILE = "cxrbatch.log"
 LINES_MISSING = "lines missing: the log could not be written"
 events = logging.getLogger("cxrbatch.events")
 

@@ -1,4 +1,4 @@
-"""How far a run has come: counts in; rich bars on a terminal, or a plain line now and then elsewhere, out."""
+"""How far a run has come: rich bars on a terminal, or a plain line now and then elsewhere."""
 
 from __future__ import annotations
 

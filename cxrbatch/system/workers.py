@@ -1,4 +1,4 @@
-"""Worker processes: pure functions and their arguments in, results in order out, a crash or a hang kept to one task.
+"""Worker processes for pure functions: results come in order, and a crash or a hang is kept to one task.
 
 Each process has a pipe of its own and a thread that supervises it. Workers share nothing: no lock, queue or pipe that
 one of them could take along when it is killed. A task whose worker somebody killed goes to another one at once.

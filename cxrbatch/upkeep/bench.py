@@ -1,4 +1,4 @@
-"""An engine bundle in, how fast it scores on each backend of this machine out, beside the backend on its own."""
+"""How fast an engine scores on each backend of this machine, beside the backend on its own."""
 
 from __future__ import annotations
 

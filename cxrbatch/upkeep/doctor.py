@@ -1,4 +1,4 @@
-"""What this machine can run: nothing in, findings with the way to mend each out."""
+"""What this machine can run, with the way to mend whatever is missing."""
 
 from __future__ import annotations
 

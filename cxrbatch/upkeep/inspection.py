@@ -1,4 +1,4 @@
-"""How one file would be read: a path in, its facts and the verdict on it out."""
+"""How one file would be read: its facts, and the verdict on it."""
 
 from __future__ import annotations
 

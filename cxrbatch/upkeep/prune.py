@@ -1,4 +1,4 @@
-"""An output folder and an age in; reports and rows of older studies, whose films are gone, removed together."""
+"""Removing reports and rows of older studies together, once their images are gone from INPUT."""
 
 from __future__ import annotations
 

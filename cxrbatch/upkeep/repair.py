@@ -1,4 +1,4 @@
-"""An output folder whose ledger is damaged in; a ledger made anew from the results on disk out.
+"""Making a damaged ledger anew from the results on disk. Start at `repair_output`.
 
 Nothing is scored again that is unchanged: every result.json says which files it was made of, and how they were.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cxrbatch.errors import LedgerDamaged, UsageError
 from cxrbatch.output.derive import derive_tables
-from cxrbatch.output.folder.marker import MARKER_FILE, Marker, read_marker, update_marker
+from cxrbatch.output.folder.marker import Marker, read_marker, update_marker
 from cxrbatch.output.folder.opening import held_output, open_ledger, output_errors_explained
 from cxrbatch.output.folder.settle import Settling
 from cxrbatch.output.folder.state import OUTPUT, OUTPUT_ID, SESSION, UNFINISHED, claim_state
@@ -27,8 +27,8 @@ from cxrbatch.output.report.intent import tidy_intents
 from cxrbatch.output.report.pictures import is_drawn, picture_names
 from cxrbatch.output.report.report import REPORT_HTML, REPORTS, is_report_of, report_folders
 from cxrbatch.output.report.revisions import REPORT_PDF, RESULT_JSON
-from cxrbatch.records import EngineDescription, StudyResult, storable_ns
-from cxrbatch.run.batch import RUN_FILE
+from cxrbatch.output.run_json import RUN_FILE, wanted_reports
+from cxrbatch.records import MARKER_FILE, EngineDescription, StudyResult, storable_ns
 from cxrbatch.run.index import INDEX_RULES
 from cxrbatch.system import durable
 from cxrbatch.system.faults import reach
@@ -194,7 +194,7 @@ def _put_in_place(rebuilt: Path, ledger: Path) -> Path | None:
 
 def _found_studies(out: Path, findings: _Findings) -> Iterator[FoundStudy]:
     """Yield what every report folder tells; note what cannot be read, and the engine of the latest result."""
-    wants_reports = _wants_reports(out)
+    wants_reports = wanted_reports(out)
     for folder in sorted(report_folders(out)):
         try:
             study = _found_study(folder, wants_reports=wants_reports)
@@ -243,28 +243,6 @@ def _is_printed_of(report: Path, result: StudyResult, written_ns: int) -> bool:
     Reports are written after their result; an older one is what a killed process did not come to replace.
     """
     return is_report_of(report, result) and report.stat().st_mtime_ns >= written_ns
-
-
-@dataclass(frozen=True, slots=True)
-class _Printing:
-    html: bool = True
-    pdf: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class _LastRun:
-    """What of run.json matters here."""
-
-    settings: _Printing = _Printing()
-
-
-def _wants_reports(out: Path) -> bool:
-    """Tell whether the last run printed reports at all; it did, if nobody knows."""
-    try:
-        settings = from_json((out / RUN_FILE).read_text(encoding="utf-8"), _LastRun).settings
-    except (OSError, ValueError):
-        return True
-    return settings.html or settings.pdf
 
 
 def _forgotten(facts: Marker) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""An output folder in, its reports printed again from what is in it out; no engine and no film is needed."""
+"""Printing reports again from what is in the output folder; neither engine nor image is needed."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""An output folder in; what waits, what the last run did and what went wrong out, as a table or as JSON."""
+"""How it stands with an output folder: what waits, what the last run did and what went wrong."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -12,50 +12,19 @@ from rich.console import Console
 from rich.table import Table
 
 from cxrbatch.output.folder.holder import process_at_work
-from cxrbatch.output.folder.marker import MARKER_FILE
 from cxrbatch.output.folder.state import find_state
 from cxrbatch.output.ledger.ledger import LEDGER_FILE
 from cxrbatch.output.ledger.view import LedgerFacts, view_ledger
+from cxrbatch.output.run_json import LastRun, read_last_run
 from cxrbatch.pages.terminal_text import TITLE, literal, visible_lines
 from cxrbatch.pages.wording import duration, moment, plain, reason_sentence
-from cxrbatch.system.record_json import from_json, to_json
+from cxrbatch.records import MARKER_FILE
+from cxrbatch.system.record_json import to_json
 from cxrbatch.upkeep.waiting import Waiting, explain_waiting
 
-RUN_FILE = "run.json"
 FAILURES_SHOWN = 20
 WAITING_SHOWN = 20
 UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class LastEngine:
-    """The engine of the last run."""
-
-    name: str = ""
-    sha256: str = ""
-    backend: str = ""
-    precision: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LastRun:
-    """What run.json says of the last run, or of a daemon since it began; it may be another version's."""
-
-    started_at: str = ""
-    finished_at: str = ""
-    finished: bool = False
-    engine: LastEngine = field(default_factory=LastEngine)
-    studies_this_run: int = 0
-    images_scored_this_run: int = 0
-    wall_s: float = 0.0
-    files_deferred: int = 0
-    folders_unlistable: int = 0
-    folders_hidden: int = 0
-
-    @property
-    def studies_per_s(self) -> float:
-        """How fast it was, from its start to its end."""
-        return self.studies_this_run / self.wall_s if self.wall_s else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +80,7 @@ def read_status(out: Path, *, state: str = "") -> Status:
         oldest_waiting_s=_seconds_since(facts.oldest_queued_at),
         studies=facts.studies,
         files=facts.files,
-        last_run=_last_run(out),
+        last_run=read_last_run(out),
         failures=facts.failures,
         refused=facts.reasons,
         retry=_retry(facts, out),
@@ -220,13 +189,6 @@ def _process(folder: Path) -> str:
         return process_at_work(folder) or ""
     except OSError:
         return UNKNOWN
-
-
-def _last_run(out: Path) -> LastRun | None:
-    try:
-        return from_json((out / RUN_FILE).read_text(encoding="utf-8"), LastRun)
-    except (OSError, ValueError):
-        return None
 
 
 def _retry(facts: LedgerFacts, out: Path) -> Retry:

@@ -1,4 +1,4 @@
-"""Why studies wait, and until when, in words: what the ledger keeps of arrivals in, one entry per study out."""
+"""Why studies wait, and until when, in words."""
 
 from __future__ import annotations
 

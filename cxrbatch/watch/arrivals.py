@@ -1,4 +1,4 @@
-"""Files as a daemon meets them again and again in, which studies are all there out.
+"""Which studies are all there, as a daemon meets their files again and again.
 
 A copy that is under way looks like a damaged file. So a study waits until each of its files was the same, in size
 and modification time, for a while, and none of them ends before its pixels do; only a study that never settles is

@@ -20,8 +20,9 @@ from cxrbatch.config import Settings
 from cxrbatch.engine.bundle import ENGINE_FILE
 from cxrbatch.errors import EngineError, RunError, UsageError
 from cxrbatch.output.ledger.waiting import TROUBLE
+from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import IndexedFile
-from cxrbatch.run.batch import Run, RunReport, open_run, paths_cut_short
+from cxrbatch.run.batch import Run, open_run, paths_cut_short
 from cxrbatch.run.engine_slot import EngineSlot
 from cxrbatch.run.index import Deferred, Postponed
 from cxrbatch.run.retries import Retries

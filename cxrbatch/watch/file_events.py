@@ -1,4 +1,4 @@
-"""A folder in, a sleep that ends early when something happens in it out; where events do not work, just a sleep.
+"""A sleep that ends early when something happens in a folder; where events do not work, just a sleep.
 
 Events of the file system are a courtesy: network shares have none, queues overflow, names may not be text. So they
 only wake, and nothing that they say is believed; the next look at the folder is the truth.

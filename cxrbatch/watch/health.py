@@ -1,4 +1,4 @@
-"""The signs of life of a daemon: a proof that its engine works in, what systemd and a scraper are told out."""
+"""The signs of life of a daemon: a proof that its engine works, for systemd and for a scraper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the daemon tells systemd: facts in, one datagram to $NOTIFY_SOCKET out; nothing at all where there is none.
+"""What the daemon tells systemd, one datagram to $NOTIFY_SOCKET at a time; nothing where there is none.
 
 Written from sd_notify(3) and systemd.service(5), which need no library. A daemon that cannot tell goes on: what
 systemd makes of silence is systemd's business.

@@ -12,8 +12,9 @@ import numpy as np
 from rich.console import Console
 
 from cxrbatch.config import Settings
+from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import Gray8
-from cxrbatch.run.batch import RunReport, run_batch
+from cxrbatch.run.batch import run_batch
 from cxrbatch.system.progress import RunProgress
 
 

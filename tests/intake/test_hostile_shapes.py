@@ -31,6 +31,7 @@ from cxrbatch.records import (
     StudyResult,
 )
 from tests.factories.engine import write_tiny_bundle
+from tests.factories.geometry import to_input, to_stored
 from tests.factories.intake import film, png_bytes, write_dicom
 from tests.factories.studies import read_rows, run_quietly
 
@@ -59,7 +60,8 @@ def test_a_strip_is_looked_at_fitted_and_drawn(tmp_path: Path, rows: int, column
         assert time.process_time() - started < 2
         assert pixels.shape == (1, 256, 256)
         assert pixels.dtype == np.uint8
-        assert geometry.to_stored(*geometry.to_input(columns / 3, rows / 3)) == pytest.approx((columns / 3, rows / 3))
+        x, y = to_input(geometry, columns / 3, rows / 3)
+        assert to_stored(geometry, x, y) == pytest.approx((columns / 3, rows / 3))
         engine = EngineDescription("e", "0" * 64, "b", "fp32", "a", "multilabel", (Label("A"),), spec)
         image = ImageResult("strip.png", radiograph.header, (), (0.9,), "0" * 64)
         result = StudyResult("0" * 16, 1, engine, (image,), (), "", "")

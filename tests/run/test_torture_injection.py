@@ -16,7 +16,7 @@ import pytest
 from pydicom import config as pydicom_config
 
 from cxrbatch.cli import run_command_line
-from cxrbatch.run.batch import RunReport
+from cxrbatch.output.run_json import RunReport
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.intake import film, png_bytes, write_dicom
 from tests.factories.studies import fingerprint, read_rows, run_quietly

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from cxrbatch.errors import ExitCode
-from cxrbatch.intake.discover import OUTPUT_FOLDER_LOG, is_output_folder
+from cxrbatch.intake.discover import is_output_folder
 from cxrbatch.output.folder.marker import update_marker
+from cxrbatch.records import LOG_FILE
 from cxrbatch.system import durable
-from cxrbatch.system.logbook import LINES_MISSING, LOG_FILE, LogLimits, log_event, logging_to
+from cxrbatch.system.logbook import LINES_MISSING, LogLimits, log_event, logging_to
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.studies import run_quietly, write_film
 
@@ -89,7 +90,6 @@ def test_every_log_is_for_the_group_to_read_under_any_umask(tmp_path: Path, umas
 def test_an_output_folder_is_known_for_one_at_every_moment_of_a_rotation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert LOG_FILE == OUTPUT_FOLDER_LOG
     update_marker(tmp_path, output_id="0123456789abcdef")
     seen: list[bool] = []
 
@@ -179,6 +179,7 @@ def test_a_log_that_is_moved_away_is_begun_anew(tmp_path: Path) -> None:
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
+from cxrbatch.records import LOG_FILE
 from cxrbatch.system.logbook import log_event, logging_to
 
 def limit(size):

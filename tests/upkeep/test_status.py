@@ -18,7 +18,6 @@ from cxrbatch.errors import ExitCode, Reason
 from cxrbatch.output.folder.opening import open_output
 from cxrbatch.output.ledger.ledger import LEDGER_FILE
 from cxrbatch.pages.wording import reason_sentence
-from cxrbatch.run import batch
 from cxrbatch.upkeep import status
 from cxrbatch.upkeep.status import read_status
 from tests.factories.engine import write_tiny_bundle
@@ -162,10 +161,6 @@ def test_many_failures_are_counted_not_all_shown(out: Path, capsys: pytest.Captu
     assert shown.count("[red]:bug: broken") <= status.FAILURES_SHOWN
     assert "... and 81 more" in shown
     assert len(told_as_json(out, capsys)["failures"]) == 101
-
-
-def test_status_reads_the_file_that_a_run_writes() -> None:
-    assert status.RUN_FILE == batch.RUN_FILE
 
 
 def test_status_of_what_is_no_output_folder_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

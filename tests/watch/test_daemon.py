@@ -24,8 +24,8 @@ from cxrbatch.config import Settings
 from cxrbatch.engine.bundle import load_bundle
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.errors import ConfigurationError, EngineError, ExitCode, UsageError
+from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import Label
-from cxrbatch.run.batch import RunReport
 from cxrbatch.system.progress import RunProgress
 from cxrbatch.system.stopping import Stopped
 from cxrbatch.watch.daemon import Requests, watch_folder

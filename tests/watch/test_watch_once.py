@@ -22,7 +22,7 @@ from cxrbatch.cli import run_command_line
 from cxrbatch.config import Settings
 from cxrbatch.errors import EngineError, ExitCode
 from cxrbatch.output.ledger.ledger import LEDGER_FILE
-from cxrbatch.run.batch import RunReport
+from cxrbatch.output.run_json import RunReport
 from cxrbatch.system.progress import RunProgress
 from cxrbatch.upkeep.status import Status, read_status
 from cxrbatch.watch.daemon import watch_folder

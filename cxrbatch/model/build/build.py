@@ -1,4 +1,4 @@
-"""A checkpoint in, an installed engine bundle out; nothing is installed that disagrees with its checkpoint."""
+"""Building and installing an engine; nothing is installed that disagrees with its checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle with an FP32 file in, the same bundle with an INT8 file beside it out, if that is accurate enough."""
+"""Adding an INT8 file to a bundle, if it is accurate enough."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROLE = "onnx_int8"
 INT8_FILE = "model.int8.onnx"
 
 AUROC_LIMIT = 0.005
-"""The largest drop of mean AUROC on labelled films (issue 4)."""
+"""The largest drop of mean AUROC on labelled images that a build accepts."""
 
 CHANGE_LIMIT = 0.05
 """The largest mean change of a probability: what a broken quantisation exceeds also where no film has a label.

@@ -1,4 +1,4 @@
-"""A bundle that is not installed yet and its checkpoint in, how far each of its engines is from it out.
+"""The gate of a build: how far each engine of a new bundle is from its checkpoint.
 
 Every file that scores is run and compared, but for an RTX plan where no GPU can run it: that one is pending, and
 what its gate needs goes into the bundle.

@@ -1,4 +1,4 @@
-"""A checkpoint and labelled data, or nothing, in; the films that the gate of a build looks at out."""
+"""The images that the gate of a build looks at: labelled data where there are any, else phantoms."""
 
 from __future__ import annotations
 

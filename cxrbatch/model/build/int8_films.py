@@ -1,4 +1,4 @@
-"""A checkpoint and labelled data, or nothing, in; the films that an INT8 engine is calibrated and judged on out."""
+"""The images that an INT8 engine is calibrated and judged on."""
 
 from __future__ import annotations
 

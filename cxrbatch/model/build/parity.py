@@ -1,4 +1,4 @@
-"""The gate of every build: an engine and its FP32 PyTorch reference in, how far they differ out."""
+"""How far an engine and its FP32 PyTorch reference differ, and how far they may."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cxrbatch.records import Gray8, Scores
 MIN_IMAGES = 64
 
 # Largest change of a probability that the gate lets pass, by precision. FP32 against FP32: what is left is the
-# order of additions; ten times the largest change ever measured here. FP16: the contract's own limit (issue 4).
+# order of additions; ten times the largest change ever measured here. FP16: the contract's own limit (docs/design.md).
 LIMITS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 5e-3}
 
 NOT_INSTALLED = "it was not installed"

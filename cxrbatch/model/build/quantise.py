@@ -1,4 +1,4 @@
-"""An FP32 ONNX file and films to calibrate on in, an INT8 ONNX file that computes nearly the same out.
+"""Making an INT8 ONNX file that computes nearly the same as an FP32 one.
 
 Static quantisation with ONNX Runtime's tools: pairs of QuantizeLinear and DequantizeLinear around the operators
 (QDQ), activations as uint8 per tensor, weights as int8 per channel.

@@ -1,4 +1,4 @@
-"""A half-precision ONNX graph in, a TensorRT plan out: strongly typed, one optimisation profile, every error told.
+"""Building a TensorRT plan: strongly typed, one optimisation profile, every error told.
 
 Written against TensorRT 10.13 and later, 11, and TensorRT-RTX. A strongly typed network computes in the types that
 the graph says; TensorRT 11 knows no other way, and no flag for FP16.
@@ -82,7 +82,7 @@ class PlanBuilder:
         """Build the plan of an ONNX model and write it to `path`, whole or not at all.
 
         Args:
-            model: the graph of DESIGN.md section 3 with its weights, as an ONNX file holds it.
+            model: the graph of the contract (docs/design.md) with its weights, as an ONNX file holds it.
             path: the plan's file.
             timing_cache: what earlier builds measured on this machine; read, and written again.
             report: told (phase, step, steps) while TensorRT builds.

@@ -1,4 +1,4 @@
-"""Trained models and evaluations in; a table of them side by side, as CSV and HTML, out."""
+"""Comparing trained models and evaluations, as CSV and HTML. Start at `compare_models`."""
 
 from __future__ import annotations
 

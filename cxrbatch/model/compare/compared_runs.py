@@ -1,4 +1,4 @@
-"""What `cxrbatch compare` is given in; what each model is, where it lies and what was measured of it, out."""
+"""What `cxrbatch compare` is given: what each model is, where it lies and what was measured of it."""
 
 from __future__ import annotations
 

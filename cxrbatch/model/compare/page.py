@@ -1,4 +1,4 @@
-"""A comparison in, compare.html out: what each model is worth, and what it costs."""
+"""compare.html: what each model is worth, and what it costs."""
 
 from __future__ import annotations
 

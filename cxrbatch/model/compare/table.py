@@ -1,4 +1,4 @@
-"""A comparison in, compare.csv out: a row per model, numbers in full, empty where nothing is known."""
+"""compare.csv: a row per model, numbers in full, empty where nothing is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An opened engine in, how many images a second it scores on this machine out."""
+"""How many images a second an opened engine scores on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled films on disk in, split, checked and as arrays that the network trains on out."""
+"""Labelled images on disk become arrays that the network trains on. Start at `load_data` and `prepare_folds`."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ __all__ = [
     "load_data",
     "load_folds",
     "prepare_folds",
-    "prepare_images",
     "prepare_pixels",
-    "read_csv_layout",
     "read_data",
 ]
 
@@ -108,24 +106,6 @@ def load_folds(data: Path, options: DataOptions) -> tuple[LabelledImages, ...]:
     return tuple(_check(fold, options) for fold in folds)
 
 
-def prepare_images(
-    images: LabelledImages,
-    spec: InputSpec,
-    *,
-    allow_leak: bool = False,
-    workers: int = 0,
-    report: ReportProgress | None = None,
-) -> PreparedImages:
-    """Prepare all films of a split data set through the cache, and look for pictures that are in two parts.
-
-    Raises:
-        UsageError: films cannot be used, or a picture is in two parts and that is not allowed.
-        OutputNotWritable: the cache cannot be written to.
-    """
-    (prepared,) = prepare_folds([images], spec, allow_leak=allow_leak, workers=workers, report=report)
-    return prepared
-
-
 def prepare_folds(
     folds: Sequence[LabelledImages],
     spec: InputSpec,
@@ -134,7 +114,12 @@ def prepare_folds(
     workers: int = 0,
     report: ReportProgress | None = None,
 ) -> tuple[PreparedImages, ...]:
-    """Do what `prepare_images` does, once for several splits of the same films."""
+    """Prepare the films of several splits of one data set through the cache, and look for pictures in two parts.
+
+    Raises:
+        UsageError: films cannot be used, or a picture is in two parts and that is not allowed.
+        OutputNotWritable: the cache cannot be written to.
+    """
     paths = [sample.path for sample in folds[0].samples]
     pixels = prepare_cached(paths, spec, workers=workers, report=report)
     digests = hash_pixels(pixels)
@@ -142,19 +127,6 @@ def prepare_folds(
     return tuple(
         PreparedImages(check_pixels(images, digests, allow_leak=allow_leak), pixels, whole) for images in folds
     )
-
-
-def read_csv_layout(folder: Path, labels: Sequence[str] = ()) -> LabelledImages:
-    """Read `labels.csv` of a folder as it is, with its own split.
-
-    Args:
-        folder: holds labels.csv and the films that it names.
-        labels: which label columns, in which order; empty takes every one.
-
-    Raises:
-        UsageError: the table or a film is missing, or a label or a value makes no sense.
-    """
-    return read_data(folder, DataOptions(layout="csv", labels=tuple(labels)))
 
 
 def prepare_pixels(
@@ -171,7 +143,7 @@ def prepare_pixels(
     Raises:
         UsageError: films cannot be used; every one is named.
     """
-    pixels = np.empty((len(samples), 1, spec.size_px, spec.size_px), np.uint8)
+    pixels = np.empty((len(samples), *spec.shape), np.uint8)
     bad: list[BadFilm] = []
     done = 0
     paths = [sample.path for sample in samples]

@@ -1,4 +1,4 @@
-"""What tables, file names and DICOM headers tell of a film's patient, in the words of a `Sample`."""
+"""What tables, file names and DICOM headers tell of a patient, in the words of a `Sample`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Films in, what the network eats of them out, in parallel, through the same `intake` that inference uses."""
+"""Preparing many images in parallel, through the same `intake` that inference uses."""
 
 from __future__ import annotations
 

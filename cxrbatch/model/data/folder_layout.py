@@ -1,4 +1,4 @@
-"""Class folders in, labelled films out: a folder per class, in a folder per part or in one tree."""
+"""The layout of class folders: a folder per class, in a folder per part or in one tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All labels that a layout holds in, those that were asked for out, in their order."""
+"""Choosing labels: those that were asked for, in their order, of all that a layout holds."""
 
 from __future__ import annotations
 

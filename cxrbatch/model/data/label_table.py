@@ -1,4 +1,4 @@
-"""A table of labels in any of the usual spellings in, its columns by meaning out."""
+"""A table of labels in any of the usual spellings, its columns found by meaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records of labelled data: what is known of each film, which part it belongs to, and of the set as a whole."""
+"""The records of labelled data: what is known of each image, its part, and the set as a whole."""
 
 from __future__ import annotations
 

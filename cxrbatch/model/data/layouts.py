@@ -1,4 +1,4 @@
-"""A folder or a table in, the films and labels it holds out, whichever of the three layouts it has."""
+"""Reading labelled data, whichever of the three layouts it has. Start at `read_data`."""
 
 from __future__ import annotations
 

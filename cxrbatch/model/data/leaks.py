@@ -1,4 +1,4 @@
-"""Split films in, the same films or a refusal out: nobody, and no picture, may be in two parts.
+"""Refusing a split that leaks: nobody, and no picture, may be in two parts.
 
 A model that was trained on a patient recognises the patient, and its figures measure that.
 """

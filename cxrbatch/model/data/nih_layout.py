@@ -1,4 +1,4 @@
-"""NIH ChestX-ray14 (Wang et al. 2017) in, labelled films out: its own table beside its images, all or a few of them."""
+"""The layout of NIH ChestX-ray14 (Wang et al. 2017): its own table beside all or a few of its images."""
 
 from __future__ import annotations
 

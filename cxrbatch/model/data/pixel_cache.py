@@ -1,8 +1,8 @@
-"""Films in, their prepared pixels out of a file that is mapped into memory, so that each is decoded once.
+"""The cache of prepared pixels, mapped into memory, so that each image is decoded once.
 
-A cache entry is a folder per list of films and way of preparing them:
+A cache entry is a folder per list of images and way of preparing them:
 
-    CACHE/<key>/pixels.npy   uint8 [N,1,S,S], rows in the order of the films
+    CACHE/<key>/pixels.npy   uint8 [N,1,S,S], rows in the order of the images
     CACHE/<key>/stamps.npy   int64 [N,2], size and mtime of the file that the row was made of; 0 0: not made yet
 
 A row counts once its stamp is there and fits the file, and the stamp is written after the pixels. So an

@@ -1,9 +1,9 @@
-"""Labelled films in, the same films with a part each out: by patient, stratified, the same each time.
+"""Splitting labelled data by patient: stratified, and the same each time.
 
 Parts are drawn in the manner of iterative stratification (Sechidis et al. 2011), with patients in place of
 examples: labels are dealt with from the rarest on, and each patient who shows the label goes to the part that
 has least of its share, seats being dealt as Webster did: half of what the patient brings counts already, so
-that a patient with many films does not land in a small part. One rule so serves findings, classes and two-way
+that a patient with many images does not land in a small part. One rule so serves findings, classes and two-way
 labels alike, which the stratified group splitters of scikit-learn do not.
 """
 

@@ -1,4 +1,4 @@
-"""CSV layout in, labelled films out: a table with a row per film, of any of the usual spellings."""
+"""The CSV layout: a table with a row per image, in any of the usual spellings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled data in, a folder out that shows what it is: index.html with plots and mosaics, and tables as CSV."""
+"""Showing what labelled data is: index.html with plots and mosaics, and tables as CSV. Start at `describe_data`."""
 
 from __future__ import annotations
 

@@ -1,53 +1,32 @@
-"""The figures of a data summary in, SVG drawings for its page out.
-
-Drawn on nothing and in middle tones: the page is light or dark as its reader's system is.
-"""
+"""The plots of a data summary, in the style of all pages."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
+from cxrbatch.model.data.groups import UNKNOWN
 from cxrbatch.model.data.labelled import Sample
 from cxrbatch.model.describe.summary import DataSummary
-from cxrbatch.pages.plot_style import drawing, plot_text
+from cxrbatch.pages import wording
+from cxrbatch.pages.plot_style import ACCENT, DASHES, INK, LABEL_COLOURS, LINE, MUTED, as_svg, plot_style, plot_text
 
-_TEXT = "#76818e"
-_RULE = "#a9b4c0"
-_ACCENT = "#3f7fb5"
-_PARTS = {"train": "#3f7fb5", "val": "#d08a2b", "test": "#4f9a74", "": "#3f7fb5"}
-_SEXES = {"M": ("men", "#3f7fb5"), "F": ("women", "#c46a8a"), "": ("not known", "#98a3b0")}
+_PARTS = {"train": LABEL_COLOURS[0], "val": LABEL_COLOURS[1], "test": LABEL_COLOURS[2], "": LABEL_COLOURS[0]}
+_SEXES = {"M": LABEL_COLOURS[0], "F": LABEL_COLOURS[3], "": MUTED}
 # Clear where nothing is, so that the page shows through.
-_SHARES = LinearSegmentedColormap.from_list("shares", [(*to_rgb(_ACCENT), 0.0), (*to_rgb(_ACCENT), 1.0)])
-# Any: matplotlib types the keys as a Literal of some 300 names.
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    # The same figures give the same bytes.
-    "svg.hashsalt": "cxrbatch",
-    "font.size": 10.5,
-    "text.color": _TEXT,
-    "axes.labelcolor": _TEXT,
-    "axes.edgecolor": _RULE,
-    "xtick.color": _TEXT,
-    "ytick.color": _TEXT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-}
+_SHARES = LinearSegmentedColormap.from_list("shares", [(*to_rgb(ACCENT), 0.0), (*to_rgb(ACCENT), 1.0)])
 
 
 def draw_counts(summary: DataSummary) -> bytes:
     """Draw how many films show each label."""
-    with drawing(_STYLE):
+    with plot_style():
         figure, axes = _new_figure(height=0.8 + 0.3 * len(summary.lines))
         places = np.arange(len(summary.lines))
-        bars = axes.barh(places, [line.positive for line in summary.lines], color=_ACCENT, height=0.68)
+        bars = axes.barh(places, [line.positive for line in summary.lines], color=ACCENT, height=0.68)
         axes.set_yticks(places, _names(summary))
         axes.bar_label(bars, padding=4, fmt="{:,.0f}")
         axes.invert_yaxis()
@@ -55,12 +34,12 @@ def draw_counts(summary: DataSummary) -> bytes:
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("films")
-        return _to_svg(figure)
+        return as_svg(figure)
 
 
 def draw_prevalence(summary: DataSummary) -> bytes:
     """Draw the share of each label in each part: dots that lie apart are a split that is not stratified."""
-    with drawing(_STYLE):
+    with plot_style():
         figure, axes = _new_figure(height=0.95 + 0.3 * len(summary.lines))
         places = np.arange(len(summary.lines))
         for index, part in enumerate(summary.parts):
@@ -69,12 +48,12 @@ def draw_prevalence(summary: DataSummary) -> bytes:
         axes.set_yticks(places, _names(summary))
         axes.set_ylim(len(places) - 0.5, -0.5)
         axes.set_xlim(0.0, 1.06 * max(axes.get_xlim()[1], 1.0))
-        axes.grid(axis="y", color=_RULE, linewidth=0.5, alpha=0.5)
+        axes.grid(axis="y", color=LINE, linewidth=0.5, alpha=0.5)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("share of the part's films, %")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
-        return _to_svg(figure)
+        axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+        return as_svg(figure)
 
 
 def draw_together(summary: DataSummary) -> bytes:
@@ -82,40 +61,40 @@ def draw_together(summary: DataSummary) -> bytes:
     counts = summary.together
     shares = 100 * counts / np.maximum(counts.diagonal()[:, np.newaxis], 1)
     np.fill_diagonal(shares, np.nan)
-    with drawing(_STYLE):
+    with plot_style():
         side = 2.0 + 0.42 * len(summary.labels)
         figure, axes = _new_figure(height=side, width=side + 1.2)
         axes.imshow(shares, cmap=_SHARES, vmin=0, vmax=100)
         for (row, column), share in np.ndenumerate(shares):
             if not np.isnan(share):
-                colour = "white" if share > 45 else _TEXT
+                colour = "white" if share > 45 else INK
                 axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8.5, color=colour)
         ticks = range(len(summary.labels))
         axes.set_xticks(ticks, _names(summary), rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(ticks, [f"{_name(line.name)} ({line.positive})" for line in summary.lines])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        return _to_svg(figure)
+        return as_svg(figure)
 
 
 def draw_ages(samples: Sequence[Sample]) -> bytes:
     """Draw how old the patients are, men and women apart."""
     ages = {sex: [each.age for each in samples if each.sex == sex and each.age is not None] for sex in _SEXES}
     drawn = [sex for sex in _SEXES if ages[sex]]
-    with drawing(_STYLE):
+    with plot_style():
         figure, axes = _new_figure(height=3.0, width=9.2)
         axes.hist(
             [ages[sex] for sex in drawn],
             bins=list(range(0, 101, 5)),
             stacked=True,
-            color=[_SEXES[sex][1] for sex in drawn],
-            label=[_SEXES[sex][0] for sex in drawn],
+            color=[_SEXES[sex] for sex in drawn],
+            label=[wording.sex(sex) or UNKNOWN for sex in drawn],
             rwidth=0.92,
         )
         axes.set_xlabel("age, years")
         axes.set_ylabel("films")
-        axes.legend(loc="upper left")
-        return _to_svg(figure)
+        axes.legend(frameon=False, loc="upper left")
+        return as_svg(figure)
 
 
 def draw_sizes(summary: DataSummary) -> bytes:
@@ -123,17 +102,17 @@ def draw_sizes(summary: DataSummary) -> bytes:
     columns = [size.columns for size, _ in summary.sizes]
     rows = [size.rows for size, _ in summary.sizes]
     most = max(count for _, count in summary.sizes)
-    with drawing(_STYLE):
+    with plot_style():
         figure, axes = _new_figure(height=3.4)
         area = [12 + 160 * count / most for _, count in summary.sizes]
-        axes.scatter(columns, rows, s=area, color=_ACCENT, alpha=0.45, linewidth=0)
+        axes.scatter(columns, rows, s=area, color=ACCENT, alpha=0.45, linewidth=0)
         limit = 1.08 * max(*columns, *rows)
-        axes.plot([0, limit], [0, limit], color=_RULE, linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.plot([0, limit], [0, limit], color=LINE, linewidth=0.8, linestyle=DASHES)
         axes.set_xlim(0, limit)
         axes.set_ylim(0, limit)
         axes.set_xlabel("columns, px")
         axes.set_ylabel("rows, px")
-        return _to_svg(figure)
+        return as_svg(figure)
 
 
 def _names(summary: DataSummary) -> list[str]:
@@ -146,10 +125,6 @@ def _name(label: str) -> str:
 
 def _new_figure(*, height: float, width: float = 6.4) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def _to_svg(figure: Figure) -> bytes:
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
-    return drawn.getvalue()
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes

@@ -1,4 +1,4 @@
-"""A labelled data set in, what one should know of it before training out: counts, overlaps, groups, doubles."""
+"""What one should know of labelled data before training: counts, overlaps, groups, doubles."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrbatch.model.data.film_pixels import BadFilm
+from cxrbatch.model.data.groups import AGE_BANDS, UNKNOWN, age_band
 from cxrbatch.model.data.labelled import SPLITS, LabelledImages, Sample
 from cxrbatch.model.data.leaks import hash_pixels
 from cxrbatch.records import Float32, Gray8, Task
 
-UNKNOWN = "not known"
-_AGE_BANDS = ((0, 17), (18, 39), (40, 59), (60, 79), (80, 120))
 # A table of hundreds of source folders tells nobody anything; the largest ones may.
 _MOST_SOURCES = 12
 
@@ -143,11 +142,6 @@ def summarise(films: MeasuredFilms) -> DataSummary:
     )
 
 
-def age_band(age: float | None) -> str:
-    """Return the band of an age in years, such as 40-59."""
-    return next((f"{low}-{high}" for low, high in _AGE_BANDS if age is not None and low <= age < high + 1), UNKNOWN)
-
-
 def _part_lines(samples: Sequence[Sample]) -> Iterator[PartLine]:
     present = {sample.split for sample in samples}
     for name in (*SPLITS, ""):
@@ -185,8 +179,7 @@ def _count_together(targets: Float32) -> NDArray[np.int64]:
 
 def _group_lines(samples: Sequence[Sample], targets: Float32) -> Iterator[GroupLine]:
     yield from _grouped("Sex", [sample.sex or UNKNOWN for sample in samples], targets)
-    bands = [f"{low}-{high}" for low, high in _AGE_BANDS]
-    yield from _grouped("Age", [age_band(sample.age) for sample in samples], targets, order=bands)
+    yield from _grouped("Age", [age_band(sample.age) for sample in samples], targets, order=AGE_BANDS)
     yield from _grouped("View", [sample.view or UNKNOWN for sample in samples], targets)
     yield from _grouped("Source", [sample.source or UNKNOWN for sample in samples], targets)
 

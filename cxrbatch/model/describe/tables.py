@@ -1,4 +1,4 @@
-"""A data summary and its films in, the CSV tables beside its page out, whole where the page is shortened."""
+"""The CSV tables beside the page of a data summary, whole where the page is shortened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model and labelled films in; how good it is, for whom, and what else would explain it, in a folder out."""
+"""Evaluating a model: how good it is, for whom, and what else would explain it. Start at `evaluate_model`."""
 
 from __future__ import annotations
 

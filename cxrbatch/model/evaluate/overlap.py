@@ -1,4 +1,4 @@
-"""Evaluated films and what a model learned from in; the reasons why its figures may be too good out."""
+"""Why figures may be too good: the evaluated images are among those that the model learned from."""
 
 from __future__ import annotations
 

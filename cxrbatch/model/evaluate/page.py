@@ -1,4 +1,4 @@
-"""An evaluation and its plots in, evaluation.html out: for the person who decides whether to trust the model."""
+"""evaluation.html, for the person who decides whether to trust the model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ EVALUATION_HTML = "evaluation.html"
 
 _GROUP_FIGURES = (Figure.AUROC, Figure.SENSITIVITY, Figure.SPECIFICITY)
 _GROUP_COLUMNS = {"sex": "Sex", "age": "Age", "view": "View position"}
-_SEXES = {"F": "female", "M": "male"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ def write_evaluation_page(out: Path, evaluation: Evaluation, plots: Sequence[Plo
 def _group_tables(subgroups: Sequence[SubgroupFigures]) -> list[tuple[str, list[Line]]]:
     tables: dict[str, list[Line]] = {}
     for group in subgroups:
-        name = _SEXES.get(group.group, group.group) if group.column == "sex" else group.group
+        name = wording.sex(group.group) if group.column == "sex" else group.group
         count = f"{counted(group.films, 'film')}, {counted(group.patients, 'patient')}"
         if len(group.measured.labels) == 1:
             count += f", {group.measured.labels[0].positives} with it"

@@ -1,4 +1,4 @@
-"""Targets and probabilities in; ROC, precision-recall, calibration and confusion plots as SVG out."""
+"""The plots of an evaluation: ROC, precision and recall, calibration, confusion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scored and refused films in, predictions.csv out: a row per film, so that any figure can be computed again."""
+"""predictions.csv: a row per image, so that any figure can be computed again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled films and an engine in, what it says of each out; the films pass through the same intake as in a run."""
+"""Scoring labelled images with an engine, through the same intake as in a run."""
 
 from __future__ import annotations
 

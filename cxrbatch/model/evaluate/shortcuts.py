@@ -1,4 +1,4 @@
-"""What is known of a film besides its pixels in; how well that alone predicts each label out.
+"""How well each label can be told from what is known of an image besides its pixels.
 
 A network can learn the view position, the scanner's image size or the hospital instead of the finding
 (Zech et al. 2018). Where one of these reaches the model's AUROC, the model may have learned nothing else.

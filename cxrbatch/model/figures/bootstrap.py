@@ -1,7 +1,7 @@
-"""Labelled scores of patients in, 95 % intervals out: the bootstrap over patients (Efron and Tibshirani 1993).
+"""95 % intervals by the bootstrap over patients (Efron and Tibshirani 1993).
 
-Films of one patient resemble each other, so patients are drawn, with all of their films, not films. A resample
-is a column of weights: how often each film is in it. Every figure is a sum over weighted films, and AUROC one
+Images of one patient resemble each other, so patients are drawn, with all of their images, not images. A resample
+is a column of weights: how often each image is in it. Every figure is a sum over weighted images, and AUROC one
 over ranks, so that all resamples of a label are a few array operations.
 """
 

@@ -1,4 +1,4 @@
-"""A multi-class task's figures in, its confusion matrix as a picture out."""
+"""The confusion matrix of a multi-class task, drawn."""
 
 from __future__ import annotations
 

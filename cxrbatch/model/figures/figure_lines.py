@@ -1,4 +1,4 @@
-"""Measured labels in, the numbers and lines out that the pages of figures show."""
+"""Figures as the numbers and lines that pages show."""
 
 from __future__ import annotations
 

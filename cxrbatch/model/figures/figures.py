@@ -1,4 +1,4 @@
-"""Targets and probabilities of labelled films in, every figure of every label with its interval out."""
+"""Every figure of every label, with its interval. Start at `measure_labels`."""
 
 from __future__ import annotations
 

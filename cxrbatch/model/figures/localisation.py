@@ -1,4 +1,4 @@
-"""Class activation maps and radiologists' boxes in; how often the peak hits and how well the boxes agree out.
+"""How often a map's peak hits radiologists' boxes, and how well the boxes agree.
 
 The boxes are those of NIH ChestX-ray14 (Wang et al. 2017): BBox_List_2017.csv, in pixels of the 1024 x 1024
 originals. Copies of the images in any other size work: a box is scaled by stored size / 1024.

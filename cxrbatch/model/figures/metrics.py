@@ -1,4 +1,4 @@
-"""Scores and truths in, figures out: AUROC, what an operating point does, calibration, the pointing game.
+"""The figures themselves: AUROC, what an operating point does, calibration, the pointing game.
 
 The points come from scikit-learn and torchmetrics; `bootstrap` resamples the same figures for their intervals.
 """

@@ -1,4 +1,4 @@
-"""A rule and labelled probabilities in, one threshold per label out, or none where too little is known."""
+"""Placing operating points: one threshold per label by a rule, or none where too little is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scored films in, the same figures for men and women, age bands and view positions out."""
+"""The same figures for men and women, age bands and view positions."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cxrbatch.model.data.groups import AGE_BANDS, UNKNOWN, age_band
 from cxrbatch.model.data.labelled import Sample
 from cxrbatch.model.figures.figures import LabelledScores, MeasuredLabels, measure_labels
-
-AGE_BANDS = ((0, 17), (18, 39), (40, 59), (60, 79))
-"""Years, both ends included; whoever is older is in the last band, 80+."""
-
-UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +34,6 @@ def measure_subgroups(scores: LabelledScores, samples: Sequence[Sample]) -> tupl
     return tuple(found)
 
 
-def age_band(age: float | None) -> str:
-    """Return the band of an age in years, such as 40-59."""
-    if age is None or not np.isfinite(age) or age < 0:
-        return UNKNOWN
-    for youngest, oldest in AGE_BANDS:
-        if age < oldest + 1:
-            return f"{youngest}-{oldest}"
-    return f"{AGE_BANDS[-1][1] + 1}+"
-
-
 def _measure_group(
     column: str,
     name: str,
@@ -60,8 +46,7 @@ def _measure_group(
 
 
 def _unknown_last(name: str) -> tuple[bool, int, str]:
-    digits = name.rstrip("+").partition("-")[0]
-    return name == UNKNOWN, int(digits) if digits.isdigit() else 0, name
+    return name == UNKNOWN, AGE_BANDS.index(name) if name in AGE_BANDS else 0, name
 
 
 _COLUMNS: dict[str, Callable[[Sample], str]] = {

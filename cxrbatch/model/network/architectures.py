@@ -1,4 +1,4 @@
-"""The name of an architecture in, its feature extractor for grey films with random weights out."""
+"""The architectures by name: feature extractors for grey images, with random weights."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +10,11 @@ import safetensors
 import safetensors.torch
 
 from cxrbatch.engine.bundle import TrainingFacts
-from cxrbatch.engine.bundle_file import read_file
+from cxrbatch.engine.bundle_file import read_file, require_schema
 from cxrbatch.engine.plausible import require_input, require_labels
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.model.network.weights_file import is_pickle, load_safetensors
 from cxrbatch.records import InputSpec, Label, Task
 from cxrbatch.system import durable
 
@@ -23,9 +23,6 @@ _METADATA_KEY = "cxrbatch"
 
 # What is raised over bytes that are not what they claim to be; a RecursionError is a RuntimeError, too.
 _DAMAGE = (safetensors.SafetensorError, msgspec.MsgspecError, ValueError, LookupError, TypeError, RecursionError)
-
-# A zip file is what torch.save writes today, a bare pickle (protocol 2 and up) what it wrote before.
-_PICKLE_HEADS = (b"PK\x03\x04", b"\x80")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,17 +70,18 @@ def load_checkpoint(path: Path, content: bytes | None = None) -> Checkpoint:
     """
     if content is None:
         content = read_checkpoint(path)
-    if content.startswith(_PICKLE_HEADS) and not _is_safetensors(content):
+    if is_pickle(content):
         raise EngineError(
             f"{path}: looks like a pickle (torch.save), which can run any code when loaded, and is refused. "
             f"Checkpoints are safetensors files as `cxrbatch train` writes them."
         )
     try:
-        facts = _read_facts(path, content)
+        tensors, metadata = load_safetensors(content)
+        facts = _read_facts(path, metadata[_METADATA_KEY])
         require_labels(facts.labels)
         require_input(facts.input)
         network = build_network(facts)
-        network.load_state_dict(safetensors.torch.load(content))
+        network.load_state_dict(tensors)
     except _DAMAGE as error:
         raise EngineError(f"{path}: damaged, or no cxrbatch checkpoint: {error}. Train or copy it again.") from error
     except UsageError as error:  # what training was never asked for
@@ -107,19 +105,9 @@ def read_checkpoint(path: Path) -> bytes:
         raise EngineError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _is_safetensors(content: bytes) -> bool:
-    # JSON follows the length of the header, 8 bytes of any value: one in 32 begins like a pickle.
-    return content[8:9] == b"{"
-
-
-def _read_facts(path: Path, content: bytes) -> CheckpointFacts:
-    # The file starts with the length of its JSON header, 8 bytes little-endian (safetensors' format).
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    encoded = header["__metadata__"][_METADATA_KEY]
+def _read_facts(path: Path, encoded: str) -> CheckpointFacts:
     schema = msgspec.json.decode(encoded, type=_SchemaOnly).schema
-    if schema > SCHEMA:
-        raise EngineError(f"{path}: written by a newer cxrbatch (schema {schema}, this one reads {SCHEMA}). Upgrade.")
+    require_schema(path, schema, SCHEMA)
     return msgspec.json.decode(encoded, type=CheckpointFacts)
 
 

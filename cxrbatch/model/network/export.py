@@ -1,4 +1,4 @@
-"""A network in, an ONNX file that computes the same out, in the precision of the network's weights."""
+"""Exporting a network to ONNX, in the precision of its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An FP32 network in, the same network with half-precision weights out: uint8 in and float32 out, as before."""
+"""A network with half-precision weights: uint8 goes in and float32 comes out, as before."""
 
 from __future__ import annotations
 

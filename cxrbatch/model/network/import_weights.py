@@ -1,4 +1,4 @@
-"""A file of weights that others trained in, a checkpoint of ours that computes the same out."""
+"""Importing weights that others trained, as a checkpoint of ours that computes the same."""
 
 from __future__ import annotations
 

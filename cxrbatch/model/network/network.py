@@ -1,4 +1,4 @@
-"""The network of the graph contract: uint8 pixels in, probabilities, logits and class activation maps out."""
+"""The network of the graph contract (docs/design.md), from pixels to probabilities, logits and activation maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cxrbatch.records import InputSpec, Task
 
 
 class NetworkScores(NamedTuple):
-    """What the network says of N images, float32: [N,C], [N,C] and [N,C,h,w] (DESIGN.md section 3)."""
+    """What the network says of N images, float32: [N,C], [N,C] and [N,C,h,w] (docs/design.md)."""
 
     probabilities: Tensor
     logits: Tensor

@@ -1,4 +1,4 @@
-"""A checkpoint's path, or an engine bundle's path or name, in; an opened `Engine` out."""
+"""Opening a checkpoint or a bundle, by path or name, as an `Engine`."""
 
 from __future__ import annotations
 

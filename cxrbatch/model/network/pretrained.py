@@ -1,4 +1,4 @@
-"""What `--init` names in; a network's first weights, matched with its architecture and put in, out.
+"""What `--init` names: a network's first weights, matched with its architecture and put in.
 
 `imagenet` are torchvision's weights. Its code is under the BSD 3-clause licence; of the weights it says that they
 may be bound by the terms of what they were trained on, which for ImageNet means non-commercial research and

@@ -1,4 +1,4 @@
-"""Weights of a network that saw other images in; the same function of a grey film in our scaling out."""
+"""Making the weights of a network that saw other images compute the same of a grey image in our scaling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file of foreign weights and the name of its format in; the network, labels and scaling that it stands for, out.
+"""The formats of foreign weights: what network, labels and scaling each stands for.
 
 - `torchxrayvision`: ResNet50 and DenseNet121 of TorchXRayVision (Cohen et al. 2022, arXiv:2111.00595). Code and
   weights are under Apache-2.0. One channel, scaled to -1024..1024; 18 outputs, of which the package itself answers

@@ -1,4 +1,4 @@
-"""A file of weights that anybody may have written in; its tensors by name out. Nothing in it is executed."""
+"""Reading a file of weights that anybody may have written. Nothing in it is executed."""
 
 from __future__ import annotations
 
@@ -64,11 +64,10 @@ def read_weights(path: Path) -> WeightsFile:
     """
     content = _read_bytes(path)
     sha256 = hashlib.sha256(content).hexdigest()
-    if content.startswith(_TORCH_HEADS) and not _is_safetensors(content):
+    if is_pickle(content):
         return WeightsFile(path, sha256, without_prefix(_as_tensors(path, _load_torch(path, content)), "module."))
     try:
-        tensors = safetensors.torch.load(content)
-        metadata = _read_metadata(content)
+        tensors, metadata = load_safetensors(content)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EngineError(f"{path}: damaged, or no file of weights (safetensors, torch.save): {error}") from error
     return WeightsFile(path, sha256, without_prefix(tensors, "module."), metadata)
@@ -81,10 +80,24 @@ def without_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
-def _read_metadata(content: bytes) -> dict[str, str]:
-    # Of the bytes that were hashed and loaded. Before the header stands its length, 8 bytes little-endian.
+def is_pickle(content: bytes) -> bool:
+    """Tell whether the bytes are what torch.save writes, and no safetensors."""
+    # Of safetensors, JSON follows the header's length, 8 bytes of any value: one in 32 begins like a pickle.
+    return content.startswith(_TORCH_HEADS) and content[8:9] != b"{"
+
+
+def load_safetensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors, and what the file says beside them.
+
+    The library's `safe_open`, which tells both, takes a path only; but hash, tensors and metadata have to be of the
+    same bytes. So its `load` checks all of the header first, and what it leaves out is then taken from there.
+
+    Raises:
+        SafetensorError: the bytes are none.
+    """
+    tensors = safetensors.torch.load(content)
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return dict(header.get("__metadata__") or {})
+    return tensors, dict(header.get("__metadata__") or {})
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -92,11 +105,6 @@ def _read_bytes(path: Path) -> bytes:
         return read_file(path)
     except OSError as error:
         raise UsageError(f"{path}: weights cannot be read: {error.strerror}") from error
-
-
-def _is_safetensors(content: bytes) -> bool:
-    # JSON follows the length of the header, 8 bytes of any value: 128 looks like the head of a pickle.
-    return content[8:9] == b"{"
 
 
 def _load_torch(path: Path, content: bytes) -> object:

@@ -1,6 +1,6 @@
-"""A batch of films in, the same films slightly moved and exposed otherwise out: what a new film might look like.
+"""Augmentation: each image of a batch slightly moved and exposed otherwise, as a new one might look.
 
-Not torchvision's v2 transforms: on a batch they draw once for all of its films, and each film should differ.
+Not torchvision's v2 transforms: on a batch they draw once for all of its images, and each image should differ.
 """
 
 from __future__ import annotations
@@ -35,21 +35,6 @@ NONE = Augmentation()
 LIGHT = Augmentation(shift=0.06, zoom=0.1, rotation_deg=7.0, contrast=0.2, brightness=0.08)
 STRONG = Augmentation(shift=0.1, zoom=0.2, rotation_deg=15.0, contrast=0.4, brightness=0.15, noise=0.05)
 AUGMENTATIONS = {"none": NONE, "light": LIGHT, "strong": STRONG}
-
-
-def augment(pixels: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Change each film of a batch on its own.
-
-    Args:
-        pixels: uint8 [N,1,S,S], 0..255.
-        augmentation: how far.
-        generator: where chance comes from; its device is that of `pixels`.
-
-    Returns:
-        float32 [N,1,S,S], 0..255.
-    """
-    films, _ = augment_with_regions(pixels, pixels[:, :0], augmentation, generator)
-    return films
 
 
 def augment_with_regions(

@@ -1,8 +1,8 @@
-"""Logits and truths of the validation part in, the scaling that makes probabilities honest out.
+"""Calibration: the scaling of logits, fitted on the validation part, that makes probabilities honest.
 
 Temperature scaling (Guo et al. 2017, section 4.2): logits are divided by one positive number. Each label of a
 multi-label or binary task also gets an offset (Platt 1999), for a network trained with class weights is off by
-one. The order of the films by such a label never changes, so neither does its AUROC; between classes it may.
+one. The order of the images by such a label never changes, so neither does its AUROC; between classes it may.
 """
 
 from __future__ import annotations

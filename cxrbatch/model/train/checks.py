@@ -1,4 +1,4 @@
-"""A plan and labelled data in; before anything is computed, what cannot work and the settled options out."""
+"""What is settled before a training computes anything: what cannot work, and what the options come to."""
 
 from __future__ import annotations
 

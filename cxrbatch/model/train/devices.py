@@ -1,4 +1,4 @@
-"""The options of a training in, where and in which precision it runs on this machine out."""
+"""Where and in which precision a training runs on this machine."""
 
 from __future__ import annotations
 

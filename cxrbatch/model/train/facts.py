@@ -1,4 +1,4 @@
-"""A trained network's films, options and answers in, what its checkpoint and its report say of it out."""
+"""What a checkpoint and its report say of a training."""
 
 from __future__ import annotations
 

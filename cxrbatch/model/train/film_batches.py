@@ -1,4 +1,4 @@
-"""Films in, batches of them as tensors out, in an order that only the seed and the epoch decide."""
+"""Batches of images as tensors, in an order that only the seed and the epoch decide."""
 
 from __future__ import annotations
 

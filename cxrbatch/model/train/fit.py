@@ -1,4 +1,4 @@
-"""A network and labelled pixels in, a trained network out, on Lightning."""
+"""Training one network on prepared pixels, on Lightning. Start at `train_network`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The networks of several folds in, their lines of figures with mean and spread out."""
+"""The lines of figures of several folds, with mean and spread, as the page shows them."""
 
 from __future__ import annotations
 

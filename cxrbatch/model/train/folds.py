@@ -1,4 +1,4 @@
-"""The figures of several folds in, their mean and spread out."""
+"""Mean and spread of the figures of several folds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the network said and what is true in, how wrong it was out."""
+"""The losses: how wrong the network was, over labels and over regions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network's parameters and the options in, the optimiser and its learning rate over time out."""
+"""The optimiser, and its learning rate over time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person may say about how a network is trained; the defaults suit a few hundred to some ten thousand films."""
+"""How a network is trained, as a person may say it; the defaults suit hundreds to ten thousands of images."""
 
 from __future__ import annotations
 

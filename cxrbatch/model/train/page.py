@@ -1,4 +1,4 @@
-"""A training's record in, training.html and its plots out: for the person who decides whether to trust it."""
+"""training.html and its plots, for the person who decides whether to trust a training."""
 
 from __future__ import annotations
 

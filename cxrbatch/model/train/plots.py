@@ -1,4 +1,4 @@
-"""A training's epochs in; curves of loss, AUROC, learning rate and pace as SVG out."""
+"""The curves of a training: loss, AUROC, learning rate and pace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled data and a plan in, a checkpoint that stands alone, and the record of how it came about, out."""
+"""The command `train` from end to end: data, folds, checkpoint and report. Start at `train_model`."""
 
 from __future__ import annotations
 

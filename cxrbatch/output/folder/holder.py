@@ -1,4 +1,4 @@
-"""The output folder in; who is working on it now out, without a lock that would be in anybody's way."""
+"""Who is working on an output folder now, told without a lock that would be in anybody's way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder and the kernel's list of mounts in; the network file system it lies on, if any, out."""
+"""The network file system that a folder lies on, if any, told by the kernel's list of mounts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The output folder: a path in, its ledger out, held by one process and cleared of what a killed one left."""
+"""Opening an output folder: held by one process, cleared of what a killed one left. Start at `open_output`."""
 
 from __future__ import annotations
 

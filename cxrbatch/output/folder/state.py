@@ -10,8 +10,9 @@ import secrets
 from pathlib import Path
 
 from cxrbatch.errors import LedgerDamaged, OutputLocked, UsageError
-from cxrbatch.output.folder.marker import MARKER_FILE, Marker, create_marker, read_marker, update_marker
+from cxrbatch.output.folder.marker import Marker, create_marker, read_marker, update_marker
 from cxrbatch.output.ledger.ledger import LEDGER_FILE, Ledger
+from cxrbatch.records import MARKER_FILE
 
 OUTPUT, OUTPUT_ID = "output", "output_id"
 UNFINISHED, SESSION = "unfinished", "session"

@@ -1,4 +1,4 @@
-"""The one source of truth of an output folder: indexed files and recorded studies in, rows for every table out.
+"""The ledger, the one source of truth of an output folder. Start at `Ledger`.
 
 A file is one row under its path; a study is one row under its key. The ledger is also the queue: a study is `pending`
 until the transaction that records its result commits, and keeps what an earlier revision said until then.

@@ -1,4 +1,4 @@
-"""Results found on disk in; rows of a new ledger out, such that the next run scores nothing again."""
+"""Rows of a new ledger for results found on disk, such that the next run scores nothing again."""
 
 from __future__ import annotations
 

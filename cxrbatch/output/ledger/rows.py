@@ -1,4 +1,4 @@
-"""The ledger's store in; the records that tables, worklist and queue are made of out."""
+"""The records that tables, worklist and queue are made of, read from the ledger's store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study result in; what its report says out, worded and formatted, in the order in which it is read."""
+"""What the report of a study says, worded and formatted, in the order in which it is read."""
 
 from __future__ import annotations
 

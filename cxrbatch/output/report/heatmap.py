@@ -1,7 +1,7 @@
-"""A class activation map in; its place on the radiograph, its peak and a colour overlay out.
+"""Heatmaps: a class activation map's place on the radiograph, its peak, and a colour overlay.
 
 Grad-CAM of a head that is global average pooling and one linear layer is ReLU(cam) up to a constant
-(Selvaraju et al. 2017, section 3.1; DESIGN.md section 3), so the maps that the engine returns are all it takes.
+(Selvaraju et al. 2017, section 3.1; docs/design.md), so the maps that the engine returns are all it takes.
 A map shows where a score came from. It is no segmentation.
 """
 

@@ -1,4 +1,4 @@
-"""A report as HTML and its pictures in, a PDF out; nothing is fetched from anywhere else."""
+"""Printing a report's HTML as PDF; nothing is fetched from anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scored study and its pixels in; its radiographs, thumbnails and heatmaps as JPEG files out.
+"""The pictures of a report: radiographs, thumbnails and heatmaps as JPEG files.
 
 A picture's name ends in a hash of its content. So a later revision never overwrites a picture of the one before, and a
 picture that was exchanged is told from the one that a result names. Results of earlier versions name theirs plainly.

@@ -1,6 +1,6 @@
-"""A scored study in; its report folder with pictures, result.json, report.html and report.pdf out.
+"""The report folder of a study: pictures, result.json, report.html, report.pdf. Start at `print_study`.
 
-Both functions take and return plain records, so that a spawned worker process can run them.
+`print_study` and `reprint_study` take and return plain records, so that a spawned worker process can run them.
 """
 
 from __future__ import annotations

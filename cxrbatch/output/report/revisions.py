@@ -1,4 +1,4 @@
-"""A report folder about to get a new revision in; the PDF of the one before kept beside it, as report-r<N>.pdf."""
+"""Reports of earlier revisions: the PDF is kept beside the new one, as report-r<N>.pdf."""
 
 from __future__ import annotations
 

@@ -15,14 +15,16 @@ from cxrbatch.model.data.dataset import (
     DataOptions,
     load_data,
     load_folds,
-    prepare_images,
+    prepare_folds,
     prepare_pixels,
-    read_csv_layout,
+    read_data,
 )
 from cxrbatch.model.data.pixel_cache import CACHE_VARIABLE
 from cxrbatch.phantom import FINDINGS, write_training_set
 from cxrbatch.records import InputSpec
 from tests.factories.labelled import write_films, write_table
+
+CSV = DataOptions(layout="csv")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_phantoms_come_with_their_findings_and_parts(phantoms: Path) -> None:
-    table = read_csv_layout(phantoms)
+    table = read_data(phantoms, CSV)
     assert table.labels == FINDINGS
     assert [len(table.part(split)) for split in ("train", "val", "test")] == [32, 4, 4]
     assert {target for sample in table.samples for target in sample.targets} == {0.0, 1.0}
@@ -46,7 +48,7 @@ def test_phantoms_come_with_their_findings_and_parts(phantoms: Path) -> None:
 
 
 def test_pixels_are_those_that_inference_would_see(phantoms: Path) -> None:
-    samples, spec = read_csv_layout(phantoms).samples, InputSpec(64)
+    samples, spec = read_data(phantoms, CSV).samples, InputSpec(64)
     pixels = prepare_pixels(samples, spec, workers=2)
     assert pixels.pixels.shape == (40, 1, 64, 64)
     for row in (0, 17, 39):
@@ -56,7 +58,7 @@ def test_pixels_are_those_that_inference_would_see(phantoms: Path) -> None:
 
 
 def test_workers_change_nothing_and_progress_is_told(phantoms: Path) -> None:
-    samples, told = read_csv_layout(phantoms).samples, list[tuple[int, int]]()
+    samples, told = read_data(phantoms, CSV).samples, list[tuple[int, int]]()
     alone = prepare_pixels(samples, InputSpec(64), workers=1, report=lambda done, total: told.append((done, total)))
     together = prepare_pixels(samples, InputSpec(64), workers=2)
     np.testing.assert_array_equal(alone.pixels, together.pixels)
@@ -64,7 +66,10 @@ def test_workers_change_nothing_and_progress_is_told(phantoms: Path) -> None:
 
 
 def test_labels_are_picked_and_ordered(phantoms: Path) -> None:
-    every, picked = read_csv_layout(phantoms), read_csv_layout(phantoms, ["Nodule", "Effusion"])
+    every, picked = (
+        read_data(phantoms, CSV),
+        read_data(phantoms, DataOptions(layout="csv", labels=("Nodule", "Effusion"))),
+    )
     nodule, effusion = FINDINGS.index("Nodule"), FINDINGS.index("Effusion")
     expected = [(sample.targets[nodule], sample.targets[effusion]) for sample in every.samples]
     assert [sample.targets for sample in picked.samples] == expected
@@ -73,7 +78,7 @@ def test_labels_are_picked_and_ordered(phantoms: Path) -> None:
 
 def test_the_cache_gives_the_same_parts_as_memory(phantoms: Path) -> None:
     images, spec = load_data(phantoms, DataOptions()), InputSpec(64)
-    prepared = prepare_images(images, spec, workers=1)
+    (prepared,) = prepare_folds([images], spec, workers=1)
     for split in ("train", "val", "test"):
         cached, decoded = prepared.part(split), prepare_pixels(images.part(split), spec, workers=1)
         assert isinstance(cached.pixels, np.memmap)
@@ -84,7 +89,7 @@ def test_the_cache_gives_the_same_parts_as_memory(phantoms: Path) -> None:
 def test_a_part_that_is_not_there_is_named(tmp_path: Path) -> None:
     write_table(tmp_path, "image_index,split,A\na.png,train,1\nb.png,train,0\n")
     with pytest.raises(UsageError, match=r"no film belongs to the part val; there are train\."):
-        read_csv_layout(tmp_path).part("val")
+        read_data(tmp_path, CSV).part("val")
 
 
 def test_every_damaged_film_is_named(tmp_path: Path) -> None:
@@ -93,9 +98,9 @@ def test_every_damaged_film_is_named(tmp_path: Path) -> None:
     (tmp_path / "c.png").write_bytes(b"")
     message = r"2 films cannot be trained on(.|\n)*b\.png: not_an_image(.|\n)*c\.png: not_an_image"
     with pytest.raises(UsageError, match=message):
-        prepare_pixels(read_csv_layout(tmp_path).samples, InputSpec(64), workers=1)
+        prepare_pixels(read_data(tmp_path, CSV).samples, InputSpec(64), workers=1)
     with pytest.raises(UsageError, match=message):
-        prepare_images(read_csv_layout(tmp_path), InputSpec(64), workers=1)
+        prepare_folds([read_data(tmp_path, CSV)], InputSpec(64), workers=1)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +140,8 @@ def test_the_same_picture_in_two_parts_is_refused_though_its_files_differ(tmp_pa
     images = load_data(tmp_path, DataOptions())
     message = r"Pictures that are in two parts: 1 \(a\.png in train, c\.png in val\)"
     with pytest.raises(UsageError, match=message):
-        prepare_images(images, InputSpec(64), workers=1)
-    kept = prepare_images(images, InputSpec(64), allow_leak=True, workers=1)
+        prepare_folds([images], InputSpec(64), workers=1)
+    (kept,) = prepare_folds([images], InputSpec(64), allow_leak=True, workers=1)
     assert kept.images.leaks == ("Pictures that are in two parts: 1 (a.png in train, c.png in val).",)
     assert kept.rows("val").tolist() == [2]
 

@@ -12,10 +12,10 @@ import pytest
 
 from cxrbatch.cli import run_command_line
 from cxrbatch.errors import ExitCode, UsageError
+from cxrbatch.model.data.groups import UNKNOWN
 from cxrbatch.model.data.options import DataOptions
 from cxrbatch.model.data.pixel_cache import CACHE_VARIABLE
 from cxrbatch.model.describe.describe import describe_data
-from cxrbatch.model.describe.summary import age_band
 from tests.factories.labelled import write_film, write_films
 
 CANARY = "Mustermann"
@@ -62,7 +62,7 @@ def test_counts(data: Path, tmp_path: Path) -> None:
     assert groups["Sex", "M"] == (6, 1.0)
     assert groups["View", "AP"] == (4, 0.5)
     assert groups["Age", "18-39"][0] == 3
-    assert ("Source", "not known") not in groups
+    assert ("Source", UNKNOWN) not in groups
     assert [(size.rows, size.columns, count) for size, count in summary.sizes] == [(64, 64, 10), (96, 96, 1)]
 
 
@@ -151,13 +151,6 @@ def test_what_cannot_be_read_at_all_is_a_usage_error(tmp_path: Path) -> None:
         describe_data(tmp_path, DataOptions(), tmp_path / "out")
     assert refusal.value.exit_code is ExitCode.USAGE
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("age", "band"), [(None, "not known"), (0.0, "0-17"), (17.9, "0-17"), (18.0, "18-39"), (95.0, "80-120")]
-)
-def test_age_bands(age: float | None, band: str) -> None:
-    assert age_band(age) == band
 
 
 @pytest.mark.skipif("CXRBATCH_SHARED_DATA" not in os.environ, reason="needs the real films of shared/data")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxrbatch.model.train.augment import LIGHT, NONE, STRONG, Augmentation, augment, augment_with_regions
+from cxrbatch.model.train.augment import LIGHT, NONE, STRONG, Augmentation, augment_with_regions
 
 
 def draw_discs(count: int) -> torch.Tensor:
@@ -16,6 +16,11 @@ def draw_discs(count: int) -> torch.Tensor:
     rows, columns = np.mgrid[:64, :64]
     disc = np.where((rows - 32) ** 2 + (columns - 20) ** 2 < 36, 200, 50).astype(np.uint8)
     return torch.from_numpy(np.repeat(disc[np.newaxis, np.newaxis], count, axis=0))
+
+
+def augment(films: torch.Tensor, augmentation: Augmentation, chance: torch.Generator) -> torch.Tensor:
+    """Augment films without regions."""
+    return augment_with_regions(films, films[:, :0], augmentation, chance)[0]
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -13,10 +13,11 @@ import pytest
 
 from cxrbatch.errors import LedgerDamaged, OutputLocked, OutputNotWritable, UsageError
 from cxrbatch.output.folder import mounts
-from cxrbatch.output.folder.marker import MARKER_FILE, read_marker
+from cxrbatch.output.folder.marker import read_marker
 from cxrbatch.output.folder.opening import LOCK_FILE, open_output
 from cxrbatch.output.folder.state import find_state
 from cxrbatch.output.ledger.ledger import LEDGER_FILE, Ledger
+from cxrbatch.records import MARKER_FILE
 from tests.output.ledger.test_ledger import finish_all, indexed
 
 ROLLBACK, WAL = 1, 2

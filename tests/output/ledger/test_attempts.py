@@ -19,9 +19,9 @@ from cxrbatch.intake import discover, read
 from cxrbatch.output.ledger.attempts import ATTEMPTS
 from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.output.report import report as printed_report
+from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import ImageFile, IndexedFile, PrintedStudy, Radiograph, Scores
 from cxrbatch.run import index as indexing
-from cxrbatch.run.batch import RunReport
 from cxrbatch.run.engine_slot import EngineSlot
 from cxrbatch.run.index import Postponed
 from cxrbatch.system.workers import WorkerPool

@@ -12,6 +12,7 @@ from cxrbatch.output.report.heatmap import (
     peak_in_stored,
 )
 from cxrbatch.records import Fit
+from tests.factories.geometry import to_stored
 from tests.factories.output import make_cam, make_geometry
 
 
@@ -21,7 +22,7 @@ def test_peak_lands_where_geometry_says(fit: Fit, rows: int, columns: int) -> No
     geometry = make_geometry(rows, columns, fit)
     row, column = 2, 4
     activation = activation_on_display(make_cam(row=row, column=column), geometry, (rows // 2, columns // 2))
-    expected = geometry.to_stored((column + 0.5) * geometry.size_px / 7, (row + 0.5) * geometry.size_px / 7)
+    expected = to_stored(geometry, (column + 0.5) * geometry.size_px / 7, (row + 0.5) * geometry.size_px / 7)
     # One display pixel is two stored ones.
     assert peak_in_stored(activation, geometry) == pytest.approx(expected, abs=2.01)
 
