@@ -21,9 +21,10 @@ from cxrbatch.errors import EngineError, Flag, ImageRejected, Reason, UsageError
 from cxrbatch.intake.anatomy import check_anatomy
 from cxrbatch.intake.preprocess import fit_image
 from cxrbatch.intake.read import read_radiograph
+from cxrbatch.output.run_json import RUN_FILE
 from cxrbatch.output.tables import IMAGES_CSV, LIST_SEPARATOR, STUDIES_CSV, read_table
 from cxrbatch.records import EngineDescription, Float32, Gray8, Label
-from cxrbatch.run.batch import RUN_FILE, run_batch
+from cxrbatch.run.batch import run_batch
 from cxrbatch.run.engine_slot import EngineSlot
 from cxrbatch.run.score import ImageScore, Scorer, score_pixels
 from cxrbatch.system.progress import RunProgress
