@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from cxrbatch.demo.cases import Drawing, draw_cases, to_pixel_set
-from cxrbatch.demo.figures import DemoFigures, evaluate_demo_engine
+from cxrbatch.demo.evaluate import DemoFigures, evaluate_demo_engine
 from cxrbatch.engine.bundle import EngineBundle, TrainingFacts, load_bundle, save_bundle
 from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.errors import EngineError
