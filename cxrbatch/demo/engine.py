@@ -24,10 +24,10 @@ from cxrbatch.model.build.parity import ParityImages
 from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.model.figures.metrics import choose_operating_point
 from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, build_network, save_checkpoint
-from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.model.network.network import ChestNetwork, build_seeded, predict_probabilities
 from cxrbatch.model.train.augment import NONE
 from cxrbatch.model.train.devices import resolve_precision
-from cxrbatch.model.train.fit import build_seeded, predict_probabilities, train_network
+from cxrbatch.model.train.fit import train_network
 from cxrbatch.model.train.options import TrainingOptions
 from cxrbatch.model.train.progress import Listener
 from cxrbatch.phantom import FINDINGS, draw_phantom, windowed
