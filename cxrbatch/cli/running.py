@@ -209,13 +209,13 @@ def inspect(files: tuple[Path, ...], png_folder: Path | None, config_file: Path 
       cxrbatch inspect --png looks film.png
     """
     from cxrbatch.config import load_settings
-    from cxrbatch.upkeep.inspection import inspect_file, print_inspection
+    from cxrbatch.upkeep.inspection import explain_file, print_inspection
 
     settings = load_settings({}, config_file=config_file)
     console = open_console()
     for number, file in enumerate(files, start=1):
         picture = png_folder / f"{number}-{file.name}.png" if png_folder else None
-        print_inspection(console, inspect_file(file, settings, picture=picture), as_json=as_json)
+        print_inspection(console, explain_file(file, settings, picture=picture), as_json=as_json)
 
 
 @commands.command()

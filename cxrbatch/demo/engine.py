@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from cxrbatch.demo.cases import Drawing, draw_cases, to_pixel_set
-from cxrbatch.demo.figures import DemoFigures, evaluate_demo_engine
+from cxrbatch.demo.evaluate import DemoFigures, evaluate_demo_engine
 from cxrbatch.engine.bundle import EngineBundle, TrainingFacts, load_bundle, save_bundle
 from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.errors import EngineError
@@ -24,10 +24,10 @@ from cxrbatch.model.build.parity import ParityImages
 from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.model.figures.metrics import choose_operating_point
 from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, build_network, save_checkpoint
-from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.model.network.network import ChestNetwork, build_seeded, predict_probabilities
 from cxrbatch.model.train.augment import NONE
 from cxrbatch.model.train.devices import resolve_precision
-from cxrbatch.model.train.fit import build_seeded, predict_probabilities, train_network
+from cxrbatch.model.train.fit import train_network
 from cxrbatch.model.train.options import TrainingOptions
 from cxrbatch.model.train.progress import Listener
 from cxrbatch.phantom import FINDINGS, draw_phantom, windowed

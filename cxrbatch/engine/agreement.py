@@ -18,7 +18,7 @@ _WORST = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Agreement:
     """Two engines' probabilities of the same images, both float32 [N,C], and what follows from them.
 
     `flipped` is bool [N,C]: the verdicts differ. `heatmap_correlation` as in `ParityFigures`.
@@ -57,7 +57,7 @@ class Comparison:
         )
 
 
-def compare_scores(answered: Scores, reference: Scores, labels: tuple[Label, ...]) -> Comparison:
+def compare_scores(answered: Scores, reference: Scores, labels: tuple[Label, ...]) -> Agreement:
     """Compare what an engine answered with what the reference says of the same images.
 
     Raises:
@@ -70,7 +70,7 @@ def compare_scores(answered: Scores, reference: Scores, labels: tuple[Label, ...
             f"{list(reference.cams.shape)}"
         )
     points = _operating_points(labels)
-    return Comparison(
+    return Agreement(
         labels=labels,
         answered=answered.probabilities,
         reference=reference.probabilities,
@@ -79,13 +79,13 @@ def compare_scores(answered: Scores, reference: Scores, labels: tuple[Label, ...
     )
 
 
-def refuse_disagreement(comparison: Comparison, figures: ParityFigures, engine: str, consequence: str) -> None:
+def refuse_disagreement(agreement: Agreement, figures: ParityFigures, engine: str, consequence: str) -> None:
     """Let an engine pass whose scores are numbers, and within the limit of the reference's.
 
     A verdict may differ only where the reference itself is within the limit of its operating point.
 
     Args:
-        comparison: of the engine with its reference.
+        agreement: of the engine with its reference.
         figures: of this comparison, with the limit.
         engine: which engine, in words.
         consequence: what is done about it, such as "it was not installed".
@@ -94,14 +94,14 @@ def refuse_disagreement(comparison: Comparison, figures: ParityFigures, engine: 
         EngineError: it does not pass; the message ends with a table of the images that are farthest off.
     """
     what = ""
-    if not np.isfinite(comparison.answered).all():
+    if not np.isfinite(agreement.answered).all():
         what = "NaN or Inf in its scores"
     elif figures.max_probability_change > figures.limit:
         what = f"its probabilities differ from the checkpoint's by up to {figures.max_probability_change:.2g}"
     elif figures.farthest_flip > figures.limit:
         what = f"a verdict changes {figures.farthest_flip:.2g} from its operating point"
     if what:
-        table = "\n".join(_worst_rows(comparison))
+        table = "\n".join(_worst_rows(agreement))
         raise EngineError(
             f"{engine}: {what} (limit {figures.limit:g}, {figures.images} {figures.source}); {consequence}.\n{table}"
         )
@@ -140,14 +140,14 @@ def _operating_points(labels: tuple[Label, ...]) -> Float32:
     )
 
 
-def _worst_rows(comparison: Comparison) -> Iterator[str]:
+def _worst_rows(agreement: Agreement) -> Iterator[str]:
     yield f"  {'image':>5}  {'finding':<24} {'reference':>9} {'engine':>9} {'change':>9}  verdict"
     # What is no number comes first.
-    change = np.nan_to_num(comparison.change, nan=np.inf)
+    change = np.nan_to_num(agreement.change, nan=np.inf)
     for place in np.argsort(-change, axis=None)[:_WORST]:
         image, label = np.unravel_index(place, change.shape)
-        verdict = "differs" if comparison.flipped[image, label] else "same"
+        verdict = "differs" if agreement.flipped[image, label] else "same"
         yield (
-            f"  {image:>5}  {comparison.labels[label].name[:24]:<24} {comparison.reference[image, label]:>9.4f} "
-            f"{comparison.answered[image, label]:>9.4f} {comparison.change[image, label]:>9.4f}  {verdict}"
+            f"  {image:>5}  {agreement.labels[label].name[:24]:<24} {agreement.reference[image, label]:>9.4f} "
+            f"{agreement.answered[image, label]:>9.4f} {agreement.change[image, label]:>9.4f}  {verdict}"
         )

@@ -12,8 +12,8 @@ from pydicom.filereader import data_element_generator
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from cxrbatch.errors import Flag, ImageRejected, Reason
-from cxrbatch.intake.content import PREAMBLE_BYTES, has_preamble
 from cxrbatch.intake.elements import WANTED_TAGS, Elements
+from cxrbatch.intake.kind import PREAMBLE_BYTES, has_preamble
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
 

@@ -14,7 +14,7 @@ from stat import S_ISREG
 
 from cxrbatch.config import GroupBy, Settings
 from cxrbatch.errors import ImageRejected, Reason
-from cxrbatch.intake.content import Kind
+from cxrbatch.intake.kind import Kind
 from cxrbatch.intake.read import inspect_file
 from cxrbatch.records import LOG_FILE, MARKER_FILE, Header, ImageFile, IndexedFile, Rejection, storable_ns
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from struct import unpack_from
 
 from cxrbatch.errors import ImageRejected, Reason
-from cxrbatch.intake.content import PNG_SIGNATURE
+from cxrbatch.intake.kind import PNG_SIGNATURE
 
 PALETTE_COLOUR = 3
 # What inflated comments and colour profiles of a file may come to; they are counted, not kept.

@@ -17,11 +17,11 @@ from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, ImageRejected, Reason
 from cxrbatch.intake.codecs import read_jpeg_frame_header
 from cxrbatch.intake.colour import coloured_share
-from cxrbatch.intake.content import PNG_SIGNATURE, Kind
 from cxrbatch.intake.display import PixelLook, Stored, display_pixels
 from cxrbatch.intake.elements import refusing_malformed
 from cxrbatch.intake.jpeg import decode_jpeg
 from cxrbatch.intake.jpeg_file import end_of_image
+from cxrbatch.intake.kind import PNG_SIGNATURE, Kind
 from cxrbatch.intake.orientation import read_jpeg_orientation, read_png_orientation
 from cxrbatch.intake.pillow import refuse_cut_images
 from cxrbatch.intake.pixel_module import check_image_size

@@ -12,10 +12,10 @@ from typing import BinaryIO
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import ImageRejected, Reason
-from cxrbatch.intake.content import Kind, recognise
 from cxrbatch.intake.dicom import inspect_dicom, read_dicom
 from cxrbatch.intake.dicom_file import DicomFile, parse_dicom
 from cxrbatch.intake.elements import refusing_malformed
+from cxrbatch.intake.kind import Kind, recognise
 from cxrbatch.intake.radiograph import Inspection
 from cxrbatch.intake.raster import inspect_raster, read_raster
 from cxrbatch.records import Radiograph

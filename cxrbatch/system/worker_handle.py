@@ -19,7 +19,7 @@ from typing import Any
 
 from cxrbatch.errors import CxrBatchError, WorkerCrashed, WorkerTimedOut
 from cxrbatch.system.process_time import TICK_S, TaskTime
-from cxrbatch.system.worker_pipe import BrokenFrame, Frame, FrameReader, Kind
+from cxrbatch.system.worker_pipe import BrokenFrame, Frame, FrameKind, FrameReader
 from cxrbatch.system.worker_process import Setup
 
 _READ_BYTES = 2**20
@@ -69,7 +69,7 @@ class WorkerHandle:
         self._poll.register(self._pipe, select.POLLIN)
         # Small, so there is room for it before anybody reads.
         with suppress(OSError):
-            self._pipe.send(Frame(Kind.SETUP, payload=pickle.dumps(setup)).to_bytes())
+            self._pipe.send(Frame(FrameKind.SETUP, payload=pickle.dumps(setup)).to_bytes())
 
     @property
     def pid(self) -> int:
@@ -87,7 +87,7 @@ class WorkerHandle:
         watch = TaskTime(self.pid)
         while not self.is_ready:
             frame = self._next_frame(watch, timeout_s)
-            if frame.kind is not Kind.READY:
+            if frame.kind is not FrameKind.READY:
                 raise self._broken()
             self.is_ready = True
 
@@ -99,7 +99,7 @@ class WorkerHandle:
             frame = None if self.is_ready else self._reader.next_frame()
         except (EOFError, OSError, BrokenFrame):
             return False
-        self.is_ready = self.is_ready or (frame is not None and frame.kind is Kind.READY)
+        self.is_ready = self.is_ready or (frame is not None and frame.kind is FrameKind.READY)
         is_quiet = not self.is_ready or self._reader.is_between_frames
         return is_quiet and not self._is_condemned and self._process.poll() is None
 
@@ -115,11 +115,11 @@ class WorkerHandle:
         """
         if not self.check():
             raise WorkerLost
-        content = Frame(Kind.TASK, number, pickle.dumps((function, argument), pickle.HIGHEST_PROTOCOL)).to_bytes()
+        content = Frame(FrameKind.TASK, number, pickle.dumps((function, argument), pickle.HIGHEST_PROTOCOL)).to_bytes()
         watch = TaskTime(self.pid)
         try:
             self._send(content, watch, timeout_s)
-            self._expect(Kind.BEGUN, number, watch, timeout_s)
+            self._expect(FrameKind.BEGUN, number, watch, timeout_s)
         except (WorkerCrashed, WorkerTimedOut, OSError):
             raise WorkerLost from None
         answer = self._expect(None, number, watch, timeout_s)
@@ -128,7 +128,7 @@ class WorkerHandle:
             value = pickle.loads(answer.payload)  # noqa: S301  # our own process wrote it
         except Exception:  # noqa: BLE001  # anything may come of what is no pickle
             raise self._broken() from None
-        if answer.kind is Kind.ERROR:
+        if answer.kind is FrameKind.ERROR:
             raise value
         return value
 
@@ -157,10 +157,10 @@ class WorkerHandle:
             else:
                 self._look(watch, timeout_s)
 
-    def _expect(self, kind: Kind | None, number: int, watch: TaskTime, timeout_s: float) -> Frame:
+    def _expect(self, kind: FrameKind | None, number: int, watch: TaskTime, timeout_s: float) -> Frame:
         """Wait for this frame about task `number`; None for a value or an error."""
         frame = self._next_frame(watch, timeout_s)
-        if frame.number != number or frame.kind not in ({kind} if kind else {Kind.VALUE, Kind.ERROR}):
+        if frame.number != number or frame.kind not in ({kind} if kind else {FrameKind.VALUE, FrameKind.ERROR}):
             raise self._broken()
         return frame
 

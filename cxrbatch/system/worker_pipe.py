@@ -15,7 +15,7 @@ _LARGEST_BYTES = 2**31
 _READ_BYTES = 2**20
 
 
-class Kind(bytes, Enum):
+class FrameKind(bytes, Enum):
     """What a frame holds: to the worker its setup and tasks, from it all the others."""
 
     SETUP = b"s"
@@ -34,7 +34,7 @@ class BrokenFrame(Exception):
 class Frame:
     """One message; `number` is that of the task it is about, so that no answer is taken for another one's."""
 
-    kind: Kind
+    kind: FrameKind
     number: int = 0
     payload: bytes = b""
 
@@ -67,14 +67,14 @@ class FrameReader:
         if len(self._received) < _HEADER.size:
             return None
         magic, kind, number, length = _HEADER.unpack_from(self._received)
-        if magic != _MAGIC or kind not in set(Kind) or length > _LARGEST_BYTES:
+        if magic != _MAGIC or kind not in set(FrameKind) or length > _LARGEST_BYTES:
             raise BrokenFrame
         end = _HEADER.size + length
         if len(self._received) < end:
             return None
         payload = bytes(memoryview(self._received)[_HEADER.size : end])
         del self._received[:end]
-        return Frame(Kind(kind), number, payload)
+        return Frame(FrameKind(kind), number, payload)
 
 
 class WorkerEnd:

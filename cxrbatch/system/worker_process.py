@@ -21,7 +21,7 @@ from pathlib import Path
 
 from cxrbatch.errors import TaskFailed
 from cxrbatch.system.standard_streams import print_nothing
-from cxrbatch.system.worker_pipe import Frame, Kind, WorkerEnd
+from cxrbatch.system.worker_pipe import Frame, FrameKind, WorkerEnd
 
 _PR_SET_PDEATHSIG = 1
 _HANDLED_BY_THE_MAIN_PROCESS = (signal.SIGINT, signal.SIGHUP)
@@ -43,10 +43,10 @@ def serve() -> None:
     setup = pipe.receive()
     if setup is not None:
         _prepare(pickle.loads(setup.payload))  # noqa: S301  # the main process wrote it
-        pipe.send(Frame(Kind.READY))
+        pipe.send(Frame(FrameKind.READY))
     own_pid = os.getpid()
     while (task := pipe.receive()) is not None:
-        pipe.send(Frame(Kind.BEGUN, task.number))
+        pipe.send(Frame(FrameKind.BEGUN, task.number))
         answer = _answer(task)
         if os.getpid() != own_pid:  # a copy that a task made of this process and left behind
             os._exit(1)
@@ -68,9 +68,9 @@ def _take_pipe() -> WorkerEnd:
 def _answer(task: Frame) -> Frame:
     try:
         function, argument = pickle.loads(task.payload)  # noqa: S301  # the main process wrote it
-        return Frame(Kind.VALUE, task.number, pickle.dumps(function(argument), protocol=pickle.HIGHEST_PROTOCOL))
+        return Frame(FrameKind.VALUE, task.number, pickle.dumps(function(argument), protocol=pickle.HIGHEST_PROTOCOL))
     except BaseException as error:  # noqa: BLE001  # also sys.exit(): whatever a task does, its worker goes on
-        return Frame(Kind.ERROR, task.number, _pickled(error))
+        return Frame(FrameKind.ERROR, task.number, _pickled(error))
 
 
 def _pickled(error: BaseException) -> bytes:

@@ -38,7 +38,7 @@ USUAL_INPUT = InputSpec(size_px=224)
 
 
 @dataclass(frozen=True, slots=True)
-class Inspection:
+class Explanation:
     """What would become of a file. `display_rows` x `display_columns` is what a report would show.
 
     `study_key` is empty for PNG and JPEG: theirs depends on where INPUT begins. `pixels` and `anatomy` are there
@@ -62,7 +62,7 @@ class Inspection:
     coloured_share: float = 0.0
 
 
-def inspect_file(named: Path, settings: Settings, *, picture: Path | None = None) -> Inspection:
+def explain_file(named: Path, settings: Settings, *, picture: Path | None = None) -> Explanation:
     """Read a file as a run would.
 
     With `picture`, its display image is written there as PNG, and the engine's input beside it, as
@@ -93,7 +93,7 @@ def inspect_file(named: Path, settings: Settings, *, picture: Path | None = None
 
 def _inspect_pixels(
     named: Path, path: Path, indexed: IndexedFile, header_ms: float, settings: Settings, picture: Path | None
-) -> Inspection:
+) -> Explanation:
     started = time.perf_counter()
     radiograph = read_radiograph(path, settings)
     read_ms = _ms_since(started)
@@ -113,7 +113,7 @@ def _inspect_pixels(
     return replace(decoded, flags=tuple(dict.fromkeys((*decoded.flags, *checked.flags))))
 
 
-def print_inspection(console: Console, inspection: Inspection, *, as_json: bool) -> None:
+def print_inspection(console: Console, inspection: Explanation, *, as_json: bool) -> None:
     """Print an inspection as a table, or as one line of JSON."""
     if as_json:
         console.print(to_json(inspection), markup=False, highlight=False)
@@ -134,7 +134,7 @@ def print_inspection(console: Console, inspection: Inspection, *, as_json: bool)
     console.print(table)
 
 
-def _add_pixel_rows(table: Table, inspection: Inspection) -> None:
+def _add_pixel_rows(table: Table, inspection: Explanation) -> None:
     if inspection.pixels is not None:
         for field in fields(PixelAccount):
             table.add_row(field.name.replace("_", " "), literal(str(getattr(inspection.pixels, field.name))))
@@ -150,12 +150,12 @@ def _add_pixel_rows(table: Table, inspection: Inspection) -> None:
         )
 
 
-def _why(inspection: Inspection) -> str:
+def _why(inspection: Explanation) -> str:
     return f"({inspection.reason}: {inspection.message})" if inspection.reason else ""
 
 
-def _refused(path: Path, indexed: IndexedFile, rejected: ImageRejected, header_ms: float) -> Inspection:
-    return Inspection(
+def _refused(path: Path, indexed: IndexedFile, rejected: ImageRejected, header_ms: float) -> Explanation:
+    return Explanation(
         file=str(path),
         verdict="rejected",
         reason=rejected.reason.value,
@@ -167,8 +167,10 @@ def _refused(path: Path, indexed: IndexedFile, rejected: ImageRejected, header_m
     )
 
 
-def _accepted(path: Path, indexed: IndexedFile, radiograph: Radiograph, header_ms: float, read_ms: float) -> Inspection:
-    return Inspection(
+def _accepted(
+    path: Path, indexed: IndexedFile, radiograph: Radiograph, header_ms: float, read_ms: float
+) -> Explanation:
+    return Explanation(
         file=str(path),
         verdict="scored",
         reason="",

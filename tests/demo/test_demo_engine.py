@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cxrbatch.demo.engine import DemoRecipe, ensure_demo_engine
-from cxrbatch.demo.figures import evaluate_demo_engine
+from cxrbatch.demo.evaluate import evaluate_demo_engine
 from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.model.network.checkpoint import load_checkpoint
 from cxrbatch.model.train.augment import NONE

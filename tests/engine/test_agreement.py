@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cxrbatch.engine.agreement import Comparison, compare_scores, lowest_correlation, refuse_disagreement
+from cxrbatch.engine.agreement import Agreement, compare_scores, lowest_correlation, refuse_disagreement
 from cxrbatch.errors import EngineError, ExitCode
 from cxrbatch.records import Float32, Label, Scores
 
@@ -19,12 +19,12 @@ def scores(probabilities: list[list[float]], cams: Float32 | None = None) -> Sco
     return Scores(values, values, cams)
 
 
-def compared(answered: list[list[float]], reference: list[list[float]]) -> Comparison:
+def compared(answered: list[list[float]], reference: list[list[float]]) -> Agreement:
     return compare_scores(scores(answered), scores(reference), LABELS)
 
 
-def gate(comparison: Comparison, limit: float) -> None:
-    refuse_disagreement(comparison, comparison.figures("films", limit), "engine x", "it is not used")
+def gate(agreement: Agreement, limit: float) -> None:
+    refuse_disagreement(agreement, agreement.figures("films", limit), "engine x", "it is not used")
 
 
 def test_changes_and_flips_are_counted() -> None:
@@ -47,11 +47,11 @@ def test_within_the_limit_it_passes() -> None:
 
 
 def test_beyond_the_limit_the_worst_images_are_listed() -> None:
-    comparison = compared([[0.51, 0.3], [0.2, 0.3], [0.2, 0.25]], [[0.49, 0.3], [0.2, 0.3], [0.2, 0.3]])
+    agreement = compared([[0.51, 0.3], [0.2, 0.3], [0.2, 0.25]], [[0.49, 0.3], [0.2, 0.3], [0.2, 0.3]])
     with pytest.raises(
         EngineError, match=r"engine x: its probabilities differ .* by up to 0.05 \(limit 0.005"
     ) as refusal:
-        gate(comparison, 0.005)
+        gate(agreement, 0.005)
     assert refusal.value.exit_code is ExitCode.ENGINE
     head, worst, second, *_ = str(refusal.value).splitlines()[1:]
     assert head.split() == ["image", "finding", "reference", "engine", "change", "verdict"]
@@ -62,9 +62,9 @@ def test_beyond_the_limit_the_worst_images_are_listed() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_no_number_never_passes_and_is_listed_first(value: float) -> None:
-    comparison = compared([[0.5, 0.3], [0.2, value]], [[0.5, 0.4], [0.2, 0.3]])
+    agreement = compared([[0.5, 0.3], [0.2, value]], [[0.5, 0.4], [0.2, 0.3]])
     with pytest.raises(EngineError, match="NaN or Inf in its scores") as refusal:
-        gate(comparison, 1.0)
+        gate(agreement, 1.0)
     assert str(refusal.value).splitlines()[2].split()[:2] == ["1", "B"]
 
 

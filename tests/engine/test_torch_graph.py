@@ -12,8 +12,7 @@ from onnx import TensorProto, helper
 
 from cxrbatch.engine.torch_graph import GraphNetwork
 from cxrbatch.model.network.export import export_onnx
-from cxrbatch.model.network.network import ChestNetwork
-from cxrbatch.model.train.fit import build_seeded
+from cxrbatch.model.network.network import ChestNetwork, build_seeded
 from cxrbatch.records import InputSpec, Task
 from tests.factories.engine import tiny_graph, tiny_probabilities
 

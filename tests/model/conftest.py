@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, build_network, save_checkpoint
-from cxrbatch.model.network.network import ChestNetwork
-from cxrbatch.model.train.fit import build_seeded
+from cxrbatch.model.network.network import ChestNetwork, build_seeded
 from cxrbatch.records import Gray8, InputSpec, Label
 
 SIZE_PX = 64

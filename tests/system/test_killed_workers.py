@@ -21,7 +21,7 @@ import pytest
 
 from cxrbatch.errors import RunError, TaskFailed, WorkerCrashed
 from cxrbatch.system import worker_handle, workers
-from cxrbatch.system.worker_pipe import BrokenFrame, Frame, FrameReader, Kind
+from cxrbatch.system.worker_pipe import BrokenFrame, Frame, FrameKind, FrameReader
 from cxrbatch.system.workers import Outcome, WorkerPool
 
 pytestmark = pytest.mark.hostile("9.6 killed worker")
@@ -78,13 +78,13 @@ def misbehave(how: str) -> Any:  # noqa: C901, PLR0912  # one table of faults
         os.write(own_pipe(), b"warning: bad Huffman code\n" * 20)
         time.sleep(600)
     if how == "answers for another":
-        os.write(own_pipe(), Frame(Kind.VALUE, 1, b"N.").to_bytes())
+        os.write(own_pipe(), Frame(FrameKind.VALUE, 1, b"N.").to_bytes())
         time.sleep(600)
     if how == "answers no pickle":
-        os.write(own_pipe(), Frame(Kind.VALUE, 10**6, b"no pickle").to_bytes())
+        os.write(own_pipe(), Frame(FrameKind.VALUE, 10**6, b"no pickle").to_bytes())
         time.sleep(600)
     if how == "stops half-way":
-        os.write(own_pipe(), Frame(Kind.VALUE, 1, bytes(1000)).to_bytes()[:500])
+        os.write(own_pipe(), Frame(FrameKind.VALUE, 1, bytes(1000)).to_bytes()[:500])
         os._exit(3)
     if how == "copies itself":
         os.fork()
@@ -360,7 +360,7 @@ def test_a_starter_that_ignores_its_children_hides_no_kill() -> None:
 
 
 def test_frames_come_whole_however_they_are_cut() -> None:
-    frames = [Frame(Kind.READY), Frame(Kind.VALUE, 7, b"x" * 1000), Frame(Kind.ERROR, 2**60, b"")]
+    frames = [Frame(FrameKind.READY), Frame(FrameKind.VALUE, 7, b"x" * 1000), Frame(FrameKind.ERROR, 2**60, b"")]
     content, reader, found = b"".join(frame.to_bytes() for frame in frames), FrameReader(), []
     for at in range(0, len(content), 13):
         reader.feed(content[at : at + 13])
@@ -372,7 +372,7 @@ def test_frames_come_whole_however_they_are_cut() -> None:
 
 @pytest.mark.parametrize("damage", [0, 4, 13], ids=["magic", "kind", "length"])
 def test_what_is_no_frame_is_told(damage: int) -> None:
-    content = bytearray(Frame(Kind.VALUE, 7, b"x").to_bytes())
+    content = bytearray(Frame(FrameKind.VALUE, 7, b"x").to_bytes())
     content[damage] = 0xFF
     reader = FrameReader()
     reader.feed(bytes(content))

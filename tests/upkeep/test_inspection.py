@@ -12,7 +12,7 @@ from rich.console import Console
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, UsageError
 from cxrbatch.phantom.draw import draw_phantom
-from cxrbatch.upkeep.inspection import inspect_file, print_inspection
+from cxrbatch.upkeep.inspection import explain_file, print_inspection
 from tests.factories.anatomy import draw_body_part
 from tests.factories.intake import lut_item, png_bytes, write_dicom
 
@@ -30,7 +30,7 @@ def write_chest(path: Path, chest: Any, **keywords: Any) -> Path:
 
 
 def test_an_accepted_film_is_explained_step_by_step(tmp_path: Path, chest: Any) -> None:
-    found = inspect_file(write_chest(tmp_path / "a", chest, WindowCenter=[1500, 9], WindowWidth=[2000, 9]), SETTINGS)
+    found = explain_file(write_chest(tmp_path / "a", chest, WindowCenter=[1500, 9], WindowWidth=[2000, 9]), SETTINGS)
     assert (found.verdict, found.reason, found.flags) == ("scored", "", ())
     assert found.pixels is not None
     assert found.pixels.decoder == "none needed (native pixels)"
@@ -53,7 +53,7 @@ def test_tables_padding_and_inversion_are_named(tmp_path: Path, chest: Any) -> N
         PixelPaddingValue=0,
         PresentationLUTShape="INVERSE",
     )
-    account = inspect_file(path, SETTINGS).pixels
+    account = explain_file(path, SETTINGS).pixels
     assert account is not None
     assert account.voi == "VOI LUT Sequence, 4096 entries of 10 bits from 0 on"
     assert account.padding == "stored values 0 to 0, shown black"
@@ -62,7 +62,7 @@ def test_tables_padding_and_inversion_are_named(tmp_path: Path, chest: Any) -> N
 
 def test_a_film_that_the_pixels_refuse_is_still_explained(tmp_path: Path) -> None:
     (tmp_path / "hand.png").write_bytes(png_bytes(draw_body_part("hand")))
-    found = inspect_file(tmp_path / "hand.png", SETTINGS, picture=tmp_path / "looks" / "1-hand.png")
+    found = explain_file(tmp_path / "hand.png", SETTINGS, picture=tmp_path / "looks" / "1-hand.png")
     assert (found.verdict, found.reason) == ("rejected", "not_chest")
     assert found.pixels is not None
     assert (tmp_path / "looks" / "1-hand.png").is_file()
@@ -70,16 +70,16 @@ def test_a_film_that_the_pixels_refuse_is_still_explained(tmp_path: Path) -> Non
 
 def test_a_swapped_film_is_flagged(tmp_path: Path, chest: Any) -> None:
     path = write_chest(tmp_path / "a", chest, PhotometricInterpretation="MONOCHROME1")
-    assert inspect_file(path, SETTINGS).flags == (Flag.POLARITY_SUSPECT,)
+    assert explain_file(path, SETTINGS).flags == (Flag.POLARITY_SUSPECT,)
 
 
 def test_a_refused_header_needs_no_pixels(tmp_path: Path) -> None:
-    found = inspect_file(write_dicom(tmp_path / "a", Modality="CT"), SETTINGS)
+    found = explain_file(write_dicom(tmp_path / "a", Modality="CT"), SETTINGS)
     assert (found.verdict, found.reason, found.pixels) == ("rejected", "not_radiograph", None)
 
 
 def test_the_pictures_are_the_display_image_and_the_engines_input(tmp_path: Path, chest: Any) -> None:
-    inspect_file(write_chest(tmp_path / "a", chest), SETTINGS, picture=tmp_path / "1-a.png")
+    explain_file(write_chest(tmp_path / "a", chest), SETTINGS, picture=tmp_path / "1-a.png")
     display, pixels = (cv2.imread(str(tmp_path / name), cv2.IMREAD_UNCHANGED) for name in ("1-a.png", "1-a.input.png"))
     assert display is not None
     assert pixels is not None
@@ -88,11 +88,11 @@ def test_the_pictures_are_the_display_image_and_the_engines_input(tmp_path: Path
 
 def test_a_file_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be opened"):
-        inspect_file(tmp_path / "gone", SETTINGS)
+        explain_file(tmp_path / "gone", SETTINGS)
 
 
 def test_the_table_and_the_json_say_the_same(tmp_path: Path, chest: Any) -> None:
-    found = inspect_file(write_chest(tmp_path / "a", chest), SETTINGS)
+    found = explain_file(write_chest(tmp_path / "a", chest), SETTINGS)
     console = Console(record=True, width=200, quiet=False, file=(tmp_path / "printed").open("w"))
     print_inspection(console, found, as_json=False)
     text = console.export_text()

@@ -22,7 +22,7 @@ from cxrbatch.model.build.int8_films import Int8Films
 from cxrbatch.model.figures.metrics import measure_auroc
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.model.build.quantise import quantise_onnx
-from cxrbatch.model.train.fit import predict_probabilities
+from cxrbatch.model.network.network import predict_probabilities
 from cxrbatch.records import Float32
 
 ROLE = "onnx_int8"

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import ImageRejected, Reason
-from cxrbatch.intake.content import Kind
+from cxrbatch.intake.kind import Kind
 from cxrbatch.intake.read import inspect_file
 from cxrbatch.intake.screen import age_years
 from cxrbatch.model.data.labelled import Sample

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # everyone's name for it
 
 from cxrbatch.model.network.architectures import build_features, require_size
-from cxrbatch.records import InputSpec, Task
+from cxrbatch.records import Float32, Gray8, InputSpec, Task
+
+# Scoring in larger batches than this gains nothing on a CPU and costs memory.
+SCORING_BATCH = 32
 
 
 class NetworkScores(NamedTuple):
@@ -84,3 +88,18 @@ class ChestNetwork(nn.Module):
     def _calibrate(self, logits: Tensor) -> Tensor:
         scaled = logits / self.temperature + self.offset
         return scaled.softmax(dim=1) if self.task == "multiclass" else scaled.sigmoid()
+
+
+def build_seeded(build: Callable[[], ChestNetwork], seed: int) -> ChestNetwork:
+    """Build a network whose random weights depend on `seed` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
+
+
+@torch.inference_mode()
+def predict_probabilities(network: ChestNetwork, pixels: Gray8) -> Float32:
+    """Score images in FP32: uint8 [N,1,S,S] -> float32 [N,C], 0..1."""
+    batches = torch.split(torch.from_numpy(pixels), SCORING_BATCH)
+    scored: Float32 = torch.cat([network(batch).probabilities for batch in batches]).numpy()
+    return scored

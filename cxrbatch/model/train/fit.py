@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from cxrbatch.errors import UsageError
 from cxrbatch.model.data.dataset import PixelSet
-from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.model.network.network import SCORING_BATCH, ChestNetwork
 from cxrbatch.model.train.devices import count_processes, films_per_round, find_devices, resolve_precision
 from cxrbatch.model.train.film_batches import OrderedBatches
 from cxrbatch.model.train.options import TrainingOptions
@@ -32,11 +32,8 @@ from cxrbatch.model.train.states import (
     take_best,
 )
 from cxrbatch.model.train.task import SCORE, Diverged, TrainingTask
-from cxrbatch.records import Float32, Gray8
+from cxrbatch.records import Float32
 from cxrbatch.system.stopping import Stopped, stop_at_safe_points, stop_if_asked
-
-# Scoring in larger batches than this gains nothing on a CPU and costs memory.
-_SCORING_BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,21 +161,6 @@ def _logger(journal: Journal | None) -> TensorBoardLogger | bool:
     return False if journal is None else TensorBoardLogger(journal.folder, name="tensorboard", version="")
 
 
-def build_seeded(build: Callable[[], ChestNetwork], seed: int) -> ChestNetwork:
-    """Build a network whose random weights depend on `seed` alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build()
-
-
-@torch.inference_mode()
-def predict_probabilities(network: ChestNetwork, pixels: Gray8) -> Float32:
-    """Score films in FP32: uint8 [N,1,S,S] -> float32 [N,C], 0..1."""
-    batches = torch.split(torch.from_numpy(pixels), _SCORING_BATCH)
-    scored: Float32 = torch.cat([network(batch).probabilities for batch in batches]).numpy()
-    return scored
-
-
 @torch.inference_mode()
 def predict_logits(network: ChestNetwork, films: PixelSet, devices: str = "cpu") -> Float32:
     """Return what the network answers before calibration, in FP32: float32 [N,C].
@@ -189,7 +171,7 @@ def predict_logits(network: ChestNetwork, films: PixelSet, devices: str = "cpu")
     first = places[0] if isinstance(places, list) else 0
     device = torch.device("cuda", first) if accelerator == "gpu" else torch.device("cpu")
     network.to(device)
-    answers = [network(batch.to(device).pixels).logits.cpu() for batch in OrderedBatches(films, _SCORING_BATCH)]
+    answers = [network(batch.to(device).pixels).logits.cpu() for batch in OrderedBatches(films, SCORING_BATCH)]
     network.cpu()
     logits: Float32 = torch.cat(answers).numpy()
     return logits

@@ -17,7 +17,7 @@ from cxrbatch.model.data.dataset import LabelledImages, PreparedImages, load_fol
 from cxrbatch.model.evaluate.record import counted
 from cxrbatch.model.figures.operating_points import place_operating_points
 from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, build_network, save_checkpoint
-from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.model.network.network import ChestNetwork, build_seeded
 from cxrbatch.model.network.pretrained import Init, find_init, initialise
 from cxrbatch.model.train.calibration import fit_calibration
 from cxrbatch.model.train.checks import (
@@ -36,7 +36,7 @@ from cxrbatch.model.train.facts import (
     measure_validation,
     with_metrics,
 )
-from cxrbatch.model.train.fit import TrainedEpochs, build_seeded, predict_logits, train_network
+from cxrbatch.model.train.fit import TrainedEpochs, predict_logits, train_network
 from cxrbatch.model.train.folds import summarise_folds
 from cxrbatch.model.train.options import TrainingOptions
 from cxrbatch.model.train.page import write_training_page

@@ -35,7 +35,7 @@ class FindingLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class ReportPicture:
     """One picture with its caption; `alt` says what a reader who cannot see it should know."""
 
     file: str
@@ -51,7 +51,7 @@ class ImageSection:
 
     title: str
     source: str
-    figures: tuple[Figure, ...]
+    figures: tuple[ReportPicture, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ def _named(label: Label, value: float) -> str:
 def _image_section(result: StudyResult, number: int) -> ImageSection:
     image = result.images[number - 1]
     facts = [wording.plain(image.header.view), _size(image.header)]
-    radiograph = Figure(
+    radiograph = ReportPicture(
         file=image.image_file,
         title="Radiograph",
         detail=" · ".join(filter(None, facts)),
@@ -201,7 +201,7 @@ def _source(result: StudyResult, image: ImageResult | RefusedImage) -> str:
     return "" if result.deidentified else wording.plain(image.path)
 
 
-def _heatmap_figures(image: ImageResult, labels: tuple[Label, ...]) -> list[Figure]:
+def _heatmap_figures(image: ImageResult, labels: tuple[Label, ...]) -> list[ReportPicture]:
     scored = {label.name: (label, value) for label, value in zip(labels, image.probabilities, strict=True)}
     figures = []
     for heatmap in image.heatmaps:
@@ -214,7 +214,7 @@ def _heatmap_figures(image: ImageResult, labels: tuple[Label, ...]) -> list[Figu
         alt = f"Heatmap of {label_name(label)} over the radiograph"
         if not heatmap.faint:
             alt += f"; its peak is at column {heatmap.peak_x:.0f}, row {heatmap.peak_y:.0f} of the stored image"
-        figures.append(Figure(heatmap.file, _named(label, value), detail, alt, heatmap=True))
+        figures.append(ReportPicture(heatmap.file, _named(label, value), detail, alt, heatmap=True))
     return figures
 
 

@@ -24,7 +24,7 @@ from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.model.build.gate_films import draw_gate_films
 from cxrbatch.model.build.int8_films import Int8Films, draw_int8_films, read_int8_films
 from cxrbatch.model.build.quantise import nodes_kept_in_float
-from cxrbatch.model.train.fit import predict_probabilities
+from cxrbatch.model.network.network import predict_probabilities
 from cxrbatch.records import Gray8, Label
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.labelled import write_table

@@ -29,7 +29,7 @@ from cxrbatch.model.build.tensorrt_build import (
     open_plan_builder,
     parse_network,
 )
-from cxrbatch.model.train.fit import build_seeded
+from cxrbatch.model.network.network import build_seeded
 from cxrbatch.records import InputSpec
 from cxrbatch.system.stopping import Stopped
 from tests.factories.wheels import fetch_package

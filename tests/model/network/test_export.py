@@ -17,8 +17,7 @@ from cxrbatch.engine.onnx_file import refers_to_other_files
 from cxrbatch.intake.preprocess import prepare
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.model.network.export import OPSET, export_onnx
-from cxrbatch.model.network.network import ChestNetwork
-from cxrbatch.model.train.fit import build_seeded
+from cxrbatch.model.network.network import ChestNetwork, build_seeded
 from cxrbatch.records import Float32, Gray8, InputSpec
 
 

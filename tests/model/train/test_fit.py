@@ -16,9 +16,9 @@ import torch
 from cxrbatch.errors import UsageError
 from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.model.figures.metrics import measure_auroc
-from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.model.network.network import ChestNetwork, build_seeded, predict_probabilities
 from cxrbatch.model.train.augment import NONE
-from cxrbatch.model.train.fit import build_seeded, predict_logits, predict_probabilities, train_network
+from cxrbatch.model.train.fit import predict_logits, train_network
 from cxrbatch.model.train.optimisation import one_cycle
 from cxrbatch.model.train.options import Schedule, TrainingOptions
 from cxrbatch.model.train.progress import EpochFigures, Listener, TrainingProgress
