@@ -48,7 +48,7 @@ from cxrbatch.records import Gray8, Radiograph
 
 SETTINGS = Settings()
 # No film is so large that it would be shrunk.
-FULL_SIZE = replace(SETTINGS, max_display_px=1_000_000)
+FULL_SIZE = replace(SETTINGS, max_display_px=8192)
 PYLIBJPEG = "pylibjpeg"
 # What decodes the film the other way; "" is pydicom's choice.
 PLAIN_DECODERS = {
@@ -202,7 +202,7 @@ def measure_changes(folder: Path, engine: str) -> None:
     print_changes("phantoms, 2464 px, shown at 1024", phantoms, engine, SETTINGS)
     shared = Path(os.environ.get("CXRBATCH_SHARED_DATA") or "nowhere")
     if (shared / "nih1024").is_dir():
-        small = replace(SETTINGS, max_display_px=512)
+        small = replace(SETTINGS, max_display_px=8192)
         rg1 = shared / "dicom" / "chest" / "rg1_cr_pa_mono1_15bit_j2k.dcm"
         print_changes("real RG1, 1955 px, shown at 512", [rg1], engine, small)
         real = write_real_films(folder, shared)
