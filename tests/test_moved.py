@@ -26,7 +26,7 @@ from tests.factories.judged import disagreements
 from tests.factories.studies import read_rows, write_film
 from tests.output.test_ledger import indexed
 
-PATIENCE_S = 240.0
+PATIENCE_S = 120.0
 EVERY = bool(os.environ.get("CXRBATCH_EVERY_FAULT"))
 
 
@@ -269,7 +269,7 @@ def test_a_claim_keeps_others_out_and_its_own_command_goes_on_after_a_kill(out: 
 
 RACER = """
 import pathlib, sys, time
-from cxrbatch import faults
+from cxrbatch import cli, faults
 
 def wait(point):
     if point == "marker-link":
@@ -279,7 +279,7 @@ def wait(point):
 
 if __name__ == "__main__":
     faults.arm(wait)
-    sys.exit(run_command_line(sys.argv[2:]))
+    sys.exit(cli.run_command_line(sys.argv[2:]))
 """
 
 

@@ -204,7 +204,7 @@ def test_a_late_instance_is_a_new_revision_of_its_study(films: Path, out: Path, 
     images = [row for row in read_rows(out / "images.csv") if row["study_uid"] == "1.2.3"]
     assert float(late["prob_TopLeft"]) == max(float(row["prob_TopLeft"]) for row in images)
     page = (out / late["report_html"]).read_text()
-    assert "image-2.jpg" in page
+    assert "image-2-" in page
 
 
 def test_a_late_lateral_is_a_row_and_keeps_the_score(films: Path, out: Path, engine: str) -> None:
