@@ -27,7 +27,7 @@ from tests.factories.judged import disagreements
 from tests.factories.studies import read_rows, write_film
 from tests.output.ledger.test_ledger import indexed
 
-PATIENCE_S = 240.0
+PATIENCE_S = 120.0
 EVERY = bool(os.environ.get("CXRBATCH_EVERY_FAULT"))
 
 
@@ -281,7 +281,7 @@ def wait(point):
 
 if __name__ == "__main__":
     faults.arm(wait)
-    sys.exit(run_command_line(sys.argv[2:]))
+    sys.exit(cli.run_command_line(sys.argv[2:]))
 """
 
 
