@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup-done
+TEST_PROCESSES ?= $(shell echo $$(($$(nproc) + 1)))
 export CXRBATCH_SHARED_DATA ?= $(realpath ../shared/data)
 
 # Every worker process imports; compiled modules save it half of its start.
@@ -15,8 +16,9 @@ export PYTHONDONTWRITEBYTECODE :=
 demo: setup
 	$(BIN)/cxrbatch demo -o demo
 
+# One process more than cores: many tests wait for processes of their own. A file's fixtures stay in one process.
 test: check
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 check: setup
 	$(BIN)/ruff check .
@@ -54,7 +56,7 @@ fuzz: setup
 	$(BIN)/python scripts/fuzz.py $(FUZZ_ARGS)
 
 hostile: setup
-	$(BIN)/python scripts/hostile.py $(HOSTILE_ARGS)
+	$(BIN)/python scripts/hostile.py -n $(TEST_PROCESSES) $(HOSTILE_ARGS)
 
 # DAMAGE_ARGS="--engine demo" also tells whether scores move.
 damage: setup
