@@ -39,7 +39,7 @@ def test_a_clock_that_jumps_between_runs_skips_nothing_and_doubles_nothing(tmp_p
 
     shift_mtime(write_film(films / "a.png", 240, 120, 60, 20), -2)
     shift_mtime(write_film(films / "c.png", 20, 240, 120, 60), 3)
-    assert runs.run(films, out, engine, clock_days=-1).reached["report-done"] == 2
+    assert runs.run(films, out, engine, clock_days=-1).reached["report-written"] == 2
     second = {row["path"]: row for row in read_rows(out / "images.csv")}
     assert {row["status"] for row in second.values()} == {"scored"}
     assert second["b.png"] == first["b.png"]
@@ -47,7 +47,7 @@ def test_a_clock_that_jumps_between_runs_skips_nothing_and_doubles_nothing(tmp_p
     assert second["a.png"]["scored_at"] < first["a.png"]["scored_at"]
     assert sorted(row["revision"] for row in read_rows(out / "studies.csv")) == ["1", "1", "2"]
 
-    assert runs.run(films, out, engine, clock_days=400).reached["report-done"] == 0
+    assert runs.run(films, out, engine, clock_days=400).reached["report-written"] == 0
     assert {row["path"]: row for row in read_rows(out / "images.csv")} == second
 
 
@@ -55,9 +55,9 @@ def test_a_run_killed_before_the_clock_was_set_back_resumes(tmp_path: Path, runs
     films, out, engine = tmp_path / "films", tmp_path / "out", str(write_tiny_bundle(tmp_path / "engines"))
     for name in ("a", "b"):
         write_film(films / f"{name}.png", 20, 60, 120, 240)
-    runs.run(films, out, engine, fault="report-done:2=kill")
+    runs.run(films, out, engine, fault="report-write:2=kill")
     resumed = runs.run(films, out, engine, clock_days=-1)
-    assert (resumed.exit_code, resumed.reached["report-done"]) == (ExitCode.DONE, 1)
+    assert (resumed.exit_code, resumed.reached["report-written"]) == (ExitCode.DONE, 1)
     assert [row["revision"] for row in read_rows(out / "studies.csv")] == ["1", "1"]
 
 

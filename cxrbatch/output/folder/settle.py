@@ -102,7 +102,7 @@ class Settling:
         if found is not None and self._is_to_be_adopted(found, known, intent):
             try:
                 self._adopt(found, known, intent)
-            except RunError:
+            except (RunError, OSError):
                 raise
             except Exception as error:  # noqa: BLE001  # one result that no ledger holds must not end every run
                 log_event("a result was not taken over", level=logging.ERROR, error=type(error).__name__)
