@@ -281,7 +281,7 @@ def wait(point):
 
 if __name__ == "__main__":
     faults.arm(wait)
-    sys.exit(cli.run_command_line(sys.argv[2:]))
+    sys.exit(run_command_line(sys.argv[2:]))
 """
 
 
