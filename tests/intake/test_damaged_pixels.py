@@ -98,6 +98,14 @@ def test_the_healthy_frames_are_read(tmp_path: Path, syntax: UID) -> None:
     assert Flag.DAMAGE_SUSPECT not in read_frame(tmp_path, header, frame).flags
 
 
+@pytest.mark.parametrize("syntax", ENCODED, ids=lambda uid: uid.keyword)
+def test_they_are_read_as_well_after_a_report_was_printed_in_the_same_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: UID
+) -> None:
+    monkeypatch.setattr("PIL.ImageFile.LOAD_TRUNCATED_IMAGES", True)  # as WeasyPrint leaves it
+    assert Flag.DAMAGE_SUSPECT not in read_frame(tmp_path, *header_of(syntax)).flags
+
+
 @pytest.mark.parametrize("where", PLACES)
 @pytest.mark.parametrize("damage", HOLES, ids=HOLE_NAMES)
 @pytest.mark.parametrize("syntax", ENCODED, ids=lambda uid: uid.keyword)
