@@ -106,9 +106,7 @@ def _disturb(command: list[str], out: Path, plan: Plan, record: Record, dice: ra
             time.sleep(0.005)
             continue
         time.sleep(dice.uniform(0, plan.pause_s))
-        children = main.children() if child.poll() is None else []
-        if children:
-            dice.choice(children).kill()
+        if _kill_one(main, dice):
             killed_at = time.time()
             kills_at.append(killed_at)
             deadline = killed_at + PATIENCE_S
@@ -121,6 +119,17 @@ def _disturb(command: list[str], out: Path, plan: Plan, record: Record, dice: ra
     record.runs += 1
     record.kills += len(kills_at)
     _measure(out, kills_at, record)
+
+
+def _kill_one(main: psutil.Process, dice: random.Random) -> bool:
+    """Kill a worker of a run; return whether one was there: the run, or a worker's turn, may just have ended."""
+    try:
+        children = main.children()
+        if children:
+            dice.choice(children).kill()
+    except psutil.NoSuchProcess:
+        return False
+    return bool(children)
 
 
 def _measure(out: Path, kills_at: list[float], record: Record) -> None:
