@@ -1,6 +1,6 @@
 """Pictures to learn from: radiographs as they come in practice, radiographs put together wrong, and drawings.
 
-None of it is what film_variations.py does, which judges. Each function takes and returns uint8 [H,W], 0..255.
+None of it is what image_variations.py does, which judges. Each function takes and returns uint8 [H,W], 0..255.
 """
 
 from __future__ import annotations

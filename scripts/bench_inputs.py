@@ -33,7 +33,7 @@ def fresh(folder: Path) -> Path:
 
 
 def make_studies(folder: Path, n_studies: int) -> Path:
-    """Write studies of one 16-bit film each, every fourth of them JPEG 2000 lossless."""
+    """Write studies of one 16-bit image each, every fourth of them JPEG 2000 lossless."""
     marker = folder / f".complete-{n_studies}"
     if marker.exists():
         return folder
@@ -79,7 +79,7 @@ def make_small_engine(folder: Path) -> Path:
 
 
 def make_many_files(folder: Path, n_files: int) -> Path:
-    """Write small films, a hundred to a folder."""
+    """Write small images, a hundred to a folder."""
     if (folder / ".complete").exists():
         return folder
     noise = np.random.default_rng(0)

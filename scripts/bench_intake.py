@@ -1,6 +1,6 @@
-"""`make bench-intake`: how fast files are indexed and films decoded, on one core, beside pydicom at full resolution.
+"""`make bench-intake`: how fast files are indexed and images decoded, on one core, beside pydicom at full resolution.
 
-Times are of CPU, the smallest of several runs, so that another job on the machine counts little. The film
+Times are of CPU, the smallest of several runs, so that another job on the machine counts little. The image
 is a phantom of 2022x2464 pixels and 12 bits; a time is from the path to the display image, hash included. The other
 way is what a reader of pydicom's documentation does: `pixel_array`, `apply_voi_lut` at full size, then a resize to
 the same display image. JPEG 2000 is decoded there by pylibjpeg-openjpeg (MIT, and OpenJPEG's BSD licence); JPEG
@@ -47,10 +47,10 @@ from cxrbatch.phantom.draw import draw_phantom
 from cxrbatch.records import Gray8, Radiograph
 
 SETTINGS = Settings()
-# No film is so large that it would be shrunk.
+# No image is so large that it would be shrunk.
 FULL_SIZE = replace(SETTINGS, max_display_px=8192)
 PYLIBJPEG = "pylibjpeg"
-# What decodes the film the other way; "" is pydicom's choice.
+# What decodes the image the other way; "" is pydicom's choice.
 PLAIN_DECODERS = {
     ExplicitVRLittleEndian: "",
     JPEG2000Lossless: PYLIBJPEG,
@@ -65,19 +65,19 @@ IDENTITY = PhantomIdentity("BENCH", "1", "19700101", "1", "20260101", "120000", 
 
 
 @dataclass(frozen=True)
-class Film:
+class Image:
     """A phantom in one transfer syntax."""
 
     syntax: UID
     path: Path
 
 
-def write_film(folder: Path, syntax: UID, seed: int = 11) -> Film:
+def write_image(folder: Path, syntax: UID, seed: int = 11) -> Image:
     """Write a phantom of 2022x2464 pixels."""
     path = folder / f"{syntax.keyword}-{seed}"
     phantom = draw_phantom(seed, rows=2464, columns=2022)
     write_phantom_dicom(path, phantom, IDENTITY, transfer_syntax=syntax)
-    return Film(syntax, path)
+    return Image(syntax, path)
 
 
 def cpu_ms(work: Callable[[], object], runs: int) -> float:
@@ -90,10 +90,10 @@ def cpu_ms(work: Callable[[], object], runs: int) -> float:
     return 1e3 * best
 
 
-def read_the_plain_way(film: Film) -> Gray8:
-    """Decode and show a film by pydicom's own functions, at full size."""
-    dataset = pydicom.dcmread(film.path)
-    stored = pixel_array(dataset, decoding_plugin=PLAIN_DECODERS[film.syntax])
+def read_the_plain_way(image: Image) -> Gray8:
+    """Decode and show an image by pydicom's own functions, at full size."""
+    dataset = pydicom.dcmread(image.path)
+    stored = pixel_array(dataset, decoding_plugin=PLAIN_DECODERS[image.syntax])
     shown = apply_voi_lut(apply_modality_lut(stored, dataset), dataset)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         shown = shown.max() - shown
@@ -101,23 +101,23 @@ def read_the_plain_way(film: Film) -> Gray8:
     return np.asarray(cv2.resize(levels, (840, 1024), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def print_times(films: Sequence[Film], runs: int) -> None:
+def print_times(images: Sequence[Image], runs: int) -> None:
     """Print the table of times."""
     print(
-        "| film | cxrbatch, ms | pydicom at full size, ms | its decoder | goal, ms |\n| --- | --- | --- | --- | --- |"
+        "| image | cxrbatch, ms | pydicom at full size, ms | its decoder | goal, ms |\n| --- | --- | --- | --- | --- |"
     )
-    for film in films:
-        ours = cpu_ms(partial(read_radiograph, film.path, SETTINGS), runs)
-        plain = cpu_ms(partial(read_the_plain_way, film), runs)
-        decoder = PLAIN_DECODERS[film.syntax] or "pydicom (native)"
-        print(f"| {film.syntax.keyword} | {ours:.1f} | {plain:.1f} | {decoder} | {GOALS_MS.get(film.syntax, '')} |")
+    for image in images:
+        ours = cpu_ms(partial(read_radiograph, image.path, SETTINGS), runs)
+        plain = cpu_ms(partial(read_the_plain_way, image), runs)
+        decoder = PLAIN_DECODERS[image.syntax] or "pydicom (native)"
+        print(f"| {image.syntax.keyword} | {ours:.1f} | {plain:.1f} | {decoder} | {GOALS_MS.get(image.syntax, '')} |")
 
 
-def measure_index(folder: Path, film: Film) -> float:
+def measure_index(folder: Path, image: Image) -> float:
     """Return how many headers are indexed in a second of CPU, from page cache."""
     many = folder / "many"
     many.mkdir()
-    content = film.path.read_bytes()[: 64 * 1024]
+    content = image.path.read_bytes()[: 64 * 1024]
     for number in range(INDEXED_FILES):
         (many / str(number)).write_bytes(content)
     files = list(walk(many))
@@ -127,24 +127,24 @@ def measure_index(folder: Path, film: Film) -> float:
     return INDEXED_FILES / (time.process_time() - started)
 
 
-def print_changes(name: str, films: Sequence[Path], engine_name: str, settings: Settings) -> None:
-    """Print by how much probabilities move when these JPEG 2000 films are decoded at a fraction of their size."""
+def print_changes(name: str, images: Sequence[Path], engine_name: str, settings: Settings) -> None:
+    """Print by how much probabilities move when these JPEG 2000 images are decoded at a fraction of their size."""
     bundle = find_bundle(engine_name)
     with closing(open_engine(bundle, backend="onnxruntime", threads=1)) as engine:
         ways = (partial(read_radiograph, settings=settings), partial(read_whole, settings=settings))
         ways += (partial(read_rounded_first, settings=settings),)
         reduced, whole, rounded = (
             np.concatenate(
-                [engine.infer(prepare(way(path), bundle.input).pixels[np.newaxis]).probabilities for path in films]
+                [engine.infer(prepare(way(path), bundle.input).pixels[np.newaxis]).probabilities for path in images]
             )
             for way in ways
         )
     cells = (f"{f(np.abs(scores - whole)):.4f}" for scores in (reduced, rounded) for f in (np.max, np.mean))
-    print(f"| {name} | {len(films)} | {' | '.join(cells)} |")
+    print(f"| {name} | {len(images)} | {' | '.join(cells)} |")
 
 
 def read_whole(path: Path, settings: Settings) -> Radiograph:
-    """Read a film with the decoder's reduction switched off."""
+    """Read an image with the decoder's reduction switched off."""
     usual = dicom.reducible_levels
     dicom.reducible_levels = lambda *_: 0
     try:
@@ -154,7 +154,7 @@ def read_whole(path: Path, settings: Settings) -> Radiograph:
 
 
 def read_rounded_first(path: Path, settings: Settings) -> Radiograph:
-    """Read a film at full size and shrink its 8-bit display image: as right, but other roundings."""
+    """Read an image at full size and shrink its 8-bit display image: as right, but other roundings."""
     radiograph = read_radiograph(path, FULL_SIZE)
     height, width = radiograph.display.shape
     scale = settings.max_display_px / max(height, width)
@@ -162,8 +162,8 @@ def read_rounded_first(path: Path, settings: Settings) -> Radiograph:
     return replace(radiograph, display=cv2.resize(radiograph.display, size, interpolation=cv2.INTER_AREA))
 
 
-def write_real_films(folder: Path, shared: Path, every: int = 6) -> list[Path]:
-    """Write public PNG films of 1024 pixels as JPEG 2000 of 12 bits, and return their paths.
+def write_real_images(folder: Path, shared: Path, every: int = 6) -> list[Path]:
+    """Write public PNG images of 1024 pixels as JPEG 2000 of 12 bits, and return their paths.
 
     A little noise fills the bits that 8-bit files lack.
     """
@@ -187,25 +187,25 @@ def main() -> None:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
-        films = [write_film(folder, syntax) for syntax in PLAIN_DECODERS]
-        print_times(films, options.runs)
-        print(f"\nindex: {measure_index(folder, films[0]):.0f} files/s of CPU, goal 1500\n")
+        images = [write_image(folder, syntax) for syntax in PLAIN_DECODERS]
+        print_times(images, options.runs)
+        print(f"\nindex: {measure_index(folder, images[0]):.0f} files/s of CPU, goal 1500\n")
         if options.engine:
             measure_changes(folder, options.engine)
 
 
 def measure_changes(folder: Path, engine: str) -> None:
-    """Print what reduced decoding does to probabilities, on phantoms and on what there is of real films."""
-    print("| JPEG 2000 films | count | reduced: largest | mean | rounded first: largest | mean |")
+    """Print what reduced decoding does to probabilities, on phantoms and on what there is of real images."""
+    print("| JPEG 2000 images | count | reduced: largest | mean | rounded first: largest | mean |")
     print("| --- | --- | --- | --- | --- | --- |")
-    phantoms = [write_film(folder, JPEG2000Lossless, seed).path for seed in PHANTOM_SEEDS]
+    phantoms = [write_image(folder, JPEG2000Lossless, seed).path for seed in PHANTOM_SEEDS]
     print_changes("phantoms, 2464 px, shown at 1024", phantoms, engine, SETTINGS)
     shared = Path(os.environ.get("CXRBATCH_SHARED_DATA") or "nowhere")
     if (shared / "nih1024").is_dir():
         small = replace(SETTINGS, max_display_px=8192)
         rg1 = shared / "dicom" / "chest" / "rg1_cr_pa_mono1_15bit_j2k.dcm"
         print_changes("real RG1, 1955 px, shown at 512", [rg1], engine, small)
-        real = write_real_films(folder, shared)
+        real = write_real_images(folder, shared)
         print_changes("NIH ChestX-ray14, 1024 px, shown at 512", real, engine, small)
 
 

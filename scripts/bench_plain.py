@@ -26,7 +26,7 @@ SPENT: dict[str, float] = defaultdict(float)
 
 
 def read(path: Path) -> np.ndarray:
-    """Return the windowed film, uint8 [H,W], at full resolution."""
+    """Return the windowed image, uint8 [H,W], at full resolution."""
     dataset = pydicom.dcmread(path)
     pixels = apply_voi_lut(apply_modality_lut(dataset.pixel_array, dataset), dataset).astype(np.float32)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
@@ -41,11 +41,11 @@ def grad_cam(features: torch.Tensor, logit: torch.Tensor) -> np.ndarray:
     return torch.relu((weights * features).sum(dim=1))[0].detach().numpy()
 
 
-def overlay(film: np.ndarray, cam: np.ndarray) -> np.ndarray:
-    """Lay a heatmap over a film."""
-    scaled = cv2.resize(cam / max(float(cam.max()), 1e-6), film.shape[::-1], interpolation=cv2.INTER_CUBIC)
+def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
+    """Lay a heatmap over an image."""
+    scaled = cv2.resize(cam / max(float(cam.max()), 1e-6), image.shape[::-1], interpolation=cv2.INTER_CUBIC)
     colours = cv2.applyColorMap((255 * scaled.clip(0, 1)).astype(np.uint8), cv2.COLORMAP_JET)
-    return cv2.addWeighted(cv2.cvtColor(film, cv2.COLOR_GRAY2BGR), 0.6, colours, 0.4, 0)
+    return cv2.addWeighted(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), 0.6, colours, 0.4, 0)
 
 
 def data_uri(picture: np.ndarray) -> str:
@@ -63,9 +63,9 @@ def main() -> None:
     started = time.perf_counter()
     for path in sorted(studies.glob("*.dcm")):
         clock = time.perf_counter()
-        film = read(path)
+        image = read(path)
         SPENT["read"] += -clock + (clock := time.perf_counter())
-        pixels = transforms.resize(torch.from_numpy(film)[None, None], [224, 224], antialias=True)
+        pixels = transforms.resize(torch.from_numpy(image)[None, None], [224, 224], antialias=True)
         SPENT["preprocess"] += -clock + (clock := time.perf_counter())
         features = network.feature_map(pixels)
         logits = network.class_activation_maps(features).mean(dim=(2, 3)) + network.head.bias
@@ -73,7 +73,7 @@ def main() -> None:
         cams = [grad_cam(features, logits[0, label]) for label in (0, 1)]
         SPENT["infer"] += -clock + (clock := time.perf_counter())
         shown = cv2.resize(
-            film, None, fx=1024 / max(film.shape), fy=1024 / max(film.shape), interpolation=cv2.INTER_AREA
+            image, None, fx=1024 / max(image.shape), fy=1024 / max(image.shape), interpolation=cv2.INTER_AREA
         )
         pictures = [data_uri(shown), *(data_uri(overlay(shown, cam)) for cam in cams)]
         SPENT["pictures"] += -clock + (clock := time.perf_counter())

@@ -33,7 +33,7 @@ from cxrbatch.output.folder.opening import open_output
 from cxrbatch.output.ledger.ledger import Ledger, StudyTask
 from cxrbatch.records import EngineDescription, ImageFile, ImageResult, IndexedFile, PrintedStudy, StudyResult, now_text
 from cxrbatch.run.index import FILES_PER_TASK, INDEX_RULES, _index_rules
-from tests.factories.intake import film, write_dicom
+from tests.factories.intake import blobs, write_dicom
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "bench" / "scale"
@@ -54,7 +54,7 @@ class Measured:
 
 
 def make_tree(folder: Path, n_files: int) -> Path:
-    """Write studies of a frontal and a lateral film each, by changing the UIDs in two files made once."""
+    """Write studies of a frontal and a lateral image each, by changing the UIDs in two files made once."""
     if (folder / ".complete").exists():
         return folder
     templates = []
@@ -63,7 +63,7 @@ def make_tree(folder: Path, n_files: int) -> Path:
     for view in ("PA", "LL"):
         path = write_dicom(
             folder / "template.dcm",
-            pixels=film(64, 64, bits=8),
+            pixels=blobs(64, 64, bits=8),
             ViewPosition=view,
             StudyInstanceUID=uids["study"],
             SOPInstanceUID=uids["instance"],

@@ -64,26 +64,26 @@ def main() -> int:
 
 def chests_to_learn(shared: Path) -> list[Gray8]:
     """Return radiographs and phantoms, and each some more times as it might have come."""
-    films = read_small(learned_from(shared))
-    films += [
+    images = read_small(learned_from(shared))
+    images += [
         windowed(draw_phantom(FIRST_PHANTOM + number, rows=256, columns=(256, 212, 307)[number % 3], findings=lesions))
         for number in range(PHANTOMS)
         for lesions in [() if number % 3 else (FINDINGS[number // 3 % len(FINDINGS)],)]
     ]
     varied = [
-        examples.as_in_practice(film, dice_for(number * VARIED + time))
-        for number, film in enumerate(films)
+        examples.as_in_practice(image, dice_for(number * VARIED + time))
+        for number, image in enumerate(images)
         for time in range(VARIED)
     ]
-    return films + varied
+    return images + varied
 
 
 def made_pictures(shared: Path) -> list[Gray8]:
     """Return what is no chest, made from radiographs or drawn."""
-    films = read_small(learned_from(shared))
+    images = read_small(learned_from(shared))
     wrong = [
-        examples.put_together_wrong(film, dice_for(number * WRONG + time))
-        for number, film in enumerate(films)
+        examples.put_together_wrong(image, dice_for(number * WRONG + time))
+        for number, image in enumerate(images)
         for time in range(WRONG)
     ]
     limbs = [examples.limb(dice_for(number)) for number in range(LIMBS)]

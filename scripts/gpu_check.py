@@ -125,8 +125,8 @@ def train_nih256() -> Part:
     if code:
         return Part(title, f"evaluation failed with exit code {code}:\n{printed[-2000:]}", passed=False)
     figures = json.loads((evaluation / "metrics.json").read_text())["measured"]["labels"][0]["figures"]
-    films = EPOCHS * sum(",train," in line for line in (data / "labels.csv").read_text().splitlines())
-    text = f"{seconds:.0f} s, start-up included; {films / seconds:.0f} images/s; AUROC {figures['auroc']:.3f}"
+    images = EPOCHS * sum(",train," in line for line in (data / "labels.csv").read_text().splitlines())
+    text = f"{seconds:.0f} s, start-up included; {images / seconds:.0f} images/s; AUROC {figures['auroc']:.3f}"
     return Part(title, text, passed=figures["auroc"] >= 0.80)
 
 

@@ -72,13 +72,13 @@ def read_pictures(paths: list[Path], limit: int = PER_LIBRARY) -> Iterator[Radio
 
 def read_small(paths: list[Path]) -> list[Gray8]:
     """Return the shrunk display images of radiographs; what is refused is said."""
-    films = []
+    images = []
     for path in paths:
         try:
-            films.append(shrink(read_radiograph(path, SETTINGS).display))
+            images.append(shrink(read_radiograph(path, SETTINGS).display))
         except ImageRejected as rejected:
             print(f"not read: {path.name}: {rejected.reason.value}", file=sys.stderr)
-    return films
+    return images
 
 
 def dice_for(number: int) -> np.random.Generator:

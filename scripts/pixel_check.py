@@ -1,7 +1,7 @@
 """`make pixel-check`: what the pixel check makes of radiographs, of phantoms and of foreign pictures, as a table.
 
 Reads the folders of $CXRBATCH_SHARED_DATA, each radiograph as `run` would: all of them, then those that nothing was
-learned from (picture_sets.py), also as another department might have made them (film_variations.py). With FOREIGN, a
+learned from (picture_sets.py), also as another department might have made them (image_variations.py). With FOREIGN, a
 folder that foreign_pictures.sh filled, also pictures that are no radiographs: as they are, and without their colour.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from film_variations import VARIATIONS
+from image_variations import VARIATIONS
 from picture_sets import SETTINGS, UNSEEN, dice_for, judging, libraries, read_pictures, read_small
 
 from cxrbatch.errors import Flag, ImageRejected
@@ -40,27 +40,27 @@ def main() -> int:
     for name in FOLDERS:
         files = sorted(path for path in (shared / name).rglob("*") if path.is_file() and path.suffix != ".csv")
         print_row(f"{name}, all", untagged(read_small(files)))
-    films: list[Gray8] = []
+    images: list[Gray8] = []
     for name, paths in judging(shared).items():
         unseen = read_small(paths)
         print_row(f"{name}, judging", untagged(unseen))
-        films += unseen
-    print_varied(films)
+        images += unseen
+    print_varied(images)
     print_phantoms()
     for folder in sys.argv[1:]:
         print_foreign(Path(folder))
     return 0
 
 
-def print_varied(films: list[Gray8]) -> None:
+def print_varied(images: list[Gray8]) -> None:
     """Print the judging radiographs, as they are, negative, and varied; then such that are none any more."""
-    print_row("all judging", untagged(films))
-    print_row("judging, black and white swapped", untagged(np.asarray(255 - film, np.uint8) for film in films))
+    print_row("all judging", untagged(images))
+    print_row("judging, black and white swapped", untagged(np.asarray(255 - image, np.uint8) for image in images))
     for variation in VARIATIONS:
-        varied = (variation(film, dice_for(number)) for number, film in enumerate(films))
+        varied = (variation(image, dice_for(number)) for number, image in enumerate(images))
         print_row(f"judging, {variation.__name__.replace('_', ' ')}", untagged(varied))
-    print_row("judging, turned by a quarter", untagged(np.ascontiguousarray(np.rot90(film)) for film in films))
-    print_row("judging, upside down", untagged(np.ascontiguousarray(film[::-1]) for film in films))
+    print_row("judging, turned by a quarter", untagged(np.ascontiguousarray(np.rot90(image)) for image in images))
+    print_row("judging, upside down", untagged(np.ascontiguousarray(image[::-1]) for image in images))
 
 
 def print_phantoms() -> None:

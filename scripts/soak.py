@@ -92,11 +92,11 @@ class Record:
 
 def soak(work: Path, plan: Plan, report: Callable[[str], None] = lambda _: None) -> Record:
     """Kill and resume in `work`, which is empty, as planned."""
-    films, started = work / "films", time.monotonic()
+    images, started = work / "images", time.monotonic()
     engine = write_tiny_bundle(work / "engines")
     engines = [engine, write_tiny_bundle(work / "engines", name="other", labels=("TopLeft", "Other"))]
-    write_studies(films, plan.studies)
-    calm = _Round(films, work / "calm", engine, plan)
+    write_studies(images, plan.studies)
+    calm = _Round(images, work / "calm", engine, plan)
     calm.finish()
     shutil.rmtree(calm.out)
     began = time.monotonic()
@@ -105,23 +105,23 @@ def soak(work: Path, plan: Plan, report: Callable[[str], None] = lambda _: None)
     report(f"a run without interruption takes {duration_s:.1f} s")
     record, dice = Record(), random.Random(plan.seed)  # noqa: S311 - no secret
     while not record.rounds or record.kills.total() < plan.kills:
-        one = _Round(films, work / "out", engine, plan)
+        one = _Round(images, work / "out", engine, plan)
         before: dict[str, tuple[int, str]] = {}
         while record.kills.total() < plan.kills and one.is_killed_within(duration_s / 2, dice, record):
             report(f"{record.kills.total()} of {plan.kills}")
             if plan.changes:
                 record.lost += len(lost_reports(before, one.out))
                 before = finished_reports(one.out)
-                change_input(films, dice)
+                change_input(images, dice)
                 one.use_engine(dice.choice(engines))
         one.finish()
         record.rounds += 1
         if plan.changes:
             record.lost += len(lost_reports(before, one.out))
-            shutil.rmtree(films)
-            write_studies(films, plan.studies)
+            shutil.rmtree(images)
+            write_studies(images, plan.studies)
         else:
-            judge(one.out, films, expected, record)
+            judge(one.out, images, expected, record)
         record.other += disagreements(one.out)
         if record.is_clean:
             shutil.rmtree(one.out)
@@ -135,19 +135,19 @@ def soak(work: Path, plan: Plan, report: Callable[[str], None] = lambda _: None)
 def write_studies(folder: Path, count: int) -> None:
     """Write phantoms as DICOM studies; every fifth has a second image, and one file is none."""
     folder.mkdir()
-    (folder / "notes.txt").write_text("no film")
+    (folder / "notes.txt").write_text("no image")
     for number in range(count):
         for image in range(2 if number % 5 == 0 else 1):
             write_image(folder, number, image, seed=number)
 
 
-def judge(out: Path, films: Path, expected: dict[str, tuple[int, object]], record: Record) -> None:
+def judge(out: Path, images: Path, expected: dict[str, tuple[int, object]], record: Record) -> None:
     """Compare what a round left with what there is to be."""
     files = Counter(row["path"] for row in read_rows(out / "images.csv"))
     studies = read_rows(out / "studies.csv")
     keys = Counter(row["study_key"] for row in studies)
     folders = {path.name for path in (out / "reports").iterdir()}
-    record.lost += len({path.name for path in films.iterdir()} - files.keys()) + len(keys.keys() - folders)
+    record.lost += len({path.name for path in images.iterdir()} - files.keys()) + len(keys.keys() - folders)
     record.doubled += files.total() - len(files) + keys.total() - len(keys) + len(folders - keys.keys())
     record.doubled += sum(row["revision"] != "1" for row in studies)
     record.temporary_files += len(leftovers(out))
@@ -162,16 +162,16 @@ def judge(out: Path, films: Path, expected: dict[str, tuple[int, object]], recor
 class _Round:
     """One OUT, from empty to finished."""
 
-    def __init__(self, films: Path, out: Path, engine: Path, plan: Plan) -> None:
+    def __init__(self, images: Path, out: Path, engine: Path, plan: Plan) -> None:
         self.out, self._plan, self._logged = out, plan, 0
         command = "watch" if plan.watch else "run"
         more = ["--settle", "0.2", "--interval", "0.2"] if plan.watch else []
         self._command = [
-            *(sys.executable, "-m", "cxrbatch", command, str(films), "-o", str(out), "-e", str(engine), *more),
+            *(sys.executable, "-m", "cxrbatch", command, str(images), "-o", str(out), "-e", str(engine), *more),
             *("--workers", str(plan.workers), "--threads", "1", "--pdf" if plan.pdf else "--no-pdf"),
             *(["--input-emptied"] if plan.changes else []),
         ]
-        self._studies = len({path.name[:2] for path in films.glob("*.dcm")})
+        self._studies = len({path.name[:2] for path in images.glob("*.dcm")})
 
     def use_engine(self, engine: Path) -> None:
         """Let this engine score from now on."""

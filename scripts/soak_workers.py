@@ -56,23 +56,23 @@ class Record:
     runs: int = 0
     retried: int = 0
     standstills_s: list[float] = field(default_factory=list)
-    films_failed: int = 0
-    films_lost: int = 0
+    images_failed: int = 0
+    images_lost: int = 0
     load: float = 0.0
     other: list[str] = field(default_factory=list)
 
     @property
     def is_clean(self) -> bool:
         """Tell whether nothing went wrong."""
-        return not (self.films_failed or self.films_lost or self.other)
+        return not (self.images_failed or self.images_lost or self.other)
 
 
 def soak(work: Path, workers: int, plan: Plan, report: Callable[[str], None] = lambda _: None) -> Record:
     """Kill workers of runs in `work`, which is empty, as planned."""
-    films, out = work / "films", work / "out"
-    write_studies(films, plan.studies)
+    images, out = work / "images", work / "out"
+    write_studies(images, plan.studies)
     command = [
-        *(sys.executable, "-m", "cxrbatch", "run", str(films), "-o", str(out)),
+        *(sys.executable, "-m", "cxrbatch", "run", str(images), "-o", str(out)),
         *("-e", str(write_tiny_bundle(work / "engines")), "--workers", str(workers), "--threads", "1"),
         "--pdf" if plan.pdf else "--no-pdf",
     ]
@@ -83,7 +83,7 @@ def soak(work: Path, workers: int, plan: Plan, report: Callable[[str], None] = l
     while record.kills < plan.kills and record.is_clean:
         shutil.rmtree(out)
         _disturb(command, out, plan, record, dice)
-        _judge(out, films, expected, record)
+        _judge(out, images, expected, record)
         record.load = os.getloadavg()[0]
         report(f"{workers} workers: {record.kills} of {plan.kills} kills")
     return record
@@ -152,10 +152,10 @@ def _events(out: Path) -> list[float]:
     return [datetime.fromisoformat(line["time"]).timestamp() for line in facts if line["level"] == "info"]
 
 
-def _judge(out: Path, films: Path, expected: dict[str, tuple[int, object]], record: Record) -> None:
+def _judge(out: Path, images: Path, expected: dict[str, tuple[int, object]], record: Record) -> None:
     rows = {row["path"]: row["status"] for row in read_rows(out / "images.csv")}
-    record.films_lost += len({path.name for path in films.iterdir()} - rows.keys())
-    record.films_failed += sum(status in {"failed", "pending"} for status in rows.values())
+    record.images_lost += len({path.name for path in images.iterdir()} - rows.keys())
+    record.images_failed += sum(status in {"failed", "pending"} for status in rows.values())
     found = snapshot(out)
     changed = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
     record.other += [f"{name} differs from an undisturbed run's" for name in changed]
@@ -171,8 +171,8 @@ def table(plan: Plan, records: list[Record]) -> str:
         "standstill after a kill, median, s": [f"{statistics.median(r.standstills_s):.2f}" for r in records],
         "standstill after a kill, 95 of 100, s": [f"{_percentile(r.standstills_s, 0.95):.2f}" for r in records],
         "standstill after a kill, longest, s": [f"{max(r.standstills_s):.2f}" for r in records],
-        "films failed": [str(record.films_failed) for record in records],
-        "films lost": [str(record.films_lost) for record in records],
+        "images failed": [str(record.images_failed) for record in records],
+        "images lost": [str(record.images_lost) for record in records],
         "load of the machine, as it ended": [f"{record.load:.1f}" for record in records],
         "other differences": [str(len(record.other)) for record in records],
     }

@@ -29,7 +29,7 @@ from tests.intake.test_torture_structure import deflate_bomb
 PYDICOM_DATA = Path(pydicom.data.__file__).parent
 SETTINGS = Settings(pixel_check=False)
 WORKER_LIMIT_MB = 1500
-# What a worker that decodes small films comes to.
+# What a worker that decodes small images comes to.
 WORKER_AT_REST_MB = 400
 
 
@@ -105,7 +105,7 @@ def test_a_bomb_is_refused_before_it_takes_memory(worker: WorkerPool, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless], ids=lambda uid: uid.keyword)
-def test_the_largest_film_that_the_limit_lets_pass_fits_into_a_worker(
+def test_the_largest_image_that_the_limit_lets_pass_fits_into_a_worker(
     worker: WorkerPool, tmp_path: Path, syntax: UID
 ) -> None:
     side = int(SETTINGS.max_stored_px**0.5)

@@ -55,12 +55,12 @@ def repair(out: Path, state: str | None) -> None:
 @click.argument("out", metavar="OUT", type=FOLDER)
 @click.option("--older-than", "age", required=True, metavar="AGE", help="Reported longer ago than this: 90d, 12w, 36h.")
 @click.option("--yes", "remove", is_flag=True, help="Remove them; without it they are only listed.")
-@click.option("--input-emptied", is_flag=True, help="Also where INPUT is empty now, since films leave it.")
+@click.option("--input-emptied", is_flag=True, help="Also where INPUT is empty now, since images leave it.")
 @state_option
 def prune(out: Path, age: str, state: str | None, *, remove: bool, input_emptied: bool) -> None:
-    """Remove the reports and rows of studies reported long ago whose films are all gone from INPUT.
+    """Remove the reports and rows of studies reported long ago whose images are all gone from INPUT.
 
-    Without --yes nothing is changed. What still has a film in INPUT is kept: the next run would score it again.
+    Without --yes nothing is changed. What still has an image in INPUT is kept: the next run would score it again.
 
     \b
     Examples:

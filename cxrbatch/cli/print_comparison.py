@@ -15,8 +15,8 @@ from cxrbatch.model.figures.bootstrap import Estimate
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.pages.terminal_text import literal
 
-_MODEL, _FILMS = "model", "measured on"
-_WRAPPED = (_MODEL, _FILMS)
+_MODEL, _IMAGES = "model", "measured on"
+_WRAPPED = (_MODEL, _IMAGES)
 _COLOURS: dict[Severity, str] = {"void": "bold red", "doubtful": "yellow", "note": "dim"}
 
 
@@ -36,12 +36,12 @@ def print_comparison(console: Console, comparison: Comparison, out: Path) -> Non
 
 
 def _cells(comparison: Comparison, model: ComparedModel) -> dict[str, str]:
-    films = model.measured_on
-    number = f" ({comparison.film_set(model)})" if comparison.film_sets > 1 else ""
+    images = model.measured_on
+    number = f" ({comparison.image_set(model)})" if comparison.image_sets > 1 else ""
     auroc = model.figures.get(Figure.AUROC)
     return {
         _MODEL: model.name,
-        _FILMS: f"{films.data} {films.part}{number}".strip() if films else "",
+        _IMAGES: f"{images.data} {images.part}{number}".strip() if images else "",
         "AUROC": _value(auroc),
         "95 %": f"{auroc.low:.3f}-{auroc.high:.3f}" if auroc is not None and auroc.low < auroc.high else "",
         "acc.": _value(model.accuracy),

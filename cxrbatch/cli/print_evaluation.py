@@ -17,7 +17,7 @@ from cxrbatch.pages.terminal_text import TITLE, literal
 def print_evaluation(console: Console, evaluation: Evaluation, out: Path) -> None:
     """Print a table of the labels, the task's accuracy, and the cautions."""
     data = evaluation.data
-    title = f"{evaluation.model.name}: {data.films} films of {data.patients} patients ({data.split})"
+    title = f"{evaluation.model.name}: {data.images} images of {data.patients} patients ({data.split})"
     table = Table(
         *("label", "with it", "AUROC", "sensitivity", "specificity"),
         title=literal(title, TITLE),
@@ -25,7 +25,7 @@ def print_evaluation(console: Console, evaluation: Evaluation, out: Path) -> Non
     figures = (Figure.AUROC, Figure.SENSITIVITY, Figure.SPECIFICITY)
     for label in evaluation.measured.labels:
         cells = (_in_words(label.figures.get(figure)) for figure in figures)
-        table.add_row(literal(label.label), f"{label.positives} of {label.films}", *cells)
+        table.add_row(literal(label.label), f"{label.positives} of {label.images}", *cells)
     if len(evaluation.measured.labels) > 1:
         table.add_row("mean", "", *(_in_words(evaluation.measured.macro.get(figure)) for figure in figures))
     console.print(table)

@@ -20,7 +20,7 @@ def print_training(console: Console, summary: TrainingSummary, checkpoint: Path,
         console.print(literal(sentence), highlight=False)
     lines = [
         f"Kept epoch {run.kept} of {len(run.epochs)}, in {checkpoint} ({run.seconds:.0f} s).",
-        "The same films chose the epoch, the calibration and the operating points; others tell more:",
+        "The same images chose the epoch, the calibration and the operating points; others tell more:",
         f"  cxrbatch evaluate {checkpoint} DATA -o evaluation",
         f"Report: {(folder / TRAINING_HTML).resolve()}",
     ]
@@ -31,11 +31,11 @@ def print_training(console: Console, summary: TrainingSummary, checkpoint: Path,
 def _label_table(run: TrainingRun) -> Table:
     table = Table(
         *("label", "AUROC", "sensitivity", "specificity", "operating point"),
-        title=literal(f"On the validation films, rule {run.operating_point_rule}", TITLE),
+        title=literal(f"On the validation images, rule {run.operating_point_rule}", TITLE),
     )
     for label in run.facts.labels:
         figures = [_in_words(label.metrics, name) for name in ("auroc", "sensitivity", "specificity")]
-        point = "none: too few films" if label.operating_point is None else f"{label.operating_point:.3f}"
+        point = "none: too few images" if label.operating_point is None else f"{label.operating_point:.3f}"
         table.add_row(literal(label.name), *figures, point)
     for name in ("macro_auroc", "accuracy"):
         if name in run.facts.training.figures and len(run.facts.labels) > 1:

@@ -206,7 +206,7 @@ def inspect(files: tuple[Path, ...], png_folder: Path | None, config_file: Path 
     Examples:
       cxrbatch inspect study/IM0001.dcm
       cxrbatch inspect --json *.dcm
-      cxrbatch inspect --png looks film.png
+      cxrbatch inspect --png looks image.png
     """
     from cxrbatch.config import load_settings
     from cxrbatch.upkeep.inspection import explain_file, print_inspection
@@ -262,7 +262,7 @@ def demo(out: Path, studies: int, seed: int) -> int:
     """Make synthetic studies, train a small engine on phantoms, score the studies, and say where to look.
 
     The first time takes a few minutes; after that the engine is there and is used again.
-    The demo engine knows synthetic phantoms only. Its scores on real films mean nothing.
+    The demo engine knows synthetic phantoms only. Its scores on real images mean nothing.
     """
     from cxrbatch.cli.print_run import print_summary
     from cxrbatch.demo.run import RESULTS, run_demo

@@ -75,7 +75,7 @@ def network_options(command: Command) -> Command:
             type=click.Choice(["pad", "crop", "stretch"]),
             default="pad",
             show_default=True,
-            help="How a film becomes a square.",
+            help="How an image becomes a square.",
         ),
         click.option(
             "--output-stride",
@@ -106,7 +106,7 @@ def learning_options(command: Command) -> Command:
         click.option("--schedule", type=click.Choice(SCHEDULES), default="one-cycle", show_default=True),
         click.option("--loss", type=click.Choice(LOSSES), help="[default: bce for labels, ce for classes]"),
         click.option("--augment", type=click.Choice(["none", "light", "strong"]), default="light", show_default=True),
-        click.option("--flip", is_flag=True, help="Mirror films too, though that moves the heart to the right."),
+        click.option("--flip", is_flag=True, help="Mirror images too, though that moves the heart to the right."),
         click.option(
             "--freeze",
             type=COUNT,
@@ -127,7 +127,7 @@ def learning_options(command: Command) -> Command:
             "--small-epochs",
             type=COUNT,
             metavar="N",
-            help="The first N see films at half the size, in a quarter of the time.  [default: 3 of 4]",
+            help="The first N see images at half the size, in a quarter of the time.  [default: 3 of 4]",
         ),
     ]
     return add_options(options, command)
@@ -158,7 +158,7 @@ def machine_options(command: Command) -> Command:
             type=PROCESSES,
             default=0,
             metavar="N",
-            help="Processes that read films.  [default: one per core]",
+            help="Processes that read images.  [default: one per core]",
         ),
         click.option("--resume", is_flag=True, help="Go on where an interrupted training of this command stopped."),
     ]
@@ -174,7 +174,7 @@ def machine_options(command: Command) -> Command:
 @click.option(
     "--folds", type=click.IntRange(0, 1000), default=0, metavar="K", help="Cross-validate: K networks, mean and spread."
 )
-@click.option("--allow-leak", is_flag=True, help="Go on where a patient or film is in two parts; the model says so.")
+@click.option("--allow-leak", is_flag=True, help="Go on where a patient or image is in two parts; the model says so.")
 @network_options
 @learning_options
 @click.option(
@@ -182,7 +182,7 @@ def machine_options(command: Command) -> Command:
     default="youden",
     show_default=True,
     metavar="RULE",
-    help="sensitivity=0.95, specificity=0.95, youden, f1 or fixed=0.3; chosen on the validation films.",
+    help="sensitivity=0.95, specificity=0.95, youden, f1 or fixed=0.3; chosen on the validation images.",
 )
 @click.option(
     "--seed",
@@ -196,7 +196,7 @@ def train(data: Path, checkpoint: Path, **options: Any) -> None:
     """Train a network on labelled DATA; leave CHECKPOINT.safetensors and a report in CHECKPOINT-training.
 
     DATA is a folder with labels.csv, a folder with the NIH table, a folder of class folders, or a table. The
-    epoch that does best on the validation films is kept, calibrated on them, and given an operating point per
+    epoch that does best on the validation images is kept, calibrated on them, and given an operating point per
     label. Ctrl-C keeps the best one so far.
 
     \b
@@ -240,7 +240,7 @@ def _read_plan(options: dict[str, Any]) -> TrainingPlan:
 
 @contextmanager
 def _following(console: Console) -> Iterator[Listener]:
-    """Show what happens on the terminal: bars for films and batches, a line per epoch."""
+    """Show what happens on the terminal: bars for images and batches, a line per epoch."""
     from cxrbatch.model.train.progress import Listener
     from cxrbatch.system.progress import RunProgress
 
@@ -248,10 +248,10 @@ def _following(console: Console) -> Iterator[Listener]:
         console.print(sentence, markup=False, highlight=False)
 
     with RunProgress(console) as progress:
-        films, batches = Counting(progress, "films ready"), Counting(progress, "batches")
+        images, batches = Counting(progress, "images ready"), Counting(progress, "batches")
         yield Listener(
             say=say,
-            films=films.report,
+            images=images.report,
             step=lambda at: batches.report(at.step, at.steps),
             epoch=lambda figures: say(figures.in_words()),
         )

@@ -47,14 +47,14 @@ if TYPE_CHECKING:
     help="Folder that engines are built in.",
 )
 @plan_options
-@click.option("--data", type=EXISTING, help="Labelled films: what is built is compared on them.  [default: phantoms]")
+@click.option("--data", type=EXISTING, help="Labelled images: what is built is compared on them.  [default: phantoms]")
 @data_options
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of a split of DATA.")
 def build(checkpoint: Path, name: str, engines_folder: Path, data: Path | None, **options: Any) -> None:
     """Build an engine from CHECKPOINT and install it, if it agrees with its checkpoint.
 
     The bundle always runs on ONNX Runtime. --backend adds what a GPU needs: a TensorRT plan is built on the GPU
-    that it is for, a TensorRT-RTX plan anywhere. Everything is compared with the checkpoint on films of the part
+    that it is for, a TensorRT-RTX plan anywhere. Everything is compared with the checkpoint on images of the part
     val of DATA; an INT8 file is calibrated on its part train, and may lose 0.005 of AUROC at most. An engine of the
     same name is replaced, in one step, once the new one has passed.
 
@@ -84,13 +84,13 @@ def build(checkpoint: Path, name: str, engines_folder: Path, data: Path | None, 
 
 
 def _compare_on(wanted: BuildOptions, data: Path, options: DataOptions) -> BuildOptions:
-    from cxrbatch.model.build.gate_films import read_gate_films
-    from cxrbatch.model.build.int8_films import read_int8_films
+    from cxrbatch.model.build.gate_images import read_gate_images
+    from cxrbatch.model.build.int8_images import read_int8_images
 
     return replace(
         wanted,
-        choose_gate_films=partial(read_gate_films, data, options),
-        choose_int8_films=partial(read_int8_films, data, options),
+        choose_gate_images=partial(read_gate_images, data, options),
+        choose_int8_images=partial(read_int8_images, data, options),
     )
 
 
@@ -98,16 +98,16 @@ def _compare_on(wanted: BuildOptions, data: Path, options: DataOptions) -> Build
 @click.argument("model", metavar="MODEL")
 @click.argument("data", metavar="DATA", type=EXISTING)
 @click.option("-o", "--output", "out", metavar="DIR", type=NEW_FOLDER, required=True, help="Folder for the results.")
-@click.option("--split", default="test", show_default=True, metavar="PART", help="train, val, test, or all films.")
+@click.option("--split", default="test", show_default=True, metavar="PART", help="train, val, test, or all images.")
 @data_options
-@click.option("--allow-leak", is_flag=True, help="Go on where a patient or film is in two parts; the report says so.")
+@click.option("--allow-leak", is_flag=True, help="Go on where a patient or image is in two parts; the report says so.")
 @click.option("--bootstrap", "resamples", type=COUNT, default=1000, show_default=True, help="Resamples; 0 for none.")
 @click.option("--boxes", type=FILE, help="BBox_List_2017.csv[.gz].  [default: the one in DATA, if there]")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the resamples and of a split.")
 @click.option("--backend", type=click.Choice(BACKENDS), help="Where an engine runs.  [default: auto]")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Which of its files runs.  [default: fp32 on a CPU]")
 @click.option("--threads", type=PROCESSES, metavar="N", help="Cores that a CPU engine may use.  [default: all]")
-@click.option("--workers", type=PROCESSES, metavar="N", help="Processes that read films.  [default: one per core]")
+@click.option("--workers", type=PROCESSES, metavar="N", help="Processes that read images.  [default: one per core]")
 def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
     """Measure how good MODEL is on labelled DATA; leave metrics.json, predictions.csv, plots and evaluation.html.
 
@@ -130,7 +130,7 @@ def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
     seed = options["seed"]
     wanted = EvaluationOptions(data=read_data_options(options), seed=seed, settings=settings, **options)
     console = open_console()
-    with counting(console, "films scored") as report:
+    with counting(console, "images scored") as report:
         evaluation = evaluate_model(model, data, out, wanted, report=report)
     print_evaluation(console, evaluation, out)
 
@@ -139,14 +139,14 @@ def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option("-o", "--output", "out", metavar="DIR", type=NEW_FOLDER, required=True, help="Folder for the tables.")
 @click.option("--measure/--no-measure", default=True, show_default=True, help="Time each model on this machine.")
-@click.option("--batch-size", type=BATCH, default=8, show_default=True, metavar="N", help="Films at once, timed.")
+@click.option("--batch-size", type=BATCH, default=8, show_default=True, metavar="N", help="Images at once, timed.")
 @click.option("--threads", type=PROCESSES, default=0, metavar="N", help="Cores for each.  [default: all]")
 def compare(runs: tuple[str, ...], out: Path, **options: Any) -> None:
     """Set trained models side by side: figures, size and speed; leave compare.csv and compare.html.
 
     A RUN is a checkpoint (*.safetensors), an engine (its folder or its name), or a folder that evaluate left.
     Figures come from the evaluation where one is given, which is then one row with its model, else from the
-    model's own training. Where they were measured on different films, the table says so.
+    model's own training. Where they were measured on different images, the table says so.
 
     \b
     Examples:
@@ -167,12 +167,12 @@ def compare(runs: tuple[str, ...], out: Path, **options: Any) -> None:
 @click.argument("data", metavar="DATA", type=EXISTING)
 @click.option("-o", "--output", "out", metavar="DIR", type=NEW_FOLDER, required=True, help="Folder for the page.")
 @data_options
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Which split, and which films are shown.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Which split, and which images are shown.")
 @click.option(
-    "--workers", type=PROCESSES, default=0, metavar="N", help="Processes that read films.  [default: one per core]"
+    "--workers", type=PROCESSES, default=0, metavar="N", help="Processes that read images.  [default: one per core]"
 )
 def describe(data: Path, out: Path, workers: int, **options: Any) -> None:
-    """Show what labelled DATA is before training on it: a page with plots and films, and tables as CSV.
+    """Show what labelled DATA is before training on it: a page with plots and images, and tables as CSV.
 
     DATA is a folder with labels.csv, a folder with the NIH table, a folder of class folders, or a table. The
     page counts labels per part, sex, age and view, and finds leaks, duplicates and files that cannot be read.
@@ -187,11 +187,11 @@ def describe(data: Path, out: Path, workers: int, **options: Any) -> None:
 
     put_work_first()
     console = open_console()
-    with counting(console, "films read") as report:
+    with counting(console, "images read") as report:
         summary = describe_data(data, read_data_options(options), out, workers=workers, report=report)
     for sentence in (*summary.notes, *summary.leaks):
         say(sentence)
-    say(f"{summary.films} films of {summary.patients} patients: {out / INDEX_HTML}")
+    say(f"{summary.images} images of {summary.patients} patients: {out / INDEX_HTML}")
 
 
 @commands.command("import")
@@ -221,7 +221,11 @@ def describe(data: Path, out: Path, workers: int, **options: Any) -> None:
     help="Side of the input.  [default: the format's own]",
 )
 @click.option(
-    "--fit", type=click.Choice(["crop", "pad", "stretch"]), default="crop", show_default=True, help="How films fill it."
+    "--fit",
+    type=click.Choice(["crop", "pad", "stretch"]),
+    default="crop",
+    show_default=True,
+    help="How an image fills it.",
 )
 def import_(weights: Path, out: Path, **options: Any) -> None:
     """Turn WEIGHTS that others trained into a checkpoint, which `build` and `evaluate` take like any other.

@@ -21,18 +21,18 @@ from cxrbatch.system.workers import WorkerPool
 
 # Regions are averaged to the heatmap's cells in training, 6 x 6 of them; this is fine enough for that.
 REGION_CELLS = 24
-_SECONDS_PER_FILM = 30.0
+_SECONDS_PER_IMAGE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """Which phantom to draw, `film_px` high and wide, and for which engine's input.
+    """Which phantom to draw, `image_px` high and wide, and for which engine's input.
 
     `prevalence` is how often each finding is there, on its own; None leaves the mix to the phantom.
     """
 
     seed: int
-    film_px: int
+    image_px: int
     spec: InputSpec
     prevalence: float | None = None
 
@@ -49,7 +49,7 @@ class Case:
 def draw_cases(drawings: Sequence[Drawing]) -> Iterator[Case]:
     """Draw phantoms in parallel, in order; each goes through a file and intake, like any study."""
     with WorkerPool(available_cores(), memory_mb=Settings().decode_memory_mb) as pool:
-        for outcome in pool.run_ahead(_draw_case, drawings, timeout_s=_SECONDS_PER_FILM):
+        for outcome in pool.run_ahead(_draw_case, drawings, timeout_s=_SECONDS_PER_IMAGE):
             yield outcome.value()
 
 
@@ -61,7 +61,7 @@ def to_pixel_set(cases: Iterator[Case]) -> PixelSet:
 
 
 def _draw_case(drawing: Drawing) -> Case:
-    phantom = draw_phantom(drawing.seed, rows=drawing.film_px, findings=_findings(drawing))
+    phantom = draw_phantom(drawing.seed, rows=drawing.image_px, findings=_findings(drawing))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "phantom.png"
         write_phantom_png(path, phantom)

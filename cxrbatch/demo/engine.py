@@ -47,8 +47,8 @@ Report = Callable[[str], None]
 class DemoRecipe:
     """What the demo engine is made of; the same recipe gives the same engine.
 
-    `phantoms` of `film_px` are drawn to learn from, with each finding in `prevalence` of them: more than
-    in the mix that it is measured on, since a film with three findings teaches more than one with none.
+    `phantoms` of `image_px` are drawn to learn from, with each finding in `prevalence` of them: more than
+    in the mix that it is measured on, since an image with three findings teaches more than one with none.
     Their lesions' masks teach the heatmaps. `size_px` is the side of the engine's input.
     """
 
@@ -56,7 +56,7 @@ class DemoRecipe:
     held_back: int = 320
     phantom_seed: int = 100_000_000
     prevalence: float = 0.4
-    film_px: int = 160
+    image_px: int = 160
     size_px: int = 96
     architecture: str = "resnet50"
     output_stride: int = 16
@@ -75,8 +75,8 @@ class DemoRecipe:
     def fingerprint(self) -> str:
         """Return the SHA-256 of the recipe and of how phantoms look now: 64 hex digits."""
         digest = hashlib.sha256(msgspec.json.encode(self))
-        # All findings in one film: whatever changes in the drawing shows in its pixels.
-        digest.update(windowed(draw_phantom(self.phantom_seed, rows=self.film_px, findings=FINDINGS)).tobytes())
+        # All findings in one image: whatever changes in the drawing shows in its pixels.
+        digest.update(windowed(draw_phantom(self.phantom_seed, rows=self.image_px, findings=FINDINGS)).tobytes())
         return digest.hexdigest()
 
 
@@ -137,7 +137,7 @@ def _make_engine(work: Path, engines_folder: Path, recipe: DemoRecipe, report: R
         work / "demo.safetensors",
         NAME,
         engines_folder=engines_folder,
-        options=BuildOptions(choose_gate_films=lambda _: images),
+        options=BuildOptions(choose_gate_images=lambda _: images),
         report=BuildReport(say=report),
     )
 
@@ -145,9 +145,9 @@ def _make_engine(work: Path, engines_folder: Path, recipe: DemoRecipe, report: R
 def _draw_training_data(recipe: DemoRecipe, report: Report) -> _TrainingData:
     report(f"drawing {recipe.phantoms + recipe.held_back} phantoms to learn from")
     spec, first = InputSpec(recipe.size_px), recipe.phantom_seed
-    train = [Drawing(seed, recipe.film_px, spec, recipe.prevalence) for seed in range(first, first + recipe.phantoms)]
+    train = [Drawing(seed, recipe.image_px, spec, recipe.prevalence) for seed in range(first, first + recipe.phantoms)]
     next_seed = first + recipe.phantoms
-    held_back = [Drawing(seed, recipe.film_px, spec) for seed in range(next_seed, next_seed + recipe.held_back)]
+    held_back = [Drawing(seed, recipe.image_px, spec) for seed in range(next_seed, next_seed + recipe.held_back)]
     cases = draw_cases([*train, *held_back])
     return _TrainingData(to_pixel_set(islice(cases, recipe.phantoms)), to_pixel_set(cases))
 

@@ -30,7 +30,7 @@ class DemoFigures:
 
     `auroc`, `sensitivity` and `specificity` are per finding, the latter two at the operating point.
     `pointing_rate` is the share of the `true_positives` (findings called where there is one) whose
-    heatmap peaks on the lesion or within 3 % of the film's width from it.
+    heatmap peaks on the lesion or within 3 % of the image's width from it.
     """
 
     images: int

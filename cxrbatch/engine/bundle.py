@@ -90,7 +90,7 @@ class TrainingFacts:
 
     `images` counts per part of the data, e.g. {"train": 2000, "val": 400}. `recipe` identifies the data and
     the options: the same recipe gives the same weights. `options` are those of the training, by name.
-    `figures` holds what was measured over all labels, e.g. {"macro_auroc": 0.97}, on the films that `measured_on`
+    `figures` holds what was measured over all labels, e.g. {"macro_auroc": 0.97}, on the images that `measured_on`
     names, e.g. "val". `patients` identifies the patients of each part by a digest
     (`cxrbatch.model.evaluate.overlap.patients_sha256`). `data_sha256` identifies the images, their labels and their
     parts. `init` says what the weights started from.
@@ -133,9 +133,9 @@ class ParityFigures:
 
 @dataclass(frozen=True, slots=True)
 class AccuracyFigures:
-    """What one file of the bundle loses against the PyTorch FP32 reference on `images` labelled films.
+    """What one file of the bundle loses against the PyTorch FP32 reference on `images` labelled images.
 
-    `auroc` is the mean over the labels that the films can tell, `auroc_reference` that of the reference; `limit`
+    `auroc` is the mean over the labels that the images can tell, `auroc_reference` that of the reference; `limit`
     is the largest drop that the gate lets pass, `worst_drop` the largest drop of a single label.
     """
 

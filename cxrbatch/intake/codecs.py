@@ -209,7 +209,7 @@ def _decode_rle(frame: bytes, runner: DecodeRunner) -> NDArray[np.integer[Any]]:
 def _decode_reduced(frame: bytes, runner: DecodeRunner, level: int) -> NDArray[np.integer[Any]]:
     """Decode JPEG 2000 at 1/2**level of its size. Pillow gives 9 to 15 bits shifted up to 16; this shifts back.
 
-    Then it is laid where it belongs, or an engine would see the film shifted.
+    Then it is laid where it belongs, or an engine would see the image shifted.
     """
     refuse_cut_images()
     image = Image.open(BytesIO(frame), formats=("JPEG2000",))

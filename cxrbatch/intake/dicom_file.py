@@ -68,7 +68,7 @@ def parse_dicom(content: bytes, max_bytes: int) -> DicomFile:
     start = PREAMBLE_BYTES + 4 if has_preamble(content) else 0
     flags = [Flag.EXECUTABLE_PREAMBLE] if start and content.startswith(_EXECUTABLES) else []
     declared, start = _read_transfer_syntax(content, start)
-    # Not cut off before `start`: a copy of a large film costs as much as reading it from the page cache.
+    # Not cut off before `start`: a copy of a large image costs as much as reading it from the page cache.
     body, wrong = content, None
     is_deflated = declared is not None and _is_deflated(declared)
     if is_deflated:

@@ -238,7 +238,7 @@ def _percentiles(levels: Levels, counts: NDArray[np.intp], wanted: tuple[float, 
 def _spread(units: Levels, look: PixelLook, low: float, high: float) -> Levels:
     """Map low..high to 0..255, or all that the bits could hold where the look says so or the image is flat.
 
-    Noise on an empty film must not be stretched into something.
+    Noise on an empty image must not be stretched into something.
     """
     ends = apply_modality(np.array(value_range(look.bits_stored, look.is_signed), dtype=np.float64), look)
     possible_low, possible_high = float(ends.min()), float(ends.max())

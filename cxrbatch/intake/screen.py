@@ -17,7 +17,7 @@ from cxrbatch.records import Gray8, Header
 
 OWN_MANUFACTURER = "cxrbatch"
 PAEDIATRIC_BELOW_YEARS = 16
-# Between the half and the 99.5th percentile: film has hundreds of levels, an empty one has noise.
+# Between the half and the 99.5th percentile: image has hundreds of levels, an empty one has noise.
 BLANK_BELOW_LEVELS = 16
 
 # Computed and Digital X-Ray Image Storage, for presentation and for processing (PS3.4 B.5).
@@ -27,7 +27,7 @@ _RADIOGRAPHY_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.1.1.1",
 }
 _UNTOLD = {"", "UNKNOWN", "UNSPECIFIED", "OTHER", "NONE", "N A", "DEFAULT"}
-# Conversion Type (PS3.3 C.8.6.1): a scanned paper and a drawing. WSD, a workstation, is on many exported films.
+# Conversion Type (PS3.3 C.8.6.1): a scanned paper and a drawing. WSD, a workstation, is on many exported images.
 _PAPERS = {"SD", "DRW"}
 _SCREENSHOTS = {"SCREEN SAVE", "SCREENSAVE", "SCREENSHOT", "DOSE_REPORT", "REPORT"}
 _LOSSY_SYNTAXES = {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81"}
@@ -37,7 +37,7 @@ _MAYBE_LOSSY_SYNTAXES = {"1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203"}
 _ORIENTED = {"L": Named.WANTED, "R": Named.WANTED, "A": Named.OTHER, "P": Named.OTHER}
 _BY_ORIENTATION = "lateral by Patient Orientation"
 _BY_DESCRIPTION = "lateral or oblique by its description"
-# A file that does not say is taken for one without: most films are.
+# A file that does not say is taken for one without: most images are.
 _NOT_BURNED_IN = {"", "NO", "N"}
 _DAYS = {"D": 1.0, "W": 7.0, "M": 30.4, "Y": 365.25}
 

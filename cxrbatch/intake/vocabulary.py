@@ -18,7 +18,7 @@ _CHEST_STEMS = (
 )
 # Scripts without spaces between words: anywhere in the text.
 _CHEST_SIGNS = ("胸", "흉부", "صدر", "חזה")
-# The thoracic spine is no chest film, and has the word for it in its name.
+# The thoracic spine is no chest image, and has the word for it in its name.
 _SPINE_STEMS = (
     "SPINE",
     "SPINAL",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cxrbatch.phantom.anatomy import Patient, draw_patient
 from cxrbatch.phantom.attenuation import attenuate, uneven_lung
-from cxrbatch.phantom.film import develop, draw_exposure, mark_side, shutter, survey_patient
+from cxrbatch.phantom.exposure import develop, draw_exposure, mark_side, shutter, survey_patient
 from cxrbatch.phantom.frame import Frame
 from cxrbatch.phantom.lesions import FINDINGS, choose_findings, draw_lesions, lesion_masks
 from cxrbatch.phantom.shapes import lay_out
@@ -19,7 +19,7 @@ from cxrbatch.phantom.vessels import draw_branches
 from cxrbatch.records import Float32
 
 FULL_SCALE = 4095
-# Sharp structures are drawn on at most this many pixels; a larger film is an enlargement with its own grain,
+# Sharp structures are drawn on at most this many pixels; a larger image is an enlargement with its own grain,
 # as a detector whose pixels are finer than the focal spot's shadow.
 MAX_DETAIL_PX = 1024
 

@@ -14,8 +14,8 @@ from cxrbatch.records import Float32
 
 Points = NDArray[np.float64]
 
-# Shapes are drawn on a grid of this size, whatever the film's: their distance fields are smooth, so they
-# can be resampled to any size, and the same patient has the same outlines on a small and on a large film.
+# Shapes are drawn on a grid of this size, whatever the image's: their distance fields are smooth, so they
+# can be resampled to any size, and the same patient has the same outlines on a small and on a large image.
 SHAPE_GRID_PX = 192
 SUBPIXEL_BITS = 4
 
@@ -25,7 +25,7 @@ class Frame:
     """A pixel grid laid over the patient.
 
     Patient coordinates are centimetres: x from the midline towards the patient's left (the right of the
-    image), y downwards from the level of the lung apices. The film's centre lies over (`centre_x`,
+    image), y downwards from the level of the lung apices. The image's centre lies over (`centre_x`,
     `centre_y`), and the patient is turned clockwise by `angle` radians.
     """
 
@@ -37,7 +37,7 @@ class Frame:
     angle: float
 
     def with_long_side(self, size_px: int) -> Frame:
-        """Return a grid over the same film whose longer side has about `size_px` pixels."""
+        """Return a grid over the same image whose longer side has about `size_px` pixels."""
         factor = size_px / max(self.rows, self.columns)
         rows, columns = max(1, round(self.rows * factor)), max(1, round(self.columns * factor))
         return Frame(rows, columns, self.cm_per_px / factor, self.centre_x, self.centre_y, self.angle)
@@ -80,7 +80,7 @@ class Frame:
         return np.asarray(signed * np.float32(self.cm_per_px), np.float32)
 
     def resample(self, field: Float32) -> Float32:
-        """Resample a field of another grid over the same film onto this one: smoothly up, by area means down."""
+        """Resample a field of another grid over the same image onto this one: smoothly up, by area means down."""
         if field.shape == (self.rows, self.columns):
             return field
         way = cv2.INTER_AREA if field.shape[0] > self.rows else cv2.INTER_CUBIC

@@ -95,7 +95,7 @@ def draw_lesions(seed: int, findings: Collection[str], patient: Patient, shapes:
 
 
 def lesion_masks(lesions: Lesions, shapes: Shapes, frame: Frame) -> dict[str, NDArray[np.bool_]]:
-    """Return where each lesion lies on the film: bool [rows, columns] of `frame` for every finding present."""
+    """Return where each lesion lies on the image: bool [rows, columns] of `frame` for every finding present."""
     lung = frame.resample(shapes.lung) > 0
     masks: dict[str, NDArray[np.bool_]] = {}
     if lesions.heart_ratio is not None:
@@ -166,7 +166,7 @@ def _draw_consolidation(rng: np.random.Generator, patient: Patient, shapes: Shap
     across = (math.cos(turn) * dx + math.sin(turn) * dy) / width
     down = (math.cos(turn) * dy - math.sin(turn) * dx) / height
     depth = (1.0 - np.sqrt(across**2 + down**2)) * min(width, height)
-    # The unevenness is laid over the patient, not over the pixels, so that every film size shows the same cloud.
+    # The unevenness is laid over the patient, not over the pixels, so that every image size shows the same cloud.
     coarse, fine = (_uneven(rng, shapes, scale) for scale in (2.6, 1.1))
     depth = depth + (0.9 * coarse + 0.45 * fine) * np.clip(1.0 + depth / 1.5, 0.0, 1.0)
     if rng.random() < 0.35:
@@ -211,14 +211,14 @@ def _place_in_lung(
 ) -> tuple[float, float]:
     """Draw a point in the visible lung, `margin` cm from its border, where `clear_of` is not positive.
 
-    Candidates are drawn over the patient, not over the film, so another pose or film size moves nothing.
+    Candidates are drawn over the patient, not over the image, so another pose or image size moves nothing.
     Where all are taken, the one deepest in the lung will do.
     """
     reach = patient.thorax_half_width
     candidates = rng.uniform([-reach, 0.0], [reach, patient.right_dome + 3.0], (_N_CANDIDATES, 2))
     columns, rows = np.rint(shapes.frame.to_px(candidates)).astype(int).T
     columns, rows = columns.clip(0, shapes.frame.columns - 1), rows.clip(0, shapes.frame.rows - 1)
-    free = np.minimum(shapes.visible_lung, 0.9 * shapes.lung_on_film)[rows, columns] - margin
+    free = np.minimum(shapes.visible_lung, 0.9 * shapes.lung_on_image)[rows, columns] - margin
     taken = clear_of[rows, columns]
     suited = np.flatnonzero((free > 0) & (taken <= 0))
     chosen = suited[0] if suited.size else np.argmax(free - 2 * np.maximum(taken, 0.0))

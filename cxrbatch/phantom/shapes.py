@@ -44,8 +44,8 @@ class Shapes:
         return np.asarray(np.minimum.reduce([self.lung, -self.heart, -self.mediastinum]), np.float32)
 
     @property
-    def lung_on_film(self) -> Float32:
-        """Depth inside the lungs, but no more than the distance to the film's edge."""
+    def lung_on_image(self) -> Float32:
+        """Depth inside the lungs, but no more than the distance to the image's edge."""
         rows, columns = self.lung.shape
         down = np.minimum(np.arange(rows), np.arange(rows)[::-1])[:, None]
         along = np.minimum(np.arange(columns), np.arange(columns)[::-1])[None, :]
@@ -53,9 +53,9 @@ class Shapes:
         return np.asarray(np.minimum(self.lung, edge), np.float32)
 
 
-def lay_out(patient: Patient, film: Frame, heart_ratio: float | None = None) -> Shapes:
-    """Lay the patient's organs over a film; `heart_ratio` replaces the patient's own."""
-    frame = film.with_long_side(SHAPE_GRID_PX)
+def lay_out(patient: Patient, image: Frame, heart_ratio: float | None = None) -> Shapes:
+    """Lay the patient's organs over an image; `heart_ratio` replaces the patient's own."""
+    frame = image.with_long_side(SHAPE_GRID_PX)
     x, y = frame.coordinates()
     hila = [np.array(patient.hilum(side)) + np.array([0.0, 1.0]) for side in SIDES]
     carina = np.array([0.2 + patient.mediastinum_shift, 0.33 * patient.right_dome])

@@ -35,7 +35,7 @@ _GIVEN_NAMES = {
         "Blaise", "Carl", "Isaac", "Johannes", "Leonhard", "Niels", "Otto", "Pierre", "Tycho", "Wilhelm",
     ),
 }  # fmt: skip
-_FILM_SHAPES = (1.0, 0.83, 1.2)  # columns over rows: square, portrait and landscape detectors
+_IMAGE_SHAPES = (1.0, 0.83, 1.2)  # columns over rows: square, portrait and landscape detectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class _StudyWriter:
 
     @property
     def _columns(self) -> int:
-        return round(self.rows * _FILM_SHAPES[self.index % len(_FILM_SHAPES)])
+        return round(self.rows * _IMAGE_SHAPES[self.index % len(_IMAGE_SHAPES)])
 
     @property
     def _photometric(self) -> Photometric:

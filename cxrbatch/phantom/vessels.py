@@ -28,7 +28,7 @@ def vessel_thickness(generations: list[Points], frame: Frame) -> Float32:
     for calibre, segments in zip(_CALIBRE, generations, strict=True):
         canvas = np.zeros((frame.rows, frame.columns), np.uint8)
         lines: NDArray[np.int32] = frame.to_fixed_point(segments)
-        # A blurred line keeps its sum across, so its calibre is right on a film of any size.
+        # A blurred line keeps its sum across, so its calibre is right on an image of any size.
         cv2.polylines(canvas, list(lines), False, 160, 1, cv2.LINE_AA, SUBPIXEL_BITS)
         sigma = max(0.34 * calibre / frame.cm_per_px, 0.4)
         # A round vessel's thickness, summed across it, is pi / 4 times its calibre squared.

@@ -33,11 +33,11 @@ def check_folders(root: Path, out: Path, state: str = "") -> Source:
     except OSError as error:
         raise UsageError(f"{root}: cannot be looked at ({error.strerror}). Check that it is readable.") from error
     if resolved == target or target in resolved.parents:
-        raise UsageError(f"{out}: results cannot go where the films lie, or above them. Choose another output folder.")
+        raise UsageError(f"{out}: results cannot go where the images lie, or above them. Choose another output folder.")
     if state and _holds(source, Path(state).resolve()) and Path(state).resolve() != target:
-        raise UsageError(f"{state}: the ledger cannot lie where the films are. Choose a --state outside {root}.")
+        raise UsageError(f"{state}: the ledger cannot lie where the images are. Choose a --state outside {root}.")
     if holds_results:
-        raise UsageError(f"{root}: an output folder of cxrbatch; its pictures are no films to score.")
+        raise UsageError(f"{root}: an output folder of cxrbatch; its pictures are no images to score.")
     return source
 
 

@@ -66,7 +66,7 @@ def explain_file(named: Path, settings: Settings, *, picture: Path | None = None
     """Read a file as a run would.
 
     With `picture`, its display image is written there as PNG, and the engine's input beside it, as
-    `<stem>.input.png`: also of a film that the pixel check refuses.
+    `<stem>.input.png`: also of an image that the pixel check refuses.
 
     Raises:
         UsageError: the file cannot be opened, or is none.

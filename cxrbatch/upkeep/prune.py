@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """Studies reported before `before`: those to remove, those `kept` for their films in INPUT, what was done."""
+    """Studies reported before `before`: those to remove, those `kept` for their images in INPUT, what was done."""
 
     before: str
     old: tuple[OldStudy, ...]
@@ -37,7 +37,7 @@ def prune_output(
 ) -> Pruning:
     """Find the studies of `out` that were reported longer ago than `age`, and with `remove` forget them.
 
-    A study that has a film in INPUT is kept: the next run would only score it again. Rows go first, then the tables
+    A study that has an image in INPUT is kept: the next run would only score it again. Rows go first, then the tables
     are derived anew, then the folders go: whoever is killed in between leaves folders without rows, which the next
     run, or the same command again, removes.
 
@@ -92,20 +92,20 @@ def _refuse_unseen(root: Path, *, allow_empty: bool) -> None:
         why = "is empty"
     if is_empty and not allow_empty:
         raise UsageError(
-            f"{root}: {why}, so nobody knows what is gone from it. Mount it; or, where films are meant to leave it, "
+            f"{root}: {why}, so nobody knows what is gone from it. Mount it; or, where images are meant to leave it, "
             "give --input-emptied."
         )
 
 
 def _is_back(root: Path, study: OldStudy) -> bool:
-    """Tell whether a film of the study returned since the last run looked."""
+    """Tell whether an image of the study returned since the last run looked."""
     return any(os.path.lexists(root / path) for path in study.paths)
 
 
 def tell_pruning(pruning: Pruning, say: Say) -> None:
     """Tell what was removed, or would be, and what is kept."""
     for study in pruning.kept:
-        say(f"study {study.study_key}: reported {study.reported_at}; kept, its films are still in INPUT")
+        say(f"study {study.study_key}: reported {study.reported_at}; kept, its images are still in INPUT")
     for study in pruning.old:
         say(f"study {study.study_key}: reported {study.reported_at}; {'removed' if pruning.removed else 'to remove'}")
     count = f"{len(pruning.old)} studies reported before {pruning.before}"

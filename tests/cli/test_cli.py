@@ -19,14 +19,14 @@ from cxrbatch.errors import ExitCode
 from cxrbatch.output.folder.opening import open_output
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.gpu import add_plan
-from tests.factories.studies import read_rows, write_film
+from tests.factories.studies import read_rows, write_image
 
 
 @pytest.fixture
-def films(tmp_path: Path) -> Path:
-    write_film(tmp_path / "films" / "a.png", 20, 60, 120, 240)
-    write_film(tmp_path / "films" / "b.png", 200, 10, 10, 10)
-    return tmp_path / "films"
+def images(tmp_path: Path) -> Path:
+    write_image(tmp_path / "images" / "a.png", 20, 60, 120, 240)
+    write_image(tmp_path / "images" / "b.png", 200, 10, 10, 10)
+    return tmp_path / "images"
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def engine(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _grey_quadrants_pass_for_films(monkeypatch: pytest.MonkeyPatch) -> None:
+def _grey_quadrants_pass_for_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXRBATCH_PIXEL_CHECK", "false")
 
 
@@ -43,22 +43,22 @@ def cxrbatch(*arguments: str | Path) -> int:
     return run_command_line([str(argument) for argument in arguments])
 
 
-def run(films: Path, tmp_path: Path, engine: Path, *more: str) -> int:
-    return cxrbatch("run", films, "-o", tmp_path / "out", "-e", engine, "--workers", "1", "--no-pdf", *more)
+def run(images: Path, tmp_path: Path, engine: Path, *more: str) -> int:
+    return cxrbatch("run", images, "-o", tmp_path / "out", "-e", engine, "--workers", "1", "--no-pdf", *more)
 
 
 def test_run_scores_says_what_it_did_and_where_to_look(
-    films: Path, tmp_path: Path, engine: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, engine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(films, tmp_path, engine) == ExitCode.DONE
+    assert run(images, tmp_path, engine) == ExitCode.DONE
     printed = capsys.readouterr().out
     assert "2 scored" in printed
     assert str(tmp_path / "out" / "index.html") in printed
     assert "A test engine: it measures brightness." in printed
 
 
-def test_report_prints_again_without_any_engine(films: Path, tmp_path: Path, engine: Path) -> None:
-    run(films, tmp_path, engine)
+def test_report_prints_again_without_any_engine(images: Path, tmp_path: Path, engine: Path) -> None:
+    run(images, tmp_path, engine)
     (engine / "engine.json").unlink()
     study = read_rows(tmp_path / "out" / "studies.csv")[0]
     page = tmp_path / "out" / study["report_html"]
@@ -70,9 +70,9 @@ def test_report_prints_again_without_any_engine(films: Path, tmp_path: Path, eng
 
 
 def test_report_says_which_study_it_cannot_print(
-    films: Path, tmp_path: Path, engine: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, engine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(films, tmp_path, engine)
+    run(images, tmp_path, engine)
     study = read_rows(tmp_path / "out" / "studies.csv")[0]
     (picture,) = (tmp_path / "out" / "reports" / study["study_key"]).glob("image-1-*.jpg")
     picture.unlink()
@@ -81,10 +81,10 @@ def test_report_says_which_study_it_cannot_print(
 
 
 def test_inspect_tells_the_verdict_on_each_file(
-    films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (films / "notes.txt").write_text("x" * 200)
-    assert cxrbatch("inspect", "--json", films / "a.png", films / "notes.txt") == ExitCode.DONE
+    (images / "notes.txt").write_text("x" * 200)
+    assert cxrbatch("inspect", "--json", images / "a.png", images / "notes.txt") == ExitCode.DONE
     accepted, refused = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert (accepted["verdict"], accepted["display_rows"]) == ("scored", 128)
     assert (refused["verdict"], refused["reason"]) == ("rejected", "not_an_image")
@@ -112,15 +112,15 @@ def test_engines_says_of_a_plan_that_nobody_ran_that_it_is_pending(
 
 
 def test_run_takes_the_precision_asked_for_and_says_how_to_build_one_that_is_missing(
-    films: Path, tmp_path: Path, engine: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, engine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(films, tmp_path, engine, "--precision", "int8") == ExitCode.ENGINE
+    assert run(images, tmp_path, engine, "--precision", "int8") == ExitCode.ENGINE
     assert "has no onnx_int8 file" in (told := capsys.readouterr().err)
     assert "cxrbatch build CHECKPOINT -n tiny --precision int8" in told
     bundle = load_bundle(engine)
     int8 = replace(bundle.file("onnx"), precision="int8")
     save_bundle(engine, replace(bundle.manifest, files=bundle.manifest.files | {"onnx_int8": int8}))
-    assert run(films, tmp_path, engine, "--precision", "int8") == ExitCode.DONE
+    assert run(images, tmp_path, engine, "--precision", "int8") == ExitCode.DONE
     assert {row["precision"] for row in read_rows(tmp_path / "out" / "images.csv")} == {"int8"}
 
 
@@ -135,13 +135,13 @@ def test_doctor_finds_this_machine_fit(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_exit_1_for_a_bug_with_a_pointer_and_no_traceback(
-    films: Path, tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr("cxrbatch.run.batch.run_batch", broken)
-    assert run(films, tmp_path, engine) == ExitCode.UNEXPECTED
+    assert run(images, tmp_path, engine) == ExitCode.UNEXPECTED
     error = capsys.readouterr().err
     assert "ZeroDivisionError: a bug" in error
     assert "Traceback" not in error
@@ -151,7 +151,7 @@ def test_exit_1_for_a_bug_with_a_pointer_and_no_traceback(
 def test_what_the_machine_refuses_is_told_and_is_no_bug(
     number: int,
     code: int,
-    films: Path,
+    images: Path,
     tmp_path: Path,
     engine: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -161,7 +161,7 @@ def test_what_the_machine_refuses_is_told_and_is_no_bug(
         raise OSError(number, os.strerror(number), "/some/place")
 
     monkeypatch.setattr("cxrbatch.run.batch.run_batch", refused)
-    assert run(films, tmp_path, engine) == code
+    assert run(images, tmp_path, engine) == code
     assert capsys.readouterr().err.startswith(f"cxrbatch: /some/place: {os.strerror(number)}. Check")
 
 
@@ -187,36 +187,36 @@ def test_exit_2_for_wrong_usage(arguments: list[str], tmp_path: Path, monkeypatc
     assert cxrbatch(*arguments) == ExitCode.USAGE
 
 
-def test_exit_3_when_something_is_left_to_retry(films: Path, tmp_path: Path) -> None:
-    write_film(films / "poison.png", 77, 10, 10, 10)
+def test_exit_3_when_something_is_left_to_retry(images: Path, tmp_path: Path) -> None:
+    write_image(images / "poison.png", 77, 10, 10, 10)
     engine = write_tiny_bundle(tmp_path / "engines", name="poisonous", poison_value=77)
-    assert run(films, tmp_path, engine) == ExitCode.SOME_STUDIES_FAILED
+    assert run(images, tmp_path, engine) == ExitCode.SOME_STUDIES_FAILED
 
 
 def test_exit_4_for_a_wrong_setting(
-    films: Path, tmp_path: Path, engine: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, engine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(films, tmp_path, engine, "--batch-size", "0") == ExitCode.CONFIGURATION
+    assert run(images, tmp_path, engine, "--batch-size", "0") == ExitCode.CONFIGURATION
     assert "batch_size = 0: must be from 1 to 1024" in capsys.readouterr().err
 
 
 def test_exit_5_for_an_engine_that_cannot_run(
-    films: Path, tmp_path: Path, engine: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, engine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(films, tmp_path, engine, "--backend", "tensorrt") == ExitCode.ENGINE
+    assert run(images, tmp_path, engine, "--backend", "tensorrt") == ExitCode.ENGINE
     (engine / "model.onnx").write_bytes(b"tampered")
-    assert run(films, tmp_path, engine) == ExitCode.ENGINE
+    assert run(images, tmp_path, engine) == ExitCode.ENGINE
     assert "not the file this engine was built with" in capsys.readouterr().err
 
 
-def test_exit_6_for_an_output_that_cannot_be_written(films: Path, tmp_path: Path, engine: Path) -> None:
+def test_exit_6_for_an_output_that_cannot_be_written(images: Path, tmp_path: Path, engine: Path) -> None:
     (tmp_path / "file").touch()
-    assert cxrbatch("run", films, "-o", tmp_path / "file" / "out", "-e", engine) == ExitCode.OUTPUT_NOT_WRITABLE
+    assert cxrbatch("run", images, "-o", tmp_path / "file" / "out", "-e", engine) == ExitCode.OUTPUT_NOT_WRITABLE
 
 
-def test_exit_7_while_another_run_holds_the_output(films: Path, tmp_path: Path, engine: Path) -> None:
+def test_exit_7_while_another_run_holds_the_output(images: Path, tmp_path: Path, engine: Path) -> None:
     with open_output(tmp_path / "out"):
-        assert run(films, tmp_path, engine) == ExitCode.OUTPUT_LOCKED
+        assert run(images, tmp_path, engine) == ExitCode.OUTPUT_LOCKED
 
 
 # --------------------------------------------------------------------------- help
@@ -256,8 +256,8 @@ def test_build_says_at_once_that_a_plan_needs_a_gpu(
 
 
 def test_run_says_at_once_that_a_backend_needs_a_gpu(
-    films: Path, tmp_path: Path, engine: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, engine: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cxrbatch.engine.cuda_probe.DRIVER_LIBRARY", str(tmp_path / "libcuda.so.1"))
-    assert run(films, tmp_path, engine, "--backend", "tensorrt") == ExitCode.ENGINE
+    assert run(images, tmp_path, engine, "--backend", "tensorrt") == ExitCode.ENGINE
     assert "backend tensorrt cannot run here: needs an NVIDIA GPU: no NVIDIA driver" in capsys.readouterr().err

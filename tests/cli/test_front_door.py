@@ -16,7 +16,7 @@ from cxrbatch.cli import commands, run_command_line
 from cxrbatch.cli.group import SECTIONS
 from cxrbatch.errors import ExitCode
 from tests.factories.engine import write_tiny_bundle
-from tests.factories.studies import read_rows, write_film
+from tests.factories.studies import read_rows, write_image
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +29,7 @@ def _grey_quadrants_pass_for_radiographs(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.fixture
 def arguments(tmp_path: Path) -> list[str]:
     """Return the arguments that `run` and `watch` share, for one image and a tiny engine."""
-    write_film(tmp_path / "images" / "a.png", 20, 60, 120, 240)
+    write_image(tmp_path / "images" / "a.png", 20, 60, 120, 240)
     engine = write_tiny_bundle(tmp_path / "engines")
     named = [tmp_path / "images", "-o", tmp_path / "out", "-e", engine, "--workers", "1", "--no-pdf"]
     return [str(each) for each in named]
@@ -158,7 +158,7 @@ def test_watch_needs_a_folder_and_says_what_takes_a_file(
 
 
 def test_run_takes_a_file(arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    write_film(tmp_path / "images" / "b.png", 20, 60, 120, 240)
+    write_image(tmp_path / "images" / "b.png", 20, 60, 120, 240)
     assert run_command_line(["run", str(tmp_path / "images" / "b.png"), *arguments[1:]]) == ExitCode.DONE
     assert "1 scored" in capfd.readouterr().out
     assert [row["path"] for row in read_rows(tmp_path / "out" / "images.csv")] == ["b.png"]

@@ -32,8 +32,8 @@ from cxrbatch.pages.terminal_text import PlainConsole, literal
 from cxrbatch.records import Label
 from cxrbatch.watch.systemd import status_line
 from tests.factories.engine import write_tiny_bundle
-from tests.factories.labelled import write_film as write_noise
-from tests.factories.studies import write_film
+from tests.factories.labelled import write_image as write_noise
+from tests.factories.studies import write_image
 
 pytestmark = pytest.mark.hostile("9.13 names are data")
 
@@ -139,7 +139,7 @@ def write_hostile_engine(folder: Path, names: list[str], name: str = "hostile") 
 @dataclass(frozen=True)
 class Folders:
     base: Path
-    films: Path
+    images: Path
     out: Path
     engine: Path
     said: Said
@@ -147,16 +147,16 @@ class Folders:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folders]:
-    """One run of a hostile engine over films with hostile names."""
+    """One run of a hostile engine over images with hostile names."""
     base = tmp_path_factory.mktemp("names")
-    films, out = base / "films", base / "out"
+    images, out = base / "images", base / "out"
     for number, name in enumerate(("[red]a\x1b[2J\nb", "x;=1+1\u202e", "=1", "'=1")):
-        write_film(films / f"{name}.png", 20 + 30 * number, 200, 40, 180)
-    (films / "[bold]\x1b]0;x\x07.png").write_bytes(b"no picture")
+        write_image(images / f"{name}.png", 20 + 30 * number, 200, 40, 180)
+    (images / "[bold]\x1b]0;x\x07.png").write_bytes(b"no picture")
     engine = write_hostile_engine(base / "engines", NAMES)
     (base / "cxrbatch.toml").write_text("pixel_check = false\nworkers = 1\npdf = false\n")
-    said = call("run", films, "-o", out, "-e", engine, "--config", base / "cxrbatch.toml")
-    yield Folders(base, films, out, engine, said)
+    said = call("run", images, "-o", out, "-e", engine, "--config", base / "cxrbatch.toml")
+    yield Folders(base, images, out, engine, said)
 
 
 def test_run_shows_letters(ran: Folders) -> None:
@@ -176,7 +176,7 @@ def test_status_as_json_is_json(ran: Folders) -> None:
 
 @pytest.mark.parametrize("more", [[], ["--json"]])
 def test_inspect_shows_letters(ran: Folders, more: list[str]) -> None:
-    for path in sorted(ran.films.iterdir()):
+    for path in sorted(ran.images.iterdir()):
         said = call("inspect", *more, path)
         assert_inert(said)
         if more:
@@ -218,8 +218,8 @@ def test_an_engine_that_is_not_there_is_said_in_letters(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CXRBATCH_ENGINES", str(tmp_path / "none\x1b[2J"))
     monkeypatch.setattr("cxrbatch.engine.bundle.user_engines_folder", lambda: tmp_path / "nor here")
-    (tmp_path / "films").mkdir()
-    said = call("run", "films", "-o", "out", f"--engine={name}")
+    (tmp_path / "images").mkdir()
+    said = call("run", "images", "-o", "out", f"--engine={name}")
     # A NUL is refused where the settings are read.
     assert_inert(said, 4 if "\0" in name else 5)
 
@@ -249,7 +249,7 @@ def test_tables_are_inert_and_tell_every_name_apart(ran: Folders) -> None:
     columns = [restored(column) for column in rows[0]]
     assert [column for column in columns if column.startswith("prob_")] == [f"prob_{name}" for name in NAMES]
     paths = {restored(row[0]) for row in rows[1:]}
-    assert paths == {os.fsdecode(path.relative_to(ran.films)) for path in ran.films.iterdir()}
+    assert paths == {os.fsdecode(path.relative_to(ran.images)) for path in ran.images.iterdir()}
     assert_inert_table(ran.out / "studies.csv")
 
 
@@ -312,7 +312,7 @@ def labelled(tmp_path: Path) -> Path:
             if number % 3 == 0:
                 write_noise(folder / name, number, size_px=128)
             else:
-                write_film(folder / name, 20 * number, 255 - 20 * number, 40, 90)
+                write_image(folder / name, 20 * number, 255 - 20 * number, 40, 90)
             targets = [(number + place) % 2 for place in range(len(SHOWN))]
             table.writerow([name, f"p{number}", "test", "MF"[number % 2], 20 + number, "=PA\x1b", *targets])
     return folder

@@ -57,7 +57,7 @@ def test_it_says_what_it_is(demo_engine: EngineBundle) -> None:
 SMALL = DemoRecipe(
     phantoms=32,
     held_back=64,
-    film_px=96,
+    image_px=96,
     size_px=64,
     architecture="resnet18",
     training=TrainingOptions(epochs=1, batch_size=16, augmentation=NONE),

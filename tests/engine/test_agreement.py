@@ -24,12 +24,12 @@ def compared(answered: list[list[float]], reference: list[list[float]]) -> Agree
 
 
 def gate(agreement: Agreement, limit: float) -> None:
-    refuse_disagreement(agreement, agreement.figures("films", limit), "engine x", "it is not used")
+    refuse_disagreement(agreement, agreement.figures("images", limit), "engine x", "it is not used")
 
 
 def test_changes_and_flips_are_counted() -> None:
-    figures = compared([[0.502, 0.1], [0.2, 0.9]], [[0.498, 0.1], [0.2, 0.901]]).figures("films", 0.005, "a GPU")
-    assert (figures.images, figures.source, figures.limit, figures.device) == (2, "films", 0.005, "a GPU")
+    figures = compared([[0.502, 0.1], [0.2, 0.9]], [[0.498, 0.1], [0.2, 0.901]]).figures("images", 0.005, "a GPU")
+    assert (figures.images, figures.source, figures.limit, figures.device) == (2, "images", 0.005, "a GPU")
     assert figures.max_probability_change == pytest.approx(0.004, abs=1e-6)
     assert figures.mean_probability_change == pytest.approx(0.005 / 4, abs=1e-6)
     assert figures.decision_flips == 1
@@ -38,7 +38,7 @@ def test_changes_and_flips_are_counted() -> None:
 
 
 def test_a_label_without_an_operating_point_cannot_flip() -> None:
-    figures = compared([[0.1, 0.9]], [[0.1, 0.1]]).figures("films", 1.0)
+    figures = compared([[0.1, 0.9]], [[0.1, 0.1]]).figures("images", 1.0)
     assert (figures.decision_flips, figures.farthest_flip) == (0, 0.0)
 
 

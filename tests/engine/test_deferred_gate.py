@@ -28,7 +28,7 @@ from cxrbatch.records import Gray8
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.gpu import GPU, VERSION, FakeGpu, add_plan, fake_tensorrt, install_fake_gpu
 
-FILMS: Gray8 = np.random.default_rng(0).integers(0, 256, (64, 1, 32, 32), dtype=np.uint8)
+IMAGES: Gray8 = np.random.default_rng(0).integers(0, 256, (64, 1, 32, 32), dtype=np.uint8)
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Any:
 def pending(tmp_path: Path) -> EngineBundle:
     """A bundle whose plan nobody has run yet."""
     bundle = add_plan(write_tiny_bundle(tmp_path))
-    reference = OnnxRuntimeEngine(bundle).infer(FILMS)
-    save_gate(bundle.folder / PARITY_FILE, DeferredGate(FILMS, reference, "phantoms", 0.005))
+    reference = OnnxRuntimeEngine(bundle).infer(IMAGES)
+    save_gate(bundle.folder / PARITY_FILE, DeferredGate(IMAGES, reference, "phantoms", 0.005))
     entry = EngineFile(PARITY_FILE, sha256_of_file(bundle.folder / PARITY_FILE), "fp32")
     files = {**bundle.manifest.files, PARITY_ROLE: entry}
     return save_bundle(bundle.folder, replace(bundle.manifest, files=files, parity={"plan": PENDING}))

@@ -65,8 +65,8 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
 
 
 def assert_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder.parent / "films").mkdir(exist_ok=True)
-    code = run_command_line(["run", str(folder.parent / "films"), "-o", str(folder.parent / "out"), "-e", str(folder)])
+    (folder.parent / "images").mkdir(exist_ok=True)
+    code = run_command_line(["run", str(folder.parent / "images"), "-o", str(folder.parent / "out"), "-e", str(folder)])
     said = capsys.readouterr().err
     assert code == 5, said
     assert "unexpected" not in said

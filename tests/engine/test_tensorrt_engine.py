@@ -41,19 +41,19 @@ def bundle(tmp_path: Path) -> EngineBundle:
     return add_plan(write_tiny_bundle(tmp_path))
 
 
-def films(count: int) -> Gray8:
-    """Films that all differ, so that any mix-up of rows shows."""
+def images(count: int) -> Gray8:
+    """Images that all differ, so that any mix-up of rows shows."""
     levels = np.random.default_rng(0).integers(0, 256, (count, 1, 2, 2), dtype=np.uint8)
     return levels.repeat(16, axis=2).repeat(16, axis=3)
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 9, 23])
-def test_any_number_of_films_is_scored_in_their_order(
+def test_any_number_of_images_is_scored_in_their_order(
     bundle: EngineBundle, tensorrt: Any, gpu: FakeGpu, count: int
 ) -> None:
     engine = open_tensorrt(bundle, TENSORRT)
-    scores = engine.infer(films(count))
-    np.testing.assert_allclose(scores.probabilities, tiny_probabilities(films(count)), atol=1e-6)
+    scores = engine.infer(images(count))
+    np.testing.assert_allclose(scores.probabilities, tiny_probabilities(images(count)), atol=1e-6)
     assert (scores.logits.shape, scores.cams.shape) == ((count, 4), (count, 4, 2, 2))
     computed = [int(event.split()[2]) for event in gpu.events if event.startswith("compute")]
     assert computed == [4] * (count // 4) + ([count % 4] if count % 4 else [])
@@ -64,7 +64,7 @@ def test_the_second_batch_travels_before_the_first_is_waited_for(
     bundle: EngineBundle, tensorrt: Any, gpu: FakeGpu
 ) -> None:
     engine = open_tensorrt(bundle, TENSORRT)
-    engine.infer(films(16))
+    engine.infer(images(16))
     first, second = ["upload 1", "compute 1 4"], ["upload 2", "compute 2 4"]
     assert gpu.events == [*first, *second, "wait 1", *first, "wait 2", *second, "wait 1", "wait 2"]
     engine.close()
@@ -72,16 +72,16 @@ def test_the_second_batch_travels_before_the_first_is_waited_for(
 
 def test_a_small_batch_takes_one_slot_only(bundle: EngineBundle, tensorrt: Any, gpu: FakeGpu) -> None:
     engine = open_tensorrt(bundle, TENSORRT)
-    engine.infer(films(3))
+    engine.infer(images(3))
     assert list(gpu.streams) == [1]
     engine.close()
 
 
 def test_memory_is_taken_once_and_reused(bundle: EngineBundle, tensorrt: Any, gpu: FakeGpu) -> None:
     engine = open_tensorrt(bundle, TENSORRT)
-    engine.infer(films(8))
+    engine.infer(images(8))
     held = dict(gpu.memory)
-    engine.infer(films(8))
+    engine.infer(images(8))
     assert gpu.memory.keys() == held.keys()
     engine.close()
 
@@ -90,12 +90,12 @@ def test_alone_it_computes_the_same_batches_and_copies_nothing(
     bundle: EngineBundle, tensorrt: Any, gpu: FakeGpu
 ) -> None:
     engine = open_tensorrt(bundle, TENSORRT)
-    compute = engine.prepare_alone(films(9))
+    compute = engine.prepare_alone(images(9))
     gpu.events.clear()
     compute()
     compute()
     assert gpu.events == ["compute 1 4", "compute 1 4", "compute 1 1", "wait 1"] * 2
-    np.testing.assert_allclose(engine.infer(films(3)).probabilities, tiny_probabilities(films(3)), atol=1e-6)
+    np.testing.assert_allclose(engine.infer(images(3)).probabilities, tiny_probabilities(images(3)), atol=1e-6)
     engine.close()
 
 
@@ -105,11 +105,11 @@ def test_without_memory_the_batch_is_halved_and_nothing_is_lost(
     engine = open_tensorrt(bundle, TENSORRT)
     # One image takes 1000 of scratch, 1024 of pixels and 96 of results; a batch of 4 does not fit, two of 2 do.
     gpu.free_bytes = 8600
-    scores = engine.infer(films(11))
-    np.testing.assert_allclose(scores.probabilities, tiny_probabilities(films(11)), atol=1e-6)
+    scores = engine.infer(images(11))
+    np.testing.assert_allclose(scores.probabilities, tiny_probabilities(images(11)), atol=1e-6)
     assert "going on with batches of 2" in caplog.text
     gpu.events.clear()
-    engine.infer(films(4))
+    engine.infer(images(4))
     assert [event.split()[2] for event in gpu.events if event.startswith("compute")] == ["2", "2"]
     engine.close()
     assert gpu.free_bytes == 8600
@@ -119,8 +119,8 @@ def test_memory_that_ends_in_the_middle_loses_no_batch(bundle: EngineBundle, ten
     engine = open_tensorrt(bundle, TENSORRT)
     # Enough for the first slot of 4, not for the second.
     gpu.free_bytes = 9000
-    scores = engine.infer(films(10))
-    np.testing.assert_allclose(scores.probabilities, tiny_probabilities(films(10)), atol=1e-6)
+    scores = engine.infer(images(10))
+    np.testing.assert_allclose(scores.probabilities, tiny_probabilities(images(10)), atol=1e-6)
     engine.close()
     assert gpu.free_bytes == 9000
 
@@ -129,7 +129,7 @@ def test_without_memory_for_one_image_it_gives_up(bundle: EngineBundle, tensorrt
     engine = open_tensorrt(bundle, TENSORRT)
     gpu.free_bytes = 100
     with pytest.raises(EngineError, match="no memory for a single image") as refusal:
-        engine.infer(films(8))
+        engine.infer(images(8))
     assert refusal.value.exit_code is ExitCode.ENGINE
     engine.close()
     assert gpu.free_bytes == 100
@@ -137,34 +137,34 @@ def test_without_memory_for_one_image_it_gives_up(bundle: EngineBundle, tensorrt
 
 def test_a_cuda_error_ends_the_engine_with_exit_code_5(bundle: EngineBundle, tensorrt: Any, gpu: FakeGpu) -> None:
     engine = open_tensorrt(bundle, TENSORRT)
-    engine.infer(films(2))
+    engine.infer(images(2))
     gpu.fail_next_wait = True
     with pytest.raises(
         EngineError, match=r"CUDA failed to compute: an illegal memory access.*finished studies are kept"
     ):
-        engine.infer(films(2))
+        engine.infer(images(2))
     # It sticks: the next call does not even try.
     gpu.fail_next_wait, gpu.broken = False, False
     with pytest.raises(EngineError, match="illegal memory access") as refusal:
-        engine.infer(films(2))
+        engine.infer(images(2))
     assert refusal.value.exit_code is ExitCode.ENGINE
     engine.close()
 
 
 def test_closing_gives_everything_back_and_the_context_last(bundle: EngineBundle, tensorrt: Any, gpu: FakeGpu) -> None:
     engine = open_tensorrt(bundle, TENSORRT)
-    engine.infer(films(9))
+    engine.infer(images(9))
     engine.close()
     engine.close()
     assert (gpu.memory, gpu.retained, gpu.current, gpu.objects) == ({}, 0, 0, 0)
     assert gpu.events[-1] == "detach"
     with pytest.raises(EngineError, match="was closed"):
-        engine.infer(films(1))
+        engine.infer(images(1))
 
 
 def test_an_engine_that_nobody_closes_gives_everything_back(bundle: EngineBundle, tensorrt: Any, gpu: FakeGpu) -> None:
     engine = open_tensorrt(bundle, TENSORRT)
-    engine.infer(films(2))
+    engine.infer(images(2))
     del engine
     gc.collect()
     assert (gpu.memory, gpu.retained, gpu.objects) == ({}, 0, 0)
@@ -172,11 +172,11 @@ def test_an_engine_that_nobody_closes_gives_everything_back(bundle: EngineBundle
 
 def test_two_engines_close_in_any_order(bundle: EngineBundle, tensorrt: Any, gpu: FakeGpu) -> None:
     first, second = open_tensorrt(bundle, TENSORRT), open_tensorrt(bundle, TENSORRT)
-    first.infer(films(2))
+    first.infer(images(2))
     gpu.objects -= 2  # the second engine's own, which outlive the first one's context by right
     first.close()
     gpu.objects += 2
-    np.testing.assert_allclose(second.infer(films(5)).probabilities, tiny_probabilities(films(5)), atol=1e-6)
+    np.testing.assert_allclose(second.infer(images(5)).probabilities, tiny_probabilities(images(5)), atol=1e-6)
     second.close()
     assert (gpu.memory, gpu.retained) == ({}, 0)
 
@@ -184,7 +184,7 @@ def test_two_engines_close_in_any_order(bundle: EngineBundle, tensorrt: Any, gpu
 def test_the_context_is_current_only_while_it_works(bundle: EngineBundle, tensorrt: Any, gpu: FakeGpu) -> None:
     engine = open_tensorrt(bundle, TENSORRT)
     assert gpu.current == 0
-    engine.infer(films(2))
+    engine.infer(images(2))
     assert gpu.current == 0
     engine.close()
 
@@ -339,5 +339,5 @@ def test_the_rebuild_command_names_the_checkpoint_that_lies_in_the_bundle(bundle
 
 def test_labels_without_operating_points_open_too(tmp_path: Path, tensorrt: Any) -> None:
     engine = open_tensorrt(add_plan(write_tiny_bundle(tmp_path, labels=(Label("A", None), "B"))), TENSORRT)
-    assert engine.infer(films(2)).probabilities.shape == (2, 2)
+    assert engine.infer(images(2)).probabilities.shape == (2, 2)
     engine.close()

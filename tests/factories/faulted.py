@@ -54,7 +54,7 @@ class FaultedRuns:
 
     def run(
         self,
-        films: Path,
+        images: Path,
         out: Path,
         engine: str,
         *more: str,
@@ -63,11 +63,11 @@ class FaultedRuns:
         file_bytes: int = 0,
         clock_days: float = 0.0,
     ) -> Ended:
-        """Run `cxrbatch run films -o out` with this fault in a process of its own, and wait for its end.
+        """Run `cxrbatch run images -o out` with this fault in a process of its own, and wait for its end.
 
         With `file_bytes` no file may grow beyond that (RLIMIT_FSIZE). `clock_days`: how far the wall clock is off.
         """
-        arguments = ["run", str(films), "-o", str(out), "-e", engine, "--workers", "1", "--threads", "1", *more]
+        arguments = ["run", str(images), "-o", str(out), "-e", engine, "--workers", "1", "--threads", "1", *more]
         arguments.append("--pdf" if pdf else "--no-pdf")
         return self._order(arguments, fault, file_bytes=file_bytes, clock_days=clock_days)
 

@@ -35,7 +35,7 @@ from pydicom.uid import (
 Pixels = NDArray[np.integer[Any]]
 
 
-def film(rows: int = 320, columns: int = 256, bits: int = 12, seed: int = 0) -> Pixels:
+def blobs(rows: int = 320, columns: int = 256, bits: int = 12, seed: int = 0) -> Pixels:
     """Return something that a codec and a window can bite on: smooth blobs and noise over the whole range."""
     random = np.random.default_rng(seed)
     smooth = cv2.GaussianBlur(random.random((rows, columns)), (0, 0), 12)
@@ -85,7 +85,7 @@ def dataset(pixels: Pixels, *, transfer_syntax: UID = ExplicitVRLittleEndian, **
 
 def write_dicom(path: Path, *, pixels: Pixels | None = None, **keywords: Any) -> Path:
     """Write `dataset(pixels, **keywords)` as a DICOM file."""
-    made = dataset(film() if pixels is None else pixels, **keywords)
+    made = dataset(blobs() if pixels is None else pixels, **keywords)
     made.save_as(path, enforce_file_format=True)
     return path
 

@@ -1,4 +1,4 @@
-"""Small labelled data sets on disk: noise films, each unlike the others, and tables of them."""
+"""Small labelled data sets on disk: noise images, each unlike the others, and tables of them."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 SIZE_PX = 64
 
 
-def write_film(path: Path, seed: int = 0, size_px: int = SIZE_PX) -> Path:
-    """Write a film of smooth noise, PNG or JPEG by its suffix."""
+def write_image(path: Path, seed: int = 0, size_px: int = SIZE_PX) -> Path:
+    """Write an image of smooth noise, PNG or JPEG by its suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 8), dtype=np.uint8)
     assert cv2.imwrite(str(path), cv2.resize(coarse, (size_px, size_px), interpolation=cv2.INTER_LINEAR))
     return path
 
 
-def write_films(folder: Path, count: int) -> list[str]:
-    """Write films 000.png, 001.png, …; return their names."""
-    return [write_film(folder / f"{index:03d}.png", index).name for index in range(count)]
+def write_images(folder: Path, count: int) -> list[str]:
+    """Write images 000.png, 001.png, …; return their names."""
+    return [write_image(folder / f"{index:03d}.png", index).name for index in range(count)]
 
 
 def write_table(folder: Path, text: str, name: str = "labels.csv") -> Path:
-    """Write a table, and the films a.png, b.png, c.png and d.png beside it."""
+    """Write a table, and the images a.png, b.png, c.png and d.png beside it."""
     folder.mkdir(parents=True, exist_ok=True)
-    for seed, film in enumerate("abcd"):
-        write_film(folder / f"{film}.png", seed)
+    for seed, image in enumerate("abcd"):
+        write_image(folder / f"{image}.png", seed)
     (folder / name).write_text(text)
     return folder / name

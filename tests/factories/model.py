@@ -74,6 +74,6 @@ class Original(nn.Module):
 
 
 def colours_of(grey: Tensor) -> Tensor:
-    """Scale a grey film as torchvision scales a photograph: [N,1,H,W], 0..1 -> [N,3,H,W]."""
+    """Scale a grey image as torchvision scales a photograph: [N,1,H,W], 0..1 -> [N,3,H,W]."""
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     return (grey - mean[:, None, None]) / std[:, None, None]

@@ -1,4 +1,4 @@
-"""Input folders for whole runs: grey films whose tiny-engine scores can be told beforehand."""
+"""Input folders for whole runs: grey images whose tiny-engine scores can be told beforehand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cxrbatch.run.batch import run_batch
 from cxrbatch.system.progress import RunProgress
 
 
-def film(*quadrants: int, size_px: int = 128) -> Gray8:
+def four_greys(*quadrants: int, size_px: int = 128) -> Gray8:
     """Return uint8 [S,S] whose quadrants (top left, top right, bottom left, bottom right) have these grey values.
 
     At least 16 levels apart, or it counts as blank.
@@ -27,15 +27,15 @@ def film(*quadrants: int, size_px: int = 128) -> Gray8:
     return np.kron(np.array(quadrants, np.uint8).reshape(2, 2), np.ones((half, half), np.uint8))
 
 
-def write_film(path: Path, *quadrants: int) -> Path:
-    """Write such a film as PNG."""
+def write_image(path: Path, *quadrants: int) -> Path:
+    """Write such an image as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), film(*quadrants))
+    assert cv2.imwrite(str(path), four_greys(*quadrants))
     return path
 
 
 def run_quietly(root: Path, out: Path, **settings: Any) -> RunReport:
-    """Run the batch with few, small workers and no terminal, and let grey quadrants pass for films."""
+    """Run the batch with few, small workers and no terminal, and let grey quadrants pass for images."""
     defaults: dict[str, Any] = {"workers": 1, "pdf": False, "pixel_check": False}
     with RunProgress(Console(quiet=True)) as progress:
         return run_batch(root, out, Settings(**(defaults | settings)), progress)

@@ -19,11 +19,11 @@ from cxrbatch.errors import Flag, ImageRejected, Reason
 from cxrbatch.intake.discover import index_file, walk
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.records import Gray8
-from tests.factories.intake import film, write_dicom
+from tests.factories.intake import blobs, write_dicom
 
 Levels = NDArray[Any]
-NAME = "film.dcm"
-PIXELS = film()
+NAME = "image.dcm"
+PIXELS = blobs()
 # Shows 12-bit pixels as they are: 0 is black and 4095 is white.
 FULL_WINDOW: dict[str, Any] = {"WindowCenter": 2048, "WindowWidth": 4096, "BitsStored": 12}
 FULL_DISPLAY = PIXELS * (255 / 4095)
@@ -96,17 +96,17 @@ def outcome(root: Path, path: str, settings: Settings) -> Outcome:
 
 
 def full(**keywords: Any) -> Callable[[Path], object]:
-    """Return a builder of the film in its full window; `keywords` override its elements."""
+    """Return a builder of the image in its full window; `keywords` override its elements."""
     return lambda path: write_dicom(path, **({"pixels": PIXELS} | FULL_WINDOW | keywords))
 
 
 def shown() -> Levels:
-    """Return what the film in its full window looks like, [H,W] 0..255."""
+    """Return what the image in its full window looks like, [H,W] 0..255."""
     return FULL_DISPLAY
 
 
 def inverted() -> Levels:
-    """Return what the film looks like with black and white swapped."""
+    """Return what the image looks like with black and white swapped."""
     levels: Levels = 255 - FULL_DISPLAY
     return levels
 
@@ -117,7 +117,7 @@ def content(data: bytes) -> Callable[[Path], object]:
 
 
 def edited(edit: Callable[[bytes], bytes], **keywords: Any) -> Callable[[Path], object]:
-    """Return a builder that writes the film and then changes its bytes."""
+    """Return a builder that writes the image and then changes its bytes."""
 
     def build(path: Path) -> None:
         full(**keywords)(path)

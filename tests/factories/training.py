@@ -51,10 +51,10 @@ def make_run(
     interrupted: bool = False,
     leaks: Sequence[str] = (),
 ) -> TrainingRun:
-    """Make the record of a training of so many epochs, 8 being asked for; the first 6 see films at 149 px."""
+    """Make the record of a training of so many epochs, 8 being asked for; the first 6 see images at 149 px."""
     measured = measure_labels(draw_scores(labels, task, seed=seed))
     training = TrainingFacts(
-        data="films, csv layout: 500 films of 240 patients",
+        data="images, csv layout: 500 images of 240 patients",
         images={"train": 380, "val": 120},
         recipe="ab" * 32,
         seed=7,
@@ -77,11 +77,11 @@ def make_run(
     )
     return TrainingRun(
         checkpoint=f"models/fold-{fold}.safetensors" if fold else "models/chest.safetensors",
-        data="/data/films",
+        data="/data/images",
         layout="csv",
         data_sha256="12" * 32,
         parts=make_parts(len(labels)),
-        notes=("3 rows without a film were left out.",),
+        notes=("3 rows without an image were left out.",),
         leaks=tuple(leaks),
         facts=facts,
         operating_point_rule="youden",
@@ -99,7 +99,7 @@ def make_run(
 
 
 def make_parts(labels: int) -> tuple[TrainingPart, ...]:
-    """Make a training part of 380 films and a validation part of 120."""
+    """Make a training part of 380 images and a validation part of 120."""
     train, val = (190, 76, 4)[:labels], (60, 24, 2)[:labels]
     return (
         TrainingPart("train", 380, 180, train, (0, 19, 0)[:labels]),
@@ -124,13 +124,13 @@ def make_epoch(number: int, labels: int, seed: int = 0) -> EpochFigures:
     )
 
 
-def draw_scores(labels: tuple[Label, ...], task: Task, *, seed: int = 0, films: int = 120) -> LabelledScores:
-    """Draw scores of two films a patient that know something of each label, the same each time."""
+def draw_scores(labels: tuple[Label, ...], task: Task, *, seed: int = 0, images: int = 120) -> LabelledScores:
+    """Draw scores of two images a patient that know something of each label, the same each time."""
     generator = np.random.default_rng(seed)
     shares = np.array([0.5, 0.2, 0.02])[: len(labels)]
-    targets = (generator.random((films, len(labels))) < shares).astype(np.float32)
+    targets = (generator.random((images, len(labels))) < shares).astype(np.float32)
     if task == "multiclass":
-        targets = np.eye(len(labels), dtype=np.float32)[generator.integers(0, len(labels), films)]
+        targets = np.eye(len(labels), dtype=np.float32)[generator.integers(0, len(labels), images)]
     raw = 1.6 * targets - 0.8 + generator.normal(0.0, 1.0, targets.shape)
     probabilities = (1 / (1 + np.exp(-raw))).astype(np.float32)
     if task == "multiclass":
@@ -143,7 +143,7 @@ def draw_scores(labels: tuple[Label, ...], task: Task, *, seed: int = 0, films: 
         probabilities=probabilities,
         calls=make_calls(labels, task, probabilities, likeliest),
         classes=likeliest if task == "multiclass" else np.empty(0, np.int64),
-        weights=draw_resamples([f"p{at // 2}" for at in range(films)], count=50, seed=0),
+        weights=draw_resamples([f"p{at // 2}" for at in range(images)], count=50, seed=0),
     )
 
 

@@ -45,7 +45,7 @@ def test_phantom_chests_of_any_shape_pass_without_a_flag(seed: int) -> None:
     assert check_anatomy(radiograph(display), SETTINGS).flags == ()
 
 
-def test_a_film_with_black_and_white_swapped_is_flagged_and_left_as_it_is(chest: Gray8) -> None:
+def test_an_image_with_black_and_white_swapped_is_flagged_and_left_as_it_is(chest: Gray8) -> None:
     swapped = np.asarray(255 - chest, np.uint8)
     checked = check_anatomy(radiograph(swapped), SETTINGS)
     assert checked.flags == (Flag.POLARITY_SUSPECT,)
@@ -67,7 +67,7 @@ def test_a_frame_around_a_chest_does_not_matter(chest: Gray8, grey: int, sides: 
 
 
 @pytest.mark.parametrize("flags", [(), (Flag.NO_BODY_PART,)])
-def test_a_doubtful_film_is_flagged_and_not_refused(
+def test_a_doubtful_image_is_flagged_and_not_refused(
     chest: Gray8, flags: tuple[Flag, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cxrbatch.intake.anatomy.measure_anatomy", lambda _: Anatomy(0.16, 0.2, resemblance=0.0))
@@ -87,8 +87,8 @@ def test_a_constant_image_is_no_chest() -> None:
 
 
 def test_the_check_can_be_switched_off() -> None:
-    film = radiograph(draw_body_part("hand"), Flag.NO_BODY_PART)
-    assert check_anatomy(film, replace(SETTINGS, pixel_check=False)) is film
+    image = radiograph(draw_body_part("hand"), Flag.NO_BODY_PART)
+    assert check_anatomy(image, replace(SETTINGS, pixel_check=False)) is image
 
 
 def test_the_message_says_what_was_measured_and_what_to_do() -> None:
@@ -99,13 +99,13 @@ def test_the_message_says_what_was_measured_and_what_to_do() -> None:
 
 
 @needs_shared_data
-def test_at_most_one_real_film_in_a_hundred_is_refused() -> None:
+def test_at_most_one_real_image_in_a_hundred_is_refused() -> None:
     root = SHARED / "nih1024"
-    films = [read_radiograph(root / file.path, SETTINGS) for file in walk(root) if file.path.endswith(".png")]
-    refused = [film for film in films if reason(film.display, Flag.NO_BODY_PART)]
-    swapped = [film for film in films if measure_anatomy(film.display).is_swapped]
-    noticed = [film for film in films if measure_anatomy(np.asarray(255 - film.display, np.uint8)).is_swapped]
-    assert len(films) == 120
+    images = [read_radiograph(root / file.path, SETTINGS) for file in walk(root) if file.path.endswith(".png")]
+    refused = [image for image in images if reason(image.display, Flag.NO_BODY_PART)]
+    swapped = [image for image in images if measure_anatomy(image.display).is_swapped]
+    noticed = [image for image in images if measure_anatomy(np.asarray(255 - image.display, np.uint8)).is_swapped]
+    assert len(images) == 120
     assert len(refused) <= 1
     assert not swapped
     assert len(noticed) >= 119
@@ -114,22 +114,22 @@ def test_at_most_one_real_film_in_a_hundred_is_refused() -> None:
 @needs_shared_data
 @pytest.mark.parametrize("grey", [0, 255])
 @pytest.mark.parametrize("degrees", [-10, 0, 10])
-def test_at_most_one_real_film_in_a_hundred_is_refused_askew_and_in_a_frame(grey: int, degrees: int) -> None:
-    films = sorted((SHARED / "nih256").rglob("*.png"))[::2]
+def test_at_most_one_real_image_in_a_hundred_is_refused_askew_and_in_a_frame(grey: int, degrees: int) -> None:
+    images = sorted((SHARED / "nih256").rglob("*.png"))[::2]
     refused = 0
-    for path in films:
-        film = np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), np.uint8)
-        turned = cv2.warpAffine(film, cv2.getRotationMatrix2D((128, 128), degrees, 1.0), (256, 256))
+    for path in images:
+        image = np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), np.uint8)
+        turned = cv2.warpAffine(image, cv2.getRotationMatrix2D((128, 128), degrees, 1.0), (256, 256))
         turned[:, 230:] = turned[:20] = grey
         refused += reason(np.asarray(turned, np.uint8), Flag.NO_BODY_PART) is not None
-    assert len(films) > 350
-    assert refused <= len(films) / 100
+    assert len(images) > 350
+    assert refused <= len(images) / 100
 
 
 @needs_shared_data
-def test_the_real_film_whose_tag_was_edited_is_flagged() -> None:
-    film = read_radiograph(SHARED / "dicom" / "chest" / "siim_cr_tag_says_monochrome1.dcm", SETTINGS)
-    assert Flag.POLARITY_SUSPECT in check_anatomy(film, SETTINGS).flags
+def test_the_real_image_whose_tag_was_edited_is_flagged() -> None:
+    image = read_radiograph(SHARED / "dicom" / "chest" / "siim_cr_tag_says_monochrome1.dcm", SETTINGS)
+    assert Flag.POLARITY_SUSPECT in check_anatomy(image, SETTINGS).flags
 
 
 @needs_shared_data

@@ -32,7 +32,7 @@ from cxrbatch.intake.codecs import (
     reducible_levels,
     register_plugin,
 )
-from tests.factories.intake import Pixels, dataset, film, jpeg_bytes
+from tests.factories.intake import Pixels, blobs, dataset, jpeg_bytes
 
 SHARED = Path(os.environ.get("CXRBATCH_SHARED_DATA", "/nowhere")) / "dicom" / "transfer_syntaxes"
 needs_shared_data = pytest.mark.skipif(not SHARED.is_dir(), reason="CXRBATCH_SHARED_DATA is not set")
@@ -53,7 +53,7 @@ def test_registering_twice_is_harmless_and_covers_every_syntax() -> None:
 @pytest.mark.parametrize("syntax", LOSSLESS, ids=lambda uid: uid.keyword)
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])
 def test_lossless_syntaxes_are_bit_equal(syntax: UID, bits: int) -> None:
-    pixels = film(bits=bits)
+    pixels = blobs(bits=bits)
     np.testing.assert_array_equal(decode(dataset(pixels, transfer_syntax=syntax)), pixels)
 
 
@@ -74,7 +74,7 @@ def test_the_nema_radiograph_is_close_in_lossy_syntaxes(name: str, tolerance: in
 
 @pytest.mark.parametrize("level", [1, 2])
 def test_a_reduced_jpeg_2000_is_a_small_copy(level: int) -> None:
-    pixels = film(640, 512, bits=12)
+    pixels = blobs(640, 512, bits=12)
     rows, columns = reduced_size(640, level), reduced_size(512, level)
     made = dataset(pixels, transfer_syntax=JPEG2000Lossless)
     decoder = get_decoder(JPEG2000Lossless)
@@ -96,7 +96,7 @@ def test_a_reduced_jpeg_2000_is_a_small_copy(level: int) -> None:
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEG2000, HTJ2KLossless, JPEGLSLossless, JPEGLosslessSV1])
 def test_the_codestream_says_its_size(syntax: UID) -> None:
-    frame = get_frame(dataset(film(200, 160), transfer_syntax=syntax).PixelData, 0, number_of_frames=1)
+    frame = get_frame(dataset(blobs(200, 160), transfer_syntax=syntax).PixelData, 0, number_of_frames=1)
     codestream = read_codestream(bytes(frame), syntax)
     assert codestream is not None
     assert (codestream.rows, codestream.columns, codestream.components) == (200, 160, 1)
@@ -108,7 +108,7 @@ def test_the_codestream_of_a_colour_jpeg_has_three_components() -> None:
 
 
 def test_a_jp2_file_inside_a_frame_is_read_too() -> None:
-    frame = imagecodecs.jpeg2k_encode(film(200, 160), codecformat="jp2")
+    frame = imagecodecs.jpeg2k_encode(blobs(200, 160), codecformat="jp2")
     codestream = read_codestream(bytes(frame), JPEG2000)
     assert codestream is not None
     assert (codestream.rows, codestream.columns) == (200, 160)
@@ -140,7 +140,7 @@ def test_reduction_stops_at_what_the_codestream_holds() -> None:
 
 
 def test_a_jpeg_without_its_end_is_not_whole() -> None:
-    frame = jpeg_bytes(film(bits=8))
+    frame = jpeg_bytes(blobs(bits=8))
     assert is_whole(frame, JPEGBaseline8Bit)
     assert is_whole(frame + b"\0", JPEGBaseline8Bit)
     assert not is_whole(frame[:-40], JPEGBaseline8Bit)

@@ -34,10 +34,10 @@ from pydicom.uid import (
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, ImageRejected, Reason
 from cxrbatch.intake.read import read_radiograph
-from cxrbatch.model.data.film_pixels import FilmChunk, prepare_chunk
+from cxrbatch.model.data.image_pixels import ImageChunk, prepare_chunk
 from cxrbatch.records import InputSpec, Radiograph
 from tests.factories.damage import Damage, drop, end_early, hole, swap
-from tests.factories.intake import Pixels, dataset, film, jpeg_bytes, write_dicom
+from tests.factories.intake import Pixels, blobs, dataset, jpeg_bytes, write_dicom
 
 SHARED = Path(os.environ.get("CXRBATCH_SHARED_DATA", "/nowhere")) / "dicom"
 needs_shared_data = pytest.mark.skipif(not SHARED.is_dir(), reason="CXRBATCH_SHARED_DATA is not set")
@@ -62,15 +62,15 @@ PLACES = [0.1, 0.5, 0.97]
 
 
 @cache
-def noisy_film(bits: int = 12) -> Pixels:
-    """Return a film with so much noise that no codec makes less than 40 KB of it."""
+def noisy_image(bits: int = 12) -> Pixels:
+    """Return an image with so much noise that no codec makes less than 40 KB of it."""
     noise = np.random.default_rng(5).normal(0, 2 ** (bits - 5), (320, 256))
-    return np.clip(film(bits=bits) + noise, 0, 2**bits - 1).astype(np.uint8 if bits <= 8 else np.uint16)
+    return np.clip(blobs(bits=bits) + noise, 0, 2**bits - 1).astype(np.uint8 if bits <= 8 else np.uint16)
 
 
 @cache
 def header_of(syntax: UID) -> tuple[Dataset, bytes]:
-    made = dataset(noisy_film(8 if syntax == JPEGBaseline8Bit else 12), transfer_syntax=syntax)
+    made = dataset(noisy_image(8 if syntax == JPEGBaseline8Bit else 12), transfer_syntax=syntax)
     return made, get_frame(made.PixelData, 0, number_of_frames=1)
 
 
@@ -144,7 +144,7 @@ def test_swapped_blocks_are_refused(tmp_path: Path, syntax: UID, where: float) -
 
 
 def picture(**options: object) -> bytes:
-    colour = np.dstack([noisy_film(8)] * 3)
+    colour = np.dstack([noisy_image(8)] * 3)
     stream = BytesIO()
     Image.fromarray(colour if options.pop("colour", False) else colour[..., 0]).save(stream, "JPEG", **options)
     return stream.getvalue()
@@ -222,7 +222,7 @@ def test_jpeg_2000_of_other_encoders_options_is_read_and_its_holes_refused(
 ) -> None:
     header, _ = header_of(JPEG2000Lossless)
     stream = BytesIO()
-    Image.fromarray(noisy_film()).save(stream, "JPEG2000", **{"no_jp2": True, "irreversible": False, **options})
+    Image.fromarray(noisy_image()).save(stream, "JPEG2000", **{"no_jp2": True, "irreversible": False, **options})
     frame = stream.getvalue()
     read_frame(tmp_path, header, frame)
     for damage in HOLES:
@@ -247,7 +247,7 @@ def test_flat_jpeg_2000_with_empty_packets_is_no_damage(tmp_path: Path) -> None:
 
 
 def deflated(folder: Path) -> bytes:
-    path = write_dicom(folder / "deflated", pixels=noisy_film(), transfer_syntax=DeflatedExplicitVRLittleEndian)
+    path = write_dicom(folder / "deflated", pixels=noisy_image(), transfer_syntax=DeflatedExplicitVRLittleEndian)
     return path.read_bytes()
 
 
@@ -273,7 +273,7 @@ def test_padding_behind_a_deflated_data_set_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("filling", ["00", "FF"])
 @pytest.mark.parametrize("bits", [8, 12])
 def test_a_hole_in_native_pixels_is_flagged(tmp_path: Path, bits: int, filling: str) -> None:
-    content = write_dicom(tmp_path / "a", pixels=noisy_film(bits), transfer_syntax=ExplicitVRLittleEndian).read_bytes()
+    content = write_dicom(tmp_path / "a", pixels=noisy_image(bits), transfer_syntax=ExplicitVRLittleEndian).read_bytes()
     assert Flag.DAMAGE_SUSPECT not in read_file(tmp_path, content).flags
     assert Flag.DAMAGE_SUSPECT in read_file(tmp_path, hole(filling)(content, 0.5)).flags
 
@@ -301,15 +301,15 @@ def test_real_files_with_damaged_pixels_are_refused(tmp_path: Path, name: str, d
 
 def test_training_names_the_damaged_file(tmp_path: Path) -> None:
     good, bad = tmp_path / "good.jpg", tmp_path / "bad.jpg"
-    good.write_bytes(jpeg_bytes(noisy_film(8)))
-    bad.write_bytes(end_early(jpeg_bytes(noisy_film(8)), 0.5))
-    prepared = prepare_chunk(FilmChunk((0, 1), (good, bad), InputSpec(size_px=64)))
+    good.write_bytes(jpeg_bytes(noisy_image(8)))
+    bad.write_bytes(end_early(jpeg_bytes(noisy_image(8)), 0.5))
+    prepared = prepare_chunk(ImageChunk((0, 1), (good, bad), InputSpec(size_px=64)))
     assert prepared.rows == (0,)
-    assert [film.path for film in prepared.bad] == [bad]
+    assert [image.path for image in prepared.bad] == [bad]
     assert "truncated_pixels" in prepared.bad[0].reason
 
 
 def test_a_frame_of_another_library_still_has_its_bits(tmp_path: Path) -> None:
-    pixels = noisy_film()
+    pixels = noisy_image()
     frame = bytes(imagecodecs.ljpeg_encode(pixels, bitspersample=12))
     read_frame(tmp_path, dataset(pixels, transfer_syntax=JPEGLosslessSV1), frame)

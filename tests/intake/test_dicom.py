@@ -28,7 +28,7 @@ from cxrbatch.errors import Flag, ImageRejected, Reason
 from cxrbatch.intake.discover import index_file
 from cxrbatch.intake.read import HEAD_BYTES, read_radiograph
 from cxrbatch.records import ImageFile, Radiograph
-from tests.factories.intake import coded, dataset, film, jpeg_bytes, lut_item, write_dicom
+from tests.factories.intake import blobs, coded, dataset, jpeg_bytes, lut_item, write_dicom
 
 SETTINGS = Settings()
 SHARED = Path(os.environ.get("CXRBATCH_SHARED_DATA", "/nowhere")) / "dicom"
@@ -76,7 +76,7 @@ def bare(path: Path, made: Dataset) -> Path:
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda uid: uid.keyword)
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_the_same_pixels_look_the_same_in_every_lossless_syntax(tmp_path: Path, syntax: UID, bits: int) -> None:
-    pixels = film(bits=bits)
+    pixels = blobs(bits=bits)
     window = {"WindowCenter": 1 << bits - 1, "WindowWidth": 1 << bits, "BitsStored": bits}
     plain = read(write_dicom(tmp_path / "plain", pixels=pixels, **window))
     other = read(write_dicom(tmp_path / "other", pixels=pixels, transfer_syntax=syntax, **window))
@@ -107,21 +107,21 @@ def test_the_header_is_read_as_text(tmp_path: Path) -> None:
     assert header.transfer_syntax == "1.2.840.10008.1.2.1"
 
 
-def test_large_films_are_reduced_and_keep_their_stored_size(tmp_path: Path) -> None:
-    radiograph = read(write_dicom(tmp_path / "a", pixels=film(2464, 2022)))
+def test_large_images_are_reduced_and_keep_their_stored_size(tmp_path: Path) -> None:
+    radiograph = read(write_dicom(tmp_path / "a", pixels=blobs(2464, 2022)))
     assert radiograph.display.shape == (1024, 840)
     assert (radiograph.rows, radiograph.columns) == (2464, 2022)
 
 
 def test_a_reduced_jpeg_2000_looks_like_the_whole_one(tmp_path: Path) -> None:
-    pixels = cv2.resize(film(308, 253), (2022, 2464), interpolation=cv2.INTER_CUBIC).astype(np.uint16)
+    pixels = cv2.resize(blobs(308, 253), (2022, 2464), interpolation=cv2.INTER_CUBIC).astype(np.uint16)
     whole = read(write_dicom(tmp_path / "a", pixels=pixels)).display.astype(int)
     reduced = read(write_dicom(tmp_path / "b", pixels=pixels, transfer_syntax=JPEG2000Lossless)).display.astype(int)
     assert np.abs(whole - reduced).mean() < 0.6
 
 
 def test_monochrome_twins_look_the_same(tmp_path: Path) -> None:
-    pixels = film()
+    pixels = blobs()
     twin = (4095 - pixels).astype(np.uint16)
     window = {"WindowCenter": 2048, "WindowWidth": 4096}
     white = read(write_dicom(tmp_path / "2", pixels=pixels, **window))
@@ -146,7 +146,7 @@ def test_polarity_is_decided_once(
     inverted: bool,
     flags: tuple[Flag, ...],
 ) -> None:
-    pixels = film()
+    pixels = blobs()
     path = write_dicom(
         tmp_path / "a",
         pixels=pixels,
@@ -168,7 +168,7 @@ def test_of_several_windows_the_first_is_used(tmp_path: Path) -> None:
 
 
 def test_signed_pixels_with_a_negative_rescale(tmp_path: Path) -> None:
-    pixels = (film().astype(np.int32) - 2048).astype(np.int16)
+    pixels = (blobs().astype(np.int32) - 2048).astype(np.int16)
     radiograph = read(
         write_dicom(
             tmp_path / "a",
@@ -193,7 +193,7 @@ def test_lookup_tables_are_read_from_the_file(
     undefined_length: bool,
     syntax: UID,
 ) -> None:
-    pixels = film()
+    pixels = blobs()
     entries = np.linspace(0, 1023, 4096).astype(np.uint16)[::-1]
     made = dataset(pixels, transfer_syntax=syntax)
     item = lut_item(entries, first=0, bits=10)
@@ -209,7 +209,7 @@ def test_lookup_tables_are_read_from_the_file(
 
 
 def test_overlay_bits_are_masked(tmp_path: Path) -> None:
-    pixels = film(bits=12)
+    pixels = blobs(bits=12)
     dirty = (pixels | (np.arange(256, dtype=np.uint16) % 2 << 13)).astype(np.uint16)
     window = {"WindowCenter": 2048, "WindowWidth": 4096, "BitsStored": 12}
     clean = read(write_dicom(tmp_path / "a", pixels=pixels, **window))
@@ -219,7 +219,7 @@ def test_overlay_bits_are_masked(tmp_path: Path) -> None:
 
 
 def test_padding_is_black(tmp_path: Path) -> None:
-    pixels = np.clip(film(), 500, 4000)
+    pixels = np.clip(blobs(), 500, 4000)
     pixels[:50] = 0
     radiograph = read(
         write_dicom(
@@ -231,7 +231,7 @@ def test_padding_is_black(tmp_path: Path) -> None:
 
 
 def test_an_odd_number_of_bytes_is_padded(tmp_path: Path) -> None:
-    pixels = film(101, 99, bits=8)
+    pixels = blobs(101, 99, bits=8)
     assert read(write_dicom(tmp_path / "a", pixels=pixels)).display.shape == (101, 99)
 
 
@@ -248,7 +248,7 @@ def test_a_header_longer_than_the_first_read(tmp_path: Path) -> None:
 
 
 def test_equal_hashes_mean_equal_pixels(tmp_path: Path) -> None:
-    pixels = film()
+    pixels = blobs()
     first = read(write_dicom(tmp_path / "a", pixels=pixels, PatientID="1"))
     copy = read(write_dicom(tmp_path / "b", pixels=pixels, PatientID="2"))
     implicit = read(write_dicom(tmp_path / "c", pixels=pixels, transfer_syntax=ImplicitVRLittleEndian))
@@ -259,8 +259,8 @@ def test_equal_hashes_mean_equal_pixels(tmp_path: Path) -> None:
     assert len({first.stored_sha256, reshaped.stored_sha256, changed.stored_sha256}) == 3
 
 
-def test_the_hash_of_an_encoded_film_does_not_depend_on_the_reduction(tmp_path: Path) -> None:
-    path = write_dicom(tmp_path / "a", pixels=film(1200, 1000), transfer_syntax=JPEG2000Lossless)
+def test_the_hash_of_an_encoded_image_does_not_depend_on_the_reduction(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a", pixels=blobs(1200, 1000), transfer_syntax=JPEG2000Lossless)
     small = read(path, Settings(max_display_px=300))
     large = read(path, Settings(max_display_px=1024))
     assert small.display.shape == (300, 250)
@@ -272,7 +272,7 @@ def test_the_hash_of_an_encoded_film_does_not_depend_on_the_reduction(tmp_path: 
 
 
 def test_a_bare_data_set_is_implicit_and_flagged(tmp_path: Path) -> None:
-    path = bare(tmp_path / "a", dataset(film(), transfer_syntax=ImplicitVRLittleEndian))
+    path = bare(tmp_path / "a", dataset(blobs(), transfer_syntax=ImplicitVRLittleEndian))
     radiograph = read(path)
     assert radiograph.flags == (Flag.NO_TRANSFER_SYNTAX,)
     assert radiograph.header.transfer_syntax == ImplicitVRLittleEndian
@@ -286,7 +286,7 @@ def test_a_missing_transfer_syntax_is_assumed_where_the_length_fits(tmp_path: Pa
 
 
 def test_a_bare_data_set_of_another_length_is_refused(tmp_path: Path) -> None:
-    made = dataset(film(), transfer_syntax=ImplicitVRLittleEndian, Columns=200)
+    made = dataset(blobs(), transfer_syntax=ImplicitVRLittleEndian, Columns=200)
     assert outcome(bare(tmp_path / "a", made)) == (Reason.INCONSISTENT_HEADER,) * 2
 
 
@@ -517,7 +517,7 @@ def test_a_colour_frame_labelled_monochrome_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("level", [0, 700, 4095])
-def test_a_constant_film_is_blank(tmp_path: Path, level: int) -> None:
+def test_a_constant_image_is_blank(tmp_path: Path, level: int) -> None:
     path = write_dicom(tmp_path / "a", pixels=np.full((320, 256), level, np.uint16), BitsStored=12)
     assert outcome(path) == (None, Reason.BLANK)
 

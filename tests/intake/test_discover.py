@@ -12,7 +12,7 @@ from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, Reason
 from cxrbatch.intake.discover import index_file, raster_identity, study_key, walk
 from cxrbatch.records import ImageFile, IndexedFile
-from tests.factories.intake import film, jpeg_bytes, png_bytes, write_dicom
+from tests.factories.intake import blobs, jpeg_bytes, png_bytes, write_dicom
 
 SETTINGS = Settings()
 
@@ -93,7 +93,7 @@ def test_a_link_that_leads_out_is_refused_unread(tmp_path: Path) -> None:
 def test_hostile_names_are_read_like_any_other(tmp_path: Path, name: Any) -> None:
     target = os.path.join(os.fsencode(tmp_path), name)  # noqa: PTH118 - a name that is no text
     with open(target, "wb") as stream:  # noqa: PTH123
-        stream.write(png_bytes(film(bits=8)))
+        stream.write(png_bytes(blobs(bits=8)))
     [file] = walk(tmp_path)
     indexed = index_file(tmp_path, file, SETTINGS)
     assert os.fsencode(file.path) == name
@@ -146,8 +146,8 @@ def test_a_raster_file_is_a_study_or_its_folder_is(tmp_path: Path) -> None:
     assert raster_identity("a/b.png", "file") == "a/b.png"
     assert raster_identity("a/b.png", "folder") == "a"
     assert raster_identity("b.png", "folder") == "."
-    (tmp_path / "b.png").write_bytes(png_bytes(film(bits=8)))
-    (tmp_path / "c.jpg").write_bytes(jpeg_bytes(film(bits=8)))
+    (tmp_path / "b.png").write_bytes(png_bytes(blobs(bits=8)))
+    (tmp_path / "c.jpg").write_bytes(jpeg_bytes(blobs(bits=8)))
     by_folder = Settings(group_by="folder")
     assert index(tmp_path, "b.png").study_key != index(tmp_path, "c.jpg").study_key
     assert index(tmp_path, "b.png", by_folder).study_key == index(tmp_path, "c.jpg", by_folder).study_key
@@ -182,8 +182,8 @@ def test_a_study_may_lie_at_any_depth(tmp_path: Path) -> None:
 
 
 def test_raster_files_say_what_they_do_not_say(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(png_bytes(film(300, 200, bits=8)))
-    (tmp_path / "b").write_bytes(jpeg_bytes(film(300, 200, bits=8)))
+    (tmp_path / "a").write_bytes(png_bytes(blobs(300, 200, bits=8)))
+    (tmp_path / "b").write_bytes(jpeg_bytes(blobs(300, 200, bits=8)))
     assert index(tmp_path, "a").flags == (Flag.NO_VIEW, Flag.NO_BODY_PART)
     assert index(tmp_path, "b").flags == (Flag.NO_VIEW, Flag.NO_BODY_PART, Flag.LOSSY)
     assert (index(tmp_path, "a").header.rows, index(tmp_path, "a").header.columns) == (300, 200)

@@ -140,7 +140,7 @@ def test_a_window_that_shows_nothing_is_ignored_and_said_so(window: Window) -> N
     np.testing.assert_array_equal(shown.display, displayed(RAMP12).display)
 
 
-def test_noise_on_an_empty_film_is_not_stretched() -> None:
+def test_noise_on_an_empty_image_is_not_stretched() -> None:
     noise = (2000 + np.random.default_rng(0).integers(0, 3, (64, 64))).astype(np.uint16)
     assert np.ptp(displayed(noise).display) <= 1
 

@@ -13,7 +13,7 @@ from cxrbatch.errors import ImageRejected
 from cxrbatch.intake.discover import index_file, walk
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.records import ImageFile
-from tests.factories.intake import film, jpeg_bytes, png_bytes, write_dicom
+from tests.factories.intake import blobs, jpeg_bytes, png_bytes, write_dicom
 
 SETTINGS = Settings()
 SHARED = os.environ.get("CXRBATCH_SHARED_DATA", "")
@@ -69,13 +69,13 @@ def test_every_real_png_is_accepted() -> None:
 def seeds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Small valid files, for `test_damaged_files` to damage."""
     folder = tmp_path_factory.mktemp("seeds")
-    pixels = film(80, 72)
+    pixels = blobs(80, 72)
     uids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4", "SOPInstanceUID": "1.2.3.4.5"}
     made = {
         name: write_dicom(folder / name, pixels=pixels, transfer_syntax=pydicom.uid.UID(uid), **uids).read_bytes()
         for name, uid in SYNTAXES.items()
     }
-    return made | {"png": png_bytes(film(80, 72, bits=8)), "jpeg": jpeg_bytes(film(80, 72, bits=8))}
+    return made | {"png": png_bytes(blobs(80, 72, bits=8)), "jpeg": jpeg_bytes(blobs(80, 72, bits=8))}
 
 
 fractions = st.floats(0, 1, exclude_max=True)

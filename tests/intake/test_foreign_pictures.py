@@ -287,6 +287,6 @@ def test_a_real_tibia_and_a_real_breast_with_a_chests_header_are_flagged(name: s
 @needs_shared_data
 def test_of_real_radiographs_that_nothing_was_learned_from_next_to_none_is_refused_or_flagged() -> None:
     paths = sorted((SHARED / "nih1024").glob("*.png"))
-    films = [check_anatomy(read_radiograph(path, Settings(max_display_px=256)), SETTINGS) for path in paths]
-    assert len(films) == 120
-    assert sum(Flag.ANATOMY_SUSPECT in film.flags for film in films) <= 2
+    images = [check_anatomy(read_radiograph(path, Settings(max_display_px=256)), SETTINGS) for path in paths]
+    assert len(images) == 120
+    assert sum(Flag.ANATOMY_SUSPECT in image.flags for image in images) <= 2

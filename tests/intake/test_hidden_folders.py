@@ -17,7 +17,7 @@ from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.intake.discover import walk
 from cxrbatch.run.folders import check_folders
 from tests.factories.engine import write_tiny_bundle
-from tests.factories.studies import read_rows, run_quietly, write_film
+from tests.factories.studies import read_rows, run_quietly, write_image
 
 pytestmark = pytest.mark.hostile("9.9 folders that pretend to be ours")
 
@@ -31,9 +31,9 @@ def engine(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def films(tmp_path: Path) -> Path:
-    write_film(tmp_path / "films" / "study" / "deep" / "a.png", 20, 60, 120, 240)
-    return tmp_path / "films"
+def images(tmp_path: Path) -> Path:
+    write_image(tmp_path / "images" / "study" / "deep" / "a.png", 20, 60, 120, 240)
+    return tmp_path / "images"
 
 
 def listen(path: Path) -> None:
@@ -72,33 +72,33 @@ FORGED: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("write", FORGED.values(), ids=FORGED)
-def test_a_folder_with_names_like_ours_hides_nothing(films: Path, write: Callable[[Path], object]) -> None:
+def test_a_folder_with_names_like_ours_hides_nothing(images: Path, write: Callable[[Path], object]) -> None:
     for name in (LOG, "ledger.sqlite", "run.json"):
-        (films / "study" / name).touch()
-    (films / "study" / "ledger.sqlite").write_bytes(b"SQLite format 3\0")
-    write(films / "study" / MARKER)
+        (images / "study" / name).touch()
+    (images / "study" / "ledger.sqlite").write_bytes(b"SQLite format 3\0")
+    write(images / "study" / MARKER)
     hidden: list[Path] = []
-    assert "study/deep/a.png" in {file.path for file in walk(films, on_hidden=hidden.append)}
+    assert "study/deep/a.png" in {file.path for file in walk(images, on_hidden=hidden.append)}
     assert not hidden
-    check_folders(films / "study", films.parent / "out")
+    check_folders(images / "study", images.parent / "out")
 
 
-def test_a_marker_alone_that_a_backup_left_hides_nothing(films: Path) -> None:
-    (films / "study" / MARKER).write_text(GENUINE)
-    assert [file.path for file in walk(films)] == ["study/deep/a.png"]
+def test_a_marker_alone_that_a_backup_left_hides_nothing(images: Path) -> None:
+    (images / "study" / MARKER).write_text(GENUINE)
+    assert [file.path for file in walk(images)] == ["study/deep/a.png"]
 
 
 def test_a_whole_output_folder_is_left_out_and_said(
-    films: Path,
+    images: Path,
     tmp_path: Path,
     engine: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CXRBATCH_PIXEL_CHECK", "false")
-    run_quietly(films, tmp_path / "out", engine=engine)
-    shutil.copytree(tmp_path / "out", films / "earlier" / "results")
-    arguments = ["run", str(films), "-o", str(tmp_path / "next"), "--engine", engine, "--no-pdf", "--workers", "1"]
+    run_quietly(images, tmp_path / "out", engine=engine)
+    shutil.copytree(tmp_path / "out", images / "earlier" / "results")
+    arguments = ["run", str(images), "-o", str(tmp_path / "next"), "--engine", engine, "--no-pdf", "--workers", "1"]
     assert run_command_line(arguments) == ExitCode.DONE
     assert "1 folders of the input were left out" in " ".join(capsys.readouterr().out.split())
     assert [row["path"] for row in read_rows(tmp_path / "next" / "images.csv")] == ["study/deep/a.png"]
@@ -109,40 +109,40 @@ def test_a_whole_output_folder_is_left_out_and_said(
     assert "left out" in capsys.readouterr().out
 
 
-def test_an_output_folder_as_input_is_refused(films: Path, tmp_path: Path, engine: str) -> None:
-    run_quietly(films, tmp_path / "out", engine=engine)
+def test_an_output_folder_as_input_is_refused(images: Path, tmp_path: Path, engine: str) -> None:
+    run_quietly(images, tmp_path / "out", engine=engine)
     with pytest.raises(UsageError, match="an output folder of cxrbatch"):
         check_folders(tmp_path / "out", tmp_path / "next")
 
 
 def test_images_that_a_forged_marker_hides_keep_their_results_and_are_not_gone(
-    films: Path, tmp_path: Path, engine: str
+    images: Path, tmp_path: Path, engine: str
 ) -> None:
-    write_film(films / "other" / "b.png", 20, 60, 120, 240)
-    run_quietly(films, tmp_path / "out", engine=engine)
-    (films / "study" / LOG).touch()
-    (films / "study" / MARKER).write_text(GENUINE)
-    report = run_quietly(films, tmp_path / "out", engine=engine)
+    write_image(images / "other" / "b.png", 20, 60, 120, 240)
+    run_quietly(images, tmp_path / "out", engine=engine)
+    (images / "study" / LOG).touch()
+    (images / "study" / MARKER).write_text(GENUINE)
+    report = run_quietly(images, tmp_path / "out", engine=engine)
     assert (report.files, report.folders_hidden) == ({"scored": 2}, 1)
-    (films / "study" / MARKER).unlink()
-    after = run_quietly(films, tmp_path / "out", engine=engine)
+    (images / "study" / MARKER).unlink()
+    after = run_quietly(images, tmp_path / "out", engine=engine)
     # The empty log that was left there is met as what it is.
     assert (after.files, after.folders_hidden) == ({"scored": 2, "rejected": 1}, 0)
     assert after.studies_this_run == 0
 
 
 def test_a_marker_that_cannot_be_read_leaves_its_folder_for_later(
-    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (films / "study" / LOG).touch()
-    (films / "study" / MARKER).write_text(GENUINE)
+    (images / "study" / LOG).touch()
+    (images / "study" / MARKER).write_text(GENUINE)
 
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
     errors: list[OSError] = []
-    assert list(walk(films, on_error=errors.append)) == []
+    assert list(walk(images, on_error=errors.append)) == []
     assert len(errors) == 1
     with pytest.raises(UsageError, match="Check that it is readable"):
-        check_folders(films / "study", tmp_path / "out")
+        check_folders(images / "study", tmp_path / "out")

@@ -21,10 +21,10 @@ from cxrbatch.intake.display import Lut, PixelLook, Window, display_pixels
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.records import Header, ImageFile, Radiograph
 from cxrbatch.system.record_json import from_json, to_json
-from tests.factories.intake import dataset, film, jpeg_bytes, lut_item, png_bytes
+from tests.factories.intake import blobs, dataset, jpeg_bytes, lut_item, png_bytes
 
 LOOSE = Settings(pixel_check=False)
-FILM = film(bits=12)
+IMAGE = blobs(bits=12)
 PIXEL_TAG = b"\xe0\x7f\x10\x00O"
 
 numbers = pytest.mark.hostile("9.8 numbers that no device should write")
@@ -36,12 +36,12 @@ def raw(keyword: str, value: bytes, vr: str = "") -> RawDataElement:
     return RawDataElement(tag, vr or dictionary_VR(tag)[:2], len(value), value, 0, False, True)
 
 
-def written(folder: Path, *elements: RawDataElement, pixels: Any = FILM, **keywords: Any) -> Path:
+def written(folder: Path, *elements: RawDataElement, pixels: Any = IMAGE, **keywords: Any) -> Path:
     """Write an image with elements as they are: pydicom converts what it can, so they are put before the pixels."""
     made = dataset(pixels, **keywords)
     for element in elements:
         made.pop(element.tag, None)
-    path = folder / "film.dcm"
+    path = folder / "image.dcm"
     made.save_as(path, enforce_file_format=True)
     content = path.read_bytes()
     at = content.rindex(PIXEL_TAG)
@@ -153,7 +153,7 @@ ODD_SIZES = {
 @pytest.mark.parametrize("keyword", ["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsStored", "HighBit"])
 @pytest.mark.parametrize("value", ODD_SIZES.values(), ids=ODD_SIZES)
 def test_sizes_of_any_type_have_an_outcome(tmp_path: Path, keyword: str, value: tuple[bytes, str]) -> None:
-    found = outcome(written(tmp_path, raw(keyword, *value), pixels=film(320, 320)))
+    found = outcome(written(tmp_path, raw(keyword, *value), pixels=blobs(320, 320)))
     if keyword in ("Rows", "Columns") and not isinstance(found, Radiograph):
         assert found in (Reason.INCONSISTENT_HEADER, Reason.TOO_LARGE)
 
@@ -189,7 +189,7 @@ def test_a_sequence_that_says_it_is_something_else_is_none(tmp_path: Path, keywo
 @exports
 @pytest.mark.parametrize("bits_stored", [8, 12, 16])
 def test_eight_bit_pixels_in_sixteen_stored_bits_are_not_blank(tmp_path: Path, bits_stored: int) -> None:
-    pixels = film(bits=8).astype(np.uint16)
+    pixels = blobs(bits=8).astype(np.uint16)
     found = shown(written(tmp_path, pixels=pixels, BitsStored=bits_stored))
     assert np.ptp(found.display) > 200
 
@@ -228,7 +228,7 @@ EXPORTS: dict[str, list[RawDataElement]] = {
 def test_what_archives_write_is_read(tmp_path: Path, elements: list[RawDataElement]) -> None:
     stated = {"WindowCenter": 2048, "WindowWidth": 4096, "BitsStored": 12}
     found = shown(written(tmp_path, *elements, **stated))
-    assert np.abs(found.display - FILM * (255 / 4095)).max() <= 0.51
+    assert np.abs(found.display - IMAGE * (255 / 4095)).max() <= 0.51
     assert set(found.flags) <= {Flag.CHARSET_REPLACED}
 
 
@@ -254,7 +254,7 @@ def test_what_is_behind_the_pixels_is_none_of_them(tmp_path: Path, tail: bytes) 
 
 @exports
 def test_pixels_of_an_odd_length_are_read(tmp_path: Path) -> None:
-    pixels = film(65, 65, bits=8)
+    pixels = blobs(65, 65, bits=8)
     path = written(tmp_path, pixels=pixels)
     content = path.read_bytes()
     even = outcome(path)
@@ -360,7 +360,7 @@ def test_a_header_of_millions_of_elements_is_refused_in_time(tmp_path: Path) -> 
 
 
 @endless
-@pytest.mark.parametrize("content", [png_bytes(film(bits=8)), jpeg_bytes(film(bits=8)), b"", b"\0" * 200])
+@pytest.mark.parametrize("content", [png_bytes(blobs(bits=8)), jpeg_bytes(blobs(bits=8)), b"", b"\0" * 200])
 def test_a_file_larger_than_any_limit_is_refused_unread(tmp_path: Path, content: bytes) -> None:
     with (tmp_path / "large").open("wb") as stream:
         stream.write(content)

@@ -20,12 +20,12 @@ from cxrbatch.intake.png_file import MAX_INFLATED_BYTES
 from cxrbatch.intake.raster import _upright
 from cxrbatch.intake.read import inspect_file, read_radiograph
 from cxrbatch.records import Gray8
-from tests.factories.intake import film, jpeg_bytes, png_bytes
+from tests.factories.intake import blobs, jpeg_bytes, png_bytes
 from tests.factories.torture import chunk
 
 LOOSE = Settings(pixel_check=False)
-GRAY = film(bits=8)
-FILM = film(bits=12)
+GRAY = blobs(bits=8)
+IMAGE = blobs(bits=12)
 PNG, JPEG = png_bytes(GRAY), jpeg_bytes(GRAY)
 HEAD = 33
 ICC = zlib.compress(np.random.default_rng(1).integers(0, 256, 2_000_000, np.uint8).tobytes())
@@ -214,7 +214,7 @@ TRAILERS = {
     "5 KB of zeros": bytes(5000),
     "3 MB of zeros": bytes(3_000_000),
     "a video of the phone": b"\0\0\0\x18ftypmp42" + np.random.default_rng(0).bytes(200_000),
-    "another picture": jpeg_bytes(film(400, 300, bits=8, seed=3)),
+    "another picture": jpeg_bytes(blobs(400, 300, bits=8, seed=3)),
     "ten other pictures": JPEG * 10,
     "Samsung": bytes(100) + b"\0\0\x01\x0aImage_UTC_Data1600000000000SEFH" + bytes(6000) + b"SEFT",
     "one byte": b"\0",
@@ -328,7 +328,7 @@ def test_the_rotation_of_a_png_is_undone(
 @rotation
 @pytest.mark.parametrize("place", [in_front, behind])
 def test_the_index_sees_the_rotation_of_a_large_png(tmp_path: Path, place: Callable[..., bytes]) -> None:
-    pixels = film(700, 500, bits=8)
+    pixels = blobs(700, 500, bits=8)
     content = place(chunk(b"eXIf", exif(6)[6:]), content=png_bytes(_upright(pixels, 8)))
     assert len(content) > 2 * 64 * 1024
     np.testing.assert_array_equal(shown(tmp_path, content), pixels)
@@ -381,7 +381,7 @@ def test_the_end_of_a_file_is_searched_for_whole_chunks_only() -> None:
 
 def with_white(share: float, values: Any = 65535, bits: int = 12) -> Any:
     """Return 12-bit pixels of which a share, spread evenly, has other values; and where these are."""
-    pixels = film(bits=bits).astype(np.uint16)
+    pixels = blobs(bits=bits).astype(np.uint16)
     where = np.zeros(pixels.size, bool)
     where[:: max(1, round(1 / share))] = True
     pixels.flat[where] = np.resize(values, where.sum())
@@ -389,7 +389,7 @@ def with_white(share: float, values: Any = 65535, bits: int = 12) -> Any:
 
 
 def with_text(bits: int, antialiased: bool) -> Any:
-    pixels = film(640, 512, bits=bits)
+    pixels = blobs(640, 512, bits=bits)
     mask = np.zeros(pixels.shape, np.uint8)
     line = cv2.LINE_AA if antialiased else cv2.LINE_8
     for row in (100, 560):
@@ -430,7 +430,7 @@ def test_text_in_the_white_of_sixteen_bits_does_not_darken_an_image(tmp_path: Pa
 @outliers
 @pytest.mark.parametrize("form", ["RGB", "RGBA", "hot RGB"])
 def test_twelve_bits_in_sixteen_bits_of_colour_are_no_black_picture(tmp_path: Path, form: str) -> None:
-    pixels = FILM.copy()
+    pixels = IMAGE.copy()
     if form.startswith("hot"):
         pixels[5, 5] = 65535
     planes = [pixels] * 3 + [np.full_like(pixels, 65535)] * (form == "RGBA")
@@ -452,7 +452,7 @@ def test_colour_of_sixteen_bits_keeps_its_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bits", [9, 10, 11, 12, 13, 14, 15, 16])
 def test_a_healthy_image_keeps_the_scale_of_its_maximum(tmp_path: Path, bits: int) -> None:
     for seed in range(3):
-        pixels = film(bits=bits, seed=seed)
+        pixels = blobs(bits=bits, seed=seed)
         pixels.flat[:400] = (1 << bits) - 1
         assert np.abs(shown(tmp_path, png_bytes(pixels)) - expected(pixels, bits)).max() <= 0.51
 

@@ -32,7 +32,7 @@ from cxrbatch.records import (
 )
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.geometry import to_input, to_stored
-from tests.factories.intake import film, png_bytes, write_dicom
+from tests.factories.intake import blobs, png_bytes, write_dicom
 from tests.factories.studies import read_rows, run_quietly
 
 strips = pytest.mark.hostile("9.8 strips of 1:1000")
@@ -75,7 +75,7 @@ def test_a_strip_is_looked_at_fitted_and_drawn(tmp_path: Path, rows: int, column
 @pytest.mark.parametrize(("height", "width"), [(40, 700), (700, 40), (60, 1024)])
 def test_the_middle_that_is_cut_first_is_that_of_the_whole(height: int, width: int) -> None:
     """Compared with a cut of everything enlarged, which is what smaller strips get."""
-    display = cv2.GaussianBlur(film(height, width, bits=8), (0, 0), 3)
+    display = cv2.GaussianBlur(blobs(height, width, bits=8), (0, 0), 3)
     scale = 96 / min(height, width)
     whole = cv2.resize(display, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_LINEAR)
     top, left = (whole.shape[0] - 96) // 2, (whole.shape[1] - 96) // 2
@@ -97,11 +97,11 @@ def test_encoded_strips_have_an_outcome(tmp_path: Path, syntax: Any, rows: int, 
 @strips
 @pytest.mark.slow
 def test_a_run_over_strips_leaves_nothing_to_try_again(tmp_path: Path) -> None:
-    (tmp_path / "films").mkdir()
+    (tmp_path / "images").mkdir()
     for number, (rows, columns) in enumerate([(64, 60_000), (60_000, 64), (64, 64)]):
-        write_dicom(tmp_path / "films" / f"{number}.dcm", pixels=strip(rows, columns), BitsStored=12)
+        write_dicom(tmp_path / "images" / f"{number}.dcm", pixels=strip(rows, columns), BitsStored=12)
     engine = str(write_tiny_bundle(tmp_path / "engines"))
-    report = run_quietly(tmp_path / "films", tmp_path / "out", engine=engine, pdf=True, pixel_check=True)
+    report = run_quietly(tmp_path / "images", tmp_path / "out", engine=engine, pdf=True, pixel_check=True)
     assert report.exit_code == ExitCode.DONE
     assert report.files == {"scored": 3}
     assert all(row["report_pdf"] for row in read_rows(tmp_path / "out" / "studies.csv"))
@@ -140,7 +140,7 @@ def test_an_error_on_bytes_that_were_read_is_a_verdict_that_names_its_type(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    (tmp_path / "a.png").write_bytes(png_bytes(film(bits=8)))
+    (tmp_path / "a.png").write_bytes(png_bytes(blobs(bits=8)))
     monkeypatch.setattr(raster, place, fail)
     with pytest.raises(ImageRejected) as caught:
         read_radiograph(tmp_path / "a.png", Settings())
@@ -157,7 +157,7 @@ def test_an_error_on_a_header_that_was_read_is_a_verdict(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    (tmp_path / "a.png").write_bytes(png_bytes(film(bits=8)))
+    (tmp_path / "a.png").write_bytes(png_bytes(blobs(bits=8)))
     monkeypatch.setattr(read, "inspect_raster", fail)
     rejection = index_file(tmp_path, ImageFile("a.png", 0, 0), Settings()).rejection
     assert rejection is not None
@@ -179,7 +179,7 @@ def no_memory_of_opencv() -> cv2.error:
 
 @libraries
 def test_a_disk_that_fails_says_nothing_about_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.png").write_bytes(png_bytes(film(bits=8)))
+    (tmp_path / "a.png").write_bytes(png_bytes(blobs(bits=8)))
 
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(5, "Input/output error")

@@ -17,8 +17,8 @@ from cxrbatch.intake import discover
 from cxrbatch.intake.discover import picture_study_key, raster_identity, study_key
 from cxrbatch.run import index as indexing, read as reading
 from tests.factories.engine import write_tiny_bundle
-from tests.factories.intake import film, write_dicom
-from tests.factories.studies import read_rows, run_quietly, write_film
+from tests.factories.intake import blobs, write_dicom
+from tests.factories.studies import read_rows, run_quietly, write_image
 
 pytestmark = pytest.mark.hostile("9.4 key spaces")
 
@@ -55,26 +55,26 @@ def test_a_uid_that_spells_a_path_is_no_picture(spelled: str) -> None:
     assert len(set(keys)) == 3
 
 
-def test_a_film_that_spells_a_picture_is_a_study_of_its_own(tmp_path: Path, engine: str) -> None:
-    films, out = tmp_path / "films", tmp_path / "out"
-    write_film(films / "1.2.png", 200, 20, 20, 20)
+def test_an_image_that_spells_a_picture_is_a_study_of_its_own(tmp_path: Path, engine: str) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    write_image(images / "1.2.png", 200, 20, 20, 20)
     with pydicom_config.disable_value_validation():
-        write_dicom(films / "spells.dcm", pixels=film(), StudyInstanceUID="1.2.png")
-    run_quietly(films, out, engine=engine)
+        write_dicom(images / "spells.dcm", pixels=blobs(), StudyInstanceUID="1.2.png")
+    run_quietly(images, out, engine=engine)
     assert len({row["study_key"] for row in read_rows(out / "images.csv")}) == 2
     assert [row["n_images"] for row in read_rows(out / "studies.csv")] == ["1", "1"]
 
 
 def test_a_folder_where_a_file_of_its_name_was_is_another_study(tmp_path: Path, engine: str) -> None:
-    films, out = tmp_path / "films", tmp_path / "out"
-    write_film(tmp_path / "one.png", 200, 20, 20, 20)
-    films.mkdir()
-    shutil.copy(tmp_path / "one.png", films / "a")
-    run_quietly(films, out, engine=engine)
+    images, out = tmp_path / "images", tmp_path / "out"
+    write_image(tmp_path / "one.png", 200, 20, 20, 20)
+    images.mkdir()
+    shutil.copy(tmp_path / "one.png", images / "a")
+    run_quietly(images, out, engine=engine)
     (before,) = read_rows(out / "studies.csv")
-    (films / "a").unlink()
-    write_film(films / "a" / "b.png", 20, 200, 20, 20)
-    run_quietly(films, out, engine=engine, group_by="folder")
+    (images / "a").unlink()
+    write_image(images / "a" / "b.png", 20, 200, 20, 20)
+    run_quietly(images, out, engine=engine, group_by="folder")
     studies = {row["study_key"]: row for row in read_rows(out / "studies.csv")}
     assert len(studies) == 2
     assert studies[before["study_key"]] == before
@@ -83,7 +83,7 @@ def test_a_folder_where_a_file_of_its_name_was_is_another_study(tmp_path: Path, 
 # --------------------------------------------------------------------------- an output folder of the version before
 
 
-def run_as_before(films: Path, out: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
+def run_as_before(images: Path, out: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
     """Run with the keys and the index of the version that had one space for all."""
 
     def former_key(identity: str) -> str:
@@ -102,29 +102,29 @@ def run_as_before(films: Path, out: Path, monkeypatch: pytest.MonkeyPatch, **set
         former.setattr(discover, "study_key", former_key)
         former.setattr(discover, "picture_study_key", former_picture_key)
         former.setattr(reading, "_conflict", lambda _task: "")
-        run_quietly(films, out, **settings)
+        run_quietly(images, out, **settings)
 
 
 def test_studies_move_to_their_new_keys_and_none_is_doubled_or_lost(
     tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    films, out = tmp_path / "films", tmp_path / "out"
-    write_film(films / "here.png", 200, 20, 20, 20)
-    write_film(films / "gone.png", 20, 200, 20, 20)
-    write_dicom(films / "film.dcm", pixels=film(), StudyInstanceUID="1.2.3")
+    images, out = tmp_path / "images", tmp_path / "out"
+    write_image(images / "here.png", 200, 20, 20, 20)
+    write_image(images / "gone.png", 20, 200, 20, 20)
+    write_dicom(images / "image.dcm", pixels=blobs(), StudyInstanceUID="1.2.3")
     with pydicom_config.disable_value_validation():
-        write_dicom(films / "spells.dcm", pixels=film(seed=1), StudyInstanceUID="here.png")
-    run_as_before(films, out, monkeypatch, engine=engine)
-    (films / "gone.png").unlink()
+        write_dicom(images / "spells.dcm", pixels=blobs(seed=1), StudyInstanceUID="here.png")
+    run_as_before(images, out, monkeypatch, engine=engine)
+    (images / "gone.png").unlink()
     before = {row["path"]: row for row in read_rows(out / "images.csv")}
     assert before["here.png"]["study_key"] == before["spells.dcm"]["study_key"]
     gone = next(row for row in read_rows(out / "studies.csv") if row["study_key"] == before["gone.png"]["study_key"])
-    run_quietly(films, out, engine=engine)
+    run_quietly(images, out, engine=engine)
     after = {row["path"]: row for row in read_rows(out / "images.csv")}
     assert after.keys() == before.keys()
     assert {row["status"] for row in after.values()} == {"scored"}
     assert after["here.png"]["study_key"] == picture_study_key("here.png", "file")
-    assert after["film.dcm"]["study_key"] == before["film.dcm"]["study_key"]
+    assert after["image.dcm"]["study_key"] == before["image.dcm"]["study_key"]
     assert after["gone.png"] == before["gone.png"]
     assert {path: row["prob_TopLeft"] for path, row in after.items()} == {
         path: row["prob_TopLeft"] for path, row in before.items()
@@ -134,20 +134,20 @@ def test_studies_move_to_their_new_keys_and_none_is_doubled_or_lost(
     assert studies[gone["study_key"]] == gone
     assert (out / gone["report_html"]).is_file()
     assert {folder.name for folder in out.glob("reports/*")} == set(studies)
-    assert run_quietly(films, out, engine=engine).studies_this_run == 0
+    assert run_quietly(images, out, engine=engine).studies_this_run == 0
 
 
 def test_a_folder_of_which_a_picture_is_gone_keeps_its_report(
     tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    films, out = tmp_path / "films", tmp_path / "out"
-    write_film(films / "a" / "here.png", 200, 20, 20, 20)
-    write_film(films / "a" / "gone.png", 20, 200, 20, 20)
-    run_as_before(films, out, monkeypatch, engine=engine, group_by="folder", pdf=True)
-    (films / "a" / "gone.png").unlink()
+    images, out = tmp_path / "images", tmp_path / "out"
+    write_image(images / "a" / "here.png", 200, 20, 20, 20)
+    write_image(images / "a" / "gone.png", 20, 200, 20, 20)
+    run_as_before(images, out, monkeypatch, engine=engine, group_by="folder", pdf=True)
+    (images / "a" / "gone.png").unlink()
     (before,) = read_rows(out / "studies.csv")
     for _ in range(2):
-        run_quietly(films, out, engine=engine, group_by="folder", pdf=True)
+        run_quietly(images, out, engine=engine, group_by="folder", pdf=True)
         (after,) = read_rows(out / "studies.csv")
         assert (after["study_key"], after["revision"], after["n_images"]) == (before["study_key"], "2", "2")
     assert [row["status"] for row in read_rows(out / "images.csv")] == ["scored", "scored"]

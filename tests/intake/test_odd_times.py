@@ -22,7 +22,7 @@ from cxrbatch.run.batch import run_batch
 from cxrbatch.system.progress import RunProgress
 from cxrbatch.upkeep.repair import repair_output
 from tests.factories.engine import write_tiny_bundle
-from tests.factories.studies import read_rows, run_quietly, write_film
+from tests.factories.studies import read_rows, run_quietly, write_image
 
 hostile = pytest.mark.hostile("9.8 times that SQLite cannot hold")
 
@@ -62,27 +62,27 @@ def set_time(path: Path, time_ns: int) -> None:
 @pytest.mark.parametrize("time_ns", ODD_NS.values(), ids=ODD_NS)
 def test_an_image_of_any_time_is_scored_once(roomy: Path, time_ns: int) -> None:
     engine = str(write_tiny_bundle(roomy / "engines"))
-    film = write_film(roomy / "films" / "odd.png", 20, 60, 120, 240)
-    (roomy / "films" / "odd.txt").write_text("no film")
-    for path in (film, roomy / "films" / "odd.txt"):
+    image = write_image(roomy / "images" / "odd.png", 20, 60, 120, 240)
+    (roomy / "images" / "odd.txt").write_text("no image")
+    for path in (image, roomy / "images" / "odd.txt"):
         set_time(path, time_ns)
-    first = run_quietly(roomy / "films", roomy / "out", engine=engine)
-    again = run_quietly(roomy / "films", roomy / "out", engine=engine)
+    first = run_quietly(roomy / "images", roomy / "out", engine=engine)
+    again = run_quietly(roomy / "images", roomy / "out", engine=engine)
     assert (first.files, first.studies_this_run) == ({"scored": 1, "rejected": 1}, 1)
     assert (again.files, again.studies_this_run) == (first.files, 0)
     with open_output(roomy / "out") as ledger:
         known = ledger.known_files()
-    assert all(known[file.path].is_same(file) for file in walk(roomy / "films"))
+    assert all(known[file.path].is_same(file) for file in walk(roomy / "images"))
 
 
 @hostile
 def test_an_image_replaced_in_another_odd_year_is_scored_again(roomy: Path) -> None:
     engine = str(write_tiny_bundle(roomy / "engines"))
-    film = write_film(roomy / "films" / "odd.png", 20, 60, 120, 240)
+    image = write_image(roomy / "images" / "odd.png", 20, 60, 120, 240)
     revisions = []
     for time_ns in (331 * YEAR_NS, 332 * YEAR_NS, -369 * YEAR_NS, -370 * YEAR_NS):
-        set_time(film, time_ns)
-        run_quietly(roomy / "films", roomy / "out", engine=engine)
+        set_time(image, time_ns)
+        run_quietly(roomy / "images", roomy / "out", engine=engine)
         revisions += [row["revision"] for row in read_rows(roomy / "out" / "studies.csv")]
     assert revisions == ["1", "2", "3", "4"]
 
@@ -91,23 +91,23 @@ def test_an_image_replaced_in_another_odd_year_is_scored_again(roomy: Path) -> N
 def test_a_damaged_ledger_is_made_anew_and_nothing_is_scored_again(roomy: Path) -> None:
     engine = str(write_tiny_bundle(roomy / "engines"))
     for name, time_ns in ODD_NS.items():
-        set_time(write_film(roomy / "films" / f"{name}.png", 20, 60, 120, 240), time_ns)
-    run_quietly(roomy / "films", roomy / "out", engine=engine)
+        set_time(write_image(roomy / "images" / f"{name}.png", 20, 60, 120, 240), time_ns)
+    run_quietly(roomy / "images", roomy / "out", engine=engine)
     for report in (roomy / "out" / "reports").rglob("report.html"):
         set_time(report, 9000 * YEAR_NS)
     (roomy / "out" / "ledger.sqlite").write_bytes(b"no ledger")
     assert repair_output(roomy / "out").studies == len(ODD_NS)
-    assert run_quietly(roomy / "films", roomy / "out", engine=engine).studies_this_run == 0
+    assert run_quietly(roomy / "images", roomy / "out", engine=engine).studies_this_run == 0
 
 
 @hostile
 def test_the_newest_first_is_also_the_one_of_the_farthest_year(roomy: Path) -> None:
     engine = str(write_tiny_bundle(roomy / "engines"))
     for name, time_ns in (("1601.png", -369 * YEAR_NS), ("2446.png", 476 * YEAR_NS), ("2026.png", 56 * YEAR_NS)):
-        set_time(write_film(roomy / "films" / name, 20, 60, 120, 240), time_ns)
+        set_time(write_image(roomy / "images" / name, 20, 60, 120, 240), time_ns)
     settings = Settings(workers=1, pdf=False, pixel_check=False, engine=engine, newest_first=True, limit=2)
     with RunProgress(Console(quiet=True)) as progress:
-        run_batch(roomy / "films", roomy / "out", settings, progress)
+        run_batch(roomy / "images", roomy / "out", settings, progress)
     statuses = {row["path"]: row["status"] for row in read_rows(roomy / "out" / "images.csv")}
     assert statuses == {"1601.png": "pending", "2026.png": "scored", "2446.png": "scored"}
     results = (roomy / "out" / "reports").rglob("result.json")
@@ -124,10 +124,10 @@ def test_a_file_yet_to_be_read_is_not_taken_for_one_that_was_read_before_1970(tm
 
 @hostile
 def test_prepared_pixels_are_kept_for_files_of_any_time(roomy: Path) -> None:
-    films = [write_film(roomy / f"{number}.png", 20, 60, 120, 240) for number in range(len(ODD_NS))]
-    for film, time_ns in zip(films, ODD_NS.values(), strict=True):
-        set_time(film, time_ns)
-    assert len({tuple(stamp) for stamp in _stamp_files(films).tolist()}) == len(films)
+    images = [write_image(roomy / f"{number}.png", 20, 60, 120, 240) for number in range(len(ODD_NS))]
+    for image, time_ns in zip(images, ODD_NS.values(), strict=True):
+        set_time(image, time_ns)
+    assert len({tuple(stamp) for stamp in _stamp_files(images).tolist()}) == len(images)
 
 
 any_ns = st.integers(-(2**94), 2**94)

@@ -5,7 +5,7 @@ from hypothesis import given, strategies as st
 from cxrbatch.intake.preprocess import fit_image, prepare
 from cxrbatch.records import Fit, Gray8, Header, InputSpec, Radiograph
 from tests.factories.geometry import to_input, to_stored
-from tests.factories.intake import film
+from tests.factories.intake import blobs
 
 FITS: tuple[Fit, ...] = ("pad", "crop", "stretch")
 sides = st.integers(64, 4000)
@@ -79,7 +79,7 @@ def test_crop_takes_the_middle() -> None:
 
 def test_prepare_is_deterministic_and_keeps_the_radiograph() -> None:
     radiograph = Radiograph(
-        Header(rows=640, columns=512), film(320, 256, bits=8).astype(np.uint8), 640, 512, (), "", ""
+        Header(rows=640, columns=512), blobs(320, 256, bits=8).astype(np.uint8), 640, 512, (), "", ""
     )
     first, second = (prepare(radiograph, InputSpec(128)) for _ in range(2))
     assert first.radiograph is radiograph

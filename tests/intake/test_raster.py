@@ -17,7 +17,7 @@ from cxrbatch.intake.discover import index_file
 from cxrbatch.intake.raster import _upright
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.records import ImageFile, Radiograph
-from tests.factories.intake import film, jpeg_bytes, png_bytes
+from tests.factories.intake import blobs, jpeg_bytes, png_bytes
 
 SETTINGS = Settings()
 
@@ -47,13 +47,13 @@ def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 def png_claiming(rows: int, columns: int, bits: int = 8) -> bytes:
     """Return a small PNG whose header claims any size, with a valid CRC."""
-    content = png_bytes(film(bits=8))
+    content = png_bytes(blobs(bits=8))
     header = b"IHDR" + struct.pack(">LLBBBBB", columns, rows, bits, 0, 0, 0, 0)
     return content[:12] + header + struct.pack(">L", zlib.crc32(header)) + content[33:]
 
 
 def test_eight_bit_grey_is_shown_as_it_is(tmp_path: Path) -> None:
-    pixels = film(bits=8)
+    pixels = blobs(bits=8)
     radiograph = read(tmp_path, png_bytes(pixels))
     np.testing.assert_array_equal(radiograph.display, pixels)
     assert radiograph.flags == (Flag.NO_VIEW, Flag.NO_BODY_PART)
@@ -68,19 +68,19 @@ def test_sixteen_bit_grey_is_scaled_not_saturated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bits", [10, 12, 14])
 def test_sixteen_bit_files_of_fewer_bits_use_the_whole_scale(tmp_path: Path, bits: int) -> None:
-    pixels = film(bits=bits)
+    pixels = blobs(bits=bits)
     radiograph = read(tmp_path, png_bytes(pixels))
     assert np.abs(radiograph.display - pixels * 255.0 / ((1 << bits) - 1)).max() <= 0.5
 
 
-def test_an_eight_bit_film_and_its_sixteen_bit_twin_look_the_same(tmp_path: Path) -> None:
-    pixels = film(bits=8)
+def test_an_eight_bit_image_and_its_sixteen_bit_twin_look_the_same(tmp_path: Path) -> None:
+    pixels = blobs(bits=8)
     twin = pixels.astype(np.uint16) * 257
     np.testing.assert_array_equal(read(tmp_path, png_bytes(pixels)).display, read(tmp_path, png_bytes(twin)).display)
 
 
 def test_grey_in_colour_is_the_grey(tmp_path: Path) -> None:
-    pixels = film(bits=8)
+    pixels = blobs(bits=8)
     content = png_bytes(np.repeat(pixels[..., np.newaxis], 3, axis=2))
     np.testing.assert_array_equal(read(tmp_path, content).display, pixels)
 
@@ -117,7 +117,7 @@ def test_transparent_is_black(tmp_path: Path, channels: int) -> None:
 
 
 def test_jpeg_grey_is_close_and_flagged_lossy(tmp_path: Path) -> None:
-    pixels = film(bits=8)
+    pixels = blobs(bits=8)
     radiograph = read(tmp_path, jpeg_bytes(pixels))
     assert np.abs(radiograph.display.astype(int) - pixels).mean() < 2
     assert radiograph.flags == (Flag.NO_VIEW, Flag.NO_BODY_PART, Flag.LOSSY)
@@ -139,7 +139,7 @@ def test_exif_orientation_is_undone(tmp_path: Path, orientation: Any) -> None:
 def test_the_orientation_is_that_of_pillow(tmp_path: Path) -> None:
     from PIL import Image
 
-    pixels = film(96, 160, bits=8)
+    pixels = blobs(96, 160, bits=8)
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation
@@ -151,7 +151,7 @@ def test_the_orientation_is_that_of_pillow(tmp_path: Path) -> None:
 
 
 def test_equal_pixels_have_equal_hashes_however_they_are_packed(tmp_path: Path) -> None:
-    pixels = film(bits=8)
+    pixels = blobs(bits=8)
     one, other = (read(tmp_path, png_bytes(pixels, compress_level=level)) for level in (1, 9))
     pixels[0, 0] ^= 1
     changed = read(tmp_path, png_bytes(pixels))
@@ -159,7 +159,7 @@ def test_equal_pixels_have_equal_hashes_however_they_are_packed(tmp_path: Path) 
 
 
 def test_large_images_are_reduced(tmp_path: Path) -> None:
-    radiograph = read(tmp_path, png_bytes(film(2000, 1500, bits=8)))
+    radiograph = read(tmp_path, png_bytes(blobs(2000, 1500, bits=8)))
     assert radiograph.display.shape == (1024, 768)
     assert (radiograph.rows, radiograph.columns) == (2000, 1500)
 
@@ -191,7 +191,7 @@ def test_a_bomb_that_pillow_would_warn_of_is_refused_in_silence(
 
 def test_a_text_bomb_in_a_png_is_refused_uninflated(tmp_path: Path) -> None:
     text = b"zTXtComment\0\0" + zlib.compress(bytes(200_000_000), 9)
-    content = png_bytes(film(bits=8))
+    content = png_bytes(blobs(bits=8))
     chunk = struct.pack(">L", len(text) - 4) + text + struct.pack(">L", zlib.crc32(text))
     tracemalloc.start()
     assert outcome(tmp_path, content[:33] + chunk + content[33:]) == (None, Reason.UNREADABLE_PIXELS)
@@ -205,7 +205,7 @@ def test_a_damaged_file_is_refused_also_where_reports_are_printed(
 ) -> None:
     """WeasyPrint sets this for the whole process when it is imported."""
     monkeypatch.setattr(PillowFile, "LOAD_TRUNCATED_IMAGES", True)
-    content = bytearray(png_bytes(film(80, 72, bits=8)))
+    content = bytearray(png_bytes(blobs(80, 72, bits=8)))
     at = content.index(b"IDAT")
     (length,) = struct.unpack_from(">L", content, at - 4)
     content[at + 40] ^= 0xFF
@@ -215,7 +215,7 @@ def test_a_damaged_file_is_refused_also_where_reports_are_printed(
 
 def test_thousands_of_damaged_files_do_not_wear_the_interpreter_out(tmp_path: Path) -> None:
     """imagecodecs' PNG decoder would have given up a thousand references to None by then."""
-    content = bytearray(png_bytes(film(80, 72, bits=8)))
+    content = bytearray(png_bytes(blobs(80, 72, bits=8)))
     at = content.index(b"IDAT")
     (length,) = struct.unpack_from(">L", content, at - 4)
     content[at + 40] ^= 0xFF
@@ -228,7 +228,7 @@ def test_thousands_of_damaged_files_do_not_wear_the_interpreter_out(tmp_path: Pa
 
 
 def test_a_jpeg_with_a_second_frame_header_is_refused(tmp_path: Path) -> None:
-    content = jpeg_bytes(film(bits=8))
+    content = jpeg_bytes(blobs(bits=8))
     at = content.index(b"\xff\xc0")
     liar = b"\xff\xc0" + struct.pack(">HBHHB3B", 11, 8, 100, 100, 1, 1, 0x11, 0)
     indexed, reading = outcome(tmp_path, content[:at] + liar + content[at:])
@@ -239,12 +239,12 @@ def test_a_jpeg_with_a_second_frame_header_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kept", [0.2, 0.6, 0.999])
 @pytest.mark.parametrize("encode", [png_bytes, jpeg_bytes])
 def test_a_cut_file_is_truncated(tmp_path: Path, encode: Callable[..., bytes], kept: float) -> None:
-    content = encode(film(bits=8))
+    content = encode(blobs(bits=8))
     assert outcome(tmp_path, content[: int(len(content) * kept)]) == (None, Reason.TRUNCATED_PIXELS)
 
 
 def test_a_bad_checksum_is_unreadable(tmp_path: Path) -> None:
-    content = bytearray(png_bytes(film(bits=8)))
+    content = bytearray(png_bytes(blobs(bits=8)))
     content[content.index(b"IEND") - 6] ^= 0xFF
     assert outcome(tmp_path, bytes(content)) == (None, Reason.UNREADABLE_PIXELS)
 
@@ -257,7 +257,7 @@ def test_a_signature_alone_is_an_unreadable_header(tmp_path: Path, head: bytes) 
 
 
 def test_a_print_file_is_refused(tmp_path: Path) -> None:
-    content = saved(Image.fromarray(film(bits=8)).convert("CMYK"), "JPEG")
+    content = saved(Image.fromarray(blobs(bits=8)).convert("CMYK"), "JPEG")
     assert outcome(tmp_path, content) == (Reason.UNSUPPORTED_PHOTOMETRIC,) * 2
 
 

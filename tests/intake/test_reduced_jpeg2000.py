@@ -20,23 +20,23 @@ from cxrbatch.intake.preprocess import prepare
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.phantom.draw import draw_phantom
 from cxrbatch.records import Gray8, InputSpec, Radiograph
-from tests.factories.intake import film, write_dicom
+from tests.factories.intake import blobs, write_dicom
 
 GATE = 0.01
-# An engine's input beside the display image, as 224 pixels beside 1024; smaller, so that small films do.
+# An engine's input beside the display image, as 224 pixels beside 1024; smaller, so that small images do.
 DISPLAY_PX, SPEC = 512, InputSpec(size_px=112)
 SHARED = os.environ.get("CXRBATCH_SHARED_DATA", "")
 
 
 def reduced_and_whole(path: Path) -> tuple[Radiograph, Radiograph]:
-    """Read a film as a run does, and the same with the decoder's reduction switched off."""
+    """Read an image as a run does, and the same with the decoder's reduction switched off."""
     settings = Settings(max_display_px=DISPLAY_PX, pixel_check=False)
     reduced = read_radiograph(path, settings)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("cxrbatch.intake.dicom.reducible_levels", lambda *_: 0)
         whole = read_radiograph(path, settings)
     assert reduced.display.shape == whole.display.shape
-    assert reduced.display_sha256 != whole.display_sha256, "the film is large enough to be reduced while decoding"
+    assert reduced.display_sha256 != whole.display_sha256, "the image is large enough to be reduced while decoding"
     return reduced, whole
 
 
@@ -57,22 +57,22 @@ def small_engine(pixels: Gray8) -> NDArray[Any]:
 
 def change(path: Path) -> float:
     """Return by how much a probability moves at most."""
-    scores = [small_engine(prepare(film, SPEC).pixels[0]) for film in reduced_and_whole(path)]
+    scores = [small_engine(prepare(image, SPEC).pixels[0]) for image in reduced_and_whole(path)]
     assert scores[0].std() > 0.1, "the engine tells something"
     return float(np.abs(scores[0] - scores[1]).max())
 
 
-def test_the_small_engine_notices_a_film_that_is_less_sharp_or_has_other_contrast() -> None:
+def test_the_small_engine_notices_an_image_that_is_less_sharp_or_has_other_contrast() -> None:
     shown = np.asarray(cv2.resize(draw_phantom(3, rows=512).stored / 16, (112, 112)), np.uint8)
     for changed in (cv2.GaussianBlur(shown, (5, 5), 0), np.minimum(shown, 150)):
         assert np.abs(small_engine(shown) - small_engine(np.asarray(changed, np.uint8))).max() > GATE
 
 
 @pytest.mark.parametrize("rows", [1024, 1025, 2048, 2049], ids=["half", "half, odd", "quarter", "quarter, odd"])
-def test_a_reduced_film_is_not_shifted(tmp_path: Path, rows: int) -> None:
-    pixels = film(rows=rows, columns=rows)
+def test_a_reduced_image_is_not_shifted(tmp_path: Path, rows: int) -> None:
+    pixels = blobs(rows=rows, columns=rows)
     look = {"WindowCenter": 2048, "WindowWidth": 4096, "BitsStored": 12}
-    path = write_dicom(tmp_path / "film", pixels=pixels, transfer_syntax=JPEG2000Lossless, **look)
+    path = write_dicom(tmp_path / "image", pixels=pixels, transfer_syntax=JPEG2000Lossless, **look)
     reduced, whole = (shown.display.astype(np.float32) for shown in reduced_and_whole(path))
     half = DISPLAY_PX // 2
     for part in np.s_[:half, :half], np.s_[:half, half:], np.s_[half:, :half], np.s_[half:, half:]:
@@ -86,19 +86,19 @@ def test_a_reduced_film_is_not_shifted(tmp_path: Path, rows: int) -> None:
 def test_phantoms_score_alike(tmp_path: Path, seed: int, syntax: Any) -> None:
     phantom = draw_phantom(seed, rows=1024)
     look = {"WindowCenter": phantom.window_center, "WindowWidth": phantom.window_width, "BitsStored": 12}
-    path = write_dicom(tmp_path / "film", pixels=phantom.stored, transfer_syntax=syntax, **look)
+    path = write_dicom(tmp_path / "image", pixels=phantom.stored, transfer_syntax=syntax, **look)
     assert change(path) <= GATE
 
 
 @pytest.mark.skipif(not SHARED, reason="CXRBATCH_SHARED_DATA is not set")
 @pytest.mark.parametrize("number", range(0, 120, 12))
-def test_real_films_score_alike(tmp_path: Path, number: int) -> None:
+def test_real_images_score_alike(tmp_path: Path, number: int) -> None:
     source = sorted((Path(SHARED) / "nih1024").rglob("*.png"))[number]
     pixels = np.asarray(cv2.imread(str(source), cv2.IMREAD_GRAYSCALE), np.uint8)
-    path = write_dicom(tmp_path / "film", pixels=pixels, transfer_syntax=JPEG2000Lossless)
+    path = write_dicom(tmp_path / "image", pixels=pixels, transfer_syntax=JPEG2000Lossless)
     assert change(path) <= GATE
 
 
 @pytest.mark.skipif(not SHARED, reason="CXRBATCH_SHARED_DATA is not set")
-def test_a_real_jpeg_2000_film_scores_alike() -> None:
+def test_a_real_jpeg_2000_image_scores_alike() -> None:
     assert change(Path(SHARED) / "dicom" / "chest" / "rg1_cr_pa_mono1_15bit_j2k.dcm") <= GATE

@@ -16,7 +16,7 @@ from cxrbatch.intake.discover import walk
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.records import ImageFile, IndexedFile
 from cxrbatch.run.index import Deferred, IndexJob, index_files
-from tests.factories.intake import film, jpeg_bytes, png_bytes, write_dicom
+from tests.factories.intake import blobs, jpeg_bytes, png_bytes, write_dicom
 from tests.factories.torture import (
     NAME,
     PIXELS,
@@ -65,7 +65,7 @@ ENTRIES = [
     refused("black", full(pixels=np.zeros((320, 256), np.uint16)), Reason.BLANK),
     refused("white", full(pixels=np.full((320, 256), 4095, np.uint16)), Reason.BLANK),
     refused("constant", full(pixels=np.full((320, 256), 900, np.uint16)), Reason.BLANK),
-    refused("constant with two noisy levels", full(pixels=film(bits=12) % 2 + 900), Reason.BLANK),
+    refused("constant with two noisy levels", full(pixels=blobs(bits=12) % 2 + 900), Reason.BLANK),
     refused("lateral by tag", full(ViewPosition="LL"), Reason.NOT_FRONTAL),
     refused("lateral by orientation", full(ViewPosition=None, PatientOrientation=["A", "F"]), Reason.NOT_FRONTAL),
     refused("lateral by description", full(ViewPosition=None, SeriesDescription="Thorax seitlich"), Reason.NOT_FRONTAL),
@@ -99,7 +99,7 @@ def full_bytes(folder: Path) -> bytes:
 
 @pytest.mark.parametrize(
     "name",
-    ["DICOMDIR", "copy.dcm.part", "copy.tmp", ".film.dcm", ".complete", ".lock", ".processing"],
+    ["DICOMDIR", "copy.dcm.part", "copy.tmp", ".image.dcm", ".complete", ".lock", ".processing"],
 )
 def test_unfinished_and_hidden_files_are_not_met(tmp_path: Path, name: str) -> None:
     content(full_bytes(tmp_path))(tmp_path / name)
@@ -153,7 +153,7 @@ def test_a_growing_file_is_refused_until_it_is_whole(tmp_path: Path) -> None:
     assert reasons == [Reason.NOT_AN_IMAGE, Reason.TRUNCATED_PIXELS, Reason.TRUNCATED_PIXELS, None]
 
 
-def test_an_inverted_film_is_scored_and_flagged(tmp_path: Path) -> None:
+def test_an_inverted_image_is_scored_and_flagged(tmp_path: Path) -> None:
     from cxrbatch.phantom.draw import draw_phantom
 
     phantom = draw_phantom(3, rows=256)

@@ -28,7 +28,7 @@ from pydicom.uid import (
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, Reason
-from tests.factories.intake import Pixels, dataset, film, lut_item
+from tests.factories.intake import Pixels, blobs, dataset, lut_item
 from tests.factories.torture import (
     NAME,
     PIXELS,
@@ -52,7 +52,7 @@ PADDED_RANGE = np.where(np.arange(320)[:, np.newaxis] < 50, np.arange(256) % 40,
     np.uint16
 )
 OVERLAY = (PIXELS | (np.arange(256, dtype=np.uint16) % 2 << 13)).astype(np.uint16)
-BITS_8 = film(bits=8)
+BITS_8 = blobs(bits=8)
 
 
 def no_window(**keywords: Any) -> Callable[[Path], object]:
@@ -65,7 +65,7 @@ def by_the_standard(low: float, high: float, values: Levels = PIXELS) -> Callabl
 
 
 def by_pydicom(**elements: Any) -> Callable[[], Levels]:
-    """Return what pydicom's own functions make of the film, spread over the range they map to."""
+    """Return what pydicom's own functions make of the image, spread over the range they map to."""
 
     def levels() -> Levels:
         made = dataset(elements.pop("pixels", PIXELS), **({"BitsStored": 12} | elements))
@@ -89,7 +89,7 @@ def in_top_bits(path: Path) -> None:
 
 
 def encoded(syntax: UID, frame: bytes | bytearray, **keywords: Any) -> Callable[[Path], object]:
-    """Return a builder of a film whose one frame is given ready."""
+    """Return a builder of an image whose one frame is given ready."""
 
     def build(path: Path) -> None:
         made = dataset(keywords.pop("pixels", PIXELS), transfer_syntax=ExplicitVRLittleEndian, **keywords)
@@ -213,7 +213,7 @@ LOSSLESS = [
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 @pytest.mark.parametrize("syntax", LOSSLESS, ids=lambda uid: uid.keyword)
 def test_the_same_pixels_are_bit_equal_in_every_lossless_syntax(tmp_path: Path, syntax: UID, bits: int) -> None:
-    pixels = film(bits=bits)
+    pixels = blobs(bits=bits)
     window = {"WindowCenter": 1 << bits - 1, "WindowWidth": 1 << bits, "BitsStored": bits}
     full(pixels=pixels, transfer_syntax=syntax, **window)(tmp_path / NAME)
     got = outcome(tmp_path, NAME, Settings())

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from cxrbatch.errors import Flag, Reason
-from tests.factories.intake import film, jpeg_bytes, png_bytes
+from tests.factories.intake import blobs, jpeg_bytes, png_bytes
 from tests.factories.torture import Entry, chunk, content, processed, refused
 
-GRAY = film(bits=8)
+GRAY = blobs(bits=8)
 UNTOLD = (Flag.NO_VIEW, Flag.NO_BODY_PART)
 JPEG = (*UNTOLD, Flag.LOSSY)
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -145,7 +145,7 @@ def test_structure(entry: Entry, tmp_path: Path) -> None:
     entry.check(tmp_path)
 
 
-def test_pydicom_reads_the_untouched_film(tmp_path: Path) -> None:
+def test_pydicom_reads_the_untouched_image(tmp_path: Path) -> None:
     """The edits above start from a file that is right."""
     full()(tmp_path / "a.dcm")
     assert (pydicom.dcmread(tmp_path / "a.dcm").pixel_array == PIXELS).all()

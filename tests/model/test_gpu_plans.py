@@ -28,7 +28,7 @@ from cxrbatch.engine.open import open_engine
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS
 from cxrbatch.model.build.build import BuildOptions, build_engine
 from cxrbatch.model.build.gate import save_deferred_gate
-from cxrbatch.model.build.gate_films import draw_gate_films
+from cxrbatch.model.build.gate_images import draw_gate_images
 from cxrbatch.model.build.tensorrt_build import PlanOptions
 from cxrbatch.model.network.checkpoint import Checkpoint, save_checkpoint
 from cxrbatch.records import Gray8
@@ -41,7 +41,7 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("pycuda") is None, reason="needs pycuda"),
 ]
 
-FILMS: Gray8 = np.random.default_rng(0).integers(0, 256, (37, 1, 64, 64), dtype=np.uint8)
+IMAGES: Gray8 = np.random.default_rng(0).integers(0, 256, (37, 1, 64, 64), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module", params=sorted(FLAVOURS))
@@ -69,11 +69,11 @@ def test_the_gate_was_run_on_this_gpu(bundle: EngineBundle) -> None:
 
 
 def test_it_scores_like_the_cpu_at_any_batch_size_beside_torch(bundle: EngineBundle) -> None:
-    on_cpu = OnnxRuntimeEngine(bundle).infer(FILMS)
+    on_cpu = OnnxRuntimeEngine(bundle).infer(IMAGES)
     torch_memory = torch.ones(1000, device="cuda") if torch.cuda.is_available() else None
     engine = open_engine(bundle, backend=backend_of(bundle))  # type: ignore[arg-type]  # one of the flavours' names
     for count in (1, 7, 8, 9, 37):
-        scores = engine.infer(FILMS[:count])
+        scores = engine.infer(IMAGES[:count])
         np.testing.assert_allclose(scores.probabilities, on_cpu.probabilities[:count], atol=0.005)
         assert scores.cams.shape == on_cpu.cams[:count].shape
     engine.close()
@@ -83,9 +83,9 @@ def test_it_scores_like_the_cpu_at_any_batch_size_beside_torch(bundle: EngineBun
 
 def test_two_engines_close_in_any_order(bundle: EngineBundle) -> None:
     first, second = (open_engine(bundle, backend=backend_of(bundle)) for _ in range(2))  # type: ignore[arg-type]
-    expected = second.infer(FILMS).probabilities
+    expected = second.infer(IMAGES).probabilities
     first.close()
-    np.testing.assert_array_equal(second.infer(FILMS).probabilities, expected)
+    np.testing.assert_array_equal(second.infer(IMAGES).probabilities, expected)
     second.close()
 
 
@@ -94,7 +94,7 @@ def test_a_pending_plan_is_settled_by_the_first_that_opens_it(
 ) -> None:
     role, folder = FLAVOURS[backend_of(bundle)].role, tmp_path / "small"
     shutil.copytree(bundle.folder, folder)
-    save_deferred_gate(folder / PARITY_FILE, checkpoint.network, draw_gate_films(checkpoint.facts))
+    save_deferred_gate(folder / PARITY_FILE, checkpoint.network, draw_gate_images(checkpoint.facts))
     entry = EngineFile(PARITY_FILE, sha256_of_file(folder / PARITY_FILE), "fp32")
     files = {**bundle.manifest.files, PARITY_ROLE: entry}
     pending = save_bundle(folder, replace(bundle.manifest, files=files, parity={role: PENDING}))

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, save_checkpoint
 from cxrbatch.model.network.weights_file import read_weights
-from tests.factories.labelled import write_film
+from tests.factories.labelled import write_image
 
 pytestmark = pytest.mark.hostile("9.13 files of weights")
 
@@ -138,11 +138,11 @@ def test_a_path_of_our_own_table_is_found(tmp_path: Path) -> None:
     from cxrbatch.pages.cells import harmless
 
     for name in ("=1.png", "'=1.png", "x;=1.png", "a\\b.png", "a\nb.png"):
-        film = write_film(tmp_path / name)
-        assert _locate(harmless(name), tmp_path) == film
-        assert _locate(name, tmp_path) == film
-        film.unlink()
-    write_film(tmp_path / "=1.png")
-    literal = write_film(tmp_path / "'=1.png")
+        image = write_image(tmp_path / name)
+        assert _locate(harmless(name), tmp_path) == image
+        assert _locate(name, tmp_path) == image
+        image.unlink()
+    write_image(tmp_path / "=1.png")
+    literal = write_image(tmp_path / "'=1.png")
     assert _locate("'=1.png", tmp_path) == literal, "a table of somebody else's says what it says"
     assert not _locate("x" * 10_000, tmp_path).name.startswith("=")

@@ -21,7 +21,7 @@ from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import now_text
 from cxrbatch.system.durable import TEMPORARY_PREFIX
 from tests.factories.engine import write_tiny_bundle
-from tests.factories.intake import film, write_dicom
+from tests.factories.intake import blobs, write_dicom
 from tests.factories.output import make_engine
 from tests.factories.studies import run_quietly
 
@@ -149,12 +149,12 @@ def test_a_damaged_metrics_prom_is_replaced(tmp_path: Path, former: bytes) -> No
 
 
 def test_a_run_leaves_metrics_that_name_no_patient_no_path_and_no_study(tmp_path: Path) -> None:
-    films, out = tmp_path / "films", tmp_path / "out"
-    (films / "Canary^Zoe").mkdir(parents=True)
-    write_dicom(films / "Canary^Zoe" / "film.dcm", pixels=film(), PatientName="Canary^Zoe", PatientID="CANARY-1")
-    (films / "Canary.txt").write_text("x" * 200)
+    images, out = tmp_path / "images", tmp_path / "out"
+    (images / "Canary^Zoe").mkdir(parents=True)
+    write_dicom(images / "Canary^Zoe" / "image.dcm", pixels=blobs(), PatientName="Canary^Zoe", PatientID="CANARY-1")
+    (images / "Canary.txt").write_text("x" * 200)
     before = int(time.time())
-    report = run_quietly(films, out, engine=str(write_tiny_bundle(tmp_path / "engines")))
+    report = run_quietly(images, out, engine=str(write_tiny_bundle(tmp_path / "engines")))
     text = (out / METRICS_FILE).read_text()
     seen = scrape(text)
     assert seen["files", (("status", "scored"),)] == report.files["scored"] == 1

@@ -125,7 +125,7 @@ def test_the_heart_lies_on_the_right_of_the_image_and_is_wide_when_enlarged() ->
         mask = draw_phantom(seed, rows=ROWS, findings=("Cardiomegaly",)).masks["Cardiomegaly"]
         columns = np.flatnonzero(mask.any(axis=0))
         assert np.nonzero(mask)[1].mean() > ROWS / 2 - 4, seed
-        # The inner thorax is less than 0.8 of any film's width, and an enlarged heart more than half of it.
+        # The inner thorax is less than 0.8 of any image's width, and an enlarged heart more than half of it.
         assert np.ptp(columns) > 0.34 * ROWS, seed
 
 
@@ -148,7 +148,7 @@ def test_another_size_shows_the_same_patient(finding: str) -> None:
         assert overlap(mask, small.masks[finding]) > 0.9, seed
 
 
-def test_grain_vanishes_as_a_large_film_is_reduced() -> None:
+def test_grain_vanishes_as_a_large_image_is_reduced() -> None:
     large, small = draw_phantom(3, rows=1024, findings=()), draw_phantom(3, rows=256, findings=())
     reduced = cv2.resize(shown(large), (256, 256), interpolation=cv2.INTER_AREA)
 

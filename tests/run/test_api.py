@@ -20,7 +20,7 @@ from cxrbatch.errors import ImageRejected, Reason, UsageError
 from cxrbatch.phantom import write_demo_studies
 from cxrbatch.records import Label
 from tests.factories.engine import tiny_probabilities, write_tiny_bundle
-from tests.factories.studies import film, read_rows, write_film
+from tests.factories.studies import four_greys, read_rows, write_image
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "api.md"
@@ -117,15 +117,15 @@ def test_no_command_s_start_imports_pandas() -> None:
 
 
 def test_a_whole_run_and_its_reports_import_no_pandas(tmp_path: Path, engine: Path) -> None:
-    write_film(tmp_path / "films" / "a.png", 20, 60, 120, 240)
+    write_image(tmp_path / "images" / "a.png", 20, 60, 120, 240)
     code = (
         "import sys; from cxrbatch.cli import run_command_line\n"
-        "films, out, engine = sys.argv[1:]\n"
-        "print(run_command_line(['run', films, '-o', out, '-e', engine, '--workers', '1', '--no-pdf']))\n"
+        "images, out, engine = sys.argv[1:]\n"
+        "print(run_command_line(['run', images, '-o', out, '-e', engine, '--workers', '1', '--no-pdf']))\n"
         "print(run_command_line(['report', out, '--workers', '1', '--no-pdf']), run_command_line(['status', out]))\n"
         "print('pandas' in sys.modules)"
     )
-    assert python(code, tmp_path / "films", tmp_path / "out", engine).splitlines()[-1] == "False"
+    assert python(code, tmp_path / "images", tmp_path / "out", engine).splitlines()[-1] == "False"
     assert len(read_rows(tmp_path / "out" / "studies.csv")) == 1
 
 
@@ -133,14 +133,14 @@ def test_a_whole_run_and_its_reports_import_no_pandas(tmp_path: Path, engine: Pa
 
 
 def test_files_and_arrays_get_the_scores_of_a_run(tmp_path: Path, engine: Path) -> None:
-    path = write_film(tmp_path / "films" / "a.png", 200, 60, 120, 240)
-    (tmp_path / "films" / "notes.txt").write_text("x" * 200)
+    path = write_image(tmp_path / "images" / "a.png", 200, 60, 120, 240)
+    (tmp_path / "images" / "notes.txt").write_text("x" * 200)
     with cxrbatch.open_engine(engine) as opened:
-        scores = opened.score([path, tmp_path / "films" / "notes.txt"])
-        of_array = opened.score(film(200, 60, 120, 240))
-    results = cxrbatch.run(tmp_path / "films", tmp_path / "out", engine=engine, pdf=False, workers=1)
-    expected = tiny_probabilities(film(200, 60, 120, 240, size_px=32)[np.newaxis, np.newaxis], 2)[0]
-    assert scores["image"].tolist() == [str(path), str(tmp_path / "films" / "notes.txt")]
+        scores = opened.score([path, tmp_path / "images" / "notes.txt"])
+        of_array = opened.score(four_greys(200, 60, 120, 240))
+    results = cxrbatch.run(tmp_path / "images", tmp_path / "out", engine=engine, pdf=False, workers=1)
+    expected = tiny_probabilities(four_greys(200, 60, 120, 240, size_px=32)[np.newaxis, np.newaxis], 2)[0]
+    assert scores["image"].tolist() == [str(path), str(tmp_path / "images" / "notes.txt")]
     assert scores["reason"].tolist() == ["", "not_an_image"]
     assert scores[["prob_TopLeft", "prob_TopRight"]].iloc[0].tolist() == pytest.approx(expected, abs=1e-6)
     assert scores["prob_TopLeft"].isna().tolist() == [False, True]
@@ -153,7 +153,7 @@ def test_files_and_arrays_get_the_scores_of_a_run(tmp_path: Path, engine: Path) 
 
 
 def test_more_images_than_a_batch_come_back_in_their_order(engine: Path) -> None:
-    images = np.stack([film(grey, 0, 0, 0) for grey in range(40, 250, 10)])
+    images = np.stack([four_greys(grey, 0, 0, 0) for grey in range(40, 250, 10)])
     with cxrbatch.open_engine(engine) as opened:
         scores = opened.score(images)
     assert scores["image"].tolist() == list(range(len(images)))
@@ -169,16 +169,16 @@ def test_nothing_to_score_is_an_empty_table(engine: Path) -> None:
 def test_an_image_without_a_number_says_so(tmp_path: Path) -> None:
     poisoned = write_tiny_bundle(tmp_path, poison_value=200)
     with cxrbatch.open_engine(poisoned) as opened:
-        scores = opened.score([film(200, 0, 0, 0), film(100, 0, 0, 0)])
+        scores = opened.score([four_greys(200, 0, 0, 0), four_greys(100, 0, 0, 0)])
         with pytest.raises(cxrbatch.run.api.EngineError, match="no number"):  # type: ignore[attr-defined]
-            opened.maps(film(200, 0, 0, 0))
+            opened.maps(four_greys(200, 0, 0, 0))
     assert scores["reason"].tolist() == ["unexpected_error", ""]
     assert scores["prob_TopLeft"].isna().tolist() == [True, False]
 
 
 def test_maps_are_those_of_the_engine(engine: Path) -> None:
     with cxrbatch.open_engine(engine) as opened:
-        maps = opened.maps(film(255, 0, 0, 0))
+        maps = opened.maps(four_greys(255, 0, 0, 0))
     assert maps.dtype == np.float32
     assert maps.shape == (2, 2, 2)
     assert maps[0].tolist() == [[32.0, 0.0], [0.0, 0.0]]
@@ -209,8 +209,8 @@ def test_a_file_that_is_not_there_is_no_refusal(tmp_path: Path, engine: Path) ->
 def test_text_comes_back_as_it_was_and_identifiers_stay_text(tmp_path: Path, engine: Path) -> None:
     names = {"=1+1.png", "back\\slash.png", "007.png", "a;-b.png"}
     for name in names:
-        write_film(tmp_path / "films" / name, 20, 60, 120, 240)
-    results = cxrbatch.run(tmp_path / "films", tmp_path / "out", engine=engine, pdf=False, workers=1)
+        write_image(tmp_path / "images" / name, 20, 60, 120, 240)
+    results = cxrbatch.run(tmp_path / "images", tmp_path / "out", engine=engine, pdf=False, workers=1)
     assert set(results.images["path"]) == names
     assert not names <= {row["path"] for row in read_rows(tmp_path / "out" / "images.csv")}
     assert set(results.images["patient_id"]) == {""}

@@ -21,7 +21,7 @@ from cxrbatch.run.deidentification import KEY_FILE
 from tests.factories.confidential import CANARIES, KEYWORDS, TRACES, TRACES_ON_PAPER, fill_with_canaries, traces_in
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.faulted import FaultedRuns
-from tests.factories.intake import coded, dataset, film, write_dicom
+from tests.factories.intake import blobs, coded, dataset, write_dicom
 from tests.factories.studies import fingerprint, read_rows, run_quietly
 
 pytestmark = pytest.mark.hostile("9.12 de-identification")
@@ -37,9 +37,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> str:
 def write_canary(
     path: Path, number: int, *, edit: Callable[[bytes], bytes] | None = None, syntax: str = "", **keywords: Any
 ) -> None:
-    """Write a film full of canaries; `keywords` override its elements."""
+    """Write an image full of canaries; `keywords` override its elements."""
     with pydicom_config.disable_value_validation():
-        made = dataset(film(seed=number))
+        made = dataset(blobs(seed=number))
         fill_with_canaries(made)
         elements = {"SOPInstanceUID": f"2.999.8675309.9.{number}", "StudyInstanceUID": STUDY} | keywords
         for keyword, value in elements.items():
@@ -57,34 +57,34 @@ def write_canary(
     path.write_bytes(edit(content) if edit else content)
 
 
-def write_canaries(films: Path) -> None:
-    """Write films that are scored and films that are refused for every reason that could quote their header."""
-    films.mkdir()
-    write_canary(films / "00.dcm", 0)
-    write_canary(films / "01.dcm", 1, ViewPosition="CANARY AP")
-    shutil.copy(films / "00.dcm", films / "02.dcm")
-    write_canary(films / "10.dcm", 10, Modality="CANARY")
-    write_canary(films / "11.dcm", 11, BodyPartExamined="CANARY JOHN")
-    write_canary(films / "12.dcm", 12, ViewPosition="LATERAL CANARY")
-    write_canary(films / "13.dcm", 13, ViewPosition="", ViewCodeSequence=coded("lateral CANARY"))
-    write_canary(films / "14.dcm", 14, PhotometricInterpretation="CANARY")
-    write_canary(films / "15.dcm", 15, ImageType=["LOCALIZER", "CANARY"])
-    write_canary(films / "16.dcm", 16, edit=lambda content: content[:-4000])
-    write_canary(films / "17.dcm", 17, syntax="2.999.8675309.7")
-    write_canary(films / "18.dcm", 18, PresentationIntentType="FOR PROCESSING")
-    write_canary(films / "19.dcm", 19, StudyInstanceUID="")
-    write_canary(films / "20.dcm", 20, BurnedInAnnotation="YES")
-    write_canary(films / "21.dcm", 21, edit=lambda content: content[:3000])
-    write_canary(films / "22.dcm", 22, edit=lambda content: content[:900])
-    write_canary(films / "23.dcm", 23, SOPClassUID="2.999.8675309.8", BodyPartExamined="CHEST CANARY")
-    write_canary(films / "24.dcm", 24, StudyInstanceUID="CANARY STUDY", PatientSex="CANARY")
-    write_canary(films / "25.dcm", 25, edit=lambda content: content.replace(b"ISO_IR 192", b"CANARY 192"))
+def write_canaries(images: Path) -> None:
+    """Write images that are scored and images that are refused for every reason that could quote their header."""
+    images.mkdir()
+    write_canary(images / "00.dcm", 0)
+    write_canary(images / "01.dcm", 1, ViewPosition="CANARY AP")
+    shutil.copy(images / "00.dcm", images / "02.dcm")
+    write_canary(images / "10.dcm", 10, Modality="CANARY")
+    write_canary(images / "11.dcm", 11, BodyPartExamined="CANARY JOHN")
+    write_canary(images / "12.dcm", 12, ViewPosition="LATERAL CANARY")
+    write_canary(images / "13.dcm", 13, ViewPosition="", ViewCodeSequence=coded("lateral CANARY"))
+    write_canary(images / "14.dcm", 14, PhotometricInterpretation="CANARY")
+    write_canary(images / "15.dcm", 15, ImageType=["LOCALIZER", "CANARY"])
+    write_canary(images / "16.dcm", 16, edit=lambda content: content[:-4000])
+    write_canary(images / "17.dcm", 17, syntax="2.999.8675309.7")
+    write_canary(images / "18.dcm", 18, PresentationIntentType="FOR PROCESSING")
+    write_canary(images / "19.dcm", 19, StudyInstanceUID="")
+    write_canary(images / "20.dcm", 20, BurnedInAnnotation="YES")
+    write_canary(images / "21.dcm", 21, edit=lambda content: content[:3000])
+    write_canary(images / "22.dcm", 22, edit=lambda content: content[:900])
+    write_canary(images / "23.dcm", 23, SOPClassUID="2.999.8675309.8", BodyPartExamined="CHEST CANARY")
+    write_canary(images / "24.dcm", 24, StudyInstanceUID="CANARY STUDY", PatientSex="CANARY")
+    write_canary(images / "25.dcm", 25, edit=lambda content: content.replace(b"ISO_IR 192", b"CANARY 192"))
     for number in (30, 31):
-        write_canary(films / f"{number}.dcm", number, StudyInstanceUID=OTHER_STUDY, PatientID=f"CANARY {number}")
+        write_canary(images / f"{number}.dcm", number, StudyInstanceUID=OTHER_STUDY, PatientID=f"CANARY {number}")
     text = PngImagePlugin.PngInfo()
     text.add_text("Author", "CANARY")
-    Image.fromarray(film(bits=8)).save(films / "40.png", pnginfo=text)
-    Image.fromarray(film(bits=8, seed=9)).save(films / "41.jpg", comment=b"CANARY", exif=_exif())
+    Image.fromarray(blobs(bits=8)).save(images / "40.png", pnginfo=text)
+    Image.fromarray(blobs(bits=8, seed=9)).save(images / "41.jpg", comment=b"CANARY", exif=_exif())
 
 
 def _exif() -> Image.Exif:
@@ -94,7 +94,7 @@ def _exif() -> Image.Exif:
 
 
 def write_patient(path: Path, number: int = 0, **keywords: Any) -> Path:
-    return write_dicom(path, pixels=film(seed=number), **{"StudyInstanceUID": STUDY} | IDENTITY | keywords)
+    return write_dicom(path, pixels=blobs(seed=number), **{"StudyInstanceUID": STUDY} | IDENTITY | keywords)
 
 
 IDENTITY = {
@@ -116,10 +116,10 @@ def test_the_canaries_are_those_of_the_whole_table(tmp_path: Path) -> None:
 def test_no_byte_of_a_deidentified_output_is_of_a_patient(
     tmp_path: Path, engine: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    films, out = tmp_path / "films", tmp_path / "out"
-    write_canaries(films)
+    images, out = tmp_path / "images", tmp_path / "out"
+    write_canaries(images)
     monkeypatch.setenv("CXRBATCH_PIXEL_CHECK", "false")
-    arguments = ["run", str(films), "-o", str(out), "-e", engine, "--workers", "1", "--deidentify"]
+    arguments = ["run", str(images), "-o", str(out), "-e", engine, "--workers", "1", "--deidentify"]
     assert run_command_line(arguments) == ExitCode.DONE
     rows = {row["path"]: row for row in read_rows(out / "images.csv")}
     scored = {path for path, row in rows.items() if row["status"] == "scored"}
@@ -141,25 +141,25 @@ def test_no_byte_of_a_deidentified_output_is_of_a_patient(
 
 
 def test_the_search_finds_a_name_in_every_kind_of_file(tmp_path: Path, engine: str) -> None:
-    films, out = tmp_path / "films", tmp_path / "out"
-    films.mkdir()
-    write_patient(films / "0.dcm")
-    run_quietly(films, out, engine=engine, pdf=True)
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    write_patient(images / "0.dcm")
+    run_quietly(images, out, engine=engine, pdf=True)
     found = {trace.split(":")[0].rsplit("/")[-1] for trace in traces_in(out)}
     assert found >= {"images.csv", "studies.csv", "report.html", "report.pdf", "result.json"}
     assert any(name.startswith("ledger.sqlite") for name in found)
 
 
 def test_a_second_run_keeps_every_name_that_the_first_one_gave(tmp_path: Path, engine: str) -> None:
-    films, out = tmp_path / "films", tmp_path / "out"
-    films.mkdir()
-    write_patient(films / "0.dcm")
-    run_quietly(films, out, engine=engine, deidentify=True)
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    write_patient(images / "0.dcm")
+    run_quietly(images, out, engine=engine, deidentify=True)
     (before,) = read_rows(out / "studies.csv")
     assert before["study_uid"].startswith("2.25.")
-    assert run_quietly(films, out, engine=engine, deidentify=True).studies_this_run == 0
-    write_patient(films / "1.dcm", 1)
-    run_quietly(films, out, engine=engine, deidentify=True)
+    assert run_quietly(images, out, engine=engine, deidentify=True).studies_this_run == 0
+    write_patient(images / "1.dcm", 1)
+    run_quietly(images, out, engine=engine, deidentify=True)
     (after,) = read_rows(out / "studies.csv")
     assert (after["study_key"], after["study_uid"], after["revision"]) == (
         before["study_key"],
@@ -169,14 +169,14 @@ def test_a_second_run_keeps_every_name_that_the_first_one_gave(tmp_path: Path, e
 
 
 def test_two_output_folders_give_a_study_two_names(tmp_path: Path, engine: str) -> None:
-    films = tmp_path / "films"
-    films.mkdir()
-    write_patient(films / "0.dcm")
+    images = tmp_path / "images"
+    images.mkdir()
+    write_patient(images / "0.dcm")
     keys = set()
     for out in (tmp_path / "one", tmp_path / "two"):
-        run_quietly(films, out, engine=engine, deidentify=True)
+        run_quietly(images, out, engine=engine, deidentify=True)
         keys |= {row["study_key"] for row in read_rows(out / "studies.csv")}
-    run_quietly(films, tmp_path / "three", engine=engine)
+    run_quietly(images, tmp_path / "three", engine=engine)
     keys |= {row["study_key"] for row in read_rows(tmp_path / "three" / "studies.csv")}
     assert len(keys) == 3
 
@@ -184,12 +184,12 @@ def test_two_output_folders_give_a_study_two_names(tmp_path: Path, engine: str) 
 @pytest.mark.parametrize("said", ["YES", "yes", " YES ", "Y", "JA", "UNKNOWN"])
 @pytest.mark.parametrize("deidentify", [True, False])
 def test_a_name_in_the_pixels_is_refused_or_flagged(tmp_path: Path, engine: str, deidentify: bool, said: str) -> None:
-    films, out = tmp_path / "films", tmp_path / "out"
-    films.mkdir()
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
     with pydicom_config.disable_value_validation():
-        write_patient(films / "0.dcm", BurnedInAnnotation=said)
-        write_patient(films / "1.dcm", 1, BurnedInAnnotation="NO")
-    run_quietly(films, out, engine=engine, html=False, deidentify=deidentify)
+        write_patient(images / "0.dcm", BurnedInAnnotation=said)
+        write_patient(images / "1.dcm", 1, BurnedInAnnotation="NO")
+    run_quietly(images, out, engine=engine, html=False, deidentify=deidentify)
     first, second = read_rows(out / "images.csv")
     assert first["reason"] == ("burned_in_annotation" if deidentify else "")
     assert first["flags"] == ("" if deidentify else "burned_in_annotation")
@@ -201,37 +201,37 @@ def test_a_name_in_the_pixels_is_refused_or_flagged(tmp_path: Path, engine: str,
 
 @pytest.fixture(scope="module")
 def named_once(tmp_path_factory: pytest.TempPathFactory, engine: str) -> tuple[Path, Path]:
-    """Films, and an OUT that names their patients in every way: two revisions, a film gone, a ledger put aside."""
+    """Images, and an OUT that names their patients in every way: two revisions, an image gone, a ledger put aside."""
     folder = tmp_path_factory.mktemp("named")
-    films, out = folder / "films", folder / "out"
-    films.mkdir()
-    write_patient(films / "0.dcm")
-    write_patient(films / "gone.dcm", 3, StudyInstanceUID=OTHER_STUDY)
-    write_patient(films / "burned.dcm", 4, StudyInstanceUID="2.999.8675309.4", BurnedInAnnotation="YES")
-    write_patient(films / "hand.dcm", 5, BodyPartExamined="HAND CANARY")
-    run_quietly(films, out, engine=engine, pdf=True)
-    write_patient(films / "1.dcm", 1)
-    (films / "gone.dcm").unlink()
+    images, out = folder / "images", folder / "out"
+    images.mkdir()
+    write_patient(images / "0.dcm")
+    write_patient(images / "gone.dcm", 3, StudyInstanceUID=OTHER_STUDY)
+    write_patient(images / "burned.dcm", 4, StudyInstanceUID="2.999.8675309.4", BurnedInAnnotation="YES")
+    write_patient(images / "hand.dcm", 5, BodyPartExamined="HAND CANARY")
+    run_quietly(images, out, engine=engine, pdf=True)
+    write_patient(images / "1.dcm", 1)
+    (images / "gone.dcm").unlink()
     shutil.copy(out / LEDGER_FILE, out / f"{LEDGER_FILE}.damaged-20240101T000000Z")
     (out / "cxrbatch.log.1").write_text('{"study_key": "canary"}\n')
-    run_quietly(films, out, engine=engine, pdf=True)
+    run_quietly(images, out, engine=engine, pdf=True)
     assert list(out.glob("reports/*/report-r1.pdf"))
     assert len(list(out.glob("reports/*"))) == 3
-    return films, out
+    return images, out
 
 
 @pytest.fixture
 def named(tmp_path: Path, named_once: tuple[Path, Path]) -> tuple[Path, Path]:
-    """The same films, and a copy of that OUT."""
-    films, out = named_once
-    return films, Path(shutil.copytree(out, tmp_path / "out"))
+    """The same images, and a copy of that OUT."""
+    images, out = named_once
+    return images, Path(shutil.copytree(out, tmp_path / "out"))
 
 
 COMMANDS = ["run", "watch", "report"]
 
 
-def command(name: str, films: Path, out: Path, engine: str, *more: str) -> list[str]:
-    where = [str(out)] if name == "report" else [str(films), "-o", str(out), "-e", engine]
+def command(name: str, images: Path, out: Path, engine: str, *more: str) -> list[str]:
+    where = [str(out)] if name == "report" else [str(images), "-o", str(out), "-e", engine]
     return [name, *where, "--workers", "1", *(["--once", "--settle", "0"] if name == "watch" else []), *more]
 
 
@@ -239,9 +239,9 @@ def command(name: str, films: Path, out: Path, engine: str, *more: str) -> list[
 def test_an_output_that_names_patients_is_refused_and_left_as_it_is(
     name: str, named: tuple[Path, Path], engine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    films, out = named
+    images, out = named
     before = {path: seen for path, seen in fingerprint(out).items() if not path.startswith(("cxrbatch.log", "ledger"))}
-    assert run_command_line(command(name, films, out, engine, "--deidentify")) == ExitCode.USAGE
+    assert run_command_line(command(name, images, out, engine, "--deidentify")) == ExitCode.USAGE
     assert "--deidentify-existing" in capsys.readouterr().err
     after = fingerprint(out)
     # The lock says which process asked last, the marker which session.
@@ -250,16 +250,16 @@ def test_an_output_that_names_patients_is_refused_and_left_as_it_is(
         path: seen for path, seen in before.items() if path not in asked
     }
     assert not (out / KEY_FILE).exists()
-    run_quietly(films, out, engine=engine)
+    run_quietly(images, out, engine=engine)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_names_are_taken_out_of_everything_on_demand(
     name: str, named: tuple[Path, Path], engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    films, out = named
+    images, out = named
     monkeypatch.setenv("CXRBATCH_PIXEL_CHECK", "false")
-    arguments = command(name, films, out, engine, "--deidentify-existing")
+    arguments = command(name, images, out, engine, "--deidentify-existing")
     assert run_command_line(arguments) == ExitCode.DONE
     assert traces_in(out, TRACES_ON_PAPER) == []
     rows = {row["path"]: row for row in read_rows(out / "images.csv")}
@@ -274,37 +274,37 @@ def test_names_are_taken_out_of_everything_on_demand(
         assert (out / gone[kind]).is_file()
     assert {path.name for path in out.glob("reports/*")} == {key for key in studies if studies[key]["report_html"]}
     assert studies[rows["0.dcm"]["study_key"]]["revision"] == "2"
-    again = run_quietly(films, out, engine=engine, deidentify=True, pdf=True)
+    again = run_quietly(images, out, engine=engine, deidentify=True, pdf=True)
     assert (again.studies_this_run, again.files["scored"]) == (0, 3)
 
 
 def test_an_output_without_names_never_gets_any(tmp_path: Path, engine: str) -> None:
-    films, out = tmp_path / "films", tmp_path / "out"
-    films.mkdir()
-    write_patient(films / "0.dcm")
-    run_quietly(films, out, engine=engine, deidentify=True)
-    write_patient(films / "1.dcm", 1)
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    write_patient(images / "0.dcm")
+    run_quietly(images, out, engine=engine, deidentify=True)
+    write_patient(images / "1.dcm", 1)
     with pytest.raises(UsageError, match="is de-identified"):
-        run_quietly(films, out, engine=engine)
+        run_quietly(images, out, engine=engine)
     assert run_command_line(["report", str(out), "--workers", "1"]) == ExitCode.DONE
     with pytest.raises(UsageError, match="is de-identified"):
-        run_quietly(films, out, engine=engine)
+        run_quietly(images, out, engine=engine)
     assert traces_in(out) == []
 
 
 def test_a_repaired_ledger_still_knows_that_nothing_may_be_named(tmp_path: Path, engine: str) -> None:
-    films, out = tmp_path / "films", tmp_path / "out"
-    films.mkdir()
-    write_patient(films / "0.dcm")
-    run_quietly(films, out, engine=engine, deidentify=True)
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    write_patient(images / "0.dcm")
+    run_quietly(images, out, engine=engine, deidentify=True)
     (before,) = read_rows(out / "studies.csv")
     (out / LEDGER_FILE).write_bytes(b"damaged")
     assert run_command_line(["repair", str(out)]) == ExitCode.DONE
     with pytest.raises(UsageError, match="is de-identified"):
-        run_quietly(films, out, engine=engine)
-    (films / "0.dcm").unlink()
-    write_patient(films / "1.dcm", 1, PatientName="Canary^Ann")
-    run_quietly(films, out, engine=engine, deidentify=True)
+        run_quietly(images, out, engine=engine)
+    (images / "0.dcm").unlink()
+    write_patient(images / "1.dcm", 1, PatientName="Canary^Ann")
+    run_quietly(images, out, engine=engine, deidentify=True)
     (after,) = read_rows(out / "studies.csv")
     assert (after["study_key"], after["status"]) == (before["study_key"], "unscored")
     assert "patient_conflict" in {row["reason"] for row in read_rows(out / "images.csv")}
@@ -312,59 +312,59 @@ def test_a_repaired_ledger_still_knows_that_nothing_may_be_named(tmp_path: Path,
 
 
 def test_an_output_of_a_version_that_left_more_of_a_patient_is_refused_too(tmp_path: Path, engine: str) -> None:
-    films, out = tmp_path / "films", tmp_path / "out"
-    films.mkdir()
-    write_patient(films / "0.dcm")
-    run_quietly(films, out, engine=engine, deidentify=True)
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    write_patient(images / "0.dcm")
+    run_quietly(images, out, engine=engine, deidentify=True)
     with closing(sqlite3.connect(out / LEDGER_FILE)) as ledger:
         ledger.execute("DELETE FROM meta WHERE key = 'deidentified'")
         ledger.commit()
     with pytest.raises(UsageError, match="--deidentify-existing"):
-        run_quietly(films, out, engine=engine, deidentify=True)
+        run_quietly(images, out, engine=engine, deidentify=True)
 
 
 def test_a_lost_key_costs_a_run_and_nothing_else(tmp_path: Path, engine: str) -> None:
-    films, out = tmp_path / "films", tmp_path / "out"
-    films.mkdir()
-    write_patient(films / "0.dcm")
-    write_patient(films / "gone.dcm", 1, StudyInstanceUID=OTHER_STUDY)
-    run_quietly(films, out, engine=engine, deidentify=True)
-    (films / "gone.dcm").unlink()
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    write_patient(images / "0.dcm")
+    write_patient(images / "gone.dcm", 1, StudyInstanceUID=OTHER_STUDY)
+    run_quietly(images, out, engine=engine, deidentify=True)
+    (images / "gone.dcm").unlink()
     (out / KEY_FILE).unlink()
-    assert run_quietly(films, out, engine=engine, deidentify=True).studies == {"reported": 2}
+    assert run_quietly(images, out, engine=engine, deidentify=True).studies == {"reported": 2}
     (out / KEY_FILE).write_text("no key")
     with pytest.raises(UsageError, match="no key of cxrbatch"):
-        run_quietly(films, out, engine=engine, deidentify=True)
+        run_quietly(images, out, engine=engine, deidentify=True)
 
 
 def test_killed_while_names_are_taken_out_nobody_goes_on_as_if_they_were(
     named: tuple[Path, Path], engine: str, tmp_path: Path
 ) -> None:
-    films, out = named
+    images, out = named
     with FaultedRuns() as runs:
         shutil.copytree(out, tmp_path / "rehearsal")
-        whole = runs.run(films, tmp_path / "rehearsal", engine, "--deidentify-existing")
+        whole = runs.run(images, tmp_path / "rehearsal", engine, "--deidentify-existing")
         assert whole.exit_code == ExitCode.DONE, whole.said
         for point, count in sorted(whole.reached.items()):
             killed = tmp_path / "killed"
             shutil.rmtree(killed, ignore_errors=True)
             shutil.copytree(out, killed)
             fault = f"{point}:{(count + 1) // 2}=kill"
-            assert runs.run(films, killed, engine, "--deidentify-existing", fault=fault).exit_code < 0
-            again = runs.run(films, killed, engine, "--deidentify-existing")
+            assert runs.run(images, killed, engine, "--deidentify-existing", fault=fault).exit_code < 0
+            again = runs.run(images, killed, engine, "--deidentify-existing")
             assert again.exit_code == ExitCode.DONE, (fault, again.said)
             assert traces_in(killed, TRACES_ON_PAPER) == [], fault
             assert len(read_rows(killed / "studies.csv")) == len(read_rows(tmp_path / "rehearsal" / "studies.csv"))
 
 
 def test_with_a_ledger_elsewhere_nothing_there_names_anybody(tmp_path: Path, engine: str) -> None:
-    films, out, state = tmp_path / "films", tmp_path / "out", tmp_path / "state"
-    films.mkdir()
-    write_patient(films / "0.dcm")
-    run_quietly(films, out, engine=engine, state=str(state))
+    images, out, state = tmp_path / "images", tmp_path / "out", tmp_path / "state"
+    images.mkdir()
+    write_patient(images / "0.dcm")
+    run_quietly(images, out, engine=engine, state=str(state))
     assert traces_in(state)
     shutil.copy(state / LEDGER_FILE, state / f"{LEDGER_FILE}.damaged-20240101T000000Z")
-    run_quietly(films, out, engine=engine, state=str(state), deidentify_existing=True)
+    run_quietly(images, out, engine=engine, state=str(state), deidentify_existing=True)
     assert traces_in(state) == traces_in(out) == []
 
 

@@ -16,7 +16,7 @@ from cxrbatch.output.folder.opening import open_output
 from cxrbatch.run.forecast import Forecast, foresee_run
 from cxrbatch.system.progress import RunProgress
 from tests.factories.engine import write_tiny_bundle
-from tests.factories.studies import fingerprint, run_quietly, write_film
+from tests.factories.studies import fingerprint, run_quietly, write_image
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def engine(tmp_path: Path) -> str:
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     for number, name in enumerate(("a", "b", "c")):
-        write_film(tmp_path / "images" / f"{name}.png", 20 + 20 * number, 60, 120, 240)
+        write_image(tmp_path / "images" / f"{name}.png", 20 + 20 * number, 60, 120, 240)
     (tmp_path / "images" / "notes.txt").write_text("x" * 300)
     return tmp_path / "images"
 
@@ -65,9 +65,9 @@ def test_a_later_run_is_foreseen_and_nothing_is_changed(images: Path, tmp_path: 
     run_quietly(images, out, engine=engine)
     assert foresee(images, out, engine=engine).studies == 0
     (images / "a.png").unlink()
-    write_film(images / "b.png", 240, 60, 120, 20)
+    write_image(images / "b.png", 240, 60, 120, 20)
     os.utime(images / "b.png", ns=(0, 1_700_000_000_000_000_000))
-    write_film(images / "new.png", 100, 60, 120, 20)
+    write_image(images / "new.png", 100, 60, 120, 20)
     before = everything(tmp_path)
     forecast = foresee(images, out, engine=engine)
     assert everything(tmp_path) == before
@@ -95,7 +95,7 @@ def test_limit_and_since_hold_here_too(images: Path, tmp_path: Path, engine: str
 def test_a_folder_that_a_run_holds_can_be_foreseen(images: Path, tmp_path: Path, engine: str) -> None:
     out = tmp_path / "out"
     run_quietly(images, out, engine=engine)
-    write_film(images / "new.png", 100, 60, 120, 20)
+    write_image(images / "new.png", 100, 60, 120, 20)
     with open_output(out):
         before = everything(images) | files_but_memory(out)
         assert foresee(images, out, engine=engine).studies == 1

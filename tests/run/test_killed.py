@@ -25,7 +25,7 @@ from tests.factories.engine import write_tiny_bundle
 from tests.factories.faulted import Ended, FaultedRuns
 from tests.factories.judged import disagreements
 from tests.factories.outputs import leftovers, snapshot
-from tests.factories.studies import read_rows, write_film
+from tests.factories.studies import read_rows, write_image
 
 PACKAGE = Path(__file__).parents[2] / "cxrbatch"
 EVERY = bool(os.environ.get("CXRBATCH_EVERY_FAULT"))
@@ -50,10 +50,10 @@ POINTS = fault_points()
 class Scene:
     """What is in OUT before a command, what the command leaves uninterrupted, and how often it reaches each point.
 
-    `arguments` are those of the command, with {out} for OUT; without any, it is a run on `films`.
+    `arguments` are those of the command, with {out} for OUT; without any, it is a run on `images`.
     """
 
-    films: Path
+    images: Path
     before: Path
     arguments: tuple[str, ...] = ()
     expected: dict[str, tuple[int, object]] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Stage:
         """Give the scene's command on `out`."""
         if scene.arguments:
             return self.runs.command(*(argument.format(out=out) for argument in scene.arguments), fault=fault)
-        return self.runs.run(scene.films, out, self.engine, fault=fault)
+        return self.runs.run(scene.images, out, self.engine, fault=fault)
 
     def interrupt(self, scene: Scene, out: Path, fault: str) -> Ended:
         """Give the command on `out` as it is before the scene, with a fault; `expect_nothing_lost` judges the rest."""
@@ -119,70 +119,70 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 def new_scene(stage: Stage, folder: Path) -> Scene:
-    """Two films and no OUT."""
-    write_film(folder / "films" / "a.png", 20, 60, 120, 240)
-    write_film(folder / "films" / "d.png", 200, 10, 10, 10)
+    """Two images and no OUT."""
+    write_image(folder / "images" / "a.png", 20, 60, 120, 240)
+    write_image(folder / "images" / "d.png", 200, 10, 10, 10)
     return rehearsed(stage, folder)
 
 
 def later_scene(stage: Stage, folder: Path) -> Scene:
-    """A run was killed half way after one film was replaced, one came, and one turned out to be none."""
-    films, before = folder / "films", folder / "before"
-    write_film(films / "a.png", 20, 60, 120, 240)
-    write_film(films / "z.png", 200, 10, 10, 10)
-    assert stage.runs.run(films, before, stage.engine, pdf=True).exit_code == ExitCode.DONE
-    write_film(films / "a.png", 240, 20, 60, 10)
-    write_film(films / "d.png", 10, 200, 10, 10)
-    (films / "z.png").write_text("no film any more")
-    assert stage.runs.run(films, before, stage.engine, fault="files-written:3=kill").exit_code == -signal.SIGKILL
+    """A run was killed half way after one image was replaced, one came, and one turned out to be none."""
+    images, before = folder / "images", folder / "before"
+    write_image(images / "a.png", 20, 60, 120, 240)
+    write_image(images / "z.png", 200, 10, 10, 10)
+    assert stage.runs.run(images, before, stage.engine, pdf=True).exit_code == ExitCode.DONE
+    write_image(images / "a.png", 240, 20, 60, 10)
+    write_image(images / "d.png", 10, 200, 10, 10)
+    (images / "z.png").write_text("no image any more")
+    assert stage.runs.run(images, before, stage.engine, fault="files-written:3=kill").exit_code == -signal.SIGKILL
     assert len(leftovers(before)) == 2
     return rehearsed(stage, folder)
 
 
 def torn_scene(stage: Stage, folder: Path) -> Scene:
-    """A run was killed between report and ledger, in the second revision of a film that is gone from INPUT since."""
-    films, before = folder / "films", folder / "before"
-    write_film(films / "a.png", 20, 60, 120, 240)
-    write_film(films / "b.png", 200, 10, 10, 10)
-    assert stage.runs.run(films, before, stage.engine).exit_code == ExitCode.DONE
-    write_film(films / "a.png", 240, 20, 60, 10)
-    assert stage.runs.run(films, before, stage.engine, fault="report-written=kill").exit_code == -signal.SIGKILL
-    (films / "a.png").unlink()
+    """A run was killed between report and ledger, in the second revision of an image that is gone from INPUT since."""
+    images, before = folder / "images", folder / "before"
+    write_image(images / "a.png", 20, 60, 120, 240)
+    write_image(images / "b.png", 200, 10, 10, 10)
+    assert stage.runs.run(images, before, stage.engine).exit_code == ExitCode.DONE
+    write_image(images / "a.png", 240, 20, 60, 10)
+    assert stage.runs.run(images, before, stage.engine, fault="report-written=kill").exit_code == -signal.SIGKILL
+    (images / "a.png").unlink()
     return rehearsed(stage, folder)
 
 
 def undone_scene(stage: Stage, folder: Path) -> Scene:
     """The same, of an OUT with PDFs, and a picture of the second revision did not reach the disk."""
-    films, before = folder / "films", folder / "before"
-    write_film(films / "a.png", 20, 60, 120, 240)
-    write_film(films / "b.png", 200, 10, 10, 10)
-    assert stage.runs.run(films, before, stage.engine, pdf=True).exit_code == ExitCode.DONE
+    images, before = folder / "images", folder / "before"
+    write_image(images / "a.png", 20, 60, 120, 240)
+    write_image(images / "b.png", 200, 10, 10, 10)
+    assert stage.runs.run(images, before, stage.engine, pdf=True).exit_code == ExitCode.DONE
     first = {path.name for path in before.glob("reports/*/*.jpg")}
-    write_film(films / "a.png", 240, 20, 60, 10)
-    killed = stage.runs.run(films, before, stage.engine, fault="report-written=kill", pdf=True)
+    write_image(images / "a.png", 240, 20, 60, 10)
+    killed = stage.runs.run(images, before, stage.engine, fault="report-written=kill", pdf=True)
     assert killed.exit_code == -signal.SIGKILL
     torn = next(path for path in before.glob("reports/*/thumb-*.jpg") if path.name not in first)
     torn.write_bytes(torn.read_bytes()[:100])
-    (films / "a.png").unlink()
+    (images / "a.png").unlink()
     return rehearsed(stage, folder)
 
 
 def report_scene(stage: Stage, folder: Path) -> Scene:
     """Reports are printed again."""
-    films, before = folder / "films", folder / "before"
-    write_film(films / "a.png", 20, 60, 120, 240)
-    assert stage.runs.run(films, before, stage.engine).exit_code == ExitCode.DONE
+    images, before = folder / "images", folder / "before"
+    write_image(images / "a.png", 20, 60, 120, 240)
+    assert stage.runs.run(images, before, stage.engine).exit_code == ExitCode.DONE
     return rehearsed(stage, folder, "report", "{out}", "--no-pdf")
 
 
 def prune_scene(stage: Stage, folder: Path) -> Scene:
     """One of two studies is to go."""
-    films, before = folder / "films", folder / "before"
-    write_film(films / "a.png", 20, 60, 120, 240)
-    write_film(films / "b.png", 200, 10, 10, 10)
-    assert stage.runs.run(films, before, stage.engine).exit_code == ExitCode.DONE
-    (films / "a.png").unlink()
-    assert stage.runs.run(films, before, stage.engine).exit_code == ExitCode.DONE
+    images, before = folder / "images", folder / "before"
+    write_image(images / "a.png", 20, 60, 120, 240)
+    write_image(images / "b.png", 200, 10, 10, 10)
+    assert stage.runs.run(images, before, stage.engine).exit_code == ExitCode.DONE
+    (images / "a.png").unlink()
+    assert stage.runs.run(images, before, stage.engine).exit_code == ExitCode.DONE
     with closing(sqlite3.connect(before / "ledger.sqlite")) as ledger, ledger:
         ledger.execute("UPDATE studies SET reported_at = '2020-01-01T00:00:00+00:00'")
     return rehearsed(stage, folder, "prune", "{out}", "--older-than", "90d", "--yes")
@@ -190,19 +190,19 @@ def prune_scene(stage: Stage, folder: Path) -> Scene:
 
 def repair_scene(stage: Stage, folder: Path) -> Scene:
     """The ledger is damaged, and the run that was killed then had a second revision in hand."""
-    films, before = folder / "films", folder / "before"
-    write_film(films / "a.png", 20, 60, 120, 240)
-    write_film(films / "b.png", 200, 10, 10, 10)
-    assert stage.runs.run(films, before, stage.engine).exit_code == ExitCode.DONE
-    write_film(films / "a.png", 240, 20, 60, 10)
-    assert stage.runs.run(films, before, stage.engine, fault="report-written=kill").exit_code == -signal.SIGKILL
+    images, before = folder / "images", folder / "before"
+    write_image(images / "a.png", 20, 60, 120, 240)
+    write_image(images / "b.png", 200, 10, 10, 10)
+    assert stage.runs.run(images, before, stage.engine).exit_code == ExitCode.DONE
+    write_image(images / "a.png", 240, 20, 60, 10)
+    assert stage.runs.run(images, before, stage.engine, fault="report-written=kill").exit_code == -signal.SIGKILL
     (before / "ledger.sqlite").write_bytes(b"all that is left of it" * 400)
     return rehearsed(stage, folder, "repair", "{out}")
 
 
 def rehearsed(stage: Stage, folder: Path, *arguments: str) -> Scene:
     """Give the command without a fault."""
-    scene = Scene(folder / "films", folder / "before", arguments)
+    scene = Scene(folder / "images", folder / "before", arguments)
     ended = stage.interrupt(scene, folder / "uninterrupted", "")
     assert ended.exit_code == ExitCode.DONE, ended.said
     return replace(scene, expected=snapshot(folder / "uninterrupted"), reached=ended.reached)
@@ -321,9 +321,9 @@ def test_a_run_killed_again_and_again_comes_to_its_end(stage: Stage, tmp_path: P
 
 def test_a_report_with_a_pdf_is_whole_after_a_kill_between_its_files(stage: Stage, tmp_path: Path) -> None:
     scene, out = stage.scenes["new"], tmp_path / "out"
-    killed = stage.runs.run(scene.films, out, stage.engine, fault="files-renamed:5=kill", pdf=True)
+    killed = stage.runs.run(scene.images, out, stage.engine, fault="files-renamed:5=kill", pdf=True)
     assert killed.exit_code == -signal.SIGKILL
-    assert stage.runs.run(scene.films, out, stage.engine, pdf=True).exit_code == ExitCode.DONE
+    assert stage.runs.run(scene.images, out, stage.engine, pdf=True).exit_code == ExitCode.DONE
     reports = [out / row["report_pdf"] for row in read_rows(out / "studies.csv")]
     assert [report.read_bytes()[:5] for report in reports] == [b"%PDF-", b"%PDF-"]
     assert leftovers(out) == []

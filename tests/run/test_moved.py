@@ -24,7 +24,7 @@ from cxrbatch.records import MARKER_FILE
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.faulted import ROOT, FaultedRuns
 from tests.factories.judged import disagreements
-from tests.factories.studies import read_rows, write_film
+from tests.factories.studies import read_rows, write_image
 from tests.output.ledger.test_ledger import indexed
 
 PATIENCE_S = 120.0
@@ -37,10 +37,10 @@ def engine(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def films(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     for number in range(4):
-        write_film(tmp_path / "films" / f"{number}.png", 20 + 60 * number, 60, 120, 240)
-    return tmp_path / "films"
+        write_image(tmp_path / "images" / f"{number}.png", 20 + 60 * number, 60, 120, 240)
+    return tmp_path / "images"
 
 
 @pytest.fixture
@@ -87,11 +87,11 @@ def runs() -> Iterator[FaultedRuns]:
     ],
 )
 def test_a_run_that_loses_its_output_ends_with_6_and_leaves_the_place_alone(
-    runs: FaultedRuns, films: Path, out: Path, engine: str, loss: str, moment: tuple[str, int]
+    runs: FaultedRuns, images: Path, out: Path, engine: str, loss: str, moment: tuple[str, int]
 ) -> None:
-    if runs.run(films, out.with_name("warm"), engine).exit_code:  # the helper loads everything with its first run
+    if runs.run(images, out.with_name("warm"), engine).exit_code:  # the helper loads everything with its first run
         raise AssertionError
-    run = tuple(arguments("run", films, out, engine))
+    run = tuple(arguments("run", images, out, engine))
     ended = runs.command(*run, at=moment, do=f"cd {out.parent}; {LOSSES[loss]}")
     assert ended.exit_code == ExitCode.OUTPUT_NOT_WRITABLE, ended.said
     assert "written" in ended.said
@@ -114,11 +114,11 @@ def test_a_run_that_loses_its_output_ends_with_6_and_leaves_the_place_alone(
     ["mv out moved", "mv out moved; mkdir out", "mv state old", "rm state/ledger.sqlite", "rm state/.cxrbatch.lock"],
 )
 def test_a_run_with_a_state_elsewhere_notices_both_places(
-    runs: FaultedRuns, films: Path, out: Path, engine: str, loss: str
+    runs: FaultedRuns, images: Path, out: Path, engine: str, loss: str
 ) -> None:
-    runs.run(films, out.with_name("warm"), engine)
+    runs.run(images, out.with_name("warm"), engine)
     more = ("--state", str(out.with_name("state")))
-    command = (*arguments("run", films, out, engine), *more)
+    command = (*arguments("run", images, out, engine), *more)
     ended = runs.command(*command, at=("tidied", 2), do=f"cd {out.parent}; {loss}")
     assert ended.exit_code == ExitCode.OUTPUT_NOT_WRITABLE, ended.said
 
@@ -133,8 +133,8 @@ def test_the_end_of_a_run_is_looked_at_too(out: Path) -> None:
 
 @pytest.mark.hostile("9.7 OUT moved")
 @pytest.mark.parametrize("command", ["report", "prune"])
-def test_other_commands_notice_it_too(runs: FaultedRuns, films: Path, out: Path, engine: str, command: str) -> None:
-    runs.run(films, out, engine)
+def test_other_commands_notice_it_too(runs: FaultedRuns, images: Path, out: Path, engine: str, command: str) -> None:
+    runs.run(images, out, engine)
     more = {"report": ("--no-pdf", "--workers", "1"), "prune": ("--older-than", "90d", "--yes")}[command]
     ended = runs.command(command, str(out), *more, at=("table-write", 1), do=f"mv {out} {out.with_name('moved')}")
     assert ended.exit_code == ExitCode.OUTPUT_NOT_WRITABLE, ended.said
@@ -143,8 +143,8 @@ def test_other_commands_notice_it_too(runs: FaultedRuns, films: Path, out: Path,
 
 @pytest.mark.hostile("9.7 OUT moved")
 @pytest.mark.parametrize("loss", ["renamed", "replaced by nothing", "ledger removed"])
-def test_an_idle_daemon_notices_and_ends_with_6(films: Path, out: Path, engine: str, loss: str) -> None:
-    with started("watch", films, out, engine, "--settle", "0", "--interval", "0.5") as daemon:
+def test_an_idle_daemon_notices_and_ends_with_6(images: Path, out: Path, engine: str, loss: str) -> None:
+    with started("watch", images, out, engine, "--settle", "0", "--interval", "0.5") as daemon:
         wait_until(lambda: (out / "studies.csv").exists() and len(reported(out)) == 4)
         time.sleep(0.3)
         subprocess.run(["sh", "-ec", LOSSES[loss]], cwd=out.parent, check=True)
@@ -156,10 +156,10 @@ def test_an_idle_daemon_notices_and_ends_with_6(films: Path, out: Path, engine: 
 
 @pytest.mark.hostile("9.7 OUT moved")
 def test_a_log_that_is_removed_begins_anew_and_the_run_goes_on(
-    runs: FaultedRuns, films: Path, out: Path, engine: str
+    runs: FaultedRuns, images: Path, out: Path, engine: str
 ) -> None:
-    runs.run(films, out.with_name("warm"), engine)
-    command = arguments("run", films, out, engine)
+    runs.run(images, out.with_name("warm"), engine)
+    command = arguments("run", images, out, engine)
     assert runs.command(*command, at=("tidied", 2), do=f"rm {out}/cxrbatch.log").exit_code == ExitCode.DONE
     assert "tables written" in (out / "cxrbatch.log").read_text()
     assert disagreements(out) == []
@@ -167,10 +167,10 @@ def test_a_log_that_is_removed_begins_anew_and_the_run_goes_on(
 
 @pytest.mark.hostile("9.7 OUT moved")
 def test_a_report_folder_that_is_removed_in_the_middle_is_a_failure(
-    runs: FaultedRuns, films: Path, out: Path, engine: str
+    runs: FaultedRuns, images: Path, out: Path, engine: str
 ) -> None:
-    runs.run(films, out.with_name("warm"), engine)
-    command = arguments("run", films, out, engine)
+    runs.run(images, out.with_name("warm"), engine)
+    command = arguments("run", images, out, engine)
     remove_one = f"cd {out}/reports; rm -rf $(ls | head -n 1)"
     assert runs.command(*command, at=("tidied", 3), do=remove_one).exit_code == ExitCode.SOME_STUDIES_FAILED
     assert sorted(row["status"] for row in read_rows(out / "studies.csv")) == ["failed", *["reported"] * 3]
@@ -184,7 +184,7 @@ def test_a_report_folder_that_is_removed_in_the_middle_is_a_failure(
 @pytest.mark.hostile("9.7 two first runs")
 @pytest.mark.parametrize("states", [("", "one"), ("one", "two"), ("", "")], ids=["out-dir", "dir-dir", "out-out"])
 def test_of_two_first_runs_at_the_same_moment_one_wins(
-    films: Path, out: Path, engine: str, states: tuple[str, str], tmp_path: Path
+    images: Path, out: Path, engine: str, states: tuple[str, str], tmp_path: Path
 ) -> None:
     """Both are stopped just before the deciding step, and go on together."""
     barrier = tmp_path / "barrier"
@@ -192,7 +192,7 @@ def test_of_two_first_runs_at_the_same_moment_one_wins(
     runs = []
     for state in states:
         more = ["--state", str(tmp_path / state)] if state else []
-        runs.append(spawn("-c", RACER, str(barrier), *arguments("run", films, out, engine), *more))
+        runs.append(spawn("-c", RACER, str(barrier), *arguments("run", images, out, engine), *more))
     # Of two with one lock, only one comes so far.
     expected = len({*states})
     wait_until(lambda: len(list(barrier.glob("ready-*"))) == expected)
@@ -208,10 +208,10 @@ def test_of_two_first_runs_at_the_same_moment_one_wins(
 
 @pytest.mark.hostile("9.7 two first runs")
 def test_many_first_runs_with_a_state_each_leave_one_ledger(
-    films: Path, out: Path, engine: str, tmp_path: Path
+    images: Path, out: Path, engine: str, tmp_path: Path
 ) -> None:
     states = [tmp_path / f"state{number}" for number in range(4)]
-    command = arguments("run", films, out, engine)
+    command = arguments("run", images, out, engine)
     runs = [spawn("-m", "cxrbatch", *command, "--state", str(state)) for state in states]
     codes = [ended(run) for run in runs]
     assert codes.count(ExitCode.DONE) == 1
@@ -291,8 +291,8 @@ def spawn(*arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=os.environ | more, stdout=pipe, stderr=pipe)
 
 
-def arguments(command: str, films: Path, out: Path, engine: str) -> list[str]:
-    return [command, str(films), "-o", str(out), "-e", engine, "--workers", "1", "--threads", "1", "--no-pdf"]
+def arguments(command: str, images: Path, out: Path, engine: str) -> list[str]:
+    return [command, str(images), "-o", str(out), "-e", engine, "--workers", "1", "--threads", "1", "--no-pdf"]
 
 
 def ended(process: subprocess.Popen[bytes]) -> int:
@@ -306,8 +306,8 @@ def ended(process: subprocess.Popen[bytes]) -> int:
 
 
 @contextmanager
-def started(command: str, films: Path, out: Path, engine: str, *more: str) -> Iterator[subprocess.Popen[bytes]]:
-    process = spawn("-m", "cxrbatch", *arguments(command, films, out, engine), *more)
+def started(command: str, images: Path, out: Path, engine: str, *more: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = spawn("-m", "cxrbatch", *arguments(command, images, out, engine), *more)
     try:
         yield process
     finally:

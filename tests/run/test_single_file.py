@@ -12,7 +12,7 @@ from cxrbatch.errors import UsageError
 from cxrbatch.run.folders import Source, check_folders
 from cxrbatch.upkeep.prune import prune_output
 from tests.factories.engine import write_tiny_bundle
-from tests.factories.studies import fingerprint, read_rows, run_quietly, write_film
+from tests.factories.studies import fingerprint, read_rows, run_quietly, write_image
 
 
 @pytest.fixture
@@ -23,9 +23,9 @@ def engine(tmp_path: Path) -> str:
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     """Return an image among others."""
-    write_film(tmp_path / "images" / "other.png", 10, 10, 200, 10)
-    write_film(tmp_path / "images" / "below" / "third.png", 10, 10, 10, 200)
-    return write_film(tmp_path / "images" / "image.png", 20, 60, 120, 240)
+    write_image(tmp_path / "images" / "other.png", 10, 10, 200, 10)
+    write_image(tmp_path / "images" / "below" / "third.png", 10, 10, 10, 200)
+    return write_image(tmp_path / "images" / "image.png", 20, 60, 120, 240)
 
 
 def test_only_that_file_is_scored_and_nothing_of_it_is_done_twice(image: Path, tmp_path: Path, engine: str) -> None:
@@ -42,7 +42,7 @@ def test_a_file_that_was_replaced_gets_a_second_revision(image: Path, tmp_path: 
     out = tmp_path / "out"
     run_quietly(image, out, engine=engine)
     (first,) = read_rows(out / "studies.csv")
-    write_film(image, 240, 60, 120, 20)
+    write_image(image, 240, 60, 120, 20)
     os.utime(image, ns=(0, 1_700_000_000_000_000_000))
     assert run_quietly(image, out, engine=engine).studies_this_run == 1
     (second,) = read_rows(out / "studies.csv")

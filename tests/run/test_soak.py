@@ -16,7 +16,7 @@ from cxrbatch.errors import ExitCode
 from scripts.soak import Plan, soak
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.faulted import FaultedRuns
-from tests.factories.studies import read_rows, write_film
+from tests.factories.studies import read_rows, write_image
 
 KILLS = int(os.environ.get("CXRBATCH_SOAK_KILLS", "5"))
 PATIENCE_S = 60.0
@@ -41,10 +41,10 @@ def test_runs_killed_at_random_moments_lose_nothing_although_input_and_engine_ch
 
 
 def test_a_second_signal_ends_the_run_at_once_and_no_worker_outlives_it(tmp_path: Path) -> None:
-    films, out, engine = tmp_path / "films", tmp_path / "out", str(write_tiny_bundle(tmp_path / "engines"))
+    images, out, engine = tmp_path / "images", tmp_path / "out", str(write_tiny_bundle(tmp_path / "engines"))
     for number in range(40):
-        write_film(films / f"{number:02}.png", number, 200 - number, 128, 60)
-    command = [sys.executable, "-m", "cxrbatch", "run", str(films), "-o", str(out), "-e", engine, "--workers", "1"]
+        write_image(images / f"{number:02}.png", number, 200 - number, 128, 60)
+    command = [sys.executable, "-m", "cxrbatch", "run", str(images), "-o", str(out), "-e", engine, "--workers", "1"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "CXRBATCH_PIXEL_CHECK": "false"}
     child = subprocess.Popen([*command, "--no-pdf"], env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + PATIENCE_S
@@ -58,7 +58,7 @@ def test_a_second_signal_ends_the_run_at_once_and_no_worker_outlives_it(tmp_path
     assert child.wait(timeout=PATIENCE_S) == -signal.SIGTERM
     assert psutil.wait_procs(family, timeout=PATIENCE_S)[1] == []
     with FaultedRuns() as runs:
-        assert runs.run(films, out, engine).exit_code == ExitCode.DONE
+        assert runs.run(images, out, engine).exit_code == ExitCode.DONE
     assert {row["status"] for row in read_rows(out / "images.csv")} == {"scored"}
     assert {row["revision"] for row in read_rows(out / "studies.csv")} == {"1"}
 

@@ -18,7 +18,7 @@ from pydicom import config as pydicom_config
 from cxrbatch.cli import run_command_line
 from cxrbatch.output.run_json import RunReport
 from tests.factories.engine import write_tiny_bundle
-from tests.factories.intake import film, png_bytes, write_dicom
+from tests.factories.intake import blobs, png_bytes, write_dicom
 from tests.factories.studies import fingerprint, read_rows, run_quietly
 
 # A server that nobody may ask: `{port}` is filled in with one that listens.
@@ -63,7 +63,7 @@ OWN_FILE = re.compile(
 class Run:
     """One run over all hostile studies: what it met, what it left, and who was asked meanwhile."""
 
-    films: Path
+    images: Path
     out: Path
     report: RunReport
     folders: dict[str, str]
@@ -106,7 +106,7 @@ def as_file_name(text: str) -> str:
 
 
 def write_study(folder: Path, evil: str, seed: int) -> None:
-    """Write a film that is scored, with this text in every element, and one that is refused for what it says."""
+    """Write an image that is scored, with this text in every element, and one that is refused for what it says."""
     folder.mkdir()
     texts = ("PatientName", "PatientID", "AccessionNumber", "SeriesDescription", "Manufacturer")
     codes = ("PatientBirthDate", "PatientSex", "PatientAge", "StudyDate", "SeriesInstanceUID")
@@ -117,31 +117,31 @@ def write_study(folder: Path, evil: str, seed: int) -> None:
     tags |= {"StudyInstanceUID": f"{seed}{code}"[:1000]}
     name = as_file_name(evil)
     with pydicom_config.disable_value_validation():
-        write_dicom(folder / f"{name}.dcm", pixels=film(seed=seed), SOPInstanceUID=f"{code}.1", **tags)
+        write_dicom(folder / f"{name}.dcm", pixels=blobs(seed=seed), SOPInstanceUID=f"{code}.1", **tags)
         refused = tags | {"BodyPartExamined": f"{code} HAND"}
-        write_dicom(folder / f"{name} 2.dcm", pixels=film(seed=seed), SOPInstanceUID=f"{code}.2", **refused)
+        write_dicom(folder / f"{name} 2.dcm", pixels=blobs(seed=seed), SOPInstanceUID=f"{code}.2", **refused)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Run over all of it, reports and PDFs included, under a umask that would hide or show everything."""
     base = tmp_path_factory.mktemp("injection")
-    films, out = base / "films", base / "out"
-    films.mkdir()
+    images, out = base / "images", base / "out"
+    images.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as server:
         folders = {}
         for number, (name, evil) in enumerate(HOSTILE.items()):
             folders[name] = f"{number:02}"
-            write_study(films / folders[name], evil.replace("{port}", str(server.getsockname()[1])), number)
+            write_study(images / folders[name], evil.replace("{port}", str(server.getsockname()[1])), number)
         engine = str(write_tiny_bundle(base / "engines"))
-        before, beside = fingerprint(films), {path.name for path in base.iterdir()}
+        before, beside = fingerprint(images), {path.name for path in base.iterdir()}
         previous = os.umask(0)
         try:
-            report = run_quietly(films, out, engine=engine, pdf=True, workers=2)
+            report = run_quietly(images, out, engine=engine, pdf=True, workers=2)
         finally:
             os.umask(previous)
-        assert fingerprint(films) == before
-        yield Run(films, out, report, folders, beside, server)
+        assert fingerprint(images) == before
+        yield Run(images, out, report, folders, beside, server)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -224,7 +224,7 @@ def test_files_are_0640_and_folders_0750_under_any_umask(run: Run) -> None:
 def test_a_hostile_name_does_nothing_to_the_terminal(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / name).write_bytes(png_bytes(film(bits=8)))
+    (tmp_path / name).write_bytes(png_bytes(blobs(bits=8)))
     for more in ([], ["--json"]):
         assert run_command_line(["inspect", *more, str(tmp_path / name)]) == 0
         assert not UNSEEN.search(capsys.readouterr().out)

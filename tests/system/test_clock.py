@@ -14,7 +14,7 @@ from cxrbatch.errors import ExitCode
 from cxrbatch.system.workers import WorkerPool, WorkerTimedOut
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.faulted import FaultedRuns
-from tests.factories.studies import read_rows, write_film
+from tests.factories.studies import read_rows, write_image
 
 DAY_NS = 86400 * 10**9
 
@@ -31,15 +31,15 @@ def shift_mtime(path: Path, days: int) -> None:
 
 
 def test_a_clock_that_jumps_between_runs_skips_nothing_and_doubles_nothing(tmp_path: Path, runs: FaultedRuns) -> None:
-    films, out, engine = tmp_path / "films", tmp_path / "out", str(write_tiny_bundle(tmp_path / "engines"))
+    images, out, engine = tmp_path / "images", tmp_path / "out", str(write_tiny_bundle(tmp_path / "engines"))
     for name in ("a", "b"):
-        write_film(films / f"{name}.png", 20, 60, 120, 240)
-    assert runs.run(films, out, engine).exit_code == ExitCode.DONE
+        write_image(images / f"{name}.png", 20, 60, 120, 240)
+    assert runs.run(images, out, engine).exit_code == ExitCode.DONE
     first = {row["path"]: row for row in read_rows(out / "images.csv")}
 
-    shift_mtime(write_film(films / "a.png", 240, 120, 60, 20), -2)
-    shift_mtime(write_film(films / "c.png", 20, 240, 120, 60), 3)
-    assert runs.run(films, out, engine, clock_days=-1).reached["report-written"] == 2
+    shift_mtime(write_image(images / "a.png", 240, 120, 60, 20), -2)
+    shift_mtime(write_image(images / "c.png", 20, 240, 120, 60), 3)
+    assert runs.run(images, out, engine, clock_days=-1).reached["report-written"] == 2
     second = {row["path"]: row for row in read_rows(out / "images.csv")}
     assert {row["status"] for row in second.values()} == {"scored"}
     assert second["b.png"] == first["b.png"]
@@ -47,16 +47,16 @@ def test_a_clock_that_jumps_between_runs_skips_nothing_and_doubles_nothing(tmp_p
     assert second["a.png"]["scored_at"] < first["a.png"]["scored_at"]
     assert sorted(row["revision"] for row in read_rows(out / "studies.csv")) == ["1", "1", "2"]
 
-    assert runs.run(films, out, engine, clock_days=400).reached["report-written"] == 0
+    assert runs.run(images, out, engine, clock_days=400).reached["report-written"] == 0
     assert {row["path"]: row for row in read_rows(out / "images.csv")} == second
 
 
 def test_a_run_killed_before_the_clock_was_set_back_resumes(tmp_path: Path, runs: FaultedRuns) -> None:
-    films, out, engine = tmp_path / "films", tmp_path / "out", str(write_tiny_bundle(tmp_path / "engines"))
+    images, out, engine = tmp_path / "images", tmp_path / "out", str(write_tiny_bundle(tmp_path / "engines"))
     for name in ("a", "b"):
-        write_film(films / f"{name}.png", 20, 60, 120, 240)
-    runs.run(films, out, engine, fault="report-write:2=kill")
-    resumed = runs.run(films, out, engine, clock_days=-1)
+        write_image(images / f"{name}.png", 20, 60, 120, 240)
+    runs.run(images, out, engine, fault="report-write:2=kill")
+    resumed = runs.run(images, out, engine, clock_days=-1)
     assert (resumed.exit_code, resumed.reached["report-written"]) == (ExitCode.DONE, 1)
     assert [row["revision"] for row in read_rows(out / "studies.csv")] == ["1", "1"]
 

@@ -22,7 +22,7 @@ from cxrbatch.records import LOG_FILE
 from cxrbatch.system import durable
 from cxrbatch.system.logbook import LINES_MISSING, LogLimits, log_event, logging_to
 from tests.factories.engine import write_tiny_bundle
-from tests.factories.studies import run_quietly, write_film
+from tests.factories.studies import run_quietly, write_image
 
 KILOBYTE = 1 / 1024
 SMALL = LogLimits(max_mb=KILOBYTE, backups=200)
@@ -210,9 +210,9 @@ def test_a_full_disk_ends_nothing_is_told_once_and_leaves_whole_lines(tmp_path: 
 def test_a_run_whose_log_cannot_be_written_goes_on_without_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_film(tmp_path / "films" / "a.png", 20, 60, 120, 240)
+    write_image(tmp_path / "images" / "a.png", 20, 60, 120, 240)
     (tmp_path / "out" / LOG_FILE).mkdir(parents=True)
-    report = run_quietly(tmp_path / "films", tmp_path / "out", engine=str(write_tiny_bundle(tmp_path / "engines")))
+    report = run_quietly(tmp_path / "images", tmp_path / "out", engine=str(write_tiny_bundle(tmp_path / "engines")))
     assert report.exit_code == ExitCode.DONE
     assert report.files == {"scored": 1}
     assert capsys.readouterr().err.count("going on without it") == 1
@@ -226,9 +226,9 @@ def test_a_run_keeps_its_log_within_the_limits_of_its_settings(tmp_path: Path, m
         return logging_to(folder, limits)
 
     monkeypatch.setattr("cxrbatch.output.folder.opening.logging_to", watched)
-    write_film(tmp_path / "films" / "a.png", 20, 60, 120, 240)
+    write_image(tmp_path / "images" / "a.png", 20, 60, 120, 240)
     engine = str(write_tiny_bundle(tmp_path / "engines"))
-    run_quietly(tmp_path / "films", tmp_path / "out", engine=engine, log_max_mb=3, log_backups=2)
+    run_quietly(tmp_path / "images", tmp_path / "out", engine=engine, log_max_mb=3, log_backups=2)
     assert taken == [LogLimits(3, 2)]
 
 

@@ -11,7 +11,7 @@ from cxrbatch.system import progress
 from cxrbatch.system.progress import RunProgress
 
 
-def count_films(console: Console) -> None:
+def count_images(console: Console) -> None:
     with RunProgress(console) as counts:
         counts.begin("studies scored", 3)
         counts.begin("reports printed", 3)
@@ -24,7 +24,7 @@ def count_films(console: Console) -> None:
 
 def test_a_log_gets_one_plain_line_per_count() -> None:
     text = io.StringIO()
-    count_films(Console(file=text, width=200))
+    count_images(Console(file=text, width=200))
     lines = text.getvalue().splitlines()
     assert [line.split(" (")[0] for line in lines] == ["studies scored: 3 of 3", "reports printed: 3 of 3"]
 
@@ -32,7 +32,7 @@ def test_a_log_gets_one_plain_line_per_count() -> None:
 def test_a_long_run_says_where_it_is_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "PLAIN_LINE_EVERY_S", 0.0)
     text = io.StringIO()
-    count_films(Console(file=text, width=200))
+    count_images(Console(file=text, width=200))
     first = text.getvalue().splitlines()[0]
     assert first.startswith("studies scored: 1 of 3")
     assert "reports printed: 0 of 3" in first
@@ -40,7 +40,7 @@ def test_a_long_run_says_where_it_is_now_and_then(monkeypatch: pytest.MonkeyPatc
 
 def test_a_terminal_gets_bars_and_no_lines() -> None:
     text = io.StringIO()
-    count_films(Console(file=text, width=100, force_terminal=True))
+    count_images(Console(file=text, width=100, force_terminal=True))
     assert "studies scored" in text.getvalue()
     assert "━" in text.getvalue()
     assert "studies scored: 3 of 3" not in text.getvalue()

@@ -27,7 +27,7 @@ from cxrbatch.errors import ExitCode
 from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.system.standard_streams import LastingStream
 from tests.factories.engine import write_tiny_bundle
-from tests.factories.studies import read_rows, run_quietly, write_film
+from tests.factories.studies import read_rows, run_quietly, write_image
 
 pytestmark = pytest.mark.hostile("9.14 stdout and stderr that are full or gone")
 
@@ -154,12 +154,12 @@ def cxrbatch(way: Way, *arguments: str | Path) -> int:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Films, an engine, and what a run made of them."""
+    """Images, an engine, and what a run made of them."""
     folder = tmp_path_factory.mktemp("results")
     for name in ("a", "b"):
-        write_film(folder / "films" / f"{name}.png", 20, 60, 120, 240)
+        write_image(folder / "images" / f"{name}.png", 20, 60, 120, 240)
     engine = write_tiny_bundle(folder / "engines")
-    run_quietly(folder / "films", folder / "out", engine=str(engine))
+    run_quietly(folder / "images", folder / "out", engine=str(engine))
     return folder
 
 
@@ -172,7 +172,7 @@ def stage(results: Path, tmp_path: Path) -> Path:
 def test_a_run_is_done_whatever_becomes_of_the_terminal(way: Way, results: Path, tmp_path: Path) -> None:
     (engine,) = (path.parent for path in results.rglob("engine.json"))
     out = tmp_path / "out"
-    assert cxrbatch(way, "run", results / "films", "-o", out, "-e", engine, "--workers", "1") == ExitCode.DONE
+    assert cxrbatch(way, "run", results / "images", "-o", out, "-e", engine, "--workers", "1") == ExitCode.DONE
     assert [row["status"] for row in read_rows(out / "images.csv")] == ["scored", "scored"]
     assert len(list(out.glob("reports/*/report.pdf"))) == 2
     with Ledger(out) as ledger:  # which was not opened in the place of a closed standard error
@@ -182,9 +182,9 @@ def test_a_run_is_done_whatever_becomes_of_the_terminal(way: Way, results: Path,
 @pytest.mark.parametrize("way", [unread, hung_up])
 def test_the_daemon_works_until_it_is_told_to_stop(way: Way, results: Path, tmp_path: Path) -> None:
     (engine,) = (path.parent for path in results.rglob("engine.json"))
-    out, films = tmp_path / "out", Path(shutil.copytree(results / "films", tmp_path / "films"))
+    out, images = tmp_path / "out", Path(shutil.copytree(results / "images", tmp_path / "images"))
     command = [
-        sys.executable, "-m", "cxrbatch", "watch", str(films), "-o", str(out), "-e", str(engine), "--settle", "0.2",
+        sys.executable, "-m", "cxrbatch", "watch", str(images), "-o", str(out), "-e", str(engine), "--settle", "0.2",
         "--interval", "0.2", "--no-pdf", "--workers", "1",
     ]  # fmt: skip
     end = time.monotonic() + LIMIT_S
@@ -192,7 +192,7 @@ def test_the_daemon_works_until_it_is_told_to_stop(way: Way, results: Path, tmp_
         child = stack.enter_context(way()).popen(command)
         stack.callback(child.kill)
         for name in ("a", "later"):
-            write_film(films / f"{name}.png", 20, 60, 120, 240)
+            write_image(images / f"{name}.png", 20, 60, 120, 240)
             while not is_scored(out, f"{name}.png"):
                 assert child.poll() is None
                 assert time.monotonic() < end
@@ -213,7 +213,7 @@ def is_scored(out: Path, path: str) -> bool:
         (["repair", "out"], "out/studies.csv"),
         (["prune", "out", "--older-than", "1d", "--yes"], "out/studies.csv"),
         (
-            ["watch", "films", "-o", "watched", "-e", "{engine}", "--once", "--settle", "0", "--no-pdf"],
+            ["watch", "images", "-o", "watched", "-e", "{engine}", "--once", "--settle", "0", "--no-pdf"],
             "watched/images.csv",
         ),
         (["bench", "-e", "{engine}", "--seconds", "0.1", "--batch-sizes", "1", "--json", "bench.json"], "bench.json"),
@@ -236,7 +236,7 @@ def test_what_leaves_its_results_in_a_folder_ends_with_0(
         (["run", "--help"], full),
         (["status", "out", "--json"], full),
         (["status", "out"], left),
-        (["inspect", "--json", "films/a.png"], left_terminal),
+        (["inspect", "--json", "images/a.png"], left_terminal),
         (["engines"], full),
         (["doctor"], closed),
         (["prune", "out", "--older-than", "1d"], full),
@@ -344,7 +344,7 @@ def test_a_pipe_that_somebody_made_non_blocking_gets_everything(pipe: tuple[int,
 
 def test_names_that_no_terminal_can_show_end_nothing(results: Path, tmp_path: Path) -> None:
     odd = tmp_path / os.fsdecode(b"odd-\xff-\xe4.png")
-    shutil.copy(results / "films" / "a.png", odd)
+    shutil.copy(results / "images" / "a.png", odd)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
     command = [sys.executable, "-m", "cxrbatch", "inspect", str(odd)]
     assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == ExitCode.DONE

@@ -29,7 +29,7 @@ def write_chest(path: Path, chest: Any, **keywords: Any) -> Path:
     return write_dicom(path, pixels=chest.stored, **(look | keywords))
 
 
-def test_an_accepted_film_is_explained_step_by_step(tmp_path: Path, chest: Any) -> None:
+def test_an_accepted_image_is_explained_step_by_step(tmp_path: Path, chest: Any) -> None:
     found = explain_file(write_chest(tmp_path / "a", chest, WindowCenter=[1500, 9], WindowWidth=[2000, 9]), SETTINGS)
     assert (found.verdict, found.reason, found.flags) == ("scored", "", ())
     assert found.pixels is not None
@@ -60,7 +60,7 @@ def test_tables_padding_and_inversion_are_named(tmp_path: Path, chest: Any) -> N
     assert account.polarity == "inverted once: Photometric Interpretation MONOCHROME2, Presentation LUT Shape INVERSE"
 
 
-def test_a_film_that_the_pixels_refuse_is_still_explained(tmp_path: Path) -> None:
+def test_an_image_that_the_pixels_refuse_is_still_explained(tmp_path: Path) -> None:
     (tmp_path / "hand.png").write_bytes(png_bytes(draw_body_part("hand")))
     found = explain_file(tmp_path / "hand.png", SETTINGS, picture=tmp_path / "looks" / "1-hand.png")
     assert (found.verdict, found.reason) == ("rejected", "not_chest")
@@ -68,7 +68,7 @@ def test_a_film_that_the_pixels_refuse_is_still_explained(tmp_path: Path) -> Non
     assert (tmp_path / "looks" / "1-hand.png").is_file()
 
 
-def test_a_swapped_film_is_flagged(tmp_path: Path, chest: Any) -> None:
+def test_a_swapped_image_is_flagged(tmp_path: Path, chest: Any) -> None:
     path = write_chest(tmp_path / "a", chest, PhotometricInterpretation="MONOCHROME1")
     assert explain_file(path, SETTINGS).flags == (Flag.POLARITY_SUSPECT,)
 

@@ -1,4 +1,4 @@
-"""Old reports go with their rows, but only where the film is gone, and only when somebody says yes."""
+"""Old reports go with their rows, but only where the image is gone, and only when somebody says yes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cxrbatch.run.deadline import parse_age
 from cxrbatch.upkeep import prune
 from cxrbatch.upkeep.prune import prune_output
 from tests.factories.engine import write_tiny_bundle
-from tests.factories.studies import read_rows, run_quietly, write_film
+from tests.factories.studies import read_rows, run_quietly, write_image
 
 AGE = timedelta(days=90)
 LONG_AGO = "2020-01-01T00:00:00+00:00"
@@ -28,26 +28,26 @@ def engine(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def films(tmp_path: Path) -> Path:
-    return tmp_path / "films"
+def images(tmp_path: Path) -> Path:
+    return tmp_path / "images"
 
 
 @pytest.fixture
-def out(tmp_path: Path, films: Path, engine: str) -> Path:
-    """An output with a study reported long ago whose film is gone, one whose film is there, and a new one."""
+def out(tmp_path: Path, images: Path, engine: str) -> Path:
+    """An output with a study reported long ago whose image is gone, one whose image is there, and a new one."""
     for number, name in enumerate((OLD, OLD_IN_INPUT, NEW)):
-        write_film(films / name, 20, 60, 120, 240 - 20 * number)
+        write_image(images / name, 20, 60, 120, 240 - 20 * number)
     folder = tmp_path / "out"
-    run_quietly(films, folder, engine=engine)
+    run_quietly(images, folder, engine=engine)
     database = sqlite3.connect(folder / LEDGER_FILE)
     for name in (OLD, OLD_IN_INPUT):
         query = "UPDATE studies SET reported_at = ? WHERE study_key = (SELECT study_key FROM files WHERE path = ?)"
         database.execute(query, (LONG_AGO, name.encode()))
     database.commit()
     database.close()
-    (films / OLD).unlink()
-    (films / NEW).unlink()
-    run_quietly(films, folder, engine=engine)
+    (images / OLD).unlink()
+    (images / NEW).unlink()
+    run_quietly(images, folder, engine=engine)
     return folder
 
 
@@ -76,7 +76,7 @@ def test_without_yes_it_is_told_and_nothing_is_changed(out: Path, capsys: pytest
 
 
 def test_with_yes_reports_rows_and_table_lines_go_together(
-    out: Path, films: Path, engine: str, capsys: pytest.CaptureFixture[str]
+    out: Path, images: Path, engine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known = keys(out)
     assert run_command_line(["prune", str(out), "--older-than", "90d", "--yes"]) == ExitCode.DONE
@@ -85,32 +85,32 @@ def test_with_yes_reports_rows_and_table_lines_go_together(
     assert {row["study_key"] for row in read_rows(out / "studies.csv")} == {known[OLD_IN_INPUT], known[NEW]}
     assert {path.name for path in (out / "reports").iterdir()} == {known[OLD_IN_INPUT], known[NEW]}
     assert known[OLD] not in (out / "index.html").read_text()
-    report = run_quietly(films, out, engine=engine)
+    report = run_quietly(images, out, engine=engine)
     assert (report.studies_this_run, report.files) == (0, {"scored": 2})
     assert prune_output(out, AGE).old == ()
 
 
-def test_a_film_that_comes_back_is_a_new_study(out: Path, films: Path, engine: str) -> None:
+def test_an_image_that_comes_back_is_a_new_study(out: Path, images: Path, engine: str) -> None:
     prune_output(out, AGE, remove=True)
-    write_film(films / OLD, 20, 60, 120, 240)
-    assert run_quietly(films, out, engine=engine).studies_this_run == 1
+    write_image(images / OLD, 20, 60, 120, 240)
+    assert run_quietly(images, out, engine=engine).studies_this_run == 1
     assert {row["revision"] for row in read_rows(out / "studies.csv")} == {"1"}
 
 
-def test_a_film_that_is_back_since_the_last_run_keeps_its_report(out: Path, films: Path) -> None:
-    write_film(films / OLD, 20, 60, 120, 240)
+def test_an_image_that_is_back_since_the_last_run_keeps_its_report(out: Path, images: Path) -> None:
+    write_image(images / OLD, 20, 60, 120, 240)
     pruning = prune_output(out, AGE, remove=True)
     assert pruning.old == ()
     assert len(pruning.kept) == 2
 
 
 @pytest.mark.parametrize("how", ["empty", "missing"])
-def test_an_input_that_is_not_mounted_is_not_all_gone(out: Path, films: Path, engine: str, how: str) -> None:
-    films.rename(films.with_name("unmounted"))
-    films.mkdir()
-    run_quietly(films, out, engine=engine, input_emptied=True)
+def test_an_input_that_is_not_mounted_is_not_all_gone(out: Path, images: Path, engine: str, how: str) -> None:
+    images.rename(images.with_name("unmounted"))
+    images.mkdir()
+    run_quietly(images, out, engine=engine, input_emptied=True)
     if how == "missing":
-        films.rmdir()
+        images.rmdir()
     before = contents(out)
     with pytest.raises(UsageError, match="--input-emptied"):
         prune_output(out, AGE, remove=True)
@@ -120,7 +120,7 @@ def test_an_input_that_is_not_mounted_is_not_all_gone(out: Path, films: Path, en
 
 @pytest.mark.parametrize("step", ["derive_tables", "remove_as_ordered"])
 def test_killed_in_between_the_next_run_or_the_same_command_ends_it(
-    out: Path, films: Path, engine: str, step: str, monkeypatch: pytest.MonkeyPatch
+    out: Path, images: Path, engine: str, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
         pass
@@ -137,7 +137,7 @@ def test_killed_in_between_the_next_run_or_the_same_command_ends_it(
         if finish == "prune":
             prune_output(out, AGE, remove=True)
         else:
-            run_quietly(films, out, engine=engine)
+            run_quietly(images, out, engine=engine)
         assert {path.name for path in (out / "reports").iterdir()} == {known[OLD_IN_INPUT], known[NEW]}
         assert sorted(keys(out)) == sorted([OLD_IN_INPUT, NEW])
 

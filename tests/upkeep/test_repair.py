@@ -19,8 +19,8 @@ from cxrbatch.output.ledger import store as ledger_store
 from cxrbatch.output.ledger.ledger import LEDGER_FILE, Ledger
 from cxrbatch.upkeep.repair import Repair, repair_output
 from tests.factories.engine import write_tiny_bundle
-from tests.factories.intake import film as grey_film, write_dicom
-from tests.factories.studies import read_rows, run_quietly, write_film
+from tests.factories.intake import blobs, write_dicom
+from tests.factories.studies import read_rows, run_quietly, write_image
 
 REPORTED_AT = "reported_at"
 
@@ -29,23 +29,23 @@ REPORTED_AT = "reported_at"
 class Finished:
     """A run that is done: its input, its output and its engine."""
 
-    films: Path
+    images: Path
     out: Path
     engine: str
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """Two PNG films, a text file, and a DICOM study of a frontal film, its double and a lateral one; scored."""
+    """Two PNG images, a text file, and a DICOM study of a frontal image, its double and a lateral one; scored."""
     base = tmp_path_factory.mktemp("finished")
-    folder = base / "films"
-    write_film(folder / "a.png", 20, 60, 120, 240)
-    write_film(folder / "b.png", 200, 10, 10, 10)
-    (folder / "notes.txt").write_text("no film")
+    folder = base / "images"
+    write_image(folder / "a.png", 20, 60, 120, 240)
+    write_image(folder / "b.png", 200, 10, 10, 10)
+    (folder / "notes.txt").write_text("no image")
     study = {"StudyInstanceUID": "1.2.3", "PatientID": "P1"}
-    write_dicom(folder / "pa.dcm", pixels=grey_film(), SOPInstanceUID="1.2.3.1", **study)
+    write_dicom(folder / "pa.dcm", pixels=blobs(), SOPInstanceUID="1.2.3.1", **study)
     (folder / "twin.dcm").write_bytes((folder / "pa.dcm").read_bytes())
-    write_dicom(folder / "lat.dcm", pixels=grey_film(seed=1), ViewPosition="LL", **study)
+    write_dicom(folder / "lat.dcm", pixels=blobs(seed=1), ViewPosition="LL", **study)
     engine = str(write_tiny_bundle(base / "engines"))
     run_quietly(folder, base / "out", engine=engine)
     return Finished(folder, base / "out", engine)
@@ -63,12 +63,12 @@ def out(finished: Finished, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def films(finished: Finished, tmp_path: Path) -> Iterator[Path]:
+def images(finished: Finished, tmp_path: Path) -> Iterator[Path]:
     """The input of that run, put back as it was, times and all: an output folder belongs to one path."""
-    shutil.copytree(finished.films, tmp_path / "kept")
-    yield finished.films
-    shutil.rmtree(finished.films)
-    shutil.copytree(tmp_path / "kept", finished.films)
+    shutil.copytree(finished.images, tmp_path / "kept")
+    yield finished.images
+    shutil.rmtree(finished.images)
+    shutil.copytree(tmp_path / "kept", finished.images)
 
 
 def tables(out: Path) -> list[list[dict[str, str]]]:
@@ -112,13 +112,13 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_ledger_is_refused_repaired_and_nothing_is_scored_again(
-    films: Path, out: Path, engine: str, damage: str, monkeypatch: pytest.MonkeyPatch
+    images: Path, out: Path, engine: str, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = tables(out)
     DAMAGES[damage](ledger_of(out))
     spoilt = (out / LEDGER_FILE).read_bytes()
     with pytest.raises(LedgerDamaged, match="cxrbatch repair OUT"):
-        run_quietly(films, out, engine=engine)
+        run_quietly(images, out, engine=engine)
 
     repair = repair_output(out)
     assert (repair.studies, repair.files, repair.retried, repair.unreadable, repair.forgotten) == (3, 5, 0, {}, ())
@@ -130,22 +130,22 @@ def test_a_damaged_ledger_is_refused_repaired_and_nothing_is_scored_again(
         raise AssertionError("the engine was opened")
 
     monkeypatch.setattr("cxrbatch.run.engine_slot.open_engine", refuse)
-    report = run_quietly(films, out, engine=engine)
+    report = run_quietly(images, out, engine=engine)
     assert report.studies_this_run == 0
     assert report.files == {"scored": 3, "duplicate": 1, "rejected": 2}
     assert tables(out) == before
 
 
-def test_a_ledger_that_was_removed_is_made_anew_too(films: Path, out: Path, engine: str) -> None:
+def test_a_ledger_that_was_removed_is_made_anew_too(images: Path, out: Path, engine: str) -> None:
     before = tables(out)
     ledger_of(out).unlink()
     repair = repair_output(out)
     assert (repair.studies, repair.aside) == (3, None)
-    assert run_quietly(films, out, engine=engine).studies_this_run == 0
+    assert run_quietly(images, out, engine=engine).studies_this_run == 0
     assert tables(out) == before
 
 
-def test_a_sound_ledger_is_left_alone(films: Path, out: Path, engine: str) -> None:
+def test_a_sound_ledger_is_left_alone(images: Path, out: Path, engine: str) -> None:
     with open_output(out):
         pass  # the copied folder takes its own place
     before = ledger_of(out).read_bytes()
@@ -153,19 +153,19 @@ def test_a_sound_ledger_is_left_alone(films: Path, out: Path, engine: str) -> No
     assert ledger_of(out).read_bytes() == before
 
 
-def test_a_folder_that_is_no_output_is_left_alone(films: Path) -> None:
-    before = sorted(os.listdir(films))
+def test_a_folder_that_is_no_output_is_left_alone(images: Path) -> None:
+    before = sorted(os.listdir(images))
     with pytest.raises(UsageError, match="no output folder"):
-        repair_output(films)
-    assert sorted(os.listdir(films)) == before
+        repair_output(images)
+    assert sorted(os.listdir(images)) == before
 
 
 @pytest.mark.parametrize("step", range(6))
 def test_killed_at_any_step_and_begun_again_the_ledger_comes_back(
-    films: Path, out: Path, engine: str, step: int, monkeypatch: pytest.MonkeyPatch
+    images: Path, out: Path, engine: str, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, before = tables(out)
-    (films / "notes.txt").unlink()  # the one file that a worker would have to read
+    (images / "notes.txt").unlink()  # the one file that a worker would have to read
     overwrite(ledger_of(out))
 
     class Killed(BaseException):
@@ -195,22 +195,22 @@ def test_killed_at_any_step_and_begun_again_the_ledger_comes_back(
         except Killed:
             assert (out / LEDGER_FILE).exists(), "without it the next run would begin from nothing"
     repair_output(out)
-    assert run_quietly(films, out, engine=engine).studies_this_run == 0
+    assert run_quietly(images, out, engine=engine).studies_this_run == 0
     assert tables(out)[1] == before
 
 
-def test_a_result_that_cannot_be_read_is_told_and_the_others_are_restored(films: Path, out: Path, engine: str) -> None:
+def test_a_result_that_cannot_be_read_is_told_and_the_others_are_restored(images: Path, out: Path, engine: str) -> None:
     (key,) = [row["study_key"] for row in read_rows(out / "images.csv") if row["path"] == "a.png"]
     (out / "reports" / key / "result.json").write_text('{"study_key": "')
     ledger_of(out).unlink()
     repair = repair_output(out)
     assert (repair.studies, list(repair.unreadable)) == (2, [key])
-    report = run_quietly(films, out, engine=engine)
+    report = run_quietly(images, out, engine=engine)
     assert (report.studies_this_run, report.files["scored"]) == (1, 3)
 
 
 def test_results_of_an_earlier_version_are_scored_again_and_kept_where_their_files_are_gone(
-    films: Path, out: Path, engine: str
+    images: Path, out: Path, engine: str
 ) -> None:
     for record in out.glob("reports/*/result.json"):
         former = json.loads(record.read_text())
@@ -219,66 +219,66 @@ def test_results_of_an_earlier_version_are_scored_again_and_kept_where_their_fil
         record.write_text(json.dumps(former))
         os.utime(record, ns=(written.st_atime_ns, written.st_mtime_ns))
     ledger_of(out).unlink()
-    (films / "a.png").unlink()
+    (images / "a.png").unlink()
     assert repair_output(out).without_files == 3
-    report = run_quietly(films, out, engine=engine)
+    report = run_quietly(images, out, engine=engine)
     assert (report.studies_this_run, report.studies) == (2, {"reported": 3})
     statuses = {row["path"]: row["status"] for row in read_rows(out / "images.csv")}
     assert (statuses["a.png"], statuses["b.png"]) == ("scored", "scored")
 
 
 def test_a_report_that_a_killed_run_did_not_come_to_print_is_printed_by_the_next(
-    films: Path, out: Path, engine: str
+    images: Path, out: Path, engine: str
 ) -> None:
     record = next(out.glob("reports/*/result.json"))
     later = record.with_name("report.html").stat().st_mtime_ns + 10**9
     os.utime(record, ns=(later, later))
     ledger_of(out).unlink()
     assert repair_output(out).retried == 1
-    assert run_quietly(films, out, engine=engine).studies_this_run == 1
+    assert run_quietly(images, out, engine=engine).studies_this_run == 1
     assert {row["revision"] for row in read_rows(out / "studies.csv")} == {"1"}
 
 
-def test_a_run_that_prints_no_reports_is_restored_as_finished(films: Path, engine: str, tmp_path: Path) -> None:
+def test_a_run_that_prints_no_reports_is_restored_as_finished(images: Path, engine: str, tmp_path: Path) -> None:
     other = tmp_path / "unprinted"
-    run_quietly(films, other, engine=engine, html=False)
+    run_quietly(images, other, engine=engine, html=False)
     ledger_of(other).unlink()
     assert repair_output(other).retried == 0
-    assert run_quietly(films, other, engine=engine, html=False).studies_this_run == 0
+    assert run_quietly(images, other, engine=engine, html=False).studies_this_run == 0
 
 
 def test_a_file_in_two_results_goes_to_the_later_one_and_the_other_study_is_done_again(
-    films: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+    images: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     former = next(path for path in out.glob("reports/*/result.json") if '"pa.dcm"' in path.read_text())
     content, folder = former.read_text(), former.parent
-    (films / "twin.dcm").unlink()
-    write_dicom(films / "pa.dcm", pixels=grey_film(seed=2), StudyInstanceUID="9.9")
+    (images / "twin.dcm").unlink()
+    write_dicom(images / "pa.dcm", pixels=blobs(seed=2), StudyInstanceUID="9.9")
     monkeypatch.setattr("cxrbatch.run.score.now_text", lambda: "2999-01-02T00:00:00+00:00")
-    run_quietly(films, out, engine=engine)
+    run_quietly(images, out, engine=engine)
     # As a kill leaves it: the earlier study still says what it said.
     folder.mkdir(exist_ok=True)
     former.write_text(content)
     (folder / "report.html").write_text("its report")
     ledger_of(out).unlink()
     assert repair_output(out).retried == 1
-    report = run_quietly(films, out, engine=engine)
+    report = run_quietly(images, out, engine=engine)
     rows = {row["path"]: row for row in read_rows(out / "images.csv")}
     assert rows["pa.dcm"]["study_uid"] == "9.9"
     assert report.files["scored"] == 3
 
 
-def test_a_repaired_output_still_belongs_to_its_input(films: Path, out: Path, engine: str, tmp_path: Path) -> None:
+def test_a_repaired_output_still_belongs_to_its_input(images: Path, out: Path, engine: str, tmp_path: Path) -> None:
     ledger_of(out).unlink()
     repair_output(out)
-    write_film(tmp_path / "other" / "a.png", 20, 60, 120, 240)
+    write_image(tmp_path / "other" / "a.png", 20, 60, 120, 240)
     with pytest.raises(UsageError, match="results of another input folder"):
         run_quietly(tmp_path / "other", out, engine=engine)
-    assert run_quietly(films, out, engine=engine).studies_this_run == 0
+    assert run_quietly(images, out, engine=engine).studies_this_run == 0
 
 
 def test_repair_says_what_it_did_and_what_comes_next(
-    films: Path, out: Path, engine: str, capsys: pytest.CaptureFixture[str]
+    images: Path, out: Path, engine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overwrite(ledger_of(out))
     assert run_command_line(["repair", str(out)]) == ExitCode.DONE
@@ -295,7 +295,7 @@ def test_repair_says_what_it_did_and_what_comes_next(
 
 @pytest.mark.parametrize("command", ["run", "repair"])
 def test_a_ledger_that_another_program_has_locked_is_exit_7_with_the_way_out(
-    films: Path,
+    images: Path,
     out: Path,
     engine: str,
     command: str,
@@ -308,7 +308,7 @@ def test_a_ledger_that_another_program_has_locked_is_exit_7_with_the_way_out(
     other.execute("PRAGMA locking_mode = EXCLUSIVE")
     other.execute("BEGIN EXCLUSIVE")
     arguments = {
-        "run": ["run", str(films), "-o", str(out), "-e", engine, "--workers", "1", "--no-pdf"],
+        "run": ["run", str(images), "-o", str(out), "-e", engine, "--workers", "1", "--no-pdf"],
         "repair": ["repair", str(out)],
     }
     try:
@@ -317,11 +317,11 @@ def test_a_ledger_that_another_program_has_locked_is_exit_7_with_the_way_out(
         other.close()
     assert "another process holds the ledger" in (told := capsys.readouterr().err)
     assert "Wait for it, or end it" in told
-    assert run_quietly(films, out, engine=engine).studies_this_run == 0
+    assert run_quietly(images, out, engine=engine).studies_this_run == 0
     assert tables(out) == before
 
 
-def test_a_killed_runs_ledger_is_looked_through_before_it_is_trusted(films: Path, out: Path, engine: str) -> None:
+def test_a_killed_runs_ledger_is_looked_through_before_it_is_trusted(images: Path, out: Path, engine: str) -> None:
     with Ledger(out) as ledger:
         ledger.remember("unfinished", "yes")
     content = bytearray(ledger_of(out).read_bytes())
@@ -333,4 +333,4 @@ def test_a_killed_runs_ledger_is_looked_through_before_it_is_trusted(films: Path
     content[(page - 1) * size : page * size] = b"\x55" * size
     (out / LEDGER_FILE).write_bytes(content)
     with pytest.raises(LedgerDamaged):
-        run_quietly(films, out, engine=engine)
+        run_quietly(images, out, engine=engine)

@@ -21,7 +21,7 @@ from cxrbatch.pages.wording import reason_sentence
 from cxrbatch.upkeep import status
 from cxrbatch.upkeep.status import read_status
 from tests.factories.engine import write_tiny_bundle
-from tests.factories.studies import fingerprint, run_quietly, write_film
+from tests.factories.studies import fingerprint, run_quietly, write_image
 
 POISON = 77
 
@@ -30,14 +30,14 @@ POISON = 77
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of a run: two studies scored, one failed, two files refused."""
     folder = tmp_path_factory.mktemp("status")
-    films = folder / "films of today"
-    write_film(films / "a.png", 20, 60, 120, 240)
-    write_film(films / "b.png", 200, 10, 10, 10)
-    write_film(films / "poison.png", POISON, 10, 10, 10)
-    (films / "notes.txt").write_text("no image")
-    (films / "more.txt").write_text("no image")
+    images = folder / "images of today"
+    write_image(images / "a.png", 20, 60, 120, 240)
+    write_image(images / "b.png", 200, 10, 10, 10)
+    write_image(images / "poison.png", POISON, 10, 10, 10)
+    (images / "notes.txt").write_text("no image")
+    (images / "more.txt").write_text("no image")
     engine = write_tiny_bundle(folder / "engines", name="poisonous", poison_value=POISON)
-    run_quietly(films, folder / "out", engine=str(engine))
+    run_quietly(images, folder / "out", engine=str(engine))
     return folder / "out"
 
 
@@ -74,7 +74,7 @@ def test_status_tells_what_was_done_what_failed_and_why_files_were_refused(
 def test_status_says_how_to_try_again_in_words_that_a_shell_takes(
     results: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = f"cxrbatch run '{results.parent / 'films of today'}' -o {out} --retry"
+    command = f"cxrbatch run '{results.parent / 'images of today'}' -o {out} --retry"
     shown = told(out, capsys)
     assert f"{command} failed\n" in shown
     assert f"{command} rejected\n" in shown

@@ -31,7 +31,7 @@ from cxrbatch.system.stopping import Stopped
 from cxrbatch.watch.daemon import Requests, watch_folder
 from cxrbatch.watch.file_events import Waker
 from tests.factories.engine import write_tiny_bundle
-from tests.factories.studies import read_rows, run_quietly, write_film
+from tests.factories.studies import read_rows, run_quietly, write_image
 
 LIMIT_S = 90.0
 
@@ -42,9 +42,9 @@ def engine(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def films(tmp_path: Path) -> Path:
-    (tmp_path / "films").mkdir()
-    return tmp_path / "films"
+def images(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    return tmp_path / "images"
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def settings_of(engine: str, **more: Any) -> Settings:
 class Daemon:
     """`watch_folder` with someone at its side who does things while it sleeps, and ends it when all is done."""
 
-    def __init__(self, films: Path, out: Path, load: Callable[[], Settings], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.films, self.out, self.load = films, out, load
+    def __init__(self, images: Path, out: Path, load: Callable[[], Settings], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.images, self.out, self.load = images, out, load
         self.requests = Requests()
         self._steps: Iterator[Callable[[], bool] | None] = iter(())
         self._awaited: Callable[[], bool] | None = None
@@ -74,7 +74,7 @@ class Daemon:
         """Run until the steps are over. A step yields what to wait for before the next one."""
         self._steps = steps
         with RunProgress(Console(quiet=True), counts=False) as progress:
-            return watch_folder(self.films, self.out, self.load, progress, requests=self.requests)
+            return watch_folder(self.images, self.out, self.load, progress, requests=self.requests)
 
     def rows(self) -> dict[str, dict[str, str]]:
         table = self.out / "images.csv"
@@ -96,8 +96,8 @@ class Daemon:
 
 
 @pytest.fixture
-def daemon(films: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> Daemon:
-    return Daemon(films, out, lambda: settings_of(engine), monkeypatch)
+def daemon(images: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> Daemon:
+    return Daemon(images, out, lambda: settings_of(engine), monkeypatch)
 
 
 WITHOUT = ("scored_at", "reported_at", "revision")
@@ -108,48 +108,48 @@ def without_times(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def test_rows_equal_those_of_a_run_whichever_way_files_arrive(
-    daemon: Daemon, films: Path, out: Path, engine: str, tmp_path: Path
+    daemon: Daemon, images: Path, out: Path, engine: str, tmp_path: Path
 ) -> None:
     source = tmp_path / "source"
     for number in range(4):
-        write_film(source / "study" / f"{number}.png", number * 20, 200 - number * 20, 128, 60)
+        write_image(source / "study" / f"{number}.png", number * 20, 200 - number * 20, 128, 60)
     (source / "report.txt").write_text("no image")
 
     def arrive() -> Iterator[Callable[[], bool]]:
-        shutil.copy(source / "report.txt", films)
+        shutil.copy(source / "report.txt", images)
         whole = (source / "study" / "0.png").read_bytes()
-        (films / "study").mkdir()
-        half = films / "study" / "0.png"
+        (images / "study").mkdir()
+        half = images / "study" / "0.png"
         half.write_bytes(whole[: len(whole) // 2])
-        shutil.copy(source / "study" / "1.png", films / "study" / "1.png")
+        shutil.copy(source / "study" / "1.png", images / "study" / "1.png")
         yield lambda: daemon.status("study/1.png") == "scored"
         assert daemon.status("study/0.png") == "pending"
         half.write_bytes(whole)
         yield lambda: daemon.status("study/0.png") == "scored"
-        shutil.copy(source / "study" / "2.png", films / "study" / ".being-copied")
-        (films / "study" / ".being-copied").rename(films / "study" / "2.png")
-        name = films / "study" / os.fsdecode(b"not-\xff-text.png")
+        shutil.copy(source / "study" / "2.png", images / "study" / ".being-copied")
+        (images / "study" / ".being-copied").rename(images / "study" / "2.png")
+        name = images / "study" / os.fsdecode(b"not-\xff-text.png")
         shutil.copy(source / "study" / "3.png", name)
         yield lambda: daemon.status("study/2.png") == "scored"
-        name.rename(films / "study" / "3.png")
+        name.rename(images / "study" / "3.png")
         yield lambda: daemon.status("study/3.png") == "scored" and daemon.status("report.txt") == "rejected"
 
     daemon.run(arrive())
-    run_quietly(films, tmp_path / "by-run", engine=engine)
+    run_quietly(images, tmp_path / "by-run", engine=engine)
     expected = without_times(read_rows(tmp_path / "by-run" / "images.csv"))
     found = [row for row in without_times(read_rows(out / "images.csv")) if "not-" not in row["path"]]
     assert found == expected
 
 
 def test_a_late_image_makes_a_new_revision(
-    films: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+    images: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    daemon = Daemon(films, out, lambda: settings_of(engine, group_by="folder"), monkeypatch)
+    daemon = Daemon(images, out, lambda: settings_of(engine, group_by="folder"), monkeypatch)
 
     def arrive() -> Iterator[Callable[[], bool]]:
-        write_film(films / "study" / "a.png", 0, 80, 160, 240)
+        write_image(images / "study" / "a.png", 0, 80, 160, 240)
         yield lambda: daemon.status("study/a.png") == "scored"
-        write_film(films / "study" / "b.png", 240, 80, 160, 0)
+        write_image(images / "study" / "b.png", 240, 80, 160, 0)
         yield lambda: daemon.status("study/b.png") == "scored"
 
     daemon.run(arrive())
@@ -158,16 +158,16 @@ def test_a_late_image_makes_a_new_revision(
 
 
 def test_a_study_waits_as_a_whole_and_a_marker_ends_the_waiting(
-    films: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+    images: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    daemon = Daemon(films, out, lambda: settings_of(engine, group_by="folder", settle_s=3600), monkeypatch)
+    daemon = Daemon(images, out, lambda: settings_of(engine, group_by="folder", settle_s=3600), monkeypatch)
 
     def arrive() -> Iterator[Callable[[], bool]]:
         for name in ("marked", "other"):
-            write_film(films / name / "a.png", 0, 80, 160, 240)
+            write_image(images / name / "a.png", 0, 80, 160, 240)
         yield lambda: daemon.status("other/a.png") == "pending"
         assert daemon.status("marked/a.png") == "pending"
-        (films / "marked" / ".complete").touch()
+        (images / "marked" / ".complete").touch()
         yield lambda: daemon.status("marked/a.png") == "scored"
 
     report = daemon.run(arrive())
@@ -176,17 +176,17 @@ def test_a_study_waits_as_a_whole_and_a_marker_ends_the_waiting(
 
 
 def test_a_study_that_is_cut_short_is_refused_after_the_longest_wait(
-    films: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+    images: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    daemon = Daemon(films, out, lambda: settings_of(engine, max_wait_s=2), monkeypatch)
-    whole = write_film(films / "a.png", 0, 80, 160, 240).read_bytes()
-    (films / "a.png").write_bytes(whole[:-20])
+    daemon = Daemon(images, out, lambda: settings_of(engine, max_wait_s=2), monkeypatch)
+    whole = write_image(images / "a.png", 0, 80, 160, 240).read_bytes()
+    (images / "a.png").write_bytes(whole[:-20])
 
     def arrive() -> Iterator[Callable[[], bool]]:
         yield lambda: daemon.status("a.png") == "pending"
         yield lambda: daemon.status("a.png") == "rejected"
         assert daemon.rows()["a.png"]["reason"] == "truncated_pixels"
-        (films / "a.png").write_bytes(whole)
+        (images / "a.png").write_bytes(whole)
         yield lambda: daemon.status("a.png") == "scored"
 
     daemon.run(arrive())
@@ -194,62 +194,62 @@ def test_a_study_that_is_cut_short_is_refused_after_the_longest_wait(
 
 @pytest.mark.parametrize("is_empty", [False, True], ids=["vanished", "empty"])
 def test_an_input_that_is_gone_for_a_while_is_waited_for(
-    daemon: Daemon, films: Path, out: Path, is_empty: bool
+    daemon: Daemon, images: Path, out: Path, is_empty: bool
 ) -> None:
-    write_film(films / "a.png", 0, 80, 160, 240)
-    away = films.with_name("away")
+    write_image(images / "a.png", 0, 80, 160, 240)
+    away = images.with_name("away")
 
     def arrive() -> Iterator[Callable[[], bool] | None]:
         yield lambda: daemon.status("a.png") == "scored"
-        films.rename(away)
+        images.rename(away)
         if is_empty:
-            films.mkdir()
+            images.mkdir()
         yield lambda: "cannot be looked at" in (out / "cxrbatch.log").read_text()
-        write_film(away / "b.png", 240, 80, 160, 0)
+        write_image(away / "b.png", 240, 80, 160, 0)
         if is_empty:
-            films.rmdir()
-        away.rename(films)
+            images.rmdir()
+        away.rename(images)
         yield lambda: daemon.status("b.png") == "scored"
 
     report = daemon.run(arrive())
     assert report.files == {"scored": 2}
 
 
-def test_a_daemon_that_starts_while_the_share_is_away_waits_for_it(daemon: Daemon, films: Path, out: Path) -> None:
-    write_film(films / "a.png", 0, 80, 160, 240)
-    run_quietly(films, out, engine=daemon.load().engine)
-    films.rename(films.with_name("away"))
-    films.mkdir()
+def test_a_daemon_that_starts_while_the_share_is_away_waits_for_it(daemon: Daemon, images: Path, out: Path) -> None:
+    write_image(images / "a.png", 0, 80, 160, 240)
+    run_quietly(images, out, engine=daemon.load().engine)
+    images.rename(images.with_name("away"))
+    images.mkdir()
 
     def arrive() -> Iterator[Callable[[], bool]]:
         yield lambda: "cannot be looked at" in log_of(out)
-        films.rmdir()
-        films.with_name("away").rename(films)
-        write_film(films / "b.png", 240, 80, 160, 0)
+        images.rmdir()
+        images.with_name("away").rename(images)
+        write_image(images / "b.png", 240, 80, 160, 0)
         yield lambda: daemon.status("b.png") == "scored"
 
     assert daemon.run(arrive()).files == {"scored": 2}
 
 
-def test_once_says_that_the_input_is_away(films: Path, out: Path, engine: str) -> None:
-    write_film(films / "a.png", 0, 80, 160, 240)
-    run_quietly(films, out, engine=engine)
-    (films / "a.png").unlink()
+def test_once_says_that_the_input_is_away(images: Path, out: Path, engine: str) -> None:
+    write_image(images / "a.png", 0, 80, 160, 240)
+    run_quietly(images, out, engine=engine)
+    (images / "a.png").unlink()
     with pytest.raises(UsageError, match="not one file is there"), RunProgress(Console(quiet=True)) as progress:
-        watch_folder(films, out, lambda: settings_of(engine), progress, once=True)
+        watch_folder(images, out, lambda: settings_of(engine), progress, once=True)
 
 
 def test_settings_that_can_be_read_but_not_used_change_nothing(
-    films: Path, out: Path, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, out: Path, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = [settings_of(engine), settings_of(str(tmp_path / "no-engine")), settings_of(engine)]
-    daemon = Daemon(films, out, lambda: answers.pop(0), monkeypatch)
+    daemon = Daemon(images, out, lambda: answers.pop(0), monkeypatch)
 
     def arrive() -> Iterator[Callable[[], bool]]:
         yield (out / "metrics.prom").exists
         daemon.requests.reload = True
         yield lambda: "settings not reloaded" in log_of(out)
-        write_film(films / "a.png", 0, 80, 160, 240)
+        write_image(images / "a.png", 0, 80, 160, 240)
         yield lambda: daemon.status("a.png") == "scored"
 
     daemon.run(arrive())
@@ -267,7 +267,7 @@ def test_months_of_passes_leave_no_counts_behind() -> None:
 
 
 def test_a_reload_takes_new_settings_and_keeps_the_old_ones_where_they_are_wrong(
-    films: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+    images: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = ConfigurationError("no such key")
     answers: list[Settings | ConfigurationError] = [settings_of(engine), wrong, settings_of(engine, html=False)]
@@ -278,11 +278,11 @@ def test_a_reload_takes_new_settings_and_keeps_the_old_ones_where_they_are_wrong
             raise answer
         return answer
 
-    daemon = Daemon(films, out, load, monkeypatch)
+    daemon = Daemon(images, out, load, monkeypatch)
 
     def arrive() -> Iterator[Callable[[], bool]]:
         for number, name in enumerate(("a", "b", "c")):
-            write_film(films / f"{name}.png", 10 * number, 80, 160, 240)
+            write_image(images / f"{name}.png", 10 * number, 80, 160, 240)
             yield lambda name=name: daemon.status(f"{name}.png") == "scored"  # type: ignore[misc]
             daemon.requests.reload = True
             yield lambda: not daemon.requests.reload
@@ -295,9 +295,9 @@ def test_a_reload_takes_new_settings_and_keeps_the_old_ones_where_they_are_wrong
 
 
 def test_an_engine_that_was_built_again_is_taken_up_between_studies(
-    films: Path, out: Path, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, out: Path, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    daemon = Daemon(films, out, lambda: settings_of(engine, reload_engine=True), monkeypatch)
+    daemon = Daemon(images, out, lambda: settings_of(engine, reload_engine=True), monkeypatch)
     former = load_bundle(Path(engine))
 
     def replace_engine(source: Path) -> None:
@@ -305,13 +305,13 @@ def test_an_engine_that_was_built_again_is_taken_up_between_studies(
         shutil.copytree(source, engine)
 
     def arrive() -> Iterator[Callable[[], bool]]:
-        write_film(films / "a.png", 0, 80, 160, 240)
+        write_image(images / "a.png", 0, 80, 160, 240)
         yield lambda: daemon.status("a.png") == "scored"
         broken = shutil.copytree(engine, tmp_path / "broken")
         (broken / "model.onnx").write_bytes(b"tampered")
         replace_engine(Path(broken))
         yield lambda: "engine not reloaded" in (out / "cxrbatch.log").read_text()
-        write_film(films / "b.png", 240, 80, 160, 0)
+        write_image(images / "b.png", 240, 80, 160, 0)
         yield lambda: daemon.status("b.png") == "scored"
         assert len({row["engine_sha256"] for row in daemon.rows().values()}) == 1
         labels = [Label(name, operating_point=0.4) for name in ("TopLeft", "TopRight", "BottomLeft", "BottomRight")]
@@ -334,12 +334,12 @@ def test_an_engine_that_was_built_again_is_taken_up_between_studies(
     assert former.describe("onnx", "onnxruntime").sha256 not in (out / "images.csv").read_text()
 
 
-def test_a_scraper_is_told_how_it_stands(films: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scraper_is_told_how_it_stands(images: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     monkeypatch.setattr("cxrbatch.watch.daemon._METRICS_EVERY_S", 0.0)
-    daemon = Daemon(films, out, lambda: settings_of(engine, metrics_port=port), monkeypatch)
+    daemon = Daemon(images, out, lambda: settings_of(engine, metrics_port=port), monkeypatch)
 
     def ask(path: str) -> tuple[int, str]:
         try:
@@ -351,11 +351,11 @@ def test_a_scraper_is_told_how_it_stands(films: Path, out: Path, engine: str, mo
 
     def arrive() -> Iterator[Callable[[], bool]]:
         yield lambda: ask("/healthz")[0] == 200
-        write_film(films / "a.png", 0, 80, 160, 240)
+        write_image(images / "a.png", 0, 80, 160, 240)
         yield lambda: 'cxrbatch_studies{status="reported"} 1.0' in ask("/metrics")[1]
-        films.rename(films.with_name("away"))
+        images.rename(images.with_name("away"))
         yield lambda: ask("/healthz")[0] == 503
-        films.with_name("away").rename(films)
+        images.with_name("away").rename(images)
         yield lambda: '"status": "ok"' in ask("/healthz")[1]
 
     daemon.run(arrive())
@@ -363,10 +363,10 @@ def test_a_scraper_is_told_how_it_stands(films: Path, out: Path, engine: str, mo
 
 
 def test_an_engine_that_begins_to_answer_otherwise_ends_the_daemon(
-    films: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+    images: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cxrbatch.watch.health.Watchdog.due", lambda _: True)
-    daemon = Daemon(films, out, lambda: settings_of(engine), monkeypatch)
+    daemon = Daemon(images, out, lambda: settings_of(engine), monkeypatch)
     infer = OnnxRuntimeEngine.infer
 
     def arrive() -> Iterator[Callable[[], bool]]:
@@ -379,21 +379,21 @@ def test_an_engine_that_begins_to_answer_otherwise_ends_the_daemon(
 
 
 def test_once_waits_for_what_is_there_to_settle_and_ends(
-    films: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+    images: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_film(films / "a.png", 0, 80, 160, 240)
+    write_image(images / "a.png", 0, 80, 160, 240)
     slept: list[float] = []
 
     def sleep(_: Waker, seconds: float) -> bool:
         if not slept:
-            write_film(films / "late.png", 240, 80, 160, 0)
+            write_image(images / "late.png", 240, 80, 160, 0)
         slept.append(seconds)
         time.sleep(min(seconds, 0.2))
         return True  # again and again something happens
 
     monkeypatch.setattr(Waker, "sleep", sleep)
     with RunProgress(Console(quiet=True), counts=False) as progress:
-        report = watch_folder(films, out, lambda: settings_of(engine, settle_s=1.0), progress, once=True)
+        report = watch_folder(images, out, lambda: settings_of(engine, settle_s=1.0), progress, once=True)
     assert report.files == {"scored": 1, "pending": 1}
     assert report.exit_code == ExitCode.DONE
 
@@ -425,10 +425,10 @@ def test_without_events_it_is_just_a_sleep(tmp_path: Path, monkeypatch: pytest.M
         assert not waker.sleep(0.3)
 
 
-def test_signals_end_the_daemon_cleanly(films: Path, out: Path, engine: str, tmp_path: Path) -> None:
-    write_film(films / "a.png", 0, 80, 160, 240)
+def test_signals_end_the_daemon_cleanly(images: Path, out: Path, engine: str, tmp_path: Path) -> None:
+    write_image(images / "a.png", 0, 80, 160, 240)
     command = [
-        sys.executable, "-m", "cxrbatch", "watch", str(films), "-o", str(out), "-e", engine, "--settle", "0.2",
+        sys.executable, "-m", "cxrbatch", "watch", str(images), "-o", str(out), "-e", engine, "--settle", "0.2",
         "--interval", "0.2", "--no-pdf", "--workers", "1",
     ]  # fmt: skip
     environment = os.environ | {"CXRBATCH_PIXEL_CHECK": "false", "PYTHONPATH": str(Path(__file__).parents[2])}

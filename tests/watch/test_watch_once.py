@@ -28,7 +28,7 @@ from cxrbatch.upkeep.status import Status, read_status
 from cxrbatch.watch.daemon import watch_folder
 from cxrbatch.watch.health import Canary
 from tests.factories.engine import write_tiny_bundle
-from tests.factories.studies import read_rows, run_quietly, write_film
+from tests.factories.studies import read_rows, run_quietly, write_image
 
 pytestmark = pytest.mark.hostile("9.11 watch --once has a memory")
 
@@ -42,9 +42,9 @@ def engine(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def films(tmp_path: Path) -> Path:
-    write_film(tmp_path / "films" / "study" / "whole.png", 0, 80, 160, 240)
-    return tmp_path / "films"
+def images(tmp_path: Path) -> Path:
+    write_image(tmp_path / "images" / "study" / "whole.png", 0, 80, 160, 240)
+    return tmp_path / "images"
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def out(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def once(films: Path, out: Path, engine: str) -> Callable[..., RunReport]:
+def once(images: Path, out: Path, engine: str) -> Callable[..., RunReport]:
     """One call of cron."""
 
     def call(**settings: Any) -> RunReport:
@@ -62,13 +62,13 @@ def once(films: Path, out: Path, engine: str) -> Callable[..., RunReport]:
             "group_by": "folder",
         }  # fmt: skip
         with RunProgress(Console(quiet=True), counts=False) as progress:
-            return watch_folder(films, out, lambda: Settings(**given | settings), progress, once=True)
+            return watch_folder(images, out, lambda: Settings(**given | settings), progress, once=True)
 
     return call
 
 
 def write_half(path: Path) -> Path:
-    whole = write_film(path, 240, 80, 160, 0).read_bytes()
+    whole = write_image(path, 240, 80, 160, 0).read_bytes()
     path.write_bytes(whole[: len(whole) - 40])
     return path
 
@@ -84,9 +84,9 @@ def seconds_left(status: Status) -> float:
 
 
 def test_a_truncated_file_holds_its_study_for_max_wait_and_not_for_ever(
-    films: Path, out: Path, once: Callable[..., RunReport]
+    images: Path, out: Path, once: Callable[..., RunReport]
 ) -> None:
-    write_half(films / "study" / "half.png")
+    write_half(images / "study" / "half.png")
     first = time.monotonic()
     while once(max_wait_s=4).studies.get("reported", 0) == 0:
         assert statuses(out) == {"study/whole.png": "pending", "study/half.png": "pending"}
@@ -98,27 +98,27 @@ def test_a_truncated_file_holds_its_study_for_max_wait_and_not_for_ever(
 
 
 def test_the_rest_that_comes_between_two_calls_is_waited_for(
-    films: Path, out: Path, once: Callable[..., RunReport]
+    images: Path, out: Path, once: Callable[..., RunReport]
 ) -> None:
-    half = write_half(films / "study" / "half.png")
+    half = write_half(images / "study" / "half.png")
     once(max_wait_s=600)
-    write_film(half, 240, 80, 160, 0)
+    write_image(half, 240, 80, 160, 0)
     once(max_wait_s=600)
     assert set(statuses(out).values()) == {"scored"}
 
 
 def test_a_file_that_is_no_image_yet_is_refused_by_the_second_call_at_the_latest(
-    films: Path, out: Path, once: Callable[..., RunReport]
+    images: Path, out: Path, once: Callable[..., RunReport]
 ) -> None:
-    (films / "study" / "new.dcm").write_bytes(b"")
+    (images / "study" / "new.dcm").write_bytes(b"")
     once()
     assert statuses(out)["study/new.dcm"] == "not_an_image"
 
 
-def test_run_and_watch_take_turns(films: Path, out: Path, engine: str, once: Callable[..., RunReport]) -> None:
-    half = write_half(films / "study" / "half.png")
+def test_run_and_watch_take_turns(images: Path, out: Path, engine: str, once: Callable[..., RunReport]) -> None:
+    half = write_half(images / "study" / "half.png")
     once(max_wait_s=600)
-    run_quietly(films, out, engine=engine, group_by="folder")
+    run_quietly(images, out, engine=engine, group_by="folder")
     assert statuses(out) == {"study/whole.png": "scored", "study/half.png": "truncated_pixels"}
     once(max_wait_s=600)
     assert statuses(out) == {"study/whole.png": "scored", "study/half.png": "truncated_pixels"}
@@ -128,16 +128,16 @@ def test_run_and_watch_take_turns(films: Path, out: Path, engine: str, once: Cal
 
 
 def test_what_failed_is_tried_again_after_retry_s_and_not_at_every_call(
-    films: Path, out: Path, once: Callable[..., RunReport]
+    images: Path, out: Path, once: Callable[..., RunReport]
 ) -> None:
-    write_film(films / "poison" / "a.png", POISON, 10, 10, 10)
+    write_image(images / "poison" / "a.png", POISON, 10, 10, 10)
     assert once(retry_s=3600).studies == {"reported": 1, "failed": 1}
     assert once(retry_s=3600).studies_this_run == 0
     assert once(retry_s=0.1).studies_this_run == 1
 
 
 def test_another_engine_scores_at_once_whatever_failed_before(
-    films: Path, out: Path, once: Callable[..., RunReport], tmp_path: Path
+    images: Path, out: Path, once: Callable[..., RunReport], tmp_path: Path
 ) -> None:
     once(retry_s=3600)
     other = write_tiny_bundle(tmp_path / "other")
@@ -148,9 +148,9 @@ def test_another_engine_scores_at_once_whatever_failed_before(
 
 
 def test_status_says_that_a_study_waits_for_the_rest_of_a_file(
-    films: Path, out: Path, once: Callable[..., RunReport], capsys: pytest.CaptureFixture[str]
+    images: Path, out: Path, once: Callable[..., RunReport], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_half(films / "study" / "half.png")
+    write_half(images / "study" / "half.png")
     once(max_wait_s=600)
     (waiting,) = read_status(out).waiting
     assert waiting.why == "1 of 2 files cut short: waits for the rest, then is taken as it is"
@@ -166,7 +166,7 @@ def test_status_says_that_a_study_waits_for_the_rest_of_a_file(
 
 
 def test_status_says_how_long_a_study_has_been_unchanged(
-    films: Path, out: Path, once: Callable[..., RunReport], monkeypatch: pytest.MonkeyPatch
+    images: Path, out: Path, once: Callable[..., RunReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cxrbatch.watch.daemon._Daemon.pass_once", lambda daemon: daemon._pass(limit=0))
     once(settle_s=60)
@@ -177,10 +177,10 @@ def test_status_says_how_long_a_study_has_been_unchanged(
 
 
 def test_status_counts_files_that_belong_to_no_study_yet(
-    films: Path, out: Path, once: Callable[..., RunReport], monkeypatch: pytest.MonkeyPatch
+    images: Path, out: Path, once: Callable[..., RunReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     once()
-    (films / "study" / "new.dcm").write_bytes(b"")
+    (images / "study" / "new.dcm").write_bytes(b"")
     monkeypatch.setattr("cxrbatch.watch.daemon._Daemon.pass_once", lambda daemon: daemon._pass(limit=0))
     once(settle_s=60)
     (waiting,) = read_status(out).waiting
@@ -189,9 +189,9 @@ def test_status_counts_files_that_belong_to_no_study_yet(
 
 
 def test_status_says_what_is_queued_and_when_what_failed_is_tried_again(
-    films: Path, out: Path, engine: str, once: Callable[..., RunReport], capsys: pytest.CaptureFixture[str]
+    images: Path, out: Path, engine: str, once: Callable[..., RunReport], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_film(films / "poison" / "a.png", POISON, 10, 10, 10)
+    write_image(images / "poison" / "a.png", POISON, 10, 10, 10)
     once(retry_s=3600)
     (failed,) = read_status(out).waiting
     assert failed.why.startswith("failed: tried again")
@@ -199,15 +199,15 @@ def test_status_says_what_is_queued_and_when_what_failed_is_tried_again(
     assert run_command_line(["status", str(out)]) == ExitCode.DONE
     assert "the next run tries them again, watch not before " in capsys.readouterr().out
     for number in range(30):
-        write_film(films / f"{number}" / "a.png", 240, 80, number, 0)
-    run_quietly(films, out, engine=engine, group_by="folder", limit=1)
+        write_image(images / f"{number}" / "a.png", 240, 80, number, 0)
+    run_quietly(images, out, engine=engine, group_by="folder", limit=1)
     assert [each.why for each in read_status(out).waiting].count("queued") >= 29
     assert run_command_line(["status", str(out)]) == ExitCode.DONE
     assert "... and 1" in capsys.readouterr().out
 
 
 def test_status_says_what_keeps_the_daemon_from_its_work_until_it_works_again(
-    films: Path, out: Path, engine: str, once: Callable[..., RunReport], monkeypatch: pytest.MonkeyPatch
+    images: Path, out: Path, engine: str, once: Callable[..., RunReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     once()
 
@@ -220,12 +220,12 @@ def test_status_says_what_keeps_the_daemon_from_its_work_until_it_works_again(
         with pytest.raises(EngineError):
             once()
     assert read_status(out).trouble == "engine x: it hangs."
-    run_quietly(films, out, engine=engine, group_by="folder")
+    run_quietly(images, out, engine=engine, group_by="folder")
     assert read_status(out).trouble == ""
 
 
 def test_status_of_a_ledger_from_before_says_what_it_can(
-    films: Path, out: Path, once: Callable[..., RunReport]
+    images: Path, out: Path, once: Callable[..., RunReport]
 ) -> None:
     once()
     with closing(sqlite3.connect(out / LEDGER_FILE, isolation_level=None)) as database:
@@ -240,10 +240,10 @@ def test_status_of_a_ledger_from_before_says_what_it_can(
 # --------------------------------------------------------------------------- a daemon that is killed
 
 
-def test_a_daemon_that_is_killed_again_and_again_forgets_nothing(films: Path, out: Path, engine: str) -> None:
-    write_half(films / "study" / "half.png")
+def test_a_daemon_that_is_killed_again_and_again_forgets_nothing(images: Path, out: Path, engine: str) -> None:
+    write_half(images / "study" / "half.png")
     command = [
-        sys.executable, "-m", "cxrbatch", "watch", str(films), "-o", str(out), "-e", engine, "--settle", "0.5",
+        sys.executable, "-m", "cxrbatch", "watch", str(images), "-o", str(out), "-e", engine, "--settle", "0.5",
         "--interval", "0.2", "--max-wait", "8", "--no-pdf", "--workers", "1", "--group-by", "folder",
     ]  # fmt: skip
     environment = os.environ | {"CXRBATCH_PIXEL_CHECK": "false"}

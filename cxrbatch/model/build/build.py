@@ -29,9 +29,9 @@ from cxrbatch.model.build.build_int8 import add_int8_file
 from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, read_checkpoint
 from cxrbatch.model.network.export import export_onnx, require_half_precision
 from cxrbatch.model.build.gate import Parity, pass_gate, save_deferred_gate
-from cxrbatch.model.build.gate_films import draw_gate_films
+from cxrbatch.model.build.gate_images import draw_gate_images
 from cxrbatch.model.network.half import halve
-from cxrbatch.model.build.int8_films import Int8Films, draw_int8_films
+from cxrbatch.model.build.int8_images import Int8Images, draw_int8_images
 from cxrbatch.model.build.parity import ParityImages
 from cxrbatch.model.build.tensorrt_build import BuildProgress, PlanBuilder, PlanOptions, open_plan_builder
 
@@ -41,8 +41,8 @@ ONNX_FILE = "model.onnx"
 _LONGEST_NAME = 200
 ONNX_FP16_FILE = "model.fp16.onnx"
 
-ChooseInt8Films = Callable[[CheckpointFacts], Int8Films]
-ChooseGateFilms = Callable[[CheckpointFacts], ParityImages]
+ChooseInt8Images = Callable[[CheckpointFacts], Int8Images]
+ChooseGateImages = Callable[[CheckpointFacts], ParityImages]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +58,15 @@ class BuildOptions:
     """What a bundle is to hold beside the FP32 ONNX graph, which is always there.
 
     `backends` may name tensorrt and tensorrt-rtx, whose plans are built of the FP16 graph; `precision` "fp16"
-    adds that graph alone, "int8" a file for the CPU that is calibrated and judged on what `choose_int8_films`
-    chooses. The gate looks at what `choose_gate_films` chooses. `onnx_only` leaves the plans to a machine with a
+    adds that graph alone, "int8" a file for the CPU that is calibrated and judged on what `choose_int8_images`
+    chooses. The gate looks at what `choose_gate_images` chooses. `onnx_only` leaves the plans to a machine with a
     GPU.
     """
 
     backends: tuple[str, ...] = ()
     precision: Precision = "fp32"
-    choose_gate_films: ChooseGateFilms = draw_gate_films
-    choose_int8_films: ChooseInt8Films = draw_int8_films
+    choose_gate_images: ChooseGateImages = draw_gate_images
+    choose_int8_images: ChooseInt8Images = draw_int8_images
     onnx_only: bool = False
     plan: PlanOptions = field(default_factory=PlanOptions)
 
@@ -120,16 +120,16 @@ def build_engine(
         files |= _export_graphs(loaded, folder, options, report)
         files |= _build_plans(folder, builders, engines_folder, report)
         if builders:
-            save_deferred_gate(folder / PARITY_FILE, loaded.network, draw_gate_films(loaded.facts))
+            save_deferred_gate(folder / PARITY_FILE, loaded.network, draw_gate_images(loaded.facts))
             files[PARITY_ROLE] = _entry(folder / PARITY_FILE, "fp32")
-        images = options.choose_gate_films(loaded.facts)
+        images = options.choose_gate_images(loaded.facts)
         report.say(f"comparing with the checkpoint on {len(images.pixels)} {images.source}")
         ungated = save_bundle(folder, _describe(loaded.facts, name, files, parity={}))
         parity = pass_gate(ungated, loaded.network, images, builders)
         bundle = save_bundle(folder, _describe(loaded.facts, name, files, parity=parity))
         if options.precision == "int8":
             report.say("quantising the engine to INT8, and comparing that")
-            bundle = add_int8_file(bundle, loaded.network, options.choose_int8_films(loaded.facts))
+            bundle = add_int8_file(bundle, loaded.network, options.choose_int8_images(loaded.facts))
         write_model_card(folder / MODEL_CARD, bundle.manifest)
     return load_bundle(engines_folder / name)
 

@@ -18,7 +18,7 @@ from cxrbatch.engine.bundle import (
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.errors import EngineError
 from cxrbatch.model.data.dataset import PixelSet
-from cxrbatch.model.build.int8_films import Int8Films
+from cxrbatch.model.build.int8_images import Int8Images
 from cxrbatch.model.figures.metrics import measure_auroc
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.model.build.quantise import quantise_onnx
@@ -32,30 +32,30 @@ AUROC_LIMIT = 0.005
 """The largest drop of mean AUROC on labelled images that a build accepts."""
 
 CHANGE_LIMIT = 0.05
-"""The largest mean change of a probability: what a broken quantisation exceeds also where no film has a label.
+"""The largest mean change of a probability: what a broken quantisation exceeds also where no image has a label.
 
-The demo engine's is 0.006. Single films move by up to 0.15, so their maximum is recorded and not limited.
+The demo engine's is 0.006. Single images move by up to 0.15, so their maximum is recorded and not limited.
 """
 
 _BATCH = 8
 
 
-def add_int8_file(bundle: EngineBundle, reference: ChestNetwork, films: Int8Films) -> EngineBundle:
+def add_int8_file(bundle: EngineBundle, reference: ChestNetwork, images: Int8Images) -> EngineBundle:
     """Quantise the bundle's FP32 file, compare, and write the INT8 file and its figures into the bundle.
 
     Args:
         bundle: has an FP32 ONNX file; engine.json is written again.
         reference: the checkpoint's network, FP32.
-        films: to calibrate and to judge on.
+        images: to calibrate and to judge on.
 
     Raises:
         EngineError: the INT8 engine is not accurate enough, or answers NaN or Inf.
     """
     target = bundle.folder / INT8_FILE
-    quantise_onnx(bundle.verified_file("onnx"), target, films.calibration)
+    quantise_onnx(bundle.verified_file("onnx"), target, images.calibration)
     entry = EngineFile(INT8_FILE, sha256_of_file(target), "int8")
     ungated = save_bundle(bundle.folder, replace(bundle.manifest, files=bundle.manifest.files | {ROLE: entry}))
-    parity, accuracy = judge_int8(ungated, reference, films)
+    parity, accuracy = judge_int8(ungated, reference, images)
     return save_bundle(
         bundle.folder,
         replace(
@@ -67,19 +67,19 @@ def add_int8_file(bundle: EngineBundle, reference: ChestNetwork, films: Int8Film
 
 
 def judge_int8(
-    bundle: EngineBundle, reference: ChestNetwork, films: Int8Films
+    bundle: EngineBundle, reference: ChestNetwork, images: Int8Images
 ) -> tuple[ParityFigures, AccuracyFigures | None]:
-    """Score the films by both and compare; accuracy is None where no film has a label.
+    """Score the images by both and compare; accuracy is None where no image has a label.
 
     Raises:
         EngineError: beyond one of the limits, or NaN or Inf.
     """
-    answered = _score(bundle, films.judged)
-    wanted = predict_probabilities(reference, films.judged.pixels)
+    answered = _score(bundle, images.judged)
+    wanted = predict_probabilities(reference, images.judged.pixels)
     change = np.abs(answered - wanted)
     parity = ParityFigures(
         images=len(change),
-        source=films.source,
+        source=images.source,
         max_probability_change=float(change.max()),
         mean_probability_change=float(change.mean()),
         limit=1.0,
@@ -87,36 +87,36 @@ def judge_int8(
     if not parity.mean_probability_change <= CHANGE_LIMIT:
         raise EngineError(
             f"engine {bundle.name} in INT8: its probabilities change by {parity.mean_probability_change:.2g} on "
-            f"average (limit {CHANGE_LIMIT:g}, {parity.images} {films.source}); it was not installed. "
-            f"Calibrate on films like those that it will see, with --data, or stay with FP32."
+            f"average (limit {CHANGE_LIMIT:g}, {parity.images} {images.source}); it was not installed. "
+            f"Calibrate on images like those that it will see, with --data, or stay with FP32."
         )
-    accuracy = _compare_auroc(answered, wanted, films)
+    accuracy = _compare_auroc(answered, wanted, images)
     if accuracy is not None and accuracy.drop > accuracy.limit:
         raise EngineError(
             f"engine {bundle.name} in INT8: mean AUROC drops from {accuracy.auroc_reference:.4f} to "
-            f"{accuracy.auroc:.4f} (limit {accuracy.limit:g}, {accuracy.images} {films.source}); it was not "
-            f"installed. Calibrate on other films, with --data, or stay with FP32."
+            f"{accuracy.auroc:.4f} (limit {accuracy.limit:g}, {accuracy.images} {images.source}); it was not "
+            f"installed. Calibrate on other images, with --data, or stay with FP32."
         )
     return parity, accuracy
 
 
-def _score(bundle: EngineBundle, films: PixelSet) -> Float32:
+def _score(bundle: EngineBundle, images: PixelSet) -> Float32:
     engine = OnnxRuntimeEngine(bundle, role=ROLE)
     try:
-        batches = np.array_split(films.pixels, max(1, len(films.pixels) // _BATCH))
+        batches = np.array_split(images.pixels, max(1, len(images.pixels) // _BATCH))
         return np.concatenate([engine.infer(batch).probabilities for batch in batches])
     finally:
         engine.close()
 
 
-def _compare_auroc(answered: Float32, wanted: Float32, films: Int8Films) -> AccuracyFigures | None:
-    targets = films.judged.targets
+def _compare_auroc(answered: Float32, wanted: Float32, images: Int8Images) -> AccuracyFigures | None:
+    targets = images.judged.targets
     references, aurocs = _aurocs(targets, wanted), _aurocs(targets, answered)
     if not references:
         return None
     return AccuracyFigures(
         images=len(answered),
-        source=films.source,
+        source=images.source,
         auroc_reference=float(np.mean(references)),
         auroc=float(np.mean(aurocs)),
         worst_drop=max(reference - auroc for reference, auroc in zip(references, aurocs, strict=True)),
@@ -125,7 +125,7 @@ def _compare_auroc(answered: Float32, wanted: Float32, films: Int8Films) -> Accu
 
 
 def _aurocs(targets: Float32, scores: Float32) -> Sequence[float]:
-    """Return the AUROC of each label that the films can tell: some have it, some have not."""
+    """Return the AUROC of each label that the images can tell: some have it, some have not."""
     found = []
     for column in range(targets.shape[1]):
         known = ~np.isnan(targets[:, column])

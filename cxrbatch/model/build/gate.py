@@ -49,7 +49,7 @@ def pass_gate(
 
 
 def save_deferred_gate(path: Path, network: ChestNetwork, phantoms: ParityImages) -> None:
-    """Keep what a pending plan is to be compared with: phantoms, for a bundle travels and patients' films do not."""
+    """Keep what a pending plan is to be compared with: phantoms, for a bundle travels and patients' images do not."""
     reference = score_by_reference(network, phantoms.pixels)
     save_gate(path, DeferredGate(phantoms.pixels, reference, phantoms.source, LIMITS["fp16"]))
 

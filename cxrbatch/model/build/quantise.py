@@ -29,7 +29,7 @@ _QUANTISED = ("Conv", "Add", "Relu", "MaxPool", "AveragePool", "Concat")
 _CALIBRATION_BATCH = 8
 
 
-def quantise_onnx(source: Path, target: Path, films: Gray8) -> None:
+def quantise_onnx(source: Path, target: Path, images: Gray8) -> None:
     """Write the INT8 twin of the FP32 graph `source` to `target`, whole or not at all.
 
     The first convolution, the head and what comes before and after them stay in float. On the demo engine, over
@@ -40,7 +40,7 @@ def quantise_onnx(source: Path, target: Path, films: Gray8) -> None:
     Args:
         source: an ONNX file as `export_onnx` writes it.
         target: where the quantised file goes.
-        films: uint8 [N,1,S,S]; the range of every activation is measured on them.
+        images: uint8 [N,1,S,S]; the range of every activation is measured on them.
 
     Raises:
         EngineError: the graph has no convolution to quantise.
@@ -53,7 +53,7 @@ def quantise_onnx(source: Path, target: Path, films: Gray8) -> None:
             quantize_static(
                 prepared,
                 temporary,
-                _Films(films),
+                _Images(images),
                 quant_format=QuantFormat.QDQ,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
@@ -80,11 +80,11 @@ def nodes_kept_in_float(model: onnx.ModelProto) -> list[str]:
     return [node.name for node in (*nodes[: convolutions[0] + 1], *nodes[convolutions[-1] :])]
 
 
-class _Films(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime ships no types
-    """Hands films out in batches, as ONNX Runtime's calibration asks for them."""
+class _Images(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime ships no types
+    """Hands images out in batches, as ONNX Runtime's calibration asks for them."""
 
-    def __init__(self, films: Gray8) -> None:
-        self._batches = iter(np.array_split(films, max(1, len(films) // _CALIBRATION_BATCH)))
+    def __init__(self, images: Gray8) -> None:
+        self._batches = iter(np.array_split(images, max(1, len(images) // _CALIBRATION_BATCH)))
 
     def get_next(self) -> dict[str, Gray8] | None:
         batch = next(self._batches, None)

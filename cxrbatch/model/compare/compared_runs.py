@@ -90,7 +90,7 @@ def compare_stored(model: StoredModel) -> ComparedModel:
         size_px=description.input.size_px,
         trained_on=training.data,
         trained_s=training.seconds or None,
-        measured_on=_own_films(training),
+        measured_on=_own_images(training),
         figures=dict(_own_figures(training.figures)),
         accuracy=_own_estimate(training.figures, "accuracy"),
         parameters=model.parameters,
@@ -114,7 +114,7 @@ def compare_evaluated(run: EvaluatedRun, model: StoredModel | None) -> ComparedM
         size_px=description.input.size_px,
         trained_on=training.data,
         trained_s=training.seconds or None,
-        measured_on=MeasuredOn(Path(data.root).name, data.split, data.sha256, data.films),
+        measured_on=MeasuredOn(Path(data.root).name, data.split, data.sha256, data.images),
         figures=evaluation.measured.macro,
         accuracy=find_accuracy(evaluation.measured),
         parameters=None if model is None else model.parameters,
@@ -124,7 +124,7 @@ def compare_evaluated(run: EvaluatedRun, model: StoredModel | None) -> ComparedM
 
 
 def find_accuracy(measured: MeasuredLabels) -> Estimate | None:
-    """Return the share of films that were answered rightly, of classes or of one label; several labels have none.
+    """Return the share of images that were answered rightly, of classes or of one label; several labels have none.
 
     Of one label it follows from sensitivity and specificity, which are shares of known counts; without interval.
     """
@@ -134,11 +134,11 @@ def find_accuracy(measured: MeasuredLabels) -> Estimate | None:
         return None
     (label,) = measured.labels
     rates = (label.figures.get(Figure.SENSITIVITY), label.figures.get(Figure.SPECIFICITY))
-    counts = (label.positives, label.films - label.positives)
+    counts = (label.positives, label.images - label.positives)
     if label.operating_point is None or any(rate is None and count for rate, count in zip(rates, counts, strict=True)):
         return None
     right = sum(rate.value * count for rate, count in zip(rates, counts, strict=True) if rate is not None)
-    return Estimate(right / label.films, right / label.films, right / label.films)
+    return Estimate(right / label.images, right / label.images, right / label.images)
 
 
 # --------------------------------------------------------------------------- reading
@@ -185,8 +185,8 @@ def _training(description: EngineDescription) -> TrainingFacts:
     return msgspec.convert(description.training, TrainingFacts)
 
 
-def _own_films(training: TrainingFacts) -> MeasuredOn | None:
-    """Return the films that the training measured on: those that chose the epoch, which it says are its `val`."""
+def _own_images(training: TrainingFacts) -> MeasuredOn | None:
+    """Return the images that the training measured on: those that chose the epoch, which it says are its `val`."""
     if not training.figures:
         return None
     part = training.measured_on

@@ -22,12 +22,12 @@ _AFTER_ACCURACY = (Figure.AVERAGE_PRECISION, Figure.SENSITIVITY, Figure.SPECIFIC
 
 @dataclass(frozen=True, slots=True)
 class WorthRow:
-    """What one model was measured to be worth; `film_set` is the number of its films, empty where all have one set."""
+    """What one model was measured to be worth; `image_set` numbers its set of images, empty where all have one."""
 
     name: str
     run: str
-    films: str
-    film_set: str
+    images: str
+    image_set: str
     count: str
     numbers: tuple[Number, ...]
 
@@ -72,17 +72,17 @@ def write_comparison_page(out: Path, comparison: Comparison) -> None:
 
 
 def _worth(comparison: Comparison, model: ComparedModel) -> WorthRow:
-    films = model.measured_on
+    images = model.measured_on
     where = "never measured"
-    if films is not None:
-        part = "all films" if films.part == "all" else films.part or "part not known"
-        where = f"{wording.plain(films.data) or 'data not known'}, {part}"
+    if images is not None:
+        part = "all images" if images.part == "all" else images.part or "part not known"
+        where = f"{wording.plain(images.data) or 'data not known'}, {part}"
     return WorthRow(
         name=wording.plain(model.name),
         run=wording.plain(model.run),
-        films=f"{where}, of its training" if films is not None and films.chosen_by else where,
-        film_set=str(comparison.film_set(model)) if films is not None and comparison.film_sets > 1 else "",
-        count=f"{films.films:,} films" if films is not None and films.films is not None else "",
+        images=f"{where}, of its training" if images is not None and images.chosen_by else where,
+        image_set=str(comparison.image_set(model)) if images is not None and comparison.image_sets > 1 else "",
+        count=f"{images.images:,} images" if images is not None and images.images is not None else "",
         numbers=(
             number(model.figures.get(Figure.AUROC)),
             number(model.accuracy),

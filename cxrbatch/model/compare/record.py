@@ -15,16 +15,16 @@ from cxrbatch.records import Task
 
 @dataclass(frozen=True, slots=True)
 class MeasuredOn:
-    """The films that figures were measured on: a part of some data.
+    """The images that figures were measured on: a part of some data.
 
-    `sha256` identifies the data and is empty where nobody wrote it down; `films` is None where not known.
-    `chosen_by` tells that these films also chose the epoch and the operating points.
+    `sha256` identifies the data and is empty where nobody wrote it down; `images` is None where not known.
+    `chosen_by` tells that these images also chose the epoch and the operating points.
     """
 
     data: str
     part: str
     sha256: str
-    films: int | None
+    images: int | None
     chosen_by: bool = False
 
 
@@ -63,17 +63,17 @@ class Comparison:
     compared_at: str
     cxrbatch_version: str
 
-    def film_set(self, model: ComparedModel) -> int:
-        """Return the number, from 1, of the set of films that the model was measured on; 0 where it was not.
+    def image_set(self, model: ComparedModel) -> int:
+        """Return the number, from 1, of the set of images that the model was measured on; 0 where it was not.
 
-        Figures of one set can be compared. Films of unknown data are a set of their own.
+        Figures of one set can be compared. Images of unknown data are a set of their own.
         """
-        return _film_sets(self.models)[self.models.index(model)]
+        return _image_sets(self.models)[self.models.index(model)]
 
     @property
-    def film_sets(self) -> int:
-        """How many sets of films there are."""
-        return max(_film_sets(self.models), default=0)
+    def image_sets(self) -> int:
+        """How many sets of images there are."""
+        return max(_image_sets(self.models), default=0)
 
 
 def sort_models(models: Sequence[ComparedModel]) -> tuple[ComparedModel, ...]:
@@ -85,10 +85,10 @@ def find_cautions(models: Sequence[ComparedModel]) -> Iterator[Caution]:
     """Yield why the figures of these models say less side by side than they seem to."""
     for model in models:
         yield from (Caution(caution.severity, f"{model.name}: {caution.text}") for caution in model.cautions)
-    if max(_film_sets(models), default=0) > 1:
+    if max(_image_sets(models), default=0) > 1:
         yield Caution(
             "doubtful",
-            "The figures were measured on different films, numbered in the table, and can be compared within one "
+            "The figures were measured on different images, numbered in the table, and can be compared within one "
             "number only. Evaluate all models on the same part of the same data, and compare those folders.",
         )
     if len({frozenset(model.labels) for model in models}) > 1:
@@ -96,8 +96,8 @@ def find_cautions(models: Sequence[ComparedModel]) -> Iterator[Caution]:
     if own := [model.name for model in models if model.measured_on is not None and model.measured_on.chosen_by]:
         yield Caution(
             "doubtful",
-            f"Figures from training, on the films that also chose the epoch and the operating points, promise a little "
-            f"too much: {', '.join(own)}.",
+            f"Figures from training, on the images that also chose the epoch and the operating points, promise a "
+            f"little too much: {', '.join(own)}.",
         )
     if bare := [model.name for model in models if model.measured_on is None]:
         yield Caution("note", f"Never measured: {', '.join(bare)}. `cxrbatch evaluate MODEL DATA -o DIR` does.")
@@ -110,14 +110,14 @@ def _auroc(model: ComparedModel) -> float:
     return -1.0 if estimate is None else estimate.value
 
 
-def _film_sets(models: Sequence[ComparedModel]) -> list[int]:
-    """Return the number of each model's set of films, in the order of the models."""
+def _image_sets(models: Sequence[ComparedModel]) -> list[int]:
+    """Return the number of each model's set of images, in the order of the models."""
     numbers: dict[tuple[str, str], int] = {}
     found = []
     for place, model in enumerate(models):
-        if (films := model.measured_on) is None:
+        if (images := model.measured_on) is None:
             found.append(0)
             continue
-        key = (films.sha256 or f"unknown {place}", films.part)
+        key = (images.sha256 or f"unknown {place}", images.part)
         found.append(numbers.setdefault(key, len(numbers) + 1))
     return found

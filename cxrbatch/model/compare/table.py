@@ -33,7 +33,7 @@ def write_comparison_table(out: Path, comparison: Comparison) -> None:
 def _cells(comparison: Comparison, model: ComparedModel) -> dict[str, Cell]:
     return (
         _identity(model)
-        | _films(comparison, model)
+        | _images(comparison, model)
         | _figures(model)
         | {
             "parameters": "" if model.parameters is None else model.parameters,
@@ -57,15 +57,15 @@ def _identity(model: ComparedModel) -> dict[str, Cell]:
     }
 
 
-def _films(comparison: Comparison, model: ComparedModel) -> dict[str, Cell]:
-    films = model.measured_on
+def _images(comparison: Comparison, model: ComparedModel) -> dict[str, Cell]:
+    images = model.measured_on
     return {
-        "measured_on": films.data if films else "",
-        "part": films.part if films else "",
-        "data_sha256": films.sha256 if films else "",
-        "film_set": comparison.film_set(model) or "",
-        "films": films.films if films and films.films is not None else "",
-        "chosen_by": int(films.chosen_by) if films else "",
+        "measured_on": images.data if images else "",
+        "part": images.part if images else "",
+        "data_sha256": images.sha256 if images else "",
+        "image_set": comparison.image_set(model) or "",
+        "images": images.images if images and images.images is not None else "",
+        "chosen_by": int(images.chosen_by) if images else "",
     }
 
 

@@ -32,7 +32,7 @@ class Throughput:
 
 
 def measure_throughput(engine: Engine, *, batch_size: int, threads: int = 0) -> Throughput:
-    """Time the engine on noise; the work does not depend on what is on the films.
+    """Time the engine on noise; the work does not depend on what is on the images.
 
     The fastest of REPEATS stretches counts: whatever else the machine does can only make one slower. Each lasts
     at least REPEAT_S seconds and one batch.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrbatch.errors import UsageError
-from cxrbatch.model.data.film_pixels import BadFilm, ReportProgress, prepare_films, refuse_bad
+from cxrbatch.model.data.image_pixels import BadImage, ReportProgress, prepare_images, refuse_bad
 from cxrbatch.model.data.labelled import LabelledImages, Sample
 from cxrbatch.model.data.layouts import read_data
 from cxrbatch.model.data.leaks import check_patients, check_pixels, hash_pixels
@@ -38,9 +38,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class PixelSet:
-    """N films as the network eats them: `pixels` uint8 [M,1,S,S], 0..255; `targets` float32 [N,C], 0, 1 or nan.
+    """N images as the network eats them: `pixels` uint8 [M,1,S,S], 0..255; `targets` float32 [N,C], 0, 1 or nan.
 
-    `rows`, int64 [N], says which of the pixels belong to the films, so that a part of a data set can stay on
+    `rows`, int64 [N], says which of the pixels belong to the images, so that a part of a data set can stay on
     the disk, mapped; None where they are all, in order. `regions`, where the data know them, is uint8
     [N,C,r,r], 0..255: how much of each place of the square the finding covers.
     """
@@ -53,14 +53,14 @@ class PixelSet:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def pixels_of(self, films: NDArray[np.int64]) -> Gray8:
-        """Return the pixels of some of the films, in memory: int64 [n] -> uint8 [n,1,S,S]."""
-        return self.pixels[films if self.rows is None else self.rows[films]]
+    def pixels_of(self, images: NDArray[np.int64]) -> Gray8:
+        """Return the pixels of some of the images, in memory: int64 [n] -> uint8 [n,1,S,S]."""
+        return self.pixels[images if self.rows is None else self.rows[images]]
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedImages:
-    """A data set and its pixels, uint8 [N,1,S,S], mapped from the cache, in the order of its films.
+    """A data set and its pixels, uint8 [N,1,S,S], mapped from the cache, in the order of its images.
 
     `pixels_sha256` identifies all of the pixels.
     """
@@ -74,7 +74,7 @@ class PreparedImages:
         return np.flatnonzero([sample.split == split for sample in self.images.samples])
 
     def part(self, split: str) -> PixelSet:
-        """Return the films of one part; their pixels stay on the disk.
+        """Return the images of one part; their pixels stay on the disk.
 
         Raises:
             UsageError: it has none.
@@ -83,7 +83,7 @@ class PreparedImages:
 
 
 def load_data(data: Path, options: DataOptions) -> LabelledImages:
-    """Read labelled films, choose their labels, split them and check that one can train on them.
+    """Read labelled images, choose their labels, split them and check that one can train on them.
 
     Args:
         data: a folder or a table, in any of the three layouts (`layouts.detect_layout`).
@@ -114,10 +114,10 @@ def prepare_folds(
     workers: int = 0,
     report: ReportProgress | None = None,
 ) -> tuple[PreparedImages, ...]:
-    """Prepare the films of several splits of one data set through the cache, and look for pictures in two parts.
+    """Prepare the images of several splits of one data set through the cache, and look for pictures in two parts.
 
     Raises:
-        UsageError: films cannot be used, or a picture is in two parts and that is not allowed.
+        UsageError: images cannot be used, or a picture is in two parts and that is not allowed.
         OutputNotWritable: the cache cannot be written to.
     """
     paths = [sample.path for sample in folds[0].samples]
@@ -132,22 +132,22 @@ def prepare_folds(
 def prepare_pixels(
     samples: Sequence[Sample], spec: InputSpec, *, workers: int = 0, report: ReportProgress | None = None
 ) -> PixelSet:
-    """Decode and fit every film into memory, past the cache: for small sets that are used once.
+    """Decode and fit every image into memory, past the cache: for small sets that are used once.
 
     Args:
-        samples: the films.
+        samples: the images.
         spec: the input they are fitted to.
         workers: processes; 0 takes one per core.
-        report: told (films done, films in all).
+        report: told (images done, images in all).
 
     Raises:
-        UsageError: films cannot be used; every one is named.
+        UsageError: images cannot be used; every one is named.
     """
     pixels = np.empty((len(samples), *spec.shape), np.uint8)
-    bad: list[BadFilm] = []
+    bad: list[BadImage] = []
     done = 0
     paths = [sample.path for sample in samples]
-    for chunk in prepare_films(paths, range(len(paths)), spec, workers=workers):
+    for chunk in prepare_images(paths, range(len(paths)), spec, workers=workers):
         pixels[list(chunk.rows)] = chunk.pixels
         bad += chunk.bad
         done += len(chunk.rows) + len(chunk.bad)
@@ -169,7 +169,7 @@ def _check(images: LabelledImages, options: DataOptions) -> LabelledImages:
         if not (has_present and has_absent):
             only = "without" if has_absent else "with"
             raise UsageError(
-                f"{images.root}: the training films are all {only} {label}, so there is nothing to learn. "
+                f"{images.root}: the training images are all {only} {label}, so there is nothing to learn. "
                 f"Bring others, leave it out with --labels, or split otherwise."
             )
     return check_patients(images, allow_leak=options.allow_leak)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cxrbatch.errors import UsageError
 from cxrbatch.intake.discover import walk
-from cxrbatch.model.data.film_facts import PatientFinder, describe_dicom, source_of, split_of
+from cxrbatch.model.data.image_facts import PatientFinder, describe_dicom, source_of, split_of
 from cxrbatch.model.data.label_choice import is_normal_name, one_hot
 from cxrbatch.model.data.label_table import shorten
 from cxrbatch.model.data.labelled import LabelledImages, Sample
@@ -24,24 +24,24 @@ class _ClassFolder:
 def read_folders(data: Path, options: DataOptions) -> LabelledImages:
     """Read a tree whose folders are classes, below folders train, val and test where there are such.
 
-    The part of a film's path below its class folder says where it came from. Patients are taken from DICOM
+    The part of an image's path below its class folder says where it came from. Patients are taken from DICOM
     headers, or from file names where those tell.
 
     Raises:
-        UsageError: there are no films, or of one class only.
+        UsageError: there are no images, or of one class only.
     """
     folders = list(_class_folders(data))
     finder = PatientFinder(options.patient_pattern)
-    read = [(each.folder.name, sample) for each in folders for sample in _read_films(each, finder)]
-    films = [(name, described) for name, sample in read if (described := describe_dicom(sample)) is not None]
-    if not films:
+    read = [(each.folder.name, sample) for each in folders for sample in _read_images(each, finder)]
+    images = [(name, described) for name, sample in read if (described := describe_dicom(sample)) is not None]
+    if not images:
         raise UsageError(f"{data}: no folder holds images. Expected {data}/CLASS/… or {data}/train/CLASS/….")
-    names, targets = one_hot([name for name, _ in films])
+    names, targets = one_hot([name for name, _ in images])
     if len(names) < 2:
-        raise UsageError(f"{data}: holds films of one class only ({names[0]}); a second one is needed to learn from.")
-    rows = zip(films, targets.tolist(), strict=True)
+        raise UsageError(f"{data}: holds images of one class only ({names[0]}); a second one is needed to learn from.")
+    rows = zip(images, targets.tolist(), strict=True)
     samples = tuple(replace(sample, targets=tuple(row)) for (_, sample), row in rows)
-    skipped = len(read) - len(films)
+    skipped = len(read) - len(images)
     return LabelledImages(
         root=data,
         labels=names,
@@ -68,7 +68,7 @@ def _class_folders(data: Path) -> Iterator[_ClassFolder]:
         yield from (_ClassFolder(folder, split_of(part.name)) for folder in _folders(part))
 
 
-def _read_films(each: _ClassFolder, finder: PatientFinder) -> Iterator[Sample]:
+def _read_images(each: _ClassFolder, finder: PatientFinder) -> Iterator[Sample]:
     for file in walk(each.folder):
         path = each.folder / file.path
         patient = finder.find(path)

@@ -49,7 +49,7 @@ def one_hot(classes: Sequence[str]) -> tuple[tuple[str, ...], Float32]:
 
 
 def choose_labels(images: LabelledImages, options: DataOptions) -> LabelledImages:
-    """Pick and order the labels, or make them normal against abnormal; leave out films of which nothing is known.
+    """Pick and order the labels, or make them normal against abnormal; leave out images of which nothing is known.
 
     Without a wish, findings are all but "No Finding", and two classes of which one is normal become one
     label: the other. A "No Finding" that no column holds is what has no finding.
@@ -64,7 +64,7 @@ def choose_labels(images: LabelledImages, options: DataOptions) -> LabelledImage
     names = options.labels or _usual_labels(images)
     chosen = np.stack([_column(images, targets, name) for name in names], axis=1)
     if images.task == "multiclass" and len(names) > 1:
-        # A film of a class that was not asked for has no 1 left.
+        # An image of a class that was not asked for has no 1 left.
         chosen[chosen.sum(axis=1) == 0.0] = np.nan
         return _with_targets(images, names, chosen, "multiclass")
     return _with_targets(images, names, chosen, "binary" if len(names) == 1 else "multilabel")
@@ -102,6 +102,6 @@ def _with_targets(images: LabelledImages, names: tuple[str, ...], targets: Float
         if kept
     )
     left_out = len(known) - len(samples)
-    note = (f"{left_out} films left out: nothing is known of them on {', '.join(names)}.",) if left_out else ()
+    note = (f"{left_out} images left out: nothing is known of them on {', '.join(names)}.",) if left_out else ()
     normal = next((name for name in names if is_normal_name(name)), "")
     return replace(images, labels=names, samples=samples, task=task, normal_label=normal, notes=images.notes + note)

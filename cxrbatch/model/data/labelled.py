@@ -19,11 +19,11 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled film.
+    """One labelled image.
 
     `split` is one of SPLITS, or "" before the data is split. `targets` has a value per label: 0.0, 1.0, or
     nan where it is not known (left out of loss and metrics); in a multi-class task exactly one is 1.0.
-    `patient_id` is "" where unknown: then the film is taken for a patient of its own. `age` is in years.
+    `patient_id` is "" where unknown: then the image is taken for a patient of its own. `age` is in years.
     `source` is the folder that the file came from.
     """
 
@@ -38,13 +38,13 @@ class Sample:
 
     @property
     def patient(self) -> str:
-        """Who is on the film, as a key for grouping: the patient, or the file where the patient is unknown."""
+        """Who is on the image, as a key for grouping: the patient, or the file where the patient is unknown."""
         return f"patient:{self.patient_id}" if self.patient_id else f"file:{self.path}"
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledImages:
-    """A labelled data set: the labels' names, in order, and its films.
+    """A labelled data set: the labels' names, in order, and its images.
 
     `normal_label` is the class that means nothing found, if one does. `layout` is the one it was read in.
     `leaks` holds what was let through on request though it spoils every figure, `notes` what the reader left
@@ -61,7 +61,7 @@ class LabelledImages:
     notes: tuple[str, ...] = ()
 
     def part(self, split: str) -> tuple[Sample, ...]:
-        """Return the films of one part.
+        """Return the images of one part.
 
         Raises:
             UsageError: it has none.
@@ -69,7 +69,7 @@ class LabelledImages:
         if chosen := tuple(sample for sample in self.samples if sample.split == split):
             return chosen
         present = sorted({sample.split or "(not split)" for sample in self.samples})
-        raise UsageError(f"{self.root}: no film belongs to the part {split}; there are {', '.join(present)}.")
+        raise UsageError(f"{self.root}: no image belongs to the part {split}; there are {', '.join(present)}.")
 
     @property
     def sha256(self) -> str:
@@ -79,7 +79,7 @@ class LabelledImages:
         return hashlib.sha256("".join([*self.labels, "\n", *lines]).encode("utf-8", "surrogateescape")).hexdigest()
 
     def name_of(self, sample: Sample) -> str:
-        """Return the film's path below the root, `/`-separated; the whole path where it lies elsewhere."""
+        """Return the image's path below the root, `/`-separated; the whole path where it lies elsewhere."""
         inside = sample.path.is_relative_to(self.root)
         return (sample.path.relative_to(self.root) if inside else sample.path).as_posix()
 

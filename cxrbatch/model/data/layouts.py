@@ -23,7 +23,7 @@ _READERS: Mapping[Layout, Callable[[Path, DataOptions], LabelledImages]] = {
 
 
 def read_data(data: Path, options: DataOptions) -> LabelledImages:
-    """Read labelled films and choose their labels; splits are those that the data brings along, if any.
+    """Read labelled images and choose their labels; splits are those that the data brings along, if any.
 
     Args:
         data: a folder, or the table of one.
@@ -35,7 +35,7 @@ def read_data(data: Path, options: DataOptions) -> LabelledImages:
     if not data.exists():
         raise UsageError(f"{data}: no such folder or table.")
     images = choose_labels(_READERS[options.layout or detect_layout(data)](data, options), options)
-    _require_films_once(images)
+    _require_images_once(images)
     return images
 
 
@@ -67,9 +67,9 @@ def _is_nih_table(table: Path) -> bool:
     return find_table(table) is not None or {"Image Index", "Finding Labels"} <= set(read_cells(table).columns)
 
 
-def _require_films_once(images: LabelledImages) -> None:
+def _require_images_once(images: LabelledImages) -> None:
     if not images.samples:
-        raise UsageError(f"{images.root}: no film is left for {', '.join(images.labels)}. {' '.join(images.notes)}")
+        raise UsageError(f"{images.root}: no image is left for {', '.join(images.labels)}. {' '.join(images.notes)}")
     counts = Counter(sample.path for sample in images.samples)
     if doubled := [str(path) for path, count in counts.items() if count > 1]:
-        raise UsageError(f"{images.root}: listed more than once: {shorten(doubled)}. Keep one row for each film.")
+        raise UsageError(f"{images.root}: listed more than once: {shorten(doubled)}. Keep one row for each image.")

@@ -21,25 +21,25 @@ def check_patients(images: LabelledImages, *, allow_leak: bool) -> LabelledImage
     """Refuse data with a patient in two parts; let it through with a note in `leaks` where allowed.
 
     Raises:
-        UsageError: naming the films; never the patient.
+        UsageError: naming the images; never the patient.
     """
     by_patient = _group((sample.patient_id, sample) for sample in images.samples if sample.patient_id)
-    return _refuse_shared(images, by_patient, "Patients with films in two parts", allow_leak=allow_leak)
+    return _refuse_shared(images, by_patient, "Patients with images in two parts", allow_leak=allow_leak)
 
 
 def check_pixels(images: LabelledImages, digests: Sequence[str], *, allow_leak: bool) -> LabelledImages:
     """Refuse data with the same picture in two parts; let it through with a note in `leaks` where allowed.
 
-    What counts is what the network sees: a film that was copied as PNG, JPEG without loss or DICOM, or
+    What counts is what the network sees: an image that was copied as PNG, JPEG without loss or DICOM, or
     renamed, is found though its files differ.
 
     Args:
-        images: the films.
-        digests: of their pixels (`hash_pixels`), in the order of the films.
+        images: the images.
+        digests: of their pixels (`hash_pixels`), in the order of the images.
         allow_leak: let it through.
 
     Raises:
-        UsageError: naming the films.
+        UsageError: naming the images.
     """
     by_picture = _group(zip(digests, images.samples, strict=True))
     return _refuse_shared(images, by_picture, "Pictures that are in two parts", allow_leak=allow_leak)
@@ -67,7 +67,7 @@ def _refuse_shared(
     if not allow_leak:
         raise UsageError(
             f"{images.root}: {sentence} Figures on such a split measure recognition, not diagnosis. Mend the split, "
-            f"remove it to have the films split by patient, or keep it with --allow-leak."
+            f"remove it to have the images split by patient, or keep it with --allow-leak."
         )
     return replace(images, leaks=(*images.leaks, sentence))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cxrbatch.errors import UsageError
-from cxrbatch.model.data.film_facts import age_of, sex_of, source_of, view_of
+from cxrbatch.model.data.image_facts import age_of, sex_of, source_of, view_of
 from cxrbatch.model.data.label_choice import join_findings
 from cxrbatch.model.data.label_table import read_cells
 from cxrbatch.model.data.labelled import LabelledImages, Sample
@@ -28,7 +28,7 @@ def find_table(data: Path) -> Path | None:
 
 
 def read_nih(data: Path, options: DataOptions) -> LabelledImages:
-    """Read the official table for those films that are there.
+    """Read the official table for those images that are there.
 
     With both official lists beside it, their patients stay apart: test is theirs, train and val are cut
     from train_val.
@@ -43,17 +43,17 @@ def read_nih(data: Path, options: DataOptions) -> LabelledImages:
     samples, listed, labels = _read_samples(table)
     if not samples:
         raise UsageError(
-            f"{table.parent}: none of the {listed} films of {table.name} is there; they are looked for in the folder "
+            f"{table.parent}: none of the {listed} images of {table.name} is there; they are looked for in the folder "
             f"itself and in folders such as images or images_001/images."
         )
-    note = f"{len(samples)} of the {listed} films of {table.name} are there." if len(samples) < listed else ""
+    note = f"{len(samples)} of the {listed} images of {table.name} are there." if len(samples) < listed else ""
     return LabelledImages(
         table.parent, labels, tuple(samples), task="multilabel", layout="nih", notes=(note,) if note else ()
     )
 
 
 def _read_samples(table: Path) -> tuple[list[Sample], int, tuple[str, ...]]:
-    """Return the films that are there, how many the table lists, and the names of all its findings."""
+    """Return the images that are there, how many the table lists, and the names of all its findings."""
     cells = read_cells(table)
     if missing := [name for name in (_NAME, _FINDINGS, _PATIENT) if name not in cells.columns]:
         raise UsageError(f"{table}: has no column {', '.join(missing)}, so it is not the NIH table.")
@@ -96,7 +96,7 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _read_lists(root: Path) -> dict[str, str]:
-    """Return the part of each film in the official lists; empty unless both are there."""
+    """Return the part of each image in the official lists; empty unless both are there."""
     if not ((root / TRAIN_LIST).is_file() and (root / TEST_LIST).is_file()):
         return {}
     parts = dict.fromkeys((root / TRAIN_LIST).read_text().split(), "train")
@@ -107,6 +107,6 @@ def _require_listed(root: Path, samples: list[Sample], splits: dict[str, str]) -
     unlisted = [sample.path.name for sample in samples if not sample.split]
     if splits and unlisted:
         raise UsageError(
-            f"{root}: {len(unlisted)} films, such as {unlisted[0]}, are in neither {TRAIN_LIST} nor {TEST_LIST}. "
-            f"Complete the lists, or take both away to have the films split anew."
+            f"{root}: {len(unlisted)} images, such as {unlisted[0]}, are in neither {TRAIN_LIST} nor {TEST_LIST}. "
+            f"Complete the lists, or take both away to have the images split anew."
         )

@@ -17,14 +17,14 @@ class DataOptions:
     """How data is read and split; the defaults suit data that comes with nothing but labels.
 
     `layout`: how the data lies on disk; "" finds out.
-    `labels`: which findings or classes, in which order; empty takes all. Films of other classes are left out.
+    `labels`: which findings or classes, in which order; empty takes all. Images of other classes are left out.
     `binary`: the finding or class that means normal. Everything else becomes the one label "Abnormal".
     `uncertain`: what -1 means (Irvin et al. 2019): absent, present, or not known.
-    `patient_pattern`: a regular expression with one group that finds the patient in a film's path, where no
+    `patient_pattern`: a regular expression with one group that finds the patient in an image's path, where no
     table tells; "" knows the names of NIH, CheXpert and Kermany et al.
-    `val_fraction`, `test_fraction`: parts of the films that a split of our own puts aside; a part that the
+    `val_fraction`, `test_fraction`: parts of the images that a split of our own puts aside; a part that the
     data brings along stays as it is.
-    `folds`: how many times `load_folds` splits, each film being validated on once; 0 splits once.
+    `folds`: how many times `load_folds` splits, each image being validated on once; 0 splits once.
     """
 
     layout: Layout | Literal[""] = ""
@@ -46,7 +46,7 @@ class DataOptions:
         _require(self.folds == 0 or self.folds >= 2, "folds must be at least 2, or 0 for one split")
         _require(
             not (self.folds and self.test_fraction),
-            "folds validate on every film once, so test_fraction does not go with them",
+            "folds validate on every image once, so test_fraction does not go with them",
         )
         _require(self.seed >= 0, "seed must not be negative")
         _require(not (self.labels and self.binary), "labels and binary exclude each other: binary makes one label")

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import OutputNotWritable
-from cxrbatch.model.data.film_pixels import BadFilm, PreparedChunk, ReportProgress, prepare_films, refuse_bad
+from cxrbatch.model.data.image_pixels import BadImage, PreparedChunk, ReportProgress, prepare_images, refuse_bad
 from cxrbatch.records import Gray8, InputSpec, storable_ns
 from cxrbatch.system import durable
 
@@ -50,20 +50,20 @@ def prepare_cached(
     workers: int = 0,
     report: ReportProgress | None = None,
 ) -> Gray8:
-    """Return the prepared pixels of films; those that the cache does not hold are decoded now.
+    """Return the prepared pixels of images; those that the cache does not hold are decoded now.
 
     Args:
-        paths: the films.
+        paths: the images.
         spec: the input they are fitted to.
         folder: the cache; `cache_folder()` by default.
         workers: processes; 0 takes one per core.
-        report: told (films ready, films in all), first of those that were there.
+        report: told (images ready, images in all), first of those that were there.
 
     Returns:
         uint8 [N,1,S,S], 0..255, mapped from the disk; writing to it changes nothing there.
 
     Raises:
-        UsageError: films cannot be used; every one is named, after all others are prepared.
+        UsageError: images cannot be used; every one is named, after all others are prepared.
         OutputNotWritable: the cache cannot be written to, or its disk is full.
     """
     pixels, bad = fill_cache(paths, spec, folder=folder, workers=workers, report=report)
@@ -78,16 +78,16 @@ def fill_cache(
     folder: Path | None = None,
     workers: int = 0,
     report: ReportProgress | None = None,
-) -> tuple[Gray8, tuple[BadFilm, ...]]:
-    """Do what `prepare_cached` does, but return the films that cannot be used; their rows are black."""
+) -> tuple[Gray8, tuple[BadImage, ...]]:
+    """Do what `prepare_cached` does, but return the images that cannot be used; their rows are black."""
     place = (folder or cache_folder()) / _key(paths, spec)
-    bad: list[BadFilm] = []
+    bad: list[BadImage] = []
     with _explaining(place):
         entry = _open_entry(place, len(paths), spec.size_px)
         current = _stamp_files(paths)
         missing = np.flatnonzero((entry.stamps != current).any(axis=1)).tolist()
         done = len(paths) - len(missing)
-        for chunk in prepare_films(paths, missing, spec, workers=workers):
+        for chunk in prepare_images(paths, missing, spec, workers=workers):
             entry.store(chunk, current)
             bad += chunk.bad
             done += len(chunk.rows) + len(chunk.bad)
@@ -122,12 +122,12 @@ def _key(paths: Sequence[Path], spec: InputSpec) -> str:
     return digest.hexdigest()[:16]
 
 
-def _open_entry(place: Path, films: int, size_px: int) -> _Entry:
+def _open_entry(place: Path, images: int, size_px: int) -> _Entry:
     """Map an entry's arrays; where one is missing or damaged, both are made anew, stamps (all zeros) first."""
     durable.make_folder(place)
     shapes = {
-        place / STAMPS_FILE: ((films, 2), np.int64),
-        place / PIXELS_FILE: ((films, 1, size_px, size_px), np.uint8),
+        place / STAMPS_FILE: ((images, 2), np.int64),
+        place / PIXELS_FILE: ((images, 1, size_px, size_px), np.uint8),
     }
     if not all(_is_whole(path, shape, np.dtype(kind)) for path, (shape, kind) in shapes.items()):
         for path, (shape, kind) in shapes.items():

@@ -21,14 +21,16 @@ from cxrbatch.model.data.options import DataOptions
 
 
 def split_data(images: LabelledImages, options: DataOptions) -> LabelledImages:
-    """Give each film a part. Parts that the data brings along stay; val, where missing, is cut from train.
+    """Give each image a part. Parts that the data brings along stay; val, where missing, is cut from train.
 
     Raises:
         UsageError: there is nothing to train on, or too few patients to cut a part from.
     """
     given = {sample.split for sample in images.samples}
     if not given & {"", "train"}:
-        raise UsageError(f"{images.root}: all films belong to {' and '.join(sorted(given))}; none is left to train on.")
+        raise UsageError(
+            f"{images.root}: all images belong to {' and '.join(sorted(given))}; none is left to train on."
+        )
     if "val" in given and "train" in given:
         return images
     fractions = {"val": options.val_fraction}
@@ -38,7 +40,7 @@ def split_data(images: LabelledImages, options: DataOptions) -> LabelledImages:
 
 
 def split_into_folds(images: LabelledImages, folds: int, seed: int) -> tuple[LabelledImages, ...]:
-    """Split as many times as there are folds; each film outside of a given test part is validated on once.
+    """Split as many times as there are folds; each image outside of a given test part is validated on once.
 
     Raises:
         UsageError: there are fewer patients than folds.
@@ -51,7 +53,7 @@ def assign_patients(counts: NDArray[np.float64], fractions: Sequence[float], see
     """Assign patients to parts.
 
     Args:
-        counts: float64 [P,C], how many films of a patient show label c; each row has a film somewhere.
+        counts: float64 [P,C], how many images of a patient show label c; each row has an image somewhere.
         fractions: what each of the F parts shall hold of every label; they sum to 1.
         seed: decides between equals, and in which order patients come.
 
@@ -63,7 +65,7 @@ def assign_patients(counts: NDArray[np.float64], fractions: Sequence[float], see
     taken = np.zeros((len(shares), counts.shape[1]))
     parts = np.full(len(counts), -1)
     order = np.random.default_rng(seed).permutation(len(counts))
-    # Patients with many films first: those with few can still even out what they did.
+    # Patients with many images first: those with few can still even out what they did.
     order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
     while (waiting := order[parts[order] < 0]).size:
         left = counts[waiting].sum(axis=0)
@@ -88,15 +90,15 @@ def _fill_empty(parts: NDArray[np.int64], counts: NDArray[np.float64], n_parts: 
 
 
 def _deal(images: LabelledImages, shares: dict[str, float], seed: int, *, anew: bool = False) -> LabelledImages:
-    """Deal the films that are not yet in val or test (or, anew, not in test) to the parts with these shares."""
+    """Deal the images that are not yet in val or test (or, anew, not in test) to the parts with these shares."""
     free = [row for row, sample in enumerate(images.samples) if _is_free(sample, anew=anew)]
     # By name, so that neither the order of the table nor the place of the folder changes the split.
     patients = [images.samples[row].patient_id or images.name_of(images.samples[row]) for row in free]
     names = sorted(set(patients))
     if len(names) < len(shares):
         raise UsageError(
-            f"{images.root}: too few patients ({len(names)}) to split their films into {', '.join(shares)}. "
-            f"Bring films of more patients, or check the patient column."
+            f"{images.root}: too few patients ({len(names)}) to split their images into {', '.join(shares)}. "
+            f"Bring images of more patients, or check the patient column."
         )
     number = {name: index for index, name in enumerate(names)}
     groups = np.array([number[patient] for patient in patients])
@@ -112,7 +114,7 @@ def _is_free(sample: Sample, *, anew: bool) -> bool:
 
 
 def _count_labels(samples: Sequence[Sample], groups: NDArray[np.int64], patients: int) -> NDArray[np.float64]:
-    """Count per patient the films that show each label and, in a last column, those that show none."""
+    """Count per patient the images that show each label and, in a last column, those that show none."""
     shown = np.array([sample.targets for sample in samples]) == 1.0
     columns = np.column_stack([shown, ~shown.any(axis=1)]).astype(np.float64)
     counts = np.zeros((patients, columns.shape[1]))

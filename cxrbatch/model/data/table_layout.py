@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cxrbatch.errors import UsageError
-from cxrbatch.model.data.film_facts import (
+from cxrbatch.model.data.image_facts import (
     PatientFinder,
     age_of,
     describe_dicom,
@@ -42,7 +42,7 @@ def read_csv(data: Path, options: DataOptions) -> LabelledImages:
     """Read a table of labels, or those of a folder.
 
     Raises:
-        UsageError: a table or a film is missing, or a value makes no sense.
+        UsageError: a table or an image is missing, or a value makes no sense.
     """
     if not (tables := find_tables(data)):
         raise UsageError(f"{data / TABLE}: not found; a data folder in CSV layout holds its labels there.")
@@ -101,7 +101,7 @@ def _is_clean(table: LabelTable, name: str) -> bool:
 
 
 def _class_cells(table: LabelTable, named: list[str]) -> list[str]:
-    """Return the cells of a column that names one class per film; empty where there is none."""
+    """Return the cells of a column that names one class per image; empty where there is none."""
     column = table.columns.classes
     if not column or column in named or column in label_columns(table):
         return []
@@ -162,7 +162,7 @@ def _read_splits(table: LabelTable) -> list[str]:
 
 
 def _locate(name: str, root: Path) -> Path:
-    """Return where a film lies; CheXpert's table names it from the folder above, by the data set's full name.
+    """Return where an image lies; CheXpert's table names it from the folder above, by the data set's full name.
 
     A table that cxrbatch wrote names an odd path by what makes it inert (`cxrbatch.pages.cells`).
     """
@@ -185,10 +185,10 @@ def _require_files(table: Path, samples: Sequence[Sample]) -> None:
     missing = [str(sample.path) for sample in samples if not _is_file(sample.path)]
     if missing:
         raise UsageError(
-            f"{table}: {len(missing)} of {len(samples)} films are missing, such as {shorten(missing)}. "
-            f"Paths are taken from the table's folder; bring the films there or take their rows out."
+            f"{table}: {len(missing)} of {len(samples)} images are missing, such as {shorten(missing)}. "
+            f"Paths are taken from the table's folder; bring the images there or take their rows out."
         )
 
 
 def _note_laterals(path: Path, laterals: int) -> tuple[str, ...]:
-    return (f"{path.name}: {laterals} films left out that are not frontal.",) if laterals else ()
+    return (f"{path.name}: {laterals} images left out that are not frontal.",) if laterals else ()

@@ -13,7 +13,7 @@ import numpy as np
 from cxrbatch.config import Settings
 from cxrbatch.errors import ImageRejected, UsageError
 from cxrbatch.intake.read import inspect_file
-from cxrbatch.model.data.film_pixels import ReportProgress
+from cxrbatch.model.data.image_pixels import ReportProgress
 from cxrbatch.model.data.labelled import LabelledImages
 from cxrbatch.model.data.layouts import read_data
 from cxrbatch.model.data.leaks import check_patients, check_pixels
@@ -21,16 +21,16 @@ from cxrbatch.model.data.options import DataOptions
 from cxrbatch.model.data.pixel_cache import fill_cache
 from cxrbatch.model.data.splits import split_data
 from cxrbatch.model.describe import plots
-from cxrbatch.model.describe.summary import DataSummary, FilmSize, MeasuredFilms, Share, summarise
+from cxrbatch.model.describe.summary import DataSummary, ImageSize, MeasuredImages, Share, summarise
 from cxrbatch.model.describe.tables import tabulate
 from cxrbatch.pages.page import render_page
 from cxrbatch.records import Gray8, InputSpec
 from cxrbatch.system import durable
 
 INDEX_HTML = "index.html"
-# Large enough to recognise a film in a mosaic, and to tell any two films apart.
+# Large enough to recognise an image in a mosaic, and to tell any two images apart.
 TILE_PX = 160
-MOSAIC_FILMS = 8
+MOSAIC_IMAGES = 8
 NONE_OF_THEM = "None of the labels"
 LAYOUT_NAMES = {"nih": "NIH ChestX-ray14", "folders": "class folders", "csv": "CSV table"}
 TASK_NAMES = {"multilabel": "multi-label", "binary": "one label, yes or no", "multiclass": "multi-class"}
@@ -41,12 +41,12 @@ SIZE_LINES = 12
 
 @dataclass(frozen=True, slots=True)
 class Mosaic:
-    """A strip of films that show one label, drawn by chance."""
+    """A strip of images that show one label, drawn by chance."""
 
     name: str
     file: str
     shown: int
-    films: int
+    images: int
 
 
 def describe_data(
@@ -54,7 +54,7 @@ def describe_data(
 ) -> DataSummary:
     """Write what one should know of labelled data before training on it.
 
-    Films that cannot be read and leaks don't stop it: they are what one wants to see. Data that comes
+    Images that cannot be read and leaks don't stop it: they are what one wants to see. Data that comes
     without a split is shown as training with these options would split it.
 
     Args:
@@ -62,7 +62,7 @@ def describe_data(
         options: layout, labels and split.
         out: the folder to write; created where missing.
         workers: processes that decode; 0 takes one per core.
-        report: told (films read, films in all).
+        report: told (images read, images in all).
 
     Raises:
         UsageError: the data cannot be read at all.
@@ -73,12 +73,12 @@ def describe_data(
     pixels, bad = fill_cache(
         [sample.path for sample in images.samples], InputSpec(TILE_PX), workers=workers, report=report
     )
-    films = MeasuredFilms(images, pixels, _measure(images), bad)
-    summary = _summarise(films)
+    measured = MeasuredImages(images, pixels, _measure(images), bad)
+    summary = _summarise(measured)
     durable.make_folder(out)
-    mosaics, pictures = _draw_mosaics(films, options.seed)
+    mosaics, pictures = _draw_mosaics(measured, options.seed)
     drawings = _draw_plots(summary, images)
-    durable.replace_files(out, pictures | drawings | tabulate(summary, films))
+    durable.replace_files(out, pictures | drawings | tabulate(summary, measured))
     page = _render(summary, mosaics, drawings, _in_words(read, options))
     durable.replace_text(out / INDEX_HTML, page)
     return summary
@@ -99,38 +99,38 @@ def _in_words(read: LabelledImages, options: DataOptions) -> str:
     return "given with the data" if "val" in given else "test given with the data, val drawn from train by patient"
 
 
-def _measure(images: LabelledImages) -> tuple[FilmSize, ...]:
-    """Read the size of each film from its header; threads, because waiting for the disk is all there is to it."""
+def _measure(images: LabelledImages) -> tuple[ImageSize, ...]:
+    """Read the size of each image from its header; threads, because waiting for the disk is all there is to it."""
     with ThreadPoolExecutor(8) as pool:
-        return tuple(pool.map(_measure_film, [sample.path for sample in images.samples], chunksize=64))
+        return tuple(pool.map(_measure_image, [sample.path for sample in images.samples], chunksize=64))
 
 
-def _measure_film(path: Path) -> FilmSize:
+def _measure_image(path: Path) -> ImageSize:
     try:
         header = inspect_file(path, Settings())[1].header
     except (ImageRejected, OSError):
-        return FilmSize(0, 0)
-    return FilmSize(header.rows, header.columns)
+        return ImageSize(0, 0)
+    return ImageSize(header.rows, header.columns)
 
 
-def _summarise(films: MeasuredFilms) -> DataSummary:
-    digests = films.digests()
-    split = any(sample.split for sample in films.images.samples)
-    checked = check_patients(films.images, allow_leak=True) if split else films.images
+def _summarise(images: MeasuredImages) -> DataSummary:
+    digests = images.digests()
+    split = any(sample.split for sample in images.images.samples)
+    checked = check_patients(images.images, allow_leak=True) if split else images.images
     readable = [row for row, digest in enumerate(digests) if digest]
     seen = replace(checked, samples=tuple(checked.samples[row] for row in readable))
     leaks = check_pixels(seen, [digests[row] for row in readable], allow_leak=True).leaks if split else ()
-    return summarise(replace(films, images=replace(checked, leaks=leaks)))
+    return summarise(replace(images, images=replace(checked, leaks=leaks)))
 
 
 # --------------------------------------------------------------------------- pictures
 
 
-def _draw_mosaics(films: MeasuredFilms, seed: int) -> tuple[list[Mosaic], dict[str, bytes]]:
-    """Return a strip of films per label, and the JPEG file of each by name."""
-    targets = np.array([sample.targets for sample in films.images.samples])
-    readable = np.array([bool(digest) for digest in films.digests()])
-    chosen = [(name, targets[:, index] == 1.0) for index, name in enumerate(films.images.labels)]
+def _draw_mosaics(images: MeasuredImages, seed: int) -> tuple[list[Mosaic], dict[str, bytes]]:
+    """Return a strip of images per label, and the JPEG file of each by name."""
+    targets = np.array([sample.targets for sample in images.images.samples])
+    readable = np.array([bool(digest) for digest in images.digests()])
+    chosen = [(name, targets[:, index] == 1.0) for index, name in enumerate(images.images.labels)]
     chosen.append((NONE_OF_THEM, (targets == 0.0).all(axis=1)))
     chance = np.random.default_rng(seed)
     mosaics: list[Mosaic] = []
@@ -138,18 +138,18 @@ def _draw_mosaics(films: MeasuredFilms, seed: int) -> tuple[list[Mosaic], dict[s
     for number, (name, shows) in enumerate(chosen, start=1):
         rows = np.flatnonzero(shows & readable)
         if rows.size:
-            drawn = np.sort(chance.permutation(rows)[:MOSAIC_FILMS])
+            drawn = np.sort(chance.permutation(rows)[:MOSAIC_IMAGES])
             mosaics.append(Mosaic(name, f"mosaic-{number}.jpg", len(drawn), int(shows.sum())))
-            files[mosaics[-1].file] = _encode_strip(films.pixels[drawn])
+            files[mosaics[-1].file] = _encode_strip(images.pixels[drawn])
     return mosaics, files
 
 
 def _encode_strip(pixels: Gray8) -> bytes:
-    """Lay films side by side, two pixels apart, and encode them as JPEG; room for all that fit stays black."""
-    strip = np.zeros((TILE_PX, MOSAIC_FILMS * (TILE_PX + 2) - 2), np.uint8)
-    for place, film in enumerate(pixels):
+    """Lay images side by side, two pixels apart, and encode them as JPEG; room for all that fit stays black."""
+    strip = np.zeros((TILE_PX, MOSAIC_IMAGES * (TILE_PX + 2) - 2), np.uint8)
+    for place, image in enumerate(pixels):
         left = place * (TILE_PX + 2)
-        strip[:, left : left + TILE_PX] = film[0]
+        strip[:, left : left + TILE_PX] = image[0]
     encoded, content = cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 88])
     assert encoded
     return content.tobytes()

@@ -22,7 +22,7 @@ _SHARES = LinearSegmentedColormap.from_list("shares", [(*to_rgb(ACCENT), 0.0), (
 
 
 def draw_counts(summary: DataSummary) -> bytes:
-    """Draw how many films show each label."""
+    """Draw how many images show each label."""
     with plot_style():
         figure, axes = _new_figure(height=0.8 + 0.3 * len(summary.lines))
         places = np.arange(len(summary.lines))
@@ -33,7 +33,7 @@ def draw_counts(summary: DataSummary) -> bytes:
         axes.margins(x=0.12)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("films")
+        axes.set_xlabel("images")
         return as_svg(figure)
 
 
@@ -51,13 +51,13 @@ def draw_prevalence(summary: DataSummary) -> bytes:
         axes.grid(axis="y", color=LINE, linewidth=0.5, alpha=0.5)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("share of the part's films, %")
+        axes.set_xlabel("share of the part's images, %")
         axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
         return as_svg(figure)
 
 
 def draw_together(summary: DataSummary) -> bytes:
-    """Draw which labels come together: of the films with the row's label, how many have the column's too."""
+    """Draw which labels come together: of the images with the row's label, how many have the column's too."""
     counts = summary.together
     shares = 100 * counts / np.maximum(counts.diagonal()[:, np.newaxis], 1)
     np.fill_diagonal(shares, np.nan)
@@ -92,13 +92,13 @@ def draw_ages(samples: Sequence[Sample]) -> bytes:
             rwidth=0.92,
         )
         axes.set_xlabel("age, years")
-        axes.set_ylabel("films")
+        axes.set_ylabel("images")
         axes.legend(frameon=False, loc="upper left")
         return as_svg(figure)
 
 
 def draw_sizes(summary: DataSummary) -> bytes:
-    """Draw rows over columns of the stored images; the dot's area grows with the number of films."""
+    """Draw rows over columns of the stored images; the dot's area grows with the number of images."""
     columns = [size.columns for size, _ in summary.sizes]
     rows = [size.rows for size, _ in summary.sizes]
     most = max(count for _, count in summary.sizes)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrbatch.model.data.film_pixels import BadFilm
 from cxrbatch.model.data.groups import AGE_BANDS, UNKNOWN, age_band
+from cxrbatch.model.data.image_pixels import BadImage
 from cxrbatch.model.data.labelled import SPLITS, LabelledImages, Sample
 from cxrbatch.model.data.leaks import hash_pixels
 from cxrbatch.records import Float32, Gray8, Task
@@ -22,7 +22,7 @@ Share = float | None
 
 
 @dataclass(frozen=True, slots=True)
-class FilmSize:
+class ImageSize:
     """Rows and columns of the stored pixels; 0 0 where the file cannot be read."""
 
     rows: int
@@ -30,33 +30,33 @@ class FilmSize:
 
 
 @dataclass(frozen=True, slots=True)
-class MeasuredFilms:
-    """The films of a data set, their pixels uint8 [N,1,S,S], their stored sizes, and those that cannot be read."""
+class MeasuredImages:
+    """The images of a data set, their pixels uint8 [N,1,S,S], their stored sizes, and those that cannot be read."""
 
     images: LabelledImages
     pixels: Gray8
-    sizes: tuple[FilmSize, ...]
-    bad: tuple[BadFilm, ...]
+    sizes: tuple[ImageSize, ...]
+    bad: tuple[BadImage, ...]
 
     def digests(self) -> list[str]:
-        """Return what identifies each film's picture; "" where there is none."""
-        unread = {film.path for film in self.bad}
+        """Return what identifies each image's picture; "" where there is none."""
+        unread = {image.path for image in self.bad}
         hashes = hash_pixels(self.pixels)
         return ["" if each.path in unread else key for each, key in zip(self.images.samples, hashes, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class PartLine:
-    """One part of the data. A film whose patient is unknown counts as a patient."""
+    """One part of the data. An image whose patient is unknown counts as a patient."""
 
     name: str
-    films: int
+    images: int
     patients: int
 
 
 @dataclass(frozen=True, slots=True)
 class LabelLine:
-    """How often a label is there; `prevalence` has its share of the known films in each part, in their order."""
+    """How often a label is there; `prevalence` has its share of the known images in each part, in their order."""
 
     name: str
     positive: int
@@ -69,11 +69,11 @@ class LabelLine:
 
 @dataclass(frozen=True, slots=True)
 class GroupLine:
-    """Films that have something in common; `prevalence` has each label's share among them."""
+    """Images that have something in common; `prevalence` has each label's share among them."""
 
     column: str
     value: str
-    films: int
+    images: int
     prevalence: tuple[Share, ...]
 
 
@@ -88,9 +88,9 @@ class Double:
 
 @dataclass(frozen=True, slots=True)
 class DataSummary:
-    """Everything that the page shows; `together` is int64 [C,C], films that show both labels.
+    """Everything that the page shows; `together` is int64 [C,C], images that show both labels.
 
-    `neither` counts films that are known to show none of the labels.
+    `neither` counts images that are known to show none of the labels.
     """
 
     name: str
@@ -102,16 +102,16 @@ class DataSummary:
     neither: int
     together: NDArray[np.int64]
     groups: tuple[GroupLine, ...]
-    sizes: tuple[tuple[FilmSize, int], ...]
+    sizes: tuple[tuple[ImageSize, int], ...]
     doubles: tuple[Double, ...]
-    bad: tuple[BadFilm, ...]
+    bad: tuple[BadImage, ...]
     notes: tuple[str, ...]
     leaks: tuple[str, ...]
 
     @property
-    def films(self) -> int:
-        """How many films there are."""
-        return sum(part.films for part in self.parts)
+    def images(self) -> int:
+        """How many images there are."""
+        return sum(part.images for part in self.parts)
 
     @property
     def patients(self) -> int:
@@ -119,9 +119,9 @@ class DataSummary:
         return sum(part.patients for part in self.parts)
 
 
-def summarise(films: MeasuredFilms) -> DataSummary:
+def summarise(measured: MeasuredImages) -> DataSummary:
     """Count."""
-    images = films.images
+    images = measured.images
     targets = np.array([sample.targets for sample in images.samples], np.float32)
     parts = tuple(_part_lines(images.samples))
     return DataSummary(
@@ -134,9 +134,9 @@ def summarise(films: MeasuredFilms) -> DataSummary:
         neither=int((targets == 0.0).all(axis=1).sum()),
         together=_count_together(targets),
         groups=tuple(_group_lines(images.samples, targets)),
-        sizes=tuple(Counter(size for size in films.sizes if size.rows).most_common()),
-        doubles=tuple(_find_doubles(images, films.digests())),
-        bad=films.bad,
+        sizes=tuple(Counter(size for size in measured.sizes if size.rows).most_common()),
+        doubles=tuple(_find_doubles(images, measured.digests())),
+        bad=measured.bad,
         notes=images.notes,
         leaks=images.leaks,
     )
@@ -146,8 +146,8 @@ def _part_lines(samples: Sequence[Sample]) -> Iterator[PartLine]:
     present = {sample.split for sample in samples}
     for name in (*SPLITS, ""):
         if name in present:
-            films = [sample for sample in samples if sample.split == name]
-            yield PartLine(name, len(films), len({sample.patient for sample in films}))
+            images = [sample for sample in samples if sample.split == name]
+            yield PartLine(name, len(images), len({sample.patient for sample in images}))
 
 
 def _label_lines(images: LabelledImages, targets: Float32, parts: Sequence[PartLine]) -> Iterator[LabelLine]:
@@ -190,8 +190,8 @@ def _grouped(column: str, values: Sequence[str], targets: Float32, *, order: Seq
     if set(counts) == {UNKNOWN}:
         return
     for value in [name for name in (*order, *_by_size(counts, order)) if name in counts][:_MOST_SOURCES]:
-        films = np.array([each == value for each in values])
-        prevalence = tuple(_share(targets[films, index]) for index in range(targets.shape[1]))
+        images = np.array([each == value for each in values])
+        prevalence = tuple(_share(targets[images, index]) for index in range(targets.shape[1]))
         yield GroupLine(column, value, counts[value], prevalence)
 
 

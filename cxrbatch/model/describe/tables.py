@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from cxrbatch.model.describe.summary import DataSummary, MeasuredFilms, Share
+from cxrbatch.model.describe.summary import DataSummary, MeasuredImages, Share
 from cxrbatch.pages.cells import write_rows
 from cxrbatch.system import durable
 
 
-def tabulate(summary: DataSummary, films: MeasuredFilms) -> dict[str, bytes]:
+def tabulate(summary: DataSummary, images: MeasuredImages) -> dict[str, bytes]:
     """Return the CSV files, by name."""
     parts = [part.name or "all" for part in summary.parts]
     labels = summary.labels
@@ -30,11 +30,11 @@ def tabulate(summary: DataSummary, films: MeasuredFilms) -> dict[str, bytes]:
             ([name, *row] for name, row in zip(labels, summary.together.tolist(), strict=True)),
         ),
         "groups.csv": _to_csv(
-            ["column", "value", "films", *(f"share_{name}" for name in labels)],
-            ([line.column, line.value, line.films, *map(_number, line.prevalence)] for line in summary.groups),
+            ["column", "value", "images", *(f"share_{name}" for name in labels)],
+            ([line.column, line.value, line.images, *map(_number, line.prevalence)] for line in summary.groups),
         ),
         "sizes.csv": _to_csv(
-            ["rows", "columns", "films"], ([size.rows, size.columns, count] for size, count in summary.sizes)
+            ["rows", "columns", "images"], ([size.rows, size.columns, count] for size, count in summary.sizes)
         ),
         "duplicates.csv": _to_csv(
             ["group", "path", "labels_differ"],
@@ -44,16 +44,16 @@ def tabulate(summary: DataSummary, films: MeasuredFilms) -> dict[str, bytes]:
                 for name in double.names
             ),
         ),
-        "unreadable.csv": _to_csv(["path", "reason"], ([str(film.path), film.reason] for film in summary.bad)),
-        "films.csv": _to_csv(["path", "split", "age", "sex", "view", "rows", "columns", *labels], _film_rows(films)),
+        "unreadable.csv": _to_csv(["path", "reason"], ([str(image.path), image.reason] for image in summary.bad)),
+        "images.csv": _to_csv(["path", "split", "age", "sex", "view", "rows", "columns", *labels], _image_rows(images)),
     }
 
 
-def _film_rows(films: MeasuredFilms) -> Iterator[Sequence[object]]:
-    """Yield a row per film. Who the patient is stays where it is."""
-    for sample, size in zip(films.images.samples, films.sizes, strict=True):
+def _image_rows(images: MeasuredImages) -> Iterator[Sequence[object]]:
+    """Yield a row per image. Who the patient is stays where it is."""
+    for sample, size in zip(images.images.samples, images.sizes, strict=True):
         yield [
-            films.images.name_of(sample),
+            images.images.name_of(sample),
             sample.split,
             "" if sample.age is None else f"{sample.age:g}",
             sample.sex,

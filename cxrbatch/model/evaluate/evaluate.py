@@ -25,7 +25,7 @@ from cxrbatch.model.evaluate.page import write_evaluation_page
 from cxrbatch.model.evaluate.plots import write_plots
 from cxrbatch.model.evaluate.prediction_table import write_predictions
 from cxrbatch.model.evaluate.record import Caution, EvaluatedData, Evaluation, counted
-from cxrbatch.model.evaluate.scoring import ReportProgress, ScoredFilms, score_films
+from cxrbatch.model.evaluate.scoring import ReportProgress, ScoredImages, score_images
 from cxrbatch.model.evaluate.shortcuts import Shortcut, compare_with_model, predict_trivially, trivial_predictors
 from cxrbatch.model.figures.bootstrap import draw_resamples
 from cxrbatch.model.figures.figures import LabelledScores, MeasuredLabels, make_calls, measure_labels
@@ -70,17 +70,17 @@ def evaluate_model(
     *,
     report: ReportProgress = lambda _done, _all: None,
 ) -> Evaluation:
-    """Score the films of one part of the data and leave metrics.json, predictions.csv, plots and evaluation.html.
+    """Score the images of one part of the data and leave metrics.json, predictions.csv, plots and evaluation.html.
 
     Args:
         model: a checkpoint, or an engine bundle's path or name.
         data_path: labelled data in any layout that training takes.
         out: the folder for the results; created where missing.
         options: what and how.
-        report: told (films done, films in all).
+        report: told (images done, images in all).
 
     Raises:
-        UsageError: the data cannot be used, has no film in that part, or no label that the model knows.
+        UsageError: the data cannot be used, has no image in that part, or no label that the model knows.
         EngineError: the model is missing, damaged or cannot run here.
         OutputNotWritable: `out` cannot be written.
     """
@@ -92,20 +92,20 @@ def evaluate_model(
     try:
         labels = match_labels(engine.description, data)
         with_boxes = frozenset(file for file, _ in boxes)
-        films = score_films(engine, samples, settings, keep_maps=with_boxes, report=report)
+        images = score_images(engine, samples, settings, keep_maps=with_boxes, report=report)
     finally:
         engine.close()
-    scores = compare(engine.description, data, films, labels, options)
-    scored = _Scored(engine.description, data, films, labels, scores, cut)
+    scores = compare(engine.description, data, images, labels, options)
+    scored = _Scored(engine.description, data, images, labels, scores, cut)
     evaluation = replace(_measure(scored, boxes, options), model_place=str(locate_model(model)))
     _write(out, evaluation, scored)
     return evaluation
 
 
 def read_split_data(data_path: Path, options: EvaluationOptions) -> tuple[LabelledImages, bool]:
-    """Read labelled films with the part that is asked for; unlike for training, nothing else need be there.
+    """Read labelled images with the part that is asked for; unlike for training, nothing else need be there.
 
-    A part that the data does not bring along is cut as training cuts it: the same options give the same films.
+    A part that the data does not bring along is cut as training cuts it: the same options give the same images.
     The second value tells whether that was done.
 
     Raises:
@@ -119,15 +119,15 @@ def read_split_data(data_path: Path, options: EvaluationOptions) -> tuple[Labell
     present = sorted({sample.split for sample in data.samples})
     if options.split not in present:
         raise UsageError(
-            f"{data.root}: no film belongs to the part {options.split}; there are {', '.join(present)}. "
-            f"Evaluate one of them, or all films with --split {ALL_PARTS}."
+            f"{data.root}: no image belongs to the part {options.split}; there are {', '.join(present)}. "
+            f"Evaluate one of them, or all images with --split {ALL_PARTS}."
         )
     return check_patients(data, allow_leak=options.data.allow_leak), cut
 
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """Everything that is measured: the model, the data, what it said of the films, and that beside the truth.
+    """Everything that is measured: the model, the data, what it said of the images, and that beside the truth.
 
     `outputs` are the places of the measured labels among the model's outputs; `cut` tells that the part was
     not the data's own.
@@ -135,7 +135,7 @@ class _Scored:
 
     model: EngineDescription
     data: LabelledImages
-    films: ScoredFilms
+    images: ScoredImages
     outputs: tuple[int, ...]
     scores: LabelledScores
     cut: bool
@@ -144,7 +144,7 @@ class _Scored:
 def match_labels(model: EngineDescription, data: LabelledImages) -> tuple[int, ...]:
     """Return which of the model's outputs the data can judge: those with a label of the same name.
 
-    All classes of a multi-class model are judged together: a class that the data lacks is true of no film.
+    All classes of a multi-class model are judged together: a class that the data lacks is true of no image.
 
     Raises:
         UsageError: there is none.
@@ -162,24 +162,24 @@ def match_labels(model: EngineDescription, data: LabelledImages) -> tuple[int, .
 def compare(
     model: EngineDescription,
     data: LabelledImages,
-    films: ScoredFilms,
+    images: ScoredImages,
     outputs: Sequence[int],
     options: EvaluationOptions,
 ) -> LabelledScores:
     """Set what the model says beside what is true, label by label, and draw the resamples."""
     labels = tuple(model.labels[place] for place in outputs)
-    probabilities = films.probabilities[:, outputs]
-    likeliest = films.probabilities.argmax(axis=1).astype(np.int64)
+    probabilities = images.probabilities[:, outputs]
+    likeliest = images.probabilities.argmax(axis=1).astype(np.int64)
     multiclass = model.task == "multiclass"
     return LabelledScores(
         labels=labels,
         task=model.task,
-        targets=_targets(labels, data.labels, films.samples, exclusive=multiclass),
+        targets=_targets(labels, data.labels, images.samples, exclusive=multiclass),
         probabilities=probabilities,
         calls=make_calls(labels, model.task, probabilities, likeliest),
         classes=likeliest if multiclass else np.empty(0, np.int64),
         weights=draw_resamples(
-            [sample.patient for sample in films.samples], count=options.resamples, seed=options.seed
+            [sample.patient for sample in images.samples], count=options.resamples, seed=options.seed
         ),
     )
 
@@ -187,7 +187,7 @@ def compare(
 def _targets(labels: Sequence[Label], names: Sequence[str], samples: Sequence[Sample], *, exclusive: bool) -> Float32:
     """Return the targets in the order of the model's labels, float32 [N,C], nan where unknown.
 
-    Of exclusive classes, one that the data lacks is false; a film of a class that the model lacks is unknown.
+    Of exclusive classes, one that the data lacks is false; an image of a class that the model lacks is unknown.
     """
     given = np.array([sample.targets for sample in samples], np.float32)
     targets = np.zeros((len(samples), len(labels)), np.float32)
@@ -200,9 +200,9 @@ def _targets(labels: Sequence[Label], names: Sequence[str], samples: Sequence[Sa
 
 
 def _measure(scored: _Scored, boxes: Boxes, options: EvaluationOptions) -> Evaluation:
-    samples, scores = scored.films.samples, scored.scores
+    samples, scores = scored.images.samples, scored.scores
     measured = measure_labels(scores)
-    shortcuts = find_shortcuts(scored.films, scores, measured)
+    shortcuts = find_shortcuts(scored.images, scores, measured)
     columns = {label.name: place for label, place in zip(scores.labels, scored.outputs, strict=True)}
     calls = {label.name: called for label, called in zip(scores.labels, scores.calls, strict=True)}
     return Evaluation(
@@ -211,7 +211,7 @@ def _measure(scored: _Scored, boxes: Boxes, options: EvaluationOptions) -> Evalu
         measured=measured,
         subgroups=measure_subgroups(scores, samples),
         shortcuts=shortcuts,
-        pointing=measure_pointing(scored.films, columns, boxes, calls, scores.weights),
+        pointing=measure_pointing(scored.images, columns, boxes, calls, scores.weights),
         cautions=tuple(_cautions(scored, measured, shortcuts)),
         resamples=options.resamples,
         seed=options.seed,
@@ -220,18 +220,18 @@ def _measure(scored: _Scored, boxes: Boxes, options: EvaluationOptions) -> Evalu
     )
 
 
-def find_shortcuts(films: ScoredFilms, scores: LabelledScores, measured: MeasuredLabels) -> tuple[Shortcut, ...]:
-    """Predict every label from what is known of the films besides their pixels."""
+def find_shortcuts(images: ScoredImages, scores: LabelledScores, measured: MeasuredLabels) -> tuple[Shortcut, ...]:
+    """Predict every label from what is known of the images besides their pixels."""
     auroc_of = {label.label: label.figures[Figure.AUROC] for label in measured.labels if Figure.AUROC in label.figures}
-    patients = np.array([sample.patient for sample in films.samples], dtype=object)
+    patients = np.array([sample.patient for sample in images.samples], dtype=object)
     found = []
-    for predictor in trivial_predictors(films.samples, films.sizes):
+    for predictor in trivial_predictors(images.samples, images.sizes):
         for column, label in enumerate(scores.labels):
             known = ~np.isnan(scores.targets[:, column])
             truths = scores.targets[known, column] > 0.5
             if label.name not in auroc_of:
                 continue
-            auroc = predict_trivially(predictor.of_films(known), truths, patients[known].tolist())
+            auroc = predict_trivially(predictor.of_images(known), truths, patients[known].tolist())
             if auroc is not None:
                 found.append(compare_with_model(predictor.name, label.name, auroc, auroc_of[label.name]))
     return tuple(found)
@@ -239,7 +239,7 @@ def find_shortcuts(films: ScoredFilms, scores: LabelledScores, measured: Measure
 
 def _cautions(scored: _Scored, measured: MeasuredLabels, shortcuts: Sequence[Shortcut]) -> Iterator[Caution]:
     training = msgspec.convert(scored.model.training, TrainingFacts)
-    for sentence in (*find_overlap(scored.films.samples, scored.data, training), *scored.data.leaks):
+    for sentence in (*find_overlap(scored.images.samples, scored.data, training), *scored.data.leaks):
         yield Caution("void", f"{sentence} The figures below say nothing about new patients.")
     if scored.cut and not is_trained_on(training, scored.data):
         yield Caution(
@@ -253,8 +253,8 @@ def _cautions(scored: _Scored, measured: MeasuredLabels, shortcuts: Sequence[Sho
     judged = {label.label for label in measured.labels}
     if missing := [label.name for label in scored.model.labels if label.name not in judged]:
         yield Caution("note", f"The data says nothing about {', '.join(missing)}: not evaluated.")
-    if scored.films.refused:
-        yield Caution("note", f"Not scored, and in no figure: {counted(len(scored.films.refused), 'film')}.")
+    if scored.images.refused:
+        yield Caution("note", f"Not scored, and in no figure: {counted(len(scored.images.refused), 'image')}.")
     yield from (Caution("note", sentence) for sentence in scored.data.notes)
 
 
@@ -271,15 +271,15 @@ def _rivalry(predictor: str, near: Sequence[Shortcut]) -> str:
 
 
 def _describe_data(scored: _Scored, split: str) -> EvaluatedData:
-    samples = scored.films.samples
+    samples = scored.images.samples
     return EvaluatedData(
         root=str(scored.data.root),
         layout=scored.data.layout,
         sha256=scored.data.sha256,
         split=split,
-        films=len(samples),
+        images=len(samples),
         patients=len({sample.patient for sample in samples}),
-        refused=dict(Counter(film.reason for film in scored.films.refused)),
+        refused=dict(Counter(image.reason for image in scored.images.refused)),
     )
 
 
@@ -293,6 +293,6 @@ def _write(out: Path, evaluation: Evaluation, scored: _Scored) -> None:
     with output_errors_explained(out):
         durable.make_folder(out)
         plots = write_plots(out, evaluation, scored.scores)
-        write_predictions(out, scored.data, scored.films, scored.scores, scored.outputs)
+        write_predictions(out, scored.data, scored.images, scored.scores, scored.outputs)
         durable.replace_text(out / METRICS_JSON, to_json(evaluation, indent=2) + "\n")
         write_evaluation_page(out, evaluation, plots)

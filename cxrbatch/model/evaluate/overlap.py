@@ -15,7 +15,7 @@ TRAINING_PART = "train"
 def patients_sha256(samples: Iterable[Sample]) -> str:
     """Identify a set of patients: the same ones give the same 64 hex digits, whatever folder they lie in.
 
-    A film of an unknown patient stands for itself, by its file name. Nobody can be recognised by the digest.
+    An image of an unknown patient stands for itself, by its file name. Nobody can be recognised by the digest.
     """
     keys = sorted({sample.patient if sample.patient_id else f"file:{sample.path.name}" for sample in samples})
     return hashlib.sha256("\n".join(keys).encode("utf-8", "surrogateescape")).hexdigest()
@@ -28,7 +28,7 @@ def is_trained_on(training: TrainingFacts, data: LabelledImages) -> bool:
 
 
 def find_overlap(evaluated: Sequence[Sample], data: LabelledImages, training: TrainingFacts) -> tuple[str, ...]:
-    """Return, in sentences, how the evaluated films overlap with what the model may have learned from.
+    """Return, in sentences, how the evaluated images overlap with what the model may have learned from.
 
     The data's own split tells which patients are its training part; that the model learned from this very
     part is known where the checkpoint says so (`TrainingFacts.patients`).
@@ -40,7 +40,7 @@ def find_overlap(evaluated: Sequence[Sample], data: LabelledImages, training: Tr
         return ("The model learned from these very patients: its checkpoint names them as its training part.",)
     if not shared:
         return ()
-    films = sum(sample.patient in shared for sample in evaluated)
+    images = sum(sample.patient in shared for sample in evaluated)
     how = "learned from" if is_trained_on(training, data) else "may have learned from"
     shown = f"{counted(len(shared), 'patient')} of this data's training part, which the model {how}."
-    return (f"Of {counted(len(evaluated), 'film')} {films} show {shown}",)
+    return (f"Of {counted(len(evaluated), 'image')} {images} show {shown}",)

@@ -54,7 +54,7 @@ def write_evaluation_page(out: Path, evaluation: Evaluation, plots: Sequence[Plo
         model_hash=evaluation.model.sha256[:SHORT_HASH],
         data_name=wording.plain(Path(evaluation.data.root).name),
         data=evaluation.data,
-        part="all films" if evaluation.data.split == "all" else f"the {evaluation.data.split} part",
+        part="all images" if evaluation.data.split == "all" else f"the {evaluation.data.split} part",
         headlines=tuple(headlines(measured)),
         cautions=[caution for caution in evaluation.cautions if caution.severity != "note"],
         notes=[caution for caution in evaluation.cautions if caution.severity == "note"],
@@ -84,7 +84,7 @@ def _group_tables(subgroups: Sequence[SubgroupFigures]) -> list[tuple[str, list[
     tables: dict[str, list[Line]] = {}
     for group in subgroups:
         name = wording.sex(group.group) if group.column == "sex" else group.group
-        count = f"{counted(group.films, 'film')}, {counted(group.patients, 'patient')}"
+        count = f"{counted(group.images, 'image')}, {counted(group.patients, 'patient')}"
         if len(group.measured.labels) == 1:
             count += f", {group.measured.labels[0].positives} with it"
         line = Line(name, count, numbers(group.measured.macro, _GROUP_FIGURES))
@@ -116,7 +116,7 @@ def _pointing_lines(evaluation: Evaluation) -> list[Line]:
     for figures in evaluation.pointing:
         chance = Estimate(figures.chance, figures.chance, figures.chance)
         called = figures.called_hits
-        among_called = Number(wording.NO_VALUE if called is None else f"{called:.3f}", f"{figures.called} films")
+        among_called = Number(wording.NO_VALUE if called is None else f"{called:.3f}", f"{figures.called} images")
         shown = (number(figures.hits), number(chance), among_called, number(figures.box_iou))
-        lines.append(Line(figures.label, str(figures.films), shown))
+        lines.append(Line(figures.label, str(figures.images), shown))
     return lines

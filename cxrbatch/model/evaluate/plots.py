@@ -21,7 +21,7 @@ from cxrbatch.records import Float32, Label
 from cxrbatch.system import durable
 
 _CALIBRATION_POINTS = 10
-_FILMS_PER_POINT = 15
+_IMAGES_PER_POINT = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +116,14 @@ def _draw_calibration(axes: Axes, curve: _Curve, error: float | None) -> str:
     observed = [float(curve.truths[group].mean()) for group in groups]
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=DASHES)
     axes.plot(predicted, observed, color=curve.colour, linewidth=1.4, marker="o", markersize=4.5, alpha=0.95)
-    axes.set(xlabel="mean probability", ylabel="share of films with the finding")
+    axes.set(xlabel="mean probability", ylabel="share of images with the finding")
     return f"{curve.label.name}  {error:.3f}" if error is not None else curve.label.name
 
 
 def _equal_groups(probabilities: Float32) -> list[NDArray[np.int64]]:
-    """Return films in up to ten groups of equal size by rising probability, so that no point rests on few films."""
+    """Return images in up to ten groups of equal size by rising probability, so that no point rests on few images."""
     order = np.argsort(probabilities, kind="stable")
-    count = min(_CALIBRATION_POINTS, max(2, len(order) // _FILMS_PER_POINT))
+    count = min(_CALIBRATION_POINTS, max(2, len(order) // _IMAGES_PER_POINT))
     return [group for group in np.array_split(order, count) if group.size]
 
 
@@ -136,7 +136,7 @@ _CURVE_PLOTS: dict[Plot, Callable[[Axes, _Curve, float | None], str]] = {
     Plot(
         "precision_recall.svg",
         "Precision and recall",
-        "The number is the average precision. The dashed line is the share of films with the finding: chance.",
+        "The number is the average precision. The dashed line is the share of images with the finding: chance.",
     ): _draw_precision_recall,
     Plot(
         "calibration.svg",

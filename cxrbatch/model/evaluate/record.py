@@ -28,19 +28,19 @@ class Caution:
 
 
 def counted(count: int, what: str) -> str:
-    """Return a number of things in words: 1 film, 2 films."""
+    """Return a number of things in words: 1 image, 2 images."""
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedData:
-    """Which films were evaluated: `split` is a part of the data, or "all"; `refused` counts them by reason."""
+    """Which images were evaluated: `split` is a part of the data, or "all"; `refused` counts them by reason."""
 
     root: str
     layout: str
     sha256: str
     split: str
-    films: int
+    images: int
     patients: int
     refused: dict[str, int]
 

@@ -18,17 +18,17 @@ from cxrbatch.records import Float32, Geometry, Gray8, InputSpec, Scores
 from cxrbatch.system.workers import WorkerPool
 
 NOT_A_NUMBER = "not_a_number"
-"""The reason of a film that the engine answered with NaN or Inf; the others are codes of `Reason`."""
+"""The reason of an image that the engine answered with NaN or Inf; the others are codes of `Reason`."""
 
-# Starting worker processes takes as long as reading about this many small films.
-_FILMS_WORTH_A_POOL = 48
+# Starting worker processes takes as long as reading about this many small images.
+_IMAGES_WORTH_A_POOL = 48
 
 ReportProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedFilm:
-    """A labelled film that got no score: a reason code, and why in words."""
+class RefusedImage:
+    """A labelled image that got no score: a reason code, and why in words."""
 
     sample: Sample
     reason: str
@@ -36,27 +36,27 @@ class RefusedFilm:
 
 
 @dataclass(frozen=True, slots=True)
-class FilmMap:
-    """The class activation maps of one film, float32 [C,h,w] in logits, and how they lie on its stored pixels."""
+class ImageMap:
+    """The class activation maps of one image, float32 [C,h,w] in logits, and how they lie on its stored pixels."""
 
     cams: Float32
     geometry: Geometry
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredFilms:
-    """What an engine says of N films, in the engine's order of labels.
+class ScoredImages:
+    """What an engine says of N images, in the engine's order of labels.
 
-    `samples` are the films; `sizes` int64 [N,2] their stored rows and columns; `logits` and `probabilities`
-    float32 [N,C]. `maps` holds those films' maps that were asked for, by place.
+    `samples` are the images; `sizes` int64 [N,2] their stored rows and columns; `logits` and `probabilities`
+    float32 [N,C]. `maps` holds those images' maps that were asked for, by place.
     """
 
     samples: tuple[Sample, ...]
     sizes: NDArray[np.int64]
     logits: Float32
     probabilities: Float32
-    maps: dict[int, FilmMap] = field(default_factory=dict)
-    refused: tuple[RefusedFilm, ...] = ()
+    maps: dict[int, ImageMap] = field(default_factory=dict)
+    refused: tuple[RefusedImage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,43 +68,43 @@ class _ReadJob:
 
 
 @dataclass(frozen=True, slots=True)
-class _ReadFilm:
-    """A film ready for the engine: uint8 [1,S,S] and the way back to its stored pixels."""
+class _ReadImage:
+    """An image ready for the engine: uint8 [1,S,S] and the way back to its stored pixels."""
 
     index: int
     pixels: Gray8
     geometry: Geometry
 
 
-def score_films(
+def score_images(
     engine: Engine,
     samples: Sequence[Sample],
     settings: Settings,
     *,
     keep_maps: frozenset[str] = frozenset(),
     report: ReportProgress = lambda _done, _all: None,
-) -> ScoredFilms:
-    """Read, prepare and score every film; one that cannot be scored is listed and does not stop the others.
+) -> ScoredImages:
+    """Read, prepare and score every image; one that cannot be scored is listed and does not stop the others.
 
     Args:
         engine: what scores.
-        samples: the films.
+        samples: the images.
         settings: limits of reading, batch size, worker processes.
         keep_maps: file names whose class activation maps are kept.
-        report: told (films done, films in all).
+        report: told (images done, images in all).
 
     Raises:
-        UsageError: no film at all could be scored.
+        UsageError: no image at all could be scored.
     """
     jobs = [_ReadJob(at, sample, engine.description.input, settings) for at, sample in enumerate(samples)]
     collected = _Collected([], [], [], {}, [])
     for done, batch in _batches(_read_all(jobs, settings, collected.refused), settings.batch_size, len(jobs)):
         if batch:
-            _collect(collected, batch, engine.infer(np.stack([film.pixels for film in batch])), samples, keep_maps)
+            _collect(collected, batch, engine.infer(np.stack([image.pixels for image in batch])), samples, keep_maps)
         report(done, len(samples))
     if not collected.indices:
         first = f"; the first: {collected.refused[0].message}" if collected.refused else ""
-        raise UsageError(f"none of {len(samples)} films could be scored{first}")
+        raise UsageError(f"none of {len(samples)} images could be scored{first}")
     return _as_scored(collected, samples)
 
 
@@ -113,26 +113,26 @@ class _Collected:
     indices: list[int]
     geometries: list[Geometry]
     scores: list[tuple[Float32, Float32]]
-    maps: dict[int, FilmMap]
-    refused: list[RefusedFilm]
+    maps: dict[int, ImageMap]
+    refused: list[RefusedImage]
 
 
 def _collect(
-    collected: _Collected, batch: list[_ReadFilm], scores: Scores, samples: Sequence[Sample], keep_maps: frozenset[str]
+    collected: _Collected, batch: list[_ReadImage], scores: Scores, samples: Sequence[Sample], keep_maps: frozenset[str]
 ) -> None:
-    for row, film in enumerate(batch):
+    for row, image in enumerate(batch):
         if not (np.isfinite(scores.probabilities[row]).all() and np.isfinite(scores.logits[row]).all()):
-            collected.refused.append(RefusedFilm(samples[film.index], NOT_A_NUMBER, "the engine answered NaN or Inf"))
+            collected.refused.append(RefusedImage(samples[image.index], NOT_A_NUMBER, "the engine answered NaN or Inf"))
             continue
-        if samples[film.index].path.name in keep_maps:
-            collected.maps[len(collected.indices)] = FilmMap(scores.cams[row].copy(), film.geometry)
-        collected.indices.append(film.index)
-        collected.geometries.append(film.geometry)
+        if samples[image.index].path.name in keep_maps:
+            collected.maps[len(collected.indices)] = ImageMap(scores.cams[row].copy(), image.geometry)
+        collected.indices.append(image.index)
+        collected.geometries.append(image.geometry)
         collected.scores.append((scores.logits[row], scores.probabilities[row]))
 
 
-def _as_scored(collected: _Collected, samples: Sequence[Sample]) -> ScoredFilms:
-    return ScoredFilms(
+def _as_scored(collected: _Collected, samples: Sequence[Sample]) -> ScoredImages:
+    return ScoredImages(
         samples=tuple(samples[index] for index in collected.indices),
         sizes=np.array([(geometry.rows, geometry.columns) for geometry in collected.geometries], np.int64),
         logits=np.stack([logits for logits, _ in collected.scores]),
@@ -142,41 +142,41 @@ def _as_scored(collected: _Collected, samples: Sequence[Sample]) -> ScoredFilms:
     )
 
 
-def _batches(films: Iterable[_ReadFilm | None], size: int, total: int) -> Iterator[tuple[int, list[_ReadFilm]]]:
-    """Yield (films done, those of them to score now); None stands for a film that was refused."""
-    batch: list[_ReadFilm] = []
-    for done, film in enumerate(films, start=1):
-        if film is not None:
-            batch.append(film)
+def _batches(images: Iterable[_ReadImage | None], size: int, total: int) -> Iterator[tuple[int, list[_ReadImage]]]:
+    """Yield (images done, those of them to score now); None stands for an image that was refused."""
+    batch: list[_ReadImage] = []
+    for done, image in enumerate(images, start=1):
+        if image is not None:
+            batch.append(image)
         if len(batch) == size or done == total:
             yield done, batch
             batch = []
 
 
-def _read_all(jobs: list[_ReadJob], settings: Settings, refused: list[RefusedFilm]) -> Iterator[_ReadFilm | None]:
-    if len(jobs) < _FILMS_WORTH_A_POOL:
+def _read_all(jobs: list[_ReadJob], settings: Settings, refused: list[RefusedImage]) -> Iterator[_ReadImage | None]:
+    if len(jobs) < _IMAGES_WORTH_A_POOL:
         for job in jobs:
-            yield _settled(job, lambda job=job: _read_film(job), refused)  # type: ignore[misc]
+            yield _settled(job, lambda job=job: _read_image(job), refused)  # type: ignore[misc]
         return
     with WorkerPool(settings.worker_count, memory_mb=settings.decode_memory_mb) as workers:
-        for outcome in workers.run_ahead(_read_film, jobs, timeout_s=settings.decode_timeout_s):
+        for outcome in workers.run_ahead(_read_image, jobs, timeout_s=settings.decode_timeout_s):
             yield _settled(outcome.task, outcome.value, refused)
 
 
-def _settled(job: _ReadJob, value: Callable[[], _ReadFilm], refused: list[RefusedFilm]) -> _ReadFilm | None:
+def _settled(job: _ReadJob, value: Callable[[], _ReadImage], refused: list[RefusedImage]) -> _ReadImage | None:
     try:
         return value()
     except ImageRejected as rejection:
-        refused.append(RefusedFilm(job.sample, rejection.reason.value, rejection.message))
+        refused.append(RefusedImage(job.sample, rejection.reason.value, rejection.message))
     except EngineError:
         raise
     except (CxrBatchError, OSError) as error:
         # Its worker crashed or ran out of time, or the file is gone or not readable.
-        refused.append(RefusedFilm(job.sample, Reason.UNREADABLE_PIXELS.value, type(error).__name__))
+        refused.append(RefusedImage(job.sample, Reason.UNREADABLE_PIXELS.value, type(error).__name__))
     return None
 
 
-def _read_film(job: _ReadJob) -> _ReadFilm:
-    """Read one film and prepare it for the engine; runs in a worker."""
+def _read_image(job: _ReadJob) -> _ReadImage:
+    """Read one image and prepare it for the engine; runs in a worker."""
     image = prepare(read_radiograph(job.sample.path, job.settings), job.spec)
-    return _ReadFilm(job.index, image.pixels, image.geometry)
+    return _ReadImage(job.index, image.pixels, image.geometry)

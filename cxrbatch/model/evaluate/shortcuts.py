@@ -20,20 +20,20 @@ FOLDS = 5
 TELLING = 0.6
 """A column with a lower AUROC tells next to nothing; a model that is no better is just a bad one."""
 
-_PRIOR_FILMS = 2.0
+_PRIOR_IMAGES = 2.0
 _SEED = 20_170_705
 
 
 @dataclass(frozen=True, slots=True)
 class TrivialPredictor:
-    """A column that is no finding: its value per film; `ranked` where more and less mean something (age)."""
+    """A column that is no finding: its value per image; `ranked` where more and less mean something (age)."""
 
     name: str
     values: tuple[str | float | None, ...]
     ranked: bool = False
 
-    def of_films(self, chosen: NDArray[np.bool_]) -> TrivialPredictor:
-        """Return the column of some of the films, bool [N]."""
+    def of_images(self, chosen: NDArray[np.bool_]) -> TrivialPredictor:
+        """Return the column of some of the images, bool [N]."""
         kept = tuple(value for value, keep in zip(self.values, chosen.tolist(), strict=True) if keep)
         return replace(self, values=kept)
 
@@ -54,10 +54,10 @@ class Shortcut:
 
 
 def trivial_predictors(samples: Sequence[Sample], sizes: NDArray[np.int64]) -> tuple[TrivialPredictor, ...]:
-    """Return every column that differs between the films.
+    """Return every column that differs between the images.
 
     Args:
-        samples: the N films.
+        samples: the N images.
         sizes: int64 [N,2], stored rows and columns.
     """
     rows, columns = sizes[:, 0], sizes[:, 1]
@@ -76,25 +76,25 @@ def trivial_predictors(samples: Sequence[Sample], sizes: NDArray[np.int64]) -> t
 def predict_trivially(predictor: TrivialPredictor, truths: Truths, patients: Sequence[str]) -> float | None:
     """Return the AUROC of a trivial predictor for one label, or None where it cannot be measured.
 
-    A ranked column (age, image height) is its own score, in the direction that serves it better; films
-    without a value are left out. A category's score is how frequent the finding is among its films in the
-    other folds: patients are dealt into 5 folds, so that no film speaks for itself and a category of one film
-    tells nothing. Two films of the overall frequency are added to each category (m-estimate, Cestnik 1990).
+    A ranked column (age, image height) is its own score, in the direction that serves it better; images
+    without a value are left out. A category's score is how frequent the finding is among its images in the
+    other folds: patients are dealt into 5 folds, so that no image speaks for itself and a category of one image
+    tells nothing. Two images of the overall frequency are added to each category (m-estimate, Cestnik 1990).
 
     Args:
         predictor: the column, N values.
         truths: bool [N].
-        patients: who is on each film.
+        patients: who is on each image.
     """
     if predictor.ranked:
         return _auroc_of_ranks(predictor, truths)
     scores = np.empty(len(truths), np.float64)
-    fold_of_film = _deal_folds(patients)
+    fold_of_image = _deal_folds(patients)
     categories = np.array([str(value) for value in predictor.values])
     for fold in range(FOLDS):
-        held_out = fold_of_film == fold
+        held_out = fold_of_image == fold
         scores[held_out] = _frequency(categories[~held_out], truths[~held_out], categories[held_out])
-    return _auroc_within_folds(truths, scores, fold_of_film)
+    return _auroc_within_folds(truths, scores, fold_of_image)
 
 
 def compare_with_model(predictor: str, label: str, auroc: float, model: Estimate) -> Shortcut:
@@ -113,29 +113,29 @@ def _auroc_of_ranks(predictor: TrivialPredictor, truths: Truths) -> float | None
 
 
 def _deal_folds(patients: Sequence[str]) -> NDArray[np.int64]:
-    _, patient_of_film = np.unique(np.asarray(patients, dtype=object).astype(str), return_inverse=True)
-    dealt = np.random.default_rng(_SEED).permutation(int(patient_of_film.max()) + 1) % FOLDS
-    return np.asarray(dealt[patient_of_film], np.int64)
+    _, patient_of_image = np.unique(np.asarray(patients, dtype=object).astype(str), return_inverse=True)
+    dealt = np.random.default_rng(_SEED).permutation(int(patient_of_image.max()) + 1) % FOLDS
+    return np.asarray(dealt[patient_of_image], np.int64)
 
 
 def _frequency(categories: NDArray[np.str_], truths: Truths, asked: NDArray[np.str_]) -> NDArray[np.float64]:
     overall = float(truths.mean()) if len(truths) else 0.0
     frequency = {
-        category: (truths[categories == category].sum() + _PRIOR_FILMS * overall)
-        / ((categories == category).sum() + _PRIOR_FILMS)
+        category: (truths[categories == category].sum() + _PRIOR_IMAGES * overall)
+        / ((categories == category).sum() + _PRIOR_IMAGES)
         for category in set(categories.tolist())
     }
     return np.array([frequency.get(category, overall) for category in asked.tolist()], np.float64)
 
 
-def _auroc_within_folds(truths: Truths, scores: NDArray[np.float64], fold_of_film: NDArray[np.int64]) -> float | None:
+def _auroc_within_folds(truths: Truths, scores: NDArray[np.float64], fold_of_image: NDArray[np.int64]) -> float | None:
     """Average the folds' areas, weighed by their pairs.
 
     Not one area over all: a fold rich in the finding leaves the others poor in it, so scores differ between folds.
     """
     weighed, pairs = 0.0, 0
     for fold in range(FOLDS):
-        inside = fold_of_film == fold
+        inside = fold_of_image == fold
         auroc = measure_auroc(truths[inside], scores[inside].astype(np.float32)) if inside.any() else None
         if auroc is not None:
             fold_pairs = int(truths[inside].sum()) * int((~truths[inside]).sum())

@@ -36,19 +36,19 @@ def draw_resamples(patients: Sequence[str], *, count: int, seed: int) -> Weights
     """Draw patients with replacement, as many as there are, `count` times.
 
     Args:
-        patients: who is on each of the N films.
+        patients: who is on each of the N images.
         count: how many resamples.
         seed: where chance comes from.
 
     Returns:
-        uint8 [count,N]: how often each film is in each resample; the same number for all films of a patient.
+        uint8 [count,N]: how often each image is in each resample; the same number for all images of a patient.
     """
-    _, patient_of_film = np.unique(np.asarray(patients, dtype=object).astype(str), return_inverse=True)
-    n_patients = int(patient_of_film.max()) + 1
+    _, patient_of_image = np.unique(np.asarray(patients, dtype=object).astype(str), return_inverse=True)
+    n_patients = int(patient_of_image.max()) + 1
     generator = np.random.default_rng(seed)
     drawn = generator.multinomial(n_patients, np.full(n_patients, 1 / n_patients), size=count)
     # That anybody is drawn more than 255 times in as many draws as there are patients does not happen.
-    return np.minimum(drawn, 255).astype(np.uint8)[:, patient_of_film]
+    return np.minimum(drawn, 255).astype(np.uint8)[:, patient_of_image]
 
 
 def resample_figures(
@@ -73,9 +73,9 @@ def resample_figures(
 
 
 def resample_mean(values: NDArray[np.float64], weights: Weights) -> Resampled:
-    """Return the mean of one value per film, float64 [N], in every resample: float64 [B]."""
-    every_film = np.arange(len(values))
-    parts = (_share(part @ values, part.sum(axis=1)) for part in _parts(weights, every_film))
+    """Return the mean of one value per image, float64 [N], in every resample: float64 [B]."""
+    every_image = np.arange(len(values))
+    parts = (_share(part @ values, part.sum(axis=1)) for part in _parts(weights, every_image))
     return np.concatenate([np.empty(0), *parts])
 
 
@@ -106,7 +106,7 @@ def average_resampled(resampled: Sequence[Resampled]) -> Resampled:
 
 
 def _parts(weights: Weights, order: NDArray[np.int64]) -> Iterator[NDArray[np.float64]]:
-    """Yield the weights in the films' order, some resamples at a time, so that memory stays small."""
+    """Yield the weights in the images' order, some resamples at a time, so that memory stays small."""
     rows = max(1, _WEIGHTS_AT_ONCE // max(1, weights.shape[1]))
     for start in range(0, len(weights), rows):
         yield weights[start : start + rows, order].astype(np.float64)
@@ -128,15 +128,15 @@ def _measure_part(
 
 
 def _rank_figures(truths: Truths, probabilities: Float32, weights: NDArray[np.float64]) -> tuple[Resampled, Resampled]:
-    """Return AUROC and average precision of films in rising order of probability; tied films form one step."""
+    """Return AUROC and average precision of images in rising order of probability; tied images form one step."""
     steps = np.flatnonzero(np.diff(probabilities, prepend=-1.0))
     positive = np.add.reduceat(weights * truths, steps, axis=1)
     negative = np.add.reduceat(weights * ~truths, steps, axis=1)
     positives, negatives = positive.sum(axis=1), negative.sum(axis=1)
-    # A pair counts where the positive film is higher, half where both tie (Mann and Whitney 1947).
+    # A pair counts where the positive image is higher, half where both tie (Mann and Whitney 1947).
     below = np.cumsum(negative, axis=1) - negative / 2
     auroc = _share((positive * below).sum(axis=1), positives * negatives)
-    # From the top: the share of true films among all admitted so far, weighed by the true ones of each step.
+    # From the top: the share of true images among all admitted so far, weighed by the true ones of each step.
     found = np.cumsum(positive[:, ::-1], axis=1)
     admitted = found + np.cumsum(negative[:, ::-1], axis=1)
     precision = np.divide(found, admitted, out=np.zeros_like(found), where=admitted > 0)
@@ -157,7 +157,7 @@ def _call_figures(truths: Truths, calls: Calls, weights: NDArray[np.float64]) ->
 
 
 def _calibration_gap(truths: Truths, probabilities: Float32, weights: NDArray[np.float64]) -> Resampled:
-    """Return the sum over bins of |sum of probabilities - number of true films|."""
+    """Return the sum over bins of |sum of probabilities - number of true images|."""
     in_bin = calibration_bin(probabilities)[:, np.newaxis] == np.arange(CALIBRATION_BINS)
     surplus = (probabilities.astype(np.float64) - truths)[:, np.newaxis] * in_bin
     return np.asarray(np.abs(weights @ surplus).sum(axis=1), np.float64)

@@ -9,12 +9,14 @@ from cxrbatch.model.figures.figures import ClassFigures
 from cxrbatch.pages.plot_style import ACCENT, LINE, Plot, plot_text
 
 CONFUSION = Plot(
-    "confusion.svg", "Confusion", "Films by true class (rows) and likeliest class (columns), with the share of the row."
+    "confusion.svg",
+    "Confusion",
+    "Images by true class (rows) and likeliest class (columns), with the share of the row.",
 )
 
 
 def draw_confusion(classes: ClassFigures) -> Canvas:
-    """Draw films by true and answered class; to be called and saved within `plot_style`."""
+    """Draw images by true and answered class; to be called and saved within `plot_style`."""
     counts = np.array(classes.confusion)
     share = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     side = 2.2 + 0.6 * len(classes.labels)

@@ -43,7 +43,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One row of a table: what it is of, how many films speak, and its numbers in the order of the columns."""
+    """One row of a table: what it is of, how many images speak, and its numbers in the order of the columns."""
 
     name: str
     count: str
@@ -74,7 +74,7 @@ def headlines(measured: MeasuredLabels) -> Iterator[Line]:
     """Yield the few numbers to read first: the task's own, then the mean over labels."""
     mean = "Mean " if len(measured.labels) > 1 else ""
     if measured.classes is not None:
-        yield Line("Accuracy", f"{measured.classes.films} films", (number(measured.classes.accuracy),))
+        yield Line("Accuracy", f"{measured.classes.images} images", (number(measured.classes.accuracy),))
     for figure in _HEADLINE_FIGURES:
         if figure in measured.macro:
             labels = sum(figure in label.figures for label in measured.labels)
@@ -88,14 +88,14 @@ def headlines(measured: MeasuredLabels) -> Iterator[Line]:
 def ranking_lines(measured: MeasuredLabels) -> list[Line]:
     """Return a line per label and their mean, with RANKING_FIGURES."""
     lines = [
-        Line(label.label, f"{label.positives} of {label.films}", numbers(label.figures, RANKING_FIGURES))
+        Line(label.label, f"{label.positives} of {label.images}", numbers(label.figures, RANKING_FIGURES))
         for label in measured.labels
     ]
     return [*lines, *_mean_line(measured, RANKING_FIGURES)]
 
 
 def calling_lines(measured: MeasuredLabels, task: Task) -> list[Line]:
-    """Return the same with CALLING_FIGURES; operating points stand where the other table counts films."""
+    """Return the same with CALLING_FIGURES; operating points stand where the other table counts images."""
     lines = [
         Line(label.label, _point(label, task), numbers(label.figures, CALLING_FIGURES)) for label in measured.labels
     ]

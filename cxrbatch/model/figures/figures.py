@@ -26,7 +26,7 @@ Estimates = dict[Figure, Estimate]
 
 @dataclass(frozen=True, slots=True)
 class LabelledScores:
-    """N films with what is true of them and what an engine says, label by label.
+    """N images with what is true of them and what an engine says, label by label.
 
     `labels` are the C labels that are measured; `targets` float32 [N,C], 0 or 1, nan where unknown;
     `probabilities` float32 [N,C]; `calls` per label bool [N], or None without an operating point; `classes`
@@ -42,29 +42,29 @@ class LabelledScores:
     classes: NDArray[np.int64]
     weights: Weights
 
-    def part(self, films: NDArray[np.bool_]) -> LabelledScores:
-        """Return some of the films, bool [N]."""
+    def part(self, images: NDArray[np.bool_]) -> LabelledScores:
+        """Return some of the images, bool [N]."""
         return LabelledScores(
             self.labels,
             self.task,
-            self.targets[films],
-            self.probabilities[films],
-            tuple(None if calls is None else calls[films] for calls in self.calls),
-            self.classes[films] if self.classes.size else self.classes,
-            self.weights[:, films],
+            self.targets[images],
+            self.probabilities[images],
+            tuple(None if calls is None else calls[images] for calls in self.calls),
+            self.classes[images] if self.classes.size else self.classes,
+            self.weights[:, images],
         )
 
 
 @dataclass(frozen=True, slots=True)
 class LabelFigures:
-    """What was measured of one label, on the films whose target is known.
+    """What was measured of one label, on the images whose target is known.
 
-    A figure that the films cannot tell is missing: AUROC with one class only, sensitivity without a verdict.
+    A figure that the images cannot tell is missing: AUROC with one class only, sensitivity without a verdict.
     """
 
     label: str
     operating_point: float | None
-    films: int
+    images: int
     positives: int
     figures: Estimates
 
@@ -73,11 +73,11 @@ class LabelFigures:
 class ClassFigures:
     """What was measured of a multi-class task as a whole, where the likeliest class is the answer.
 
-    `confusion` counts films by true class (rows) and answered class (columns), in the order of `labels`.
+    `confusion` counts images by true class (rows) and answered class (columns), in the order of `labels`.
     """
 
     labels: tuple[str, ...]
-    films: int
+    images: int
     accuracy: Estimate
     balanced_accuracy: float
     confusion: tuple[tuple[int, ...], ...]
@@ -110,7 +110,7 @@ def make_calls(
 
 
 def measure_labels(scores: LabelledScores) -> MeasuredLabels:
-    """Measure every label that has films with a known target, their mean, and a multi-class task as a whole."""
+    """Measure every label that has images with a known target, their mean, and a multi-class task as a whole."""
     measured: list[LabelFigures] = []
     resamples: list[dict[Figure, Resampled]] = []
     for column, label in enumerate(scores.labels):
@@ -146,7 +146,7 @@ def _average(measured: Sequence[LabelFigures], resamples: Sequence[dict[Figure, 
 
 
 def _measure_classes(scores: LabelledScores) -> ClassFigures | None:
-    """Compare the likeliest class with the true one, on films that have exactly one true class."""
+    """Compare the likeliest class with the true one, on images that have exactly one true class."""
     single = np.nan_to_num(scores.targets).sum(axis=1) == 1
     if not single.any():
         return None
@@ -157,7 +157,7 @@ def _measure_classes(scores: LabelledScores) -> ClassFigures | None:
     recalls = np.diag(confusion)[of_class > 0] / of_class[of_class > 0]
     return ClassFigures(
         labels=tuple(label.name for label in scores.labels),
-        films=len(truths),
+        images=len(truths),
         accuracy=estimate(float(right.mean()), resample_mean(right, scores.weights[:, single])),
         balanced_accuracy=float(recalls.mean()),
         confusion=tuple(tuple(row) for row in confusion.tolist()),

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxrbatch.errors import UsageError
-from cxrbatch.model.evaluate.scoring import FilmMap, ScoredFilms
+from cxrbatch.model.evaluate.scoring import ImageMap, ScoredImages
 from cxrbatch.model.figures.bootstrap import Estimate, Weights, estimate, resample_mean
 from cxrbatch.model.figures.metrics import Mask
 from cxrbatch.output.report.heatmap import CONTOUR_SHARE, activation_on_display, is_faint
@@ -30,7 +30,7 @@ MAP_SHARE = CONTOUR_SHARE
 """The heatmap's box encloses the region around its peak that reaches this share of it: the line in the reports."""
 
 _LONG_SIDE_PX = 256
-"""Maps are spread over a grid of at most this size: finer than any cell of theirs, coarser than the film."""
+"""Maps are spread over a grid of at most this size: finer than any cell of theirs, coarser than the image."""
 
 # The list of boxes and the table of labels spell one finding differently.
 _SPELLINGS = {"infiltrate": "infiltration"}
@@ -54,14 +54,14 @@ Boxes = Mapping[tuple[str, str], tuple[Box, ...]]
 class PointingFigures:
     """How the heatmaps of one label agree with its boxes.
 
-    `films` have a box. `hits` is the share of them whose peak lies in one (the pointing game, Zhang et al.
-    2018); `chance` is what a peak thrown anywhere would reach, the mean share of the film that boxes cover.
+    `images` have a box. `hits` is the share of them whose peak lies in one (the pointing game, Zhang et al.
+    2018); `chance` is what a peak thrown anywhere would reach, the mean share of the image that boxes cover.
     `box_iou` is the mean intersection over union of the heatmap's box with the best-fitting true one.
-    `called_hits` is `hits` among those films whose finding is called; None where none is.
+    `called_hits` is `hits` among those images whose finding is called; None where none is.
     """
 
     label: str
-    films: int
+    images: int
     hits: Estimate
     chance: float
     box_iou: Estimate
@@ -92,24 +92,24 @@ def read_boxes(path: Path) -> Boxes:
 
 
 def boxes_of(boxes: Boxes, file_name: str, label: str) -> tuple[Box, ...]:
-    """Return the boxes of one finding on one film."""
+    """Return the boxes of one finding on one image."""
     return boxes.get((file_name, _spelled(label)), ())
 
 
 def measure_pointing(
-    scored: ScoredFilms, columns: Mapping[str, int], boxes: Boxes, calls: Mapping[str, Mask | None], weights: Weights
+    scored: ScoredImages, columns: Mapping[str, int], boxes: Boxes, calls: Mapping[str, Mask | None], weights: Weights
 ) -> tuple[PointingFigures, ...]:
     """Compare the maps of every label with its boxes; labels without any box are left out.
 
     Args:
-        scored: the films, with the maps of those that have boxes.
+        scored: the images, with the maps of those that have boxes.
         columns: which of the engine's outputs each label is.
         boxes: the boxes.
         calls: per label bool [N], who is called positive; None where the label has no operating point.
         weights: uint8 [B,N], resamples over patients.
     """
     measured = (
-        _measure_label(label, _compare_films(scored, label, column, boxes), calls[label], weights)
+        _measure_label(label, _compare_images(scored, label, column, boxes), calls[label], weights)
         for label, column in columns.items()
     )
     return tuple(figures for figures in measured if figures is not None)
@@ -117,42 +117,42 @@ def measure_pointing(
 
 @dataclass(frozen=True, slots=True)
 class _Agreement:
-    """How one map agrees with its boxes: the film's place, hit or not, IoU, share of the film in boxes."""
+    """How one map agrees with its boxes: the image's place, hit or not, IoU, share of the image in boxes."""
 
-    film: int
+    image: int
     hit: bool
     iou: float
     covered: float
 
 
-def _compare_films(scored: ScoredFilms, label: str, column: int, boxes: Boxes) -> list[_Agreement]:
+def _compare_images(scored: ScoredImages, label: str, column: int, boxes: Boxes) -> list[_Agreement]:
     found = []
-    for film, film_map in scored.maps.items():
-        if true_boxes := boxes_of(boxes, scored.samples[film].path.name, label):
-            found.append(_compare(film, spread_map(film_map, column), true_boxes))
+    for image, image_map in scored.maps.items():
+        if true_boxes := boxes_of(boxes, scored.samples[image].path.name, label):
+            found.append(_compare(image, spread_map(image_map, column), true_boxes))
     return found
 
 
-def spread_map(film_map: FilmMap, column: int) -> Float32:
-    """Return one label's positive evidence over the film, float32 [H,W] of its proportions, in logits."""
-    geometry = film_map.geometry
+def spread_map(image_map: ImageMap, column: int) -> Float32:
+    """Return one label's positive evidence over the image, float32 [H,W] of its proportions, in logits."""
+    geometry = image_map.geometry
     reduction = max(1.0, max(geometry.rows, geometry.columns) / _LONG_SIDE_PX)
     shape = round(geometry.rows / reduction), round(geometry.columns / reduction)
-    return activation_on_display(film_map.cams[column], geometry, shape)
+    return activation_on_display(image_map.cams[column], geometry, shape)
 
 
-def _compare(film: int, activation: Float32, boxes: Sequence[Box]) -> _Agreement:
+def _compare(image: int, activation: Float32, boxes: Sequence[Box]) -> _Agreement:
     height, width = activation.shape
     covered = np.zeros((height, width), bool)
     for box in boxes:
         covered |= _box_mask(box, height, width)
     if is_faint(activation):
-        # No part of the film speaks for the finding: nothing is coloured, so nothing is pointed at.
-        return _Agreement(film, hit=False, iou=0.0, covered=float(covered.mean()))
+        # No part of the image speaks for the finding: nothing is coloured, so nothing is pointed at.
+        return _Agreement(image, hit=False, iou=0.0, covered=float(covered.mean()))
     row, column = np.unravel_index(int(activation.argmax()), activation.shape)
     drawn = heatmap_box(activation)
     return _Agreement(
-        film, bool(covered[row, column]), max(box_iou(drawn, box) for box in boxes), float(covered.mean())
+        image, bool(covered[row, column]), max(box_iou(drawn, box) for box in boxes), float(covered.mean())
     )
 
 
@@ -188,16 +188,16 @@ def _measure_label(
 ) -> PointingFigures | None:
     if not agreements:
         return None
-    films = np.array([agreement.film for agreement in agreements])
+    images = np.array([agreement.image for agreement in agreements])
     hits = np.array([agreement.hit for agreement in agreements], np.float64)
     ious = np.array([agreement.iou for agreement in agreements], np.float64)
-    called = np.zeros(len(films), bool) if calls is None else calls[films]
+    called = np.zeros(len(images), bool) if calls is None else calls[images]
     return PointingFigures(
         label=label,
-        films=len(films),
-        hits=_mean(hits, weights[:, films]),
+        images=len(images),
+        hits=_mean(hits, weights[:, images]),
         chance=float(np.mean([agreement.covered for agreement in agreements])),
-        box_iou=_mean(ious, weights[:, films]),
+        box_iou=_mean(ious, weights[:, images]),
         called=int(called.sum()),
         called_hits=float(hits[called].mean()) if called.any() else None,
     )

@@ -49,7 +49,7 @@ Figures = dict[Figure, float]
 
 
 def measure_figures(truths: Truths, probabilities: Float32, calls: Calls | None) -> Figures:
-    """Measure one label; a figure that its films cannot tell (one class only, nobody called) is left out.
+    """Measure one label; a figure that its images cannot tell (one class only, nobody called) is left out.
 
     Args:
         truths: bool [N], N > 0.
@@ -105,7 +105,7 @@ def calibration_bin(probabilities: Float32) -> NDArray[np.int64]:
 
 
 def count_confusions(truths: NDArray[np.int64], calls: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
-    """Return films by (true class, called class), int64 [C,C], of class numbers [N]."""
+    """Return images by (true class, called class), int64 [C,C], of class numbers [N]."""
     return np.asarray(confusion_matrix(truths, calls, labels=range(n_classes)), np.int64)
 
 
@@ -133,7 +133,7 @@ def choose_operating_point(truths: Truths, scores: Float32) -> float | None:
     None with one class, and where no threshold is better than calling nothing.
 
     The threshold lies halfway between the score that it admits last and the next lower one, so that
-    rounding in another backend does not turn the film at the edge.
+    rounding in another backend does not turn the image at the edge.
     """
     if truths.all() or not truths.any():
         return None

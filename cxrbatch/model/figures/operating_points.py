@@ -16,7 +16,7 @@ from cxrbatch.records import Float32
 Goal = Literal["sensitivity", "specificity", "youden", "f1", "fixed"]
 
 MIN_CASES = 5
-"""Fewer films than this with a finding, or without it, give no operating point: the label is shown without verdict."""
+"""Fewer images than this with a finding, or without it, give no operating point: the label is shown without verdict."""
 
 _TAKES_VALUE: tuple[Goal, ...] = ("sensitivity", "specificity", "fixed")
 _STANDS_ALONE: tuple[Goal, ...] = ("youden", "f1")
@@ -55,7 +55,7 @@ def parse_operating_point(text: str) -> OperatingPointRule:
 def place_operating_points(
     rule: OperatingPointRule, targets: Float32, probabilities: Float32
 ) -> tuple[float | None, ...]:
-    """Return a threshold on the probability per label; None where fewer than MIN_CASES films speak either way.
+    """Return a threshold on the probability per label; None where fewer than MIN_CASES images speak either way.
 
     Args:
         rule: what the threshold must do.

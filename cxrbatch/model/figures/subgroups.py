@@ -14,17 +14,17 @@ from cxrbatch.model.figures.figures import LabelledScores, MeasuredLabels, measu
 
 @dataclass(frozen=True, slots=True)
 class SubgroupFigures:
-    """One group of films, such as sex F, and what was measured on it alone."""
+    """One group of images, such as sex F, and what was measured on it alone."""
 
     column: str
     group: str
-    films: int
+    images: int
     patients: int
     measured: MeasuredLabels
 
 
 def measure_subgroups(scores: LabelledScores, samples: Sequence[Sample]) -> tuple[SubgroupFigures, ...]:
-    """Measure every group of sex, age band and view that these films form; a column with one group is left out."""
+    """Measure every group of sex, age band and view that these images form; a column with one group is left out."""
     found: list[SubgroupFigures] = []
     for column, group_of in _COLUMNS.items():
         groups = np.array([group_of(sample) for sample in samples])
@@ -37,12 +37,12 @@ def measure_subgroups(scores: LabelledScores, samples: Sequence[Sample]) -> tupl
 def _measure_group(
     column: str,
     name: str,
-    films: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+    images: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
     scores: LabelledScores,
     samples: Sequence[Sample],
 ) -> SubgroupFigures:
-    patients = {sample.patient for sample, inside in zip(samples, films.tolist(), strict=True) if inside}
-    return SubgroupFigures(column, name, int(films.sum()), len(patients), measure_labels(scores.part(films)))
+    patients = {sample.patient for sample, inside in zip(samples, images.tolist(), strict=True) if inside}
+    return SubgroupFigures(column, name, int(images.sum()), len(patients), measure_labels(scores.part(images)))
 
 
 def _unknown_last(name: str) -> tuple[bool, int, str]:

@@ -20,7 +20,7 @@ class ImportOptions:
     """What a file of weights does not say of itself.
 
     `labels` name the outputs in their order, where the format does not; `size_px` of 0 takes the size that the
-    format was made for. `fit` is how a film fills the square; centre crops are usual with all three formats.
+    format was made for. `fit` is how an image fills the square; centre crops are usual with all three formats.
     """
 
     weights_format: Format

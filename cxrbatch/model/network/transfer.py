@@ -129,12 +129,12 @@ def find_stem(extractor: nn.Sequential) -> Stem:
 
 
 def fold_scaling(weights: FeatureWeights, trained: Scaling, spec: InputSpec) -> dict[str, Tensor]:
-    """Make weights trained on one scaling of the input answer the same for a grey film under another.
+    """Make weights trained on one scaling of the input answer the same for a grey image under another.
 
     A grey value g is (g - mean_c) / std_c in channel c of the old input and x = (g - mean) / std in ours, so
     w_c * (g - mean_c) / std_c = w_c * std / std_c * x + w_c * (mean - mean_c) / std_c. The first factors, summed
     over the channels, are the grey kernel. The second terms, summed over the whole kernel, are a constant behind
-    the convolution. Both are exact where the kernel lies inside the film. At the border a padded convolution sees
+    the convolution. Both are exact where the kernel lies inside the image. At the border a padded convolution sees
     zeros: those were the grey `mean_c` in the old input and are `mean` in ours, which is the one thing that differs.
 
     Args:

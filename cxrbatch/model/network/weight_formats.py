@@ -111,7 +111,7 @@ CHEXNET_LABELS = (
 class ForeignModel:
     """What a foreign file stands for. `head_weight` is [C,channels] and `head_bias` [C], one row per label.
 
-    `size_px` is the side of the films that it was made for; `left_out` names the outputs that are not taken.
+    `size_px` is the side of the images that it was made for; `left_out` names the outputs that are not taken.
     """
 
     architecture: str
@@ -191,7 +191,7 @@ def _read_torchvision(file: WeightsFile, labels: tuple[str, ...]) -> ForeignMode
 
 
 def _read_chexnet(file: WeightsFile, labels: tuple[str, ...]) -> ForeignModel:
-    # Its films were scaled to 256 px and cut into ten squares of 224 px, whose scores were averaged. One pass over
+    # Its images were scaled to 256 px and cut into ten squares of 224 px, whose scores were averaged. One pass over
     # all 256 px sees the same at the same scale.
     tensors = without_prefix(file.tensors, "densenet121.")
     return _read_over_colours(file, tensors, labels or CHEXNET_LABELS, size_px=256)

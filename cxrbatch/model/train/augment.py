@@ -15,11 +15,11 @@ from torch.nn import functional as F  # noqa: N812  # everyone's name for it
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """How far a film is changed at most; uniform in between.
+    """How far an image is changed at most; uniform in between.
 
     `shift` in parts of the image's side, `zoom` as a part of the scale, `rotation_deg` in degrees,
     `contrast` and `brightness` as parts of the grey range; `noise` is the largest standard deviation of Gaussian
-    noise, as a part of the grey range. `flip` mirrors every other film; it moves the heart to the right.
+    noise, as a part of the grey range. `flip` mirrors every other image; it moves the heart to the right.
     """
 
     shift: float = 0.0
@@ -40,7 +40,7 @@ AUGMENTATIONS = {"none": NONE, "light": LIGHT, "strong": STRONG}
 def augment_with_regions(
     pixels: Tensor, regions: Tensor, augmentation: Augmentation, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Change each film of a batch on its own, and move the regions marked on it along.
+    """Change each image of a batch on its own, and move the regions marked on it along.
 
     Args:
         pixels: uint8 [N,1,S,S], 0..255.
@@ -51,11 +51,11 @@ def augment_with_regions(
     Returns:
         float32 [N,1,S,S] and [N,C,r,r], 0..255.
     """
-    films, regions = pixels.float(), regions.float()
+    images, regions = pixels.float(), regions.float()
     if augmentation == NONE:
-        return films, regions
-    motion = _draw_motion(len(films), augmentation, generator)
-    return _expose(_move(films, motion), augmentation, generator), _move(regions, motion)
+        return images, regions
+    motion = _draw_motion(len(images), augmentation, generator)
+    return _expose(_move(images, motion), augmentation, generator), _move(regions, motion)
 
 
 def _draw_motion(count: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
@@ -81,16 +81,16 @@ def _move(images: Tensor, motion: Tensor) -> Tensor:
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _expose(films: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    count = len(films)
+def _expose(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    count = len(images)
     contrast = 1.0 + _uniform(count, augmentation.contrast, generator)
     brightness = 255.0 * _uniform(count, augmentation.brightness, generator)
-    middle = films.mean(dim=(1, 2, 3))
+    middle = images.mean(dim=(1, 2, 3))
     offset = (middle + brightness - contrast * middle)[:, None, None, None]
-    exposed = films * contrast[:, None, None, None] + offset
+    exposed = images * contrast[:, None, None, None] + offset
     if augmentation.noise:
         deviation = 255.0 * _uniform(count, augmentation.noise, generator).abs()
-        grain = torch.randn(films.shape, generator=generator, device=generator.device)
+        grain = torch.randn(images.shape, generator=generator, device=generator.device)
         exposed = exposed + deviation[:, None, None, None] * grain
     return exposed.clamp(0.0, 255.0)
 

@@ -19,10 +19,10 @@ from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.records import Float32, Task
 
 MIN_CASES = 10
-"""Fewer films than this with a finding, or without it, leave the label's logits as they are."""
+"""Fewer images than this with a finding, or without it, leave the label's logits as they are."""
 
-# How strongly the temperature is drawn towards 1 and the offset towards 0, against a mean loss per film times N:
-# an opinion worth about one film, so it decides only where there are few.
+# How strongly the temperature is drawn towards 1 and the offset towards 0, against a mean loss per image times N:
+# an opinion worth about one image, so it decides only where there are few.
 _PRIOR = 0.5
 _LARGEST_SCALE = 20.0
 _STEPS = 60
@@ -51,7 +51,7 @@ def fit_calibration(logits: Float32, targets: Float32, task: Task) -> Calibratio
     """Fit the calibration that makes the truths likeliest.
 
     Args:
-        logits: float32 [N,C], of films that the network did not learn from.
+        logits: float32 [N,C], of images that the network did not learn from.
         targets: float32 [N,C], 0 or 1; nan where unknown, which is left out. One 1 per row where multi-class.
         task: one temperature for all classes where multi-class, else a temperature and an offset per label.
     """
@@ -68,7 +68,7 @@ def _fit_label(logits: Float32, targets: Float32) -> tuple[float, float]:
     negatives = len(truths) - positives
     if min(positives, negatives) < MIN_CASES:
         return 1.0, 0.0
-    # Platt's targets: without them, films that a label separates perfectly would ask for an infinite scale.
+    # Platt's targets: without them, images that a label separates perfectly would ask for an infinite scale.
     softened = torch.where(truths > 0.5, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
     def loss(parameters: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def _fit_classes(logits: Float32, targets: Float32) -> Calibration:
 def _minimise(loss: Callable[[Tensor], Tensor], start: Tensor) -> list[float]:
     """Return the parameters with the least loss; the first is the logarithm of the scale, so the scale stays > 0.
 
-    A temperature beyond 1/20..20 says that the logits tell nothing, or everything, about so few films: it is
+    A temperature beyond 1/20..20 says that the logits tell nothing, or everything, about so few images: it is
     held there.
     """
     parameters = start.clone().requires_grad_()

@@ -10,7 +10,7 @@ from cxrbatch.errors import UsageError
 from cxrbatch.model.data.dataset import LabelledImages
 from cxrbatch.model.network.architectures import smallest_size
 from cxrbatch.model.network.checkpoint import CheckpointFacts, build_network
-from cxrbatch.model.train.devices import count_processes, films_per_round
+from cxrbatch.model.train.devices import count_processes, images_per_round
 from cxrbatch.model.train.losses import check_loss, usual_loss
 from cxrbatch.model.train.options import TrainingOptions, usual_learning_rate
 from cxrbatch.model.train.record import TrainingPlan
@@ -65,7 +65,7 @@ def _can_be_small(plan: TrainingPlan) -> bool:
 
 
 def check_plan(plan: TrainingPlan, options: TrainingOptions, images: LabelledImages) -> None:
-    """Find out before hours of work what cannot work: names, sizes, GPUs, too few films.
+    """Find out before hours of work what cannot work: names, sizes, GPUs, too few images.
 
     Raises:
         UsageError: what, and how to mend it.
@@ -81,11 +81,11 @@ def check_plan(plan: TrainingPlan, options: TrainingOptions, images: LabelledIma
         )
     if plan.data.folds and count_processes(options) > 1:
         raise UsageError("folds: are trained by one process. Leave --devices out, or train them one by one.")
-    films, needed = len(images.part("train")), films_per_round(options)
-    if films < needed:
+    n_training, needed = len(images.part("train")), images_per_round(options)
+    if n_training < needed:
         raise UsageError(
-            f"{images.root}: {films} training films are fewer than one batch of {needed}. "
-            f"Bring more, or use --batch-size {max(2, films // 2)}."
+            f"{images.root}: {n_training} training images are fewer than one batch of {needed}. "
+            f"Bring more, or use --batch-size {max(2, n_training // 2)}."
         )
 
 

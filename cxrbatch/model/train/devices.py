@@ -14,8 +14,8 @@ def count_processes(options: TrainingOptions) -> int:
     return (devices if isinstance(devices, int) else len(devices)) * options.nodes
 
 
-def films_per_round(options: TrainingOptions) -> int:
-    """Return how many films all processes together take at once: fewer make no epoch."""
+def images_per_round(options: TrainingOptions) -> int:
+    """Return how many images all processes together take at once: fewer make no epoch."""
     return options.batch_size * count_processes(options)
 
 

@@ -29,12 +29,12 @@ _LABEL_FIGURES = (Figure.AUROC, Figure.SENSITIVITY, Figure.SPECIFICITY)
 def measure_validation(
     labels: Sequence[Label], images: LabelledImages, probabilities: Float32, *, resamples: int
 ) -> MeasuredLabels:
-    """Measure the validation films, with intervals over patients, as `cxrbatch evaluate` does.
+    """Measure the validation images, with intervals over patients, as `cxrbatch evaluate` does.
 
     Args:
         labels: with their operating points.
         images: the data set.
-        probabilities: calibrated, float32 [N,C], in the order of its validation films.
+        probabilities: calibrated, float32 [N,C], in the order of its validation images.
         resamples: of the bootstrap.
     """
     samples = images.part(VALIDATION)
@@ -75,7 +75,7 @@ def describe_training(
     present = {name: samples for name, samples in parts.items() if samples}
     patients = counted(len({sample.patient for sample in images.samples}), "patient")
     return TrainingFacts(
-        data=f"{images.root.name}, {images.layout} layout: {counted(len(images.samples), 'film')} of {patients}",
+        data=f"{images.root.name}, {images.layout} layout: {counted(len(images.samples), 'image')} of {patients}",
         images={name: len(samples) for name, samples in present.items()},
         seed=options.seed,
         options=msgspec.to_builtins(options) | {"operating_point": rule},
@@ -100,7 +100,7 @@ def summarise(measured: MeasuredLabels) -> Iterator[tuple[str, float]]:
 
 
 def describe_parts(images: LabelledImages) -> tuple[TrainingPart, ...]:
-    """Count films, patients and labels in each part that the data has."""
+    """Count images, patients and labels in each part that the data has."""
     return tuple(_describe_part(images, name) for name in SPLITS if name in {each.split for each in images.samples})
 
 
@@ -109,7 +109,7 @@ def _describe_part(images: LabelledImages, name: str) -> TrainingPart:
     targets = np.array([sample.targets for sample in samples], np.float32)
     return TrainingPart(
         name=name,
-        films=len(samples),
+        images=len(samples),
         patients=len({sample.patient for sample in samples}),
         positives=tuple(int(count) for count in (targets == 1.0).sum(axis=0)),
         unknown=tuple(int(count) for count in np.isnan(targets).sum(axis=0)),

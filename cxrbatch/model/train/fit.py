@@ -17,8 +17,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from cxrbatch.errors import UsageError
 from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.model.network.network import SCORING_BATCH, ChestNetwork
-from cxrbatch.model.train.devices import count_processes, films_per_round, find_devices, resolve_precision
-from cxrbatch.model.train.film_batches import OrderedBatches
+from cxrbatch.model.train.devices import count_processes, find_devices, images_per_round, resolve_precision
+from cxrbatch.model.train.image_batches import OrderedBatches
 from cxrbatch.model.train.options import TrainingOptions
 from cxrbatch.model.train.progress import NOBODY, EpochFigures, Listener
 from cxrbatch.model.train.states import (
@@ -38,7 +38,7 @@ from cxrbatch.system.stopping import Stopped, stop_at_safe_points, stop_if_asked
 
 @dataclass(frozen=True, slots=True)
 class TrainedEpochs:
-    """What became of the epochs; the network holds the weights of epoch `kept`, the best where films were validated.
+    """What became of the epochs; the network holds the weights of epoch `kept`, the best where images were validated.
 
     `stopped` is the signal that ended the training early, `diverged` says where its loss ceased to be a number. Of
     several processes that train together, `writes` tells
@@ -68,18 +68,18 @@ def train_network(
 
     Args:
         network: left in evaluation mode, FP32, on the CPU.
-        data: the films to learn from.
+        data: the images to learn from.
         options: how.
-        validation: films that choose the best epoch; without them the last one stays.
+        validation: images that choose the best epoch; without them the last one stays.
         journal: where to keep what a later call needs to go on; without one nothing is written.
         listener: told after every batch and every epoch.
 
     Raises:
-        UsageError: too few films, the journal is of another training, or the loss is no number from the start.
+        UsageError: too few images, the journal is of another training, or the loss is no number from the start.
         Stopped: a signal ended it before there was anything to keep.
     """
-    if len(data) < (needed := films_per_round(options)):
-        raise UsageError(f"{len(data)} films are fewer than one batch of {needed}.")
+    if len(data) < (needed := images_per_round(options)):
+        raise UsageError(f"{len(data)} images are fewer than one batch of {needed}.")
     options = replace(options, precision=resolve_precision(options))
     network.to(memory_format=torch.channels_last)
     task = TrainingTask(network, data, validation, options, listener=listener)
@@ -130,7 +130,7 @@ def _make_trainer(options: TrainingOptions, journal: Journal | None, *, validate
         accelerator=accelerator,
         devices=devices,
         num_nodes=options.nodes,
-        # Stages that are frozen for a while, and regions that few films have, leave parameters without a gradient.
+        # Stages that are frozen for a while, and regions that few images have, leave parameters without a gradient.
         strategy="ddp_find_unused_parameters_true" if count_processes(options) > 1 else "auto",
         precision="bf16-mixed" if options.precision == "bf16" else "32-true",
         accumulate_grad_batches=options.accumulate,
@@ -162,16 +162,16 @@ def _logger(journal: Journal | None) -> TensorBoardLogger | bool:
 
 
 @torch.inference_mode()
-def predict_logits(network: ChestNetwork, films: PixelSet, devices: str = "cpu") -> Float32:
+def predict_logits(network: ChestNetwork, images: PixelSet, devices: str = "cpu") -> Float32:
     """Return what the network answers before calibration, in FP32: float32 [N,C].
 
-    `devices` is the training's: films are scored on the first of them. The network comes back to the CPU.
+    `devices` is the training's: images are scored on the first of them. The network comes back to the CPU.
     """
     accelerator, places = find_devices(devices)
     first = places[0] if isinstance(places, list) else 0
     device = torch.device("cuda", first) if accelerator == "gpu" else torch.device("cpu")
     network.to(device)
-    answers = [network(batch.to(device).pixels).logits.cpu() for batch in OrderedBatches(films, SCORING_BATCH)]
+    answers = [network(batch.to(device).pixels).logits.cpu() for batch in OrderedBatches(images, SCORING_BATCH)]
     network.cpu()
     logits: Float32 = torch.cat(answers).numpy()
     return logits

@@ -13,7 +13,7 @@ from cxrbatch.records import Float32, Task
 
 # Lin et al. 2017, section 4: the value that worked best there.
 FOCAL_GAMMA = 2.0
-# A label of one film in ten thousand would otherwise outweigh all others together.
+# A label of one image in ten thousand would otherwise outweigh all others together.
 _LARGEST_WEIGHT = 50.0
 # A lesion fills few cells of the map; without more weight they would drown in the empty ones.
 _COVERED_CELL_WEIGHT = 8.0
@@ -38,7 +38,7 @@ def check_loss(loss: Loss, task: Task) -> None:
 class LabelLoss(nn.Module):
     """The loss of one decision per label, or of one among the classes; what is not known does not count.
 
-    bce and ce are cross-entropies. weighted-bce weighs the films that have a finding by how many have it not
+    bce and ce are cross-entropies. weighted-bce weighs the images that have a finding by how many have it not
     (as Wang et al. 2017 do against rare findings), weighted-ce each class by the inverse of its share. focal
     scales the cross-entropy by (1 - p)^2, p being what the network gave the truth (Lin et al. 2017).
     """
@@ -50,7 +50,7 @@ class LabelLoss(nn.Module):
 
         Args:
             loss: which one.
-            targets: of the training films, float32 [N,C], nan where unknown; weights come from them.
+            targets: of the training images, float32 [N,C], nan where unknown; weights come from them.
         """
         super().__init__()
         self.loss = loss

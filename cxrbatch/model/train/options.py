@@ -27,14 +27,14 @@ _PRETRAINED_SHARE = 0.3
 class TrainingOptions:
     """How a network is trained.
 
-    `epochs` passes over the films end a training, not seconds, so that a slow machine gets the same weights as
-    a fast one. `batch_size` films go through the network at once, `accumulate` such batches make a step.
+    `epochs` passes over the images end a training, not seconds, so that a slow machine gets the same weights as
+    a fast one. `batch_size` images go through the network at once, `accumulate` such batches make a step.
     `learning_rate` is its peak: the schedule rises to it over `warm_up` of all steps, and falls.
     `loss`: "" is bce for labels, ce for classes.
     `freeze` keeps that many stages, counted from the input, as they are, for the first `unfreeze_after` epochs;
     0 keeps them to the end.
     `patience`: stop when so many epochs brought nothing better; 0 goes on to the end.
-    `small_epochs`: the first so many see films at `small_scale` of the side; half of it costs a quarter.
+    `small_epochs`: the first so many see images at `small_scale` of the side; half of it costs a quarter.
     `region_weight` is how much the place of a finding counts beside its presence, where the data know it.
     `devices`: auto (a GPU if there is one), cpu (or cpu:2 for two processes), a number of GPUs, or which ones
     (0,2); `nodes` machines of as many each.
@@ -70,7 +70,7 @@ class TrainingOptions:
         _require(self.batch_size > 1, "batch_size must be at least 2: layers are normalised over a batch")
         _require(0 <= self.warm_up < 1, "warm_up is a part of the training: 0 or more, less than 1")
         _require(0 < self.small_scale <= 1, "small_scale is a part of the side: more than 0, at most 1")
-        _require(self.small_epochs < self.epochs, "small_epochs: at least one epoch must see whole films")
+        _require(self.small_epochs < self.epochs, "small_epochs: at least one epoch must see whole images")
         devices = re.fullmatch(r"auto|cpu(:[1-9]\d*)?|[1-9]\d*|\d+(,\d+)+", self.devices)
         _require(devices is not None, f"devices {self.devices!r}: use auto, cpu, how many GPUs, or which ones, as 0,2")
 

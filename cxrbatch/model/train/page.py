@@ -35,8 +35,8 @@ TRAINING_HTML = "training.html"
 # How the sentence begins that the checkpoint says of its first weights.
 _INIT = "Weights start from "
 _RULES = {
-    "sensitivity": "the highest threshold that still finds {value:.0%} of the films with the finding",
-    "specificity": "the lowest threshold that still passes {value:.0%} of the films without it",
+    "sensitivity": "the highest threshold that still finds {value:.0%} of the images with the finding",
+    "specificity": "the lowest threshold that still passes {value:.0%} of the images without it",
     "youden": "where sensitivity + specificity is greatest (Youden's index)",
     "f1": "where F1 is greatest",
     "fixed": "the threshold {value:g}, given beforehand",
@@ -66,9 +66,9 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How many films of a part show a label, as text and in per cent for the bar."""
+    """How many images of a part show a label, as text and in per cent for the bar."""
 
-    films: str
+    images: str
     percent: str
     width: float
     unknown: str = ""
@@ -127,7 +127,7 @@ def _facts(run: TrainingRun) -> Iterator[Fact]:
     if facts.training.init:
         yield Fact("Started from", wording.plain(facts.training.init.removeprefix(_INIT).rstrip("."), longest=60))
     for part in run.parts:
-        yield Fact(f"Films, {part.name}", f"{part.films:,}")
+        yield Fact(f"Images, {part.name}", f"{part.images:,}")
     yield Fact("Kept", f"epoch {run.kept} of {len(run.epochs)}")
     yield Fact("Trained in", wording.duration(run.seconds))
     yield Fact("Trained", wording.moment(run.trained_at))
@@ -156,13 +156,13 @@ def _optimism(run: TrainingRun) -> Notice:
     checkpoint = shlex.quote(run.checkpoint)
     if "test" in parts:
         command = f"cxrbatch evaluate {checkpoint} DATA -o evaluation --split test"
-        others = f"Its test part ({counted(parts['test'].films, 'film')}) played no part; with the same data options:"
+        others = f"Its test part ({counted(parts['test'].images, 'image')}) played no part; with the same data options:"
     else:
         command = f"cxrbatch evaluate {checkpoint} OTHER_DATA -o evaluation --split all"
         others = "Measure it on other patients:"
-    films = counted(parts["val"].films, "validation film") if "val" in parts else "validation films"
+    images = counted(parts["val"].images, "validation image") if "val" in parts else "validation images"
     text = (
-        f"The same {films} chose the epoch, the calibration and the operating points, so the figures below promise "
+        f"The same {images} chose the epoch, the calibration and the operating points, so the figures below promise "
         f"a little too much. {others}"
     )
     return Notice("doubtful", "Read with care.", text, command)
@@ -199,9 +199,9 @@ def _remarks(label: Label, calibration: tuple[float, float], task: Task) -> Iter
     if label.operating_point is None and task == "multiclass":
         yield "called where it is the likeliest class"
     elif label.operating_point is None:
-        yield f"no verdict: fewer than {MIN_CASES} validation films with the finding, or without it"
+        yield f"no verdict: fewer than {MIN_CASES} validation images with the finding, or without it"
     if calibration == (1.0, 0.0):
-        yield "probabilities as the network gives them: too few films to calibrate"
+        yield "probabilities as the network gives them: too few images to calibrate"
 
 
 def _label_shares(run: TrainingRun) -> list[tuple[str, list[Share]]]:
@@ -210,10 +210,10 @@ def _label_shares(run: TrainingRun) -> list[tuple[str, list[Share]]]:
 
 def _share(part: TrainingPart, place: int) -> Share:
     positives, unknown = part.positives[place], part.unknown[place]
-    known = part.films - unknown
+    known = part.images - unknown
     percent = 100 * positives / known if known else 0.0
     return Share(
-        films=f"{positives:,}",
+        images=f"{positives:,}",
         percent=f"{percent:.1f} %" if known else wording.NO_VALUE,
         width=percent,
         unknown=f"{unknown:,} not known" if unknown else "",

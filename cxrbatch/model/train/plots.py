@@ -39,16 +39,16 @@ _LINEAR_UP_TO = 12.0
 LOSS = Plot(
     "loss.svg",
     "Loss",
-    "Lower is better. The training films are changed by chance in every epoch, and the weights move meanwhile; "
-    "the validation films are seen whole and unchanged, after the epoch.",
+    "Lower is better. The training images are changed by chance in every epoch, and the weights move meanwhile; "
+    "the validation images are seen whole and unchanged, after the epoch.",
 )
 AUROC = Plot(
     "auroc.svg",
-    "AUROC on the validation films",
+    "AUROC on the validation images",
     "The epoch with the highest mean over the labels is kept. The dashed line is chance.",
 )
 RATE = Plot("learning_rate.svg", "Learning rate", "At the end of each epoch.")
-PACE = Plot("pace.svg", "Time", "Seconds of each epoch, validation included, and films trained on per second.")
+PACE = Plot("pace.svg", "Time", "Seconds of each epoch, validation included, and images trained on per second.")
 
 
 def write_training_plots(out: Path, summary: TrainingSummary) -> tuple[Plot, ...]:
@@ -69,7 +69,7 @@ def write_training_plots(out: Path, summary: TrainingSummary) -> tuple[Plot, ...
 
 
 def small_epochs(run: TrainingRun) -> tuple[EpochFigures, ...]:
-    """Return the epochs that saw films smaller than the network will."""
+    """Return the epochs that saw images smaller than the network will."""
     return tuple(epoch for epoch in run.epochs if epoch.size_px < run.facts.input.size_px)
 
 
@@ -145,7 +145,7 @@ def _draw_pace(run: TrainingRun) -> Canvas:
     above.bar(_numbers(run), [epoch.seconds for epoch in run.epochs], color=ACCENT, alpha=0.75, width=0.7)
     above.set(ylabel="seconds")
     below.bar(_numbers(run), [epoch.images_per_s for epoch in run.epochs], color=MUTED, alpha=0.6, width=0.7)
-    below.set(ylabel="films/s")
+    below.set(ylabel="images/s")
     for axes in (above, below):
         _frame(axes, run)
     above.tick_params(labelbottom=False)

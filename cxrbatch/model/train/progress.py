@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cxrbatch.model.data.film_pixels import ReportProgress
+from cxrbatch.model.data.image_pixels import ReportProgress
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class EpochFigures:
     """What one epoch came to: a row of epochs.csv.
 
     `learning_rate` is that of its last step, `images_per_s` counts training only, `size_px` is the side at
-    which films were seen. `val_loss`, `val_auroc` (macro) and `label_auroc` are None where not measured.
+    which images were seen. `val_loss`, `val_auroc` (macro) and `label_auroc` are None where not measured.
     """
 
     epoch: int
@@ -40,7 +40,7 @@ class EpochFigures:
 
     @property
     def score(self) -> float:
-        """What epochs are compared by: the macro AUROC on validation films, or minus the loss where none is told."""
+        """What epochs are compared by: the macro AUROC on validation images, or minus the loss where none is told."""
         minus_loss = -(self.loss if self.val_loss is None else self.val_loss)
         return minus_loss if self.val_auroc is None else self.val_auroc
 
@@ -53,10 +53,10 @@ class EpochFigures:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who is told what happens: sentences, films that are ready, every batch, every epoch."""
+    """Who is told what happens: sentences, images that are ready, every batch, every epoch."""
 
     say: Callable[[str], None] = lambda _: None
-    films: ReportProgress = lambda _done, _all: None
+    images: ReportProgress = lambda _done, _all: None
     step: Callable[[TrainingProgress], None] = lambda _: None
     epoch: Callable[[EpochFigures], None] = lambda _: None
 

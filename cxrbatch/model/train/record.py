@@ -22,7 +22,7 @@ class TrainingPlan:
 
     `init`: none, imagenet, or a file with weights. `learning_rate`: None takes the optimiser's usual one, and
     `small_epochs`: None three quarters of the epochs. `resume` goes on where an interrupted training of the same
-    plan stopped. `workers` processes read films; 0 takes one per core.
+    plan stopped. `workers` processes read images; 0 takes one per core.
     """
 
     data: DataOptions = field(default_factory=DataOptions)
@@ -41,10 +41,10 @@ class TrainingPlan:
 
 @dataclass(frozen=True, slots=True)
 class TrainingPart:
-    """One part of the data as the training saw it; `positives` counts films with each label, in their order."""
+    """One part of the data as the training saw it; `positives` counts images with each label, in their order."""
 
     name: str
-    films: int
+    images: int
     patients: int
     positives: tuple[int, ...]
     unknown: tuple[int, ...]
@@ -55,7 +55,7 @@ class TrainingRun:
     """One trained network: everything that training.json holds.
 
     `facts` is what the checkpoint says of itself (labels with operating points, options, provenance). `kept` is
-    the epoch whose weights it holds, the best on the validation films. `measured` are the figures on those films,
+    the epoch whose weights it holds, the best on the validation images. `measured` are the figures on those images,
     which also chose the epoch, the calibration and the operating points: they promise a little too much.
     `interrupted` tells that a signal ended the training before its last epoch. `fold` counts from 1; 0: no folds.
     """

@@ -19,10 +19,10 @@ from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.model.figures.metrics import average_over_labels, measure_auroc
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.model.train.augment import augment_with_regions
-from cxrbatch.model.train.film_batches import (
+from cxrbatch.model.train.image_batches import (
     AUGMENTATION,
     NETWORK,
-    FilmBatch,
+    ImageBatch,
     OrderedBatches,
     ShuffledBatches,
     epoch_seed,
@@ -93,10 +93,10 @@ class TrainingTask(lightning.LightningModule):
         )
 
     def val_dataloader(self) -> Any:
-        """Return all validation films: every process looks at all of them, so that all choose the same epoch."""
+        """Return all validation images: every process looks at all of them, so that all choose the same epoch."""
         return [] if self._validation is None else OrderedBatches(self._validation, self._options.batch_size)
 
-    def transfer_batch_to_device(self, batch: FilmBatch, device: torch.device, _loader: int) -> FilmBatch:
+    def transfer_batch_to_device(self, batch: ImageBatch, device: torch.device, _loader: int) -> ImageBatch:
         """Move a batch, bytes as it is, where the network is."""
         return batch.to(device)
 
@@ -112,12 +112,12 @@ class TrainingTask(lightning.LightningModule):
         self._losses.clear()
         self._epoch_started = time.monotonic()
 
-    def training_step(self, batch: FilmBatch, _index: int) -> Tensor:
-        """Return the loss of one batch of augmented films."""
-        films, regions = augment_with_regions(batch.pixels, batch.regions, self._options.augmentation, self._generator)
-        if (side := self._side()) < films.shape[-1]:
-            films = F.interpolate(films, size=(side, side), mode="area")
-        scores = self.network(films.contiguous(memory_format=torch.channels_last))
+    def training_step(self, batch: ImageBatch, _index: int) -> Tensor:
+        """Return the loss of one batch of augmented images."""
+        images, regions = augment_with_regions(batch.pixels, batch.regions, self._options.augmentation, self._generator)
+        if (side := self._side()) < images.shape[-1]:
+            images = F.interpolate(images, size=(side, side), mode="area")
+        scores = self.network(images.contiguous(memory_format=torch.channels_last))
         loss = self._loss(scores.logits, batch.targets)
         self._losses.append(self._require_number(float(loss.detach())))
         self._rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
@@ -158,8 +158,8 @@ class TrainingTask(lightning.LightningModule):
 
     # ------------------------------------------------------------------ validation
 
-    def validation_step(self, batch: FilmBatch, _index: int) -> None:
-        """Score validation films, at their full size and as they are."""
+    def validation_step(self, batch: ImageBatch, _index: int) -> None:
+        """Score validation images, at their full size and as they are."""
         logits = self.network(batch.pixels.contiguous(memory_format=torch.channels_last)).logits.float()
         self._validated.append((logits, batch.targets))
 
@@ -168,11 +168,11 @@ class TrainingTask(lightning.LightningModule):
         self._stop_if_asked()
 
     def on_validation_epoch_end(self) -> None:
-        """Measure the loss and every label's AUROC over all validation films."""
+        """Measure the loss and every label's AUROC over all validation images."""
         logits, targets = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
         self._validated.clear()
         self._val_loss = self._require_number(float(self._loss(logits, targets)))
-        # Between classes a film's logits say nothing until they are set against each other.
+        # Between classes an image's logits say nothing until they are set against each other.
         scores = logits.softmax(dim=1) if self.network.task == "multiclass" else logits
         self._aurocs = _measure_aurocs(scores.cpu(), targets.cpu())
 
@@ -213,12 +213,12 @@ class TrainingTask(lightning.LightningModule):
             module.requires_grad_(not frozen).train(not frozen)
 
     def _side(self) -> int:
-        """Return the side at which films are seen in this epoch."""
+        """Return the side at which images are seen in this epoch."""
         options, side = self._options, int(self._data.pixels.shape[-1])
         return round(side * options.small_scale) if self.current_epoch < options.small_epochs else side
 
     def _figures(self) -> EpochFigures:
-        films = len(self._losses) * self._options.batch_size * self.trainer.world_size
+        images = len(self._losses) * self._options.batch_size * self.trainer.world_size
         training_s = self._trained_until - self._epoch_started
         return EpochFigures(
             epoch=self.current_epoch + 1,
@@ -226,7 +226,7 @@ class TrainingTask(lightning.LightningModule):
             size_px=self._side(),
             learning_rate=self._rate,
             loss=sum(self._losses) / len(self._losses),
-            images_per_s=round(films / training_s, 2),
+            images_per_s=round(images / training_s, 2),
             val_loss=self._val_loss,
             val_auroc=average_over_labels(list(self._aurocs)),
             label_auroc=self._aurocs,

@@ -56,7 +56,7 @@ GO_ON = "the same command with --resume goes on"
 
 
 def train_model(data: Path, checkpoint: Path, plan: TrainingPlan, listener: Listener = NOBODY) -> TrainingSummary:
-    """Train a network on labelled films and write its checkpoint; everything that can be wrong is found first.
+    """Train a network on labelled images and write its checkpoint; everything that can be wrong is found first.
 
     Beside CHECKPOINT.safetensors a folder CHECKPOINT-training holds training.html, training.json, epochs.csv and
     TensorBoard's files; with folds, one such folder and checkpoint for each.
@@ -84,7 +84,7 @@ def train_model(data: Path, checkpoint: Path, plan: TrainingPlan, listener: List
         InputSpec(plan.size_px, fit=plan.fit),
         allow_leak=plan.data.allow_leak,
         workers=plan.workers,
-        report=listener.films,
+        report=listener.images,
     )
     runs: list[TrainingRun] = []
     for number, part in enumerate(prepared, start=1):
@@ -99,7 +99,7 @@ def train_model(data: Path, checkpoint: Path, plan: TrainingPlan, listener: List
 
 @dataclass(frozen=True, slots=True)
 class _Training:
-    """One network to train: its films, where its checkpoint goes, and everything that decides its weights."""
+    """One network to train: its images, where its checkpoint goes, and everything that decides its weights."""
 
     prepared: PreparedImages
     checkpoint: Path
@@ -170,9 +170,9 @@ def _stopping_afterwards() -> Iterator[None]:
 def _headline(training: _Training) -> str:
     images, options = training.images, training.options
     fold = f"fold {training.fold}: " if training.fold else ""
-    parts = ", ".join(f"{part.films} {part.name}" for part in describe_parts(images))
+    parts = ", ".join(f"{part.images} {part.name}" for part in describe_parts(images))
     return (
-        f"{fold}training {training.plan.architecture} at {training.plan.size_px} px on {parts} films: "
+        f"{fold}training {training.plan.architecture} at {training.plan.size_px} px on {parts} images: "
         f"{counted(options.epochs, 'epoch')}, {', '.join(images.labels)}"
     )
 

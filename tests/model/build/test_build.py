@@ -21,7 +21,7 @@ from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, load_
 from cxrbatch.model.data.options import DataOptions
 from cxrbatch.model.data.dataset import load_data, prepare_pixels
 from cxrbatch.model.network.export import export_onnx
-from cxrbatch.model.build.gate_films import draw_gate_films, read_gate_films
+from cxrbatch.model.build.gate_images import draw_gate_images, read_gate_images
 from cxrbatch.model.network.half import halve
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.model.build.parity import ParityImages, measure_parity, score_by_reference
@@ -221,28 +221,28 @@ def test_parity_wants_64_images(noise: Gray8) -> None:
 
 
 def test_parity_phantoms_are_the_same_each_time_and_all_different(facts: CheckpointFacts) -> None:
-    first, again = draw_gate_films(facts), draw_gate_films(facts)
+    first, again = draw_gate_images(facts), draw_gate_images(facts)
     np.testing.assert_array_equal(first.pixels, again.pixels)
-    assert len({film.tobytes() for film in first.pixels}) == 64
+    assert len({image.tobytes() for image in first.pixels}) == 64
 
 
-def test_the_gate_looks_at_validation_films_where_data_is_named(tmp_path: Path, facts: CheckpointFacts) -> None:
+def test_the_gate_looks_at_validation_images_where_data_is_named(tmp_path: Path, facts: CheckpointFacts) -> None:
     rows = ("a.png,1,train,1", "b.png,2,train,0", "c.png,3,val,0", "d.png,4,val,1")
     folder = write_table(tmp_path / "data", "\n".join(("path,patient,split,A", *rows)) + "\n").parent
-    images = read_gate_films(folder, DataOptions(), facts)
+    images = read_gate_images(folder, DataOptions(), facts)
     expected = prepare_pixels(load_data(folder, DataOptions()).part("val"), facts.input).pixels
     np.testing.assert_array_equal(images.pixels[:2], expected)
-    np.testing.assert_array_equal(images.pixels[2:], draw_gate_films(facts).pixels[:62])
-    assert images.source == "films (2 validation films of data, 62 phantoms)"
+    np.testing.assert_array_equal(images.pixels[2:], draw_gate_images(facts).pixels[:62])
+    assert images.source == "images (2 validation images of data, 62 phantoms)"
 
 
 def test_a_build_says_what_it_compared_on(tmp_path: Path, checkpoint_file: Path, noise: Gray8) -> None:
-    options = BuildOptions(choose_gate_films=lambda _: ParityImages(np.tile(noise, (9, 1, 1, 1)), "films of ours"))
+    options = BuildOptions(choose_gate_images=lambda _: ParityImages(np.tile(noise, (9, 1, 1, 1)), "images of ours"))
     built = build_engine(checkpoint_file, "small", engines_folder=tmp_path / "engines", options=options)
     figures = built.manifest.parity["onnx"]
     assert isinstance(figures, ParityFigures)
-    assert (figures.images, figures.source) == (72, "films of ours")
-    assert "on 72 films of ours" in (built.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert (figures.images, figures.source) == (72, "images of ours")
+    assert "on 72 images of ours" in (built.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "name with space"])

@@ -1,4 +1,4 @@
-"""INT8: the same answers but for rounding, judged on labelled films, and refused where they are too far off."""
+"""INT8: the same answers but for rounding, judged on labelled images, and refused where they are too far off."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from cxrbatch.model.build.build_int8 import add_int8_file, judge_int8
 from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, save_checkpoint
 from cxrbatch.model.data.options import DataOptions
 from cxrbatch.model.data.dataset import PixelSet
-from cxrbatch.model.build.gate_films import draw_gate_films
-from cxrbatch.model.build.int8_films import Int8Films, draw_int8_films, read_int8_films
+from cxrbatch.model.build.gate_images import draw_gate_images
+from cxrbatch.model.build.int8_images import Int8Images, draw_int8_images, read_int8_images
 from cxrbatch.model.build.quantise import nodes_kept_in_float
 from cxrbatch.model.network.network import predict_probabilities
 from cxrbatch.records import Gray8, Label
@@ -33,7 +33,7 @@ N_JUDGED = 48
 
 
 @pytest.fixture(scope="module")
-def films(checkpoint: Checkpoint) -> Int8Films:
+def images(checkpoint: Checkpoint) -> Int8Images:
     """Smooth noise, and labels that the checkpoint gives itself where it is sure: its own AUROC on them is 1."""
     cells = np.random.default_rng(5).integers(0, 256, (N_JUDGED + 16, 1, 8, 8), dtype=np.uint8)
     pixels: Gray8 = cells.repeat(8, axis=2).repeat(8, axis=3)
@@ -41,14 +41,14 @@ def films(checkpoint: Checkpoint) -> Int8Films:
     low, high = np.quantile(scores, [0.25, 0.75], axis=0)
     targets = np.where(scores > high, 1.0, np.where(scores < low, 0.0, np.nan)).astype(np.float32)
     targets[:, 1] = np.nan
-    return Int8Films(pixels[:16], PixelSet(pixels[16:], targets[16:]), "noise")
+    return Int8Images(pixels[:16], PixelSet(pixels[16:], targets[16:]), "noise")
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoint, films: Int8Films) -> EngineBundle:
+def built(tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoint, images: Int8Images) -> EngineBundle:
     folder = tmp_path_factory.mktemp("int8")
     save_checkpoint(folder / "small.safetensors", checkpoint)
-    options = BuildOptions(precision="int8", choose_int8_films=lambda _: films)
+    options = BuildOptions(precision="int8", choose_int8_images=lambda _: images)
     return build_engine(folder / "small.safetensors", "small", engines_folder=folder / "engines", options=options)
 
 
@@ -78,12 +78,12 @@ def test_convolutions_are_integers_but_for_the_first_and_the_head(built: EngineB
     assert max(np.abs(onnx.numpy_helper.to_array(weight).astype(int)).max() for weight in weights) <= 64
 
 
-def test_its_figures_are_measured_and_kept(built: EngineBundle, films: Int8Films, checkpoint: Checkpoint) -> None:
+def test_its_figures_are_measured_and_kept(built: EngineBundle, images: Int8Images, checkpoint: Checkpoint) -> None:
     manifest = load_bundle(built.folder).manifest
     parity, accuracy = manifest.parity["onnx_int8"], manifest.accuracy["onnx_int8"]
     engine = open_engine(built, precision="int8")
     change = np.abs(
-        engine.infer(films.judged.pixels).probabilities - predict_probabilities(checkpoint.network, films.judged.pixels)
+        engine.infer(images.judged.pixels).probabilities - predict_probabilities(checkpoint.network, images.judged.pixels)
     )
     assert isinstance(parity, ParityFigures)
     assert parity.max_probability_change == pytest.approx(change.max(), abs=1e-6)
@@ -97,19 +97,19 @@ def test_its_figures_are_measured_and_kept(built: EngineBundle, films: Int8Films
 
 
 def test_too_great_a_loss_is_refused_and_nothing_is_installed(
-    tmp_path: Path, checkpoint_file: Path, films: Int8Films, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, checkpoint_file: Path, images: Int8Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build_int8, "AUROC_LIMIT", -1e-9)
-    options = BuildOptions(precision="int8", choose_int8_films=lambda _: films)
+    options = BuildOptions(precision="int8", choose_int8_images=lambda _: images)
     with pytest.raises(EngineError, match=r"AUROC drops from 1\.0000 to .* it was not installed"):
         build_engine(checkpoint_file, "worse", engines_folder=tmp_path / "engines", options=options)
     assert not list((tmp_path / "engines").iterdir())
 
 
 def test_a_broken_int8_engine_is_refused_also_without_labels(
-    built: EngineBundle, checkpoint: Checkpoint, films: Int8Films, monkeypatch: pytest.MonkeyPatch
+    built: EngineBundle, checkpoint: Checkpoint, images: Int8Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unlabelled = replace(films, judged=replace(films.judged, targets=np.full_like(films.judged.targets, np.nan)))
+    unlabelled = replace(images, judged=replace(images.judged, targets=np.full_like(images.judged.targets, np.nan)))
     assert judge_int8(built, checkpoint.network, unlabelled)[1] is None
     monkeypatch.setattr(build_int8, "_score", lambda *_: np.full((N_JUDGED, 3), np.nan, np.float32))
     with pytest.raises(EngineError, match=r"change by nan on average .* --data"):
@@ -130,18 +130,18 @@ def test_a_graph_without_enough_convolutions_is_refused() -> None:
         nodes_kept_in_float(empty)
 
 
-# --------------------------------------------------------------------------- films
+# --------------------------------------------------------------------------- images
 
 
 def test_phantoms_judge_only_what_learned_from_phantoms(
     facts: CheckpointFacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cxrbatch.model.build.int8_films.CALIBRATION_FILMS", 2)
-    monkeypatch.setattr("cxrbatch.model.build.int8_films._PHANTOMS_JUDGED", 12)
+    monkeypatch.setattr("cxrbatch.model.build.int8_images.CALIBRATION_IMAGES", 2)
+    monkeypatch.setattr("cxrbatch.model.build.int8_images._PHANTOMS_JUDGED", 12)
     labelled = replace(facts, labels=(Label("Effusion"), Label("Of another kind")))
-    assert np.isnan(draw_int8_films(labelled).judged.targets).all()
+    assert np.isnan(draw_int8_images(labelled).judged.targets).all()
     learned = replace(labelled, training=replace(facts.training, data="phantoms that were drawn"))
-    targets = draw_int8_films(learned).judged.targets
+    targets = draw_int8_images(learned).judged.targets
     assert np.isnan(targets[:, 1]).all()
     assert set(targets[:, 0]) == {0.0, 1.0}
 
@@ -149,20 +149,20 @@ def test_phantoms_judge_only_what_learned_from_phantoms(
 def test_labelled_data_calibrates_with_train_and_judges_with_val(tmp_path: Path, facts: CheckpointFacts) -> None:
     rows = ("a.png,1,train,1", "b.png,2,train,0", "c.png,3,val,0", "d.png,4,val,1")
     folder = write_table(tmp_path / "data", "\n".join(("path,patient,split,A", *rows)) + "\n").parent
-    films = read_int8_films(folder, DataOptions(), replace(facts, labels=(Label("Other"), Label("A"))))
-    assert (films.calibration.shape[1:], films.judged.pixels.shape[1:]) == ((1, 64, 64), (1, 64, 64))
-    assert np.isnan(films.judged.targets[:, 0]).all()
-    assert films.judged.targets[:, 1].tolist() == [0.0, 1.0]
-    assert (len(films.calibration), films.source) == (2, "validation films of data")
+    images = read_int8_images(folder, DataOptions(), replace(facts, labels=(Label("Other"), Label("A"))))
+    assert (images.calibration.shape[1:], images.judged.pixels.shape[1:]) == ((1, 64, 64), (1, 64, 64))
+    assert np.isnan(images.judged.targets[:, 0]).all()
+    assert images.judged.targets[:, 1].tolist() == [0.0, 1.0]
+    assert (len(images.calibration), images.source) == (2, "validation images of data")
     with pytest.raises(UsageError, match="none of the checkpoint's labels"):
-        read_int8_films(folder, DataOptions(), replace(facts, labels=(Label("Other"),)))
+        read_int8_images(folder, DataOptions(), replace(facts, labels=(Label("Other"),)))
 
 
 def test_an_engine_of_int8_can_be_built_again_over_itself(
-    tmp_path: Path, built: EngineBundle, checkpoint: Checkpoint, films: Int8Films
+    tmp_path: Path, built: EngineBundle, checkpoint: Checkpoint, images: Int8Images
 ) -> None:
     shutil.copytree(built.folder, tmp_path / "again")
-    again = add_int8_file(load_bundle(tmp_path / "again"), checkpoint.network, films)
+    again = add_int8_file(load_bundle(tmp_path / "again"), checkpoint.network, images)
     assert again.file("onnx_int8").sha256 == built.file("onnx_int8").sha256
 
 
@@ -185,7 +185,7 @@ def test_the_build_command_passes_on_what_to_judge_on(
         assert run_command_line([*arguments, *more]) == ExitCode.DONE
     without, phantoms, labelled = asked
     assert [options.precision for options in asked] == ["fp32", "int8", "int8"]
-    assert without.choose_int8_films is phantoms.choose_int8_films is draw_int8_films
-    assert without.choose_gate_films is draw_gate_films
-    assert labelled.choose_gate_films(facts).source.startswith("films (2 validation films of data")
-    assert np.isnan(labelled.choose_int8_films(facts).judged.targets).all(axis=0).tolist() == [False, True, True]
+    assert without.choose_int8_images is phantoms.choose_int8_images is draw_int8_images
+    assert without.choose_gate_images is draw_gate_images
+    assert labelled.choose_gate_images(facts).source.startswith("images (2 validation images of data")
+    assert np.isnan(labelled.choose_int8_images(facts).judged.targets).all(axis=0).tolist() == [False, True, True]

@@ -27,7 +27,7 @@ from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.model.network.checkpoint import Checkpoint, save_checkpoint
 from cxrbatch.records import Label
 from tests.factories.engine import write_tiny_bundle
-from tests.factories.studies import film, read_rows
+from tests.factories.studies import four_greys, read_rows
 
 FIGURES = {
     "macro_auroc": 0.9,
@@ -38,7 +38,7 @@ FIGURES = {
     "accuracy": 0.77,
 }
 TRAINED = TrainingFacts(
-    data="nih256, nih layout: 779 films of 500 patients",
+    data="nih256, nih layout: 779 images of 500 patients",
     images={"train": 600, "val": 131},
     seconds=125.0,
     figures=FIGURES,
@@ -55,12 +55,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Six test films of six patients; the three with a bright top left quadrant have the finding, one has not."""
+    """Six test images of six patients; the three with a bright top left quadrant have the finding, one has not."""
     folder = tmp_path / "clinic"
     folder.mkdir()
     rows = ["image_index,patient_id,split,TopLeft"]
     for at, (grey, truth) in enumerate([(240, 1), (220, 1), (200, 1), (180, 0), (40, 0), (20, 0)]):
-        pixels = film(grey, 128, 128, 128, size_px=128)
+        pixels = four_greys(grey, 128, 128, 128, size_px=128)
         pixels[-1, :] = np.random.default_rng(at).integers(0, 256, 128)
         assert cv2.imwrite(str(folder / f"{at}.png"), pixels)
         rows.append(f"{at}.png,p{at},test,{truth}")
@@ -94,7 +94,7 @@ def test_a_checkpoint_speaks_for_itself(checkpoint: Checkpoint, tmp_path: Path) 
     assert model.figures[Figure.AUROC] == Estimate(0.9, 0.85, 0.94)
     assert Figure.SPECIFICITY not in model.figures
     assert model.measured_on is not None
-    assert (model.measured_on.data, model.measured_on.part, model.measured_on.films) == ("nih256", "val", 131)
+    assert (model.measured_on.data, model.measured_on.part, model.measured_on.images) == ("nih256", "val", 131)
     assert model.parameters == sum(each.numel() for each in checkpoint.network.parameters())
     assert model.size_bytes == (tmp_path / "one.safetensors").stat().st_size
     assert model.throughput is not None
@@ -103,7 +103,7 @@ def test_a_checkpoint_speaks_for_itself(checkpoint: Checkpoint, tmp_path: Path) 
     row = read_rows(tmp_path / "out" / "compare.csv")[0]
     assert (row["auroc"], row["auroc_low"], row["sensitivity"], row["specificity"]) == ("0.9", "0.85", "0.8", "")
     assert (row["ppv"], row["accuracy"], row["trained_s"], row["labels"]) == ("0.6", "0.77", "125.0", "A|B|C")
-    assert (row["measured_on"], row["part"], row["films"], row["chosen_by"]) == ("nih256", "val", "131", "1")
+    assert (row["measured_on"], row["part"], row["images"], row["chosen_by"]) == ("nih256", "val", "131", "1")
     page = (tmp_path / "out" / "compare.html").read_text()
     assert "0.850 to 0.940" in page
     assert "2 min 5 s" in page
@@ -119,12 +119,12 @@ def test_rows_are_sorted_by_auroc_and_the_unmeasured_come_last(checkpoint: Check
     comparison = compare_models(runs, tmp_path / "out", measure=False)
     assert [model.name for model in comparison.models] == ["high", "low", "bare"]
     assert [model.throughput for model in comparison.models] == [None] * 3
-    assert comparison.film_sets == 1
-    assert "different films" not in texts(comparison)
+    assert comparison.image_sets == 1
+    assert "different images" not in texts(comparison)
     assert "Never measured: bare." in texts(comparison)
     assert "promise a little too much: high, low." in texts(comparison)
     rows = read_rows(tmp_path / "out" / "compare.csv")
-    assert [row["film_set"] for row in rows] == ["1", "1", ""]
+    assert [row["image_set"] for row in rows] == ["1", "1", ""]
     assert rows[0]["images_per_s"] == ""
     assert "Images/s: measured now" not in (tmp_path / "out" / "compare.html").read_text()
 
@@ -135,7 +135,7 @@ def test_an_evaluation_and_its_engine_are_one_row(data: Path, tmp_path: Path) ->
     (model,) = compare_models([str(engine), evaluation], tmp_path / "out").models
     assert model.run == evaluation
     assert model.measured_on is not None
-    assert (model.measured_on.data, model.measured_on.part, model.measured_on.films) == ("clinic", "test", 6)
+    assert (model.measured_on.data, model.measured_on.part, model.measured_on.images) == ("clinic", "test", 6)
     assert not model.measured_on.chosen_by
     assert model.figures[Figure.AUROC].value == 1.0
     assert model.figures[Figure.PPV].value == pytest.approx(3 / 4)
@@ -162,7 +162,7 @@ def test_an_evaluated_model_is_found_where_it_was_if_it_is_still_the_same(data: 
     assert compare_models([evaluation], tmp_path / "out").models[0].figures == found.figures
 
 
-def test_figures_of_other_films_and_labels_are_said_not_to_compare(
+def test_figures_of_other_images_and_labels_are_said_not_to_compare(
     checkpoint: Checkpoint, data: Path, tmp_path: Path
 ) -> None:
     engine = write_engine(tmp_path / "engines")
@@ -172,12 +172,12 @@ def test_figures_of_other_films_and_labels_are_said_not_to_compare(
         tmp_path / "old.safetensors", checkpoint, replace(TRAINED, data_sha256="", measured_on="")
     )
     comparison = compare_models([own, unknown, evaluation], tmp_path / "out", measure=False)
-    assert comparison.film_sets == 3
-    assert {comparison.film_set(model) for model in comparison.models} == {1, 2, 3}
-    assert "The figures were measured on different films" in texts(comparison)
+    assert comparison.image_sets == 3
+    assert {comparison.image_set(model) for model in comparison.models} == {1, 2, 3}
+    assert "The figures were measured on different images" in texts(comparison)
     assert "The models know different labels" in texts(comparison)
     page = (tmp_path / "out" / "compare.html").read_text()
-    assert page.count('<span class="badge unscored">films ') == 3
+    assert page.count('<span class="badge unscored">images ') == 3
 
 
 def test_void_figures_stay_void(data: Path, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_busy_machine_is_said_to_make_timings_worthless(
 
 def test_accuracy_of_one_label_follows_from_its_rates() -> None:
     figures = {Figure.SENSITIVITY: Estimate(0.5, 0.4, 0.6), Figure.SPECIFICITY: Estimate(0.9, 0.8, 1.0)}
-    label = LabelFigures("A", 0.5, films=100, positives=20, figures=figures)
+    label = LabelFigures("A", 0.5, images=100, positives=20, figures=figures)
     found = find_accuracy(MeasuredLabels((label,), {}))
     assert found is not None
     assert found.value == pytest.approx((0.5 * 20 + 0.9 * 80) / 100)

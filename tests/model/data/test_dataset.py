@@ -22,7 +22,7 @@ from cxrbatch.model.data.dataset import (
 from cxrbatch.model.data.pixel_cache import CACHE_VARIABLE
 from cxrbatch.phantom import FINDINGS, write_training_set
 from cxrbatch.records import InputSpec
-from tests.factories.labelled import write_films, write_table
+from tests.factories.labelled import write_images, write_table
 
 CSV = DataOptions(layout="csv")
 
@@ -88,15 +88,15 @@ def test_the_cache_gives_the_same_parts_as_memory(phantoms: Path) -> None:
 
 def test_a_part_that_is_not_there_is_named(tmp_path: Path) -> None:
     write_table(tmp_path, "image_index,split,A\na.png,train,1\nb.png,train,0\n")
-    with pytest.raises(UsageError, match=r"no film belongs to the part val; there are train\."):
+    with pytest.raises(UsageError, match=r"no image belongs to the part val; there are train\."):
         read_data(tmp_path, CSV).part("val")
 
 
-def test_every_damaged_film_is_named(tmp_path: Path) -> None:
+def test_every_damaged_image_is_named(tmp_path: Path) -> None:
     write_table(tmp_path, "image_index,split,A\na.png,train,1\nb.png,val,0\nc.png,train,0\n")
-    (tmp_path / "b.png").write_bytes(b"not a film")
+    (tmp_path / "b.png").write_bytes(b"not an image")
     (tmp_path / "c.png").write_bytes(b"")
-    message = r"2 films cannot be trained on(.|\n)*b\.png: not_an_image(.|\n)*c\.png: not_an_image"
+    message = r"2 images cannot be trained on(.|\n)*b\.png: not_an_image(.|\n)*c\.png: not_an_image"
     with pytest.raises(UsageError, match=message):
         prepare_pixels(read_data(tmp_path, CSV).samples, InputSpec(64), workers=1)
     with pytest.raises(UsageError, match=message):
@@ -106,13 +106,13 @@ def test_every_damaged_film_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("a.png,test,p,1\nb.png,test,q,0\n", r"all films belong to test; none is left to train on"),
-        ("a.png,train,p,1\nb.png,val,q,0\n", r"training films are all with A"),
-        ("a.png,train,p,0\nb.png,val,q,1\n", r"training films are all without A"),
-        ("a.png,,p,1\nb.png,,p,0\n", r"too few patients \(1\) to split their films into train, val"),
+        ("a.png,test,p,1\nb.png,test,q,0\n", r"all images belong to test; none is left to train on"),
+        ("a.png,train,p,1\nb.png,val,q,0\n", r"training images are all with A"),
+        ("a.png,train,p,0\nb.png,val,q,1\n", r"training images are all without A"),
+        ("a.png,,p,1\nb.png,,p,0\n", r"too few patients \(1\) to split their images into train, val"),
         (
             "a.png,train,p,1\nb.png,train,q,0\nc.png,val,p,0\n",
-            r"Patients with films in two parts: 1 \(a\.png in train, c\.png in val\)",
+            r"Patients with images in two parts: 1 \(a\.png in train, c\.png in val\)",
         ),
     ],
 )
@@ -129,7 +129,7 @@ def test_a_leak_that_is_allowed_is_written_down(tmp_path: Path) -> None:
         load_data(tmp_path, DataOptions())
     assert "p77" not in str(refusal.value)
     images = load_data(tmp_path, DataOptions(allow_leak=True))
-    assert images.leaks == ("Patients with films in two parts: 1 (a.png in train, c.png in val).",)
+    assert images.leaks == ("Patients with images in two parts: 1 (a.png in train, c.png in val).",)
     assert len(images.samples) == 3
 
 
@@ -146,8 +146,8 @@ def test_the_same_picture_in_two_parts_is_refused_though_its_files_differ(tmp_pa
     assert kept.rows("val").tolist() == [2]
 
 
-def test_folds_validate_on_each_film_once_and_keep_the_test_part_out(tmp_path: Path) -> None:
-    names = write_films(tmp_path, 30)
+def test_folds_validate_on_each_image_once_and_keep_the_test_part_out(tmp_path: Path) -> None:
+    names = write_images(tmp_path, 30)
     rows = "".join(
         f"{name},{'test' if index >= 24 else 'train'},p{index // 2},{index % 2}\n" for index, name in enumerate(names)
     )

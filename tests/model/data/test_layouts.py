@@ -15,7 +15,7 @@ from cxrbatch.model.data.labelled import LabelledImages
 from cxrbatch.model.data.layouts import detect_layout, read_data
 from cxrbatch.model.data.options import DataOptions
 from tests.factories.intake import write_dicom
-from tests.factories.labelled import write_film, write_table
+from tests.factories.labelled import write_image, write_table
 
 NIH_HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -40,10 +40,10 @@ def write_nih(folder: Path, *, packed: bool = False, table: str = "Data_Entry_20
     return folder
 
 
-def write_classes(folder: Path, **films: int) -> Path:
-    for number, (name, count) in enumerate(films.items()):
+def write_classes(folder: Path, **images: int) -> Path:
+    for number, (name, count) in enumerate(images.items()):
         for index in range(count):
-            write_film(folder / name.replace("__", "/") / f"{number}-{index}.png", 100 * number + index)
+            write_image(folder / name.replace("__", "/") / f"{number}-{index}.png", 100 * number + index)
     return folder
 
 
@@ -54,11 +54,11 @@ def targets(images: LabelledImages) -> dict[str, tuple[float, ...]]:
 # --------------------------------------------------------------------------- NIH
 
 
-def test_nih_with_some_of_its_films_in_the_folders_it_comes_in(tmp_path: Path) -> None:
+def test_nih_with_some_of_its_images_in_the_folders_it_comes_in(tmp_path: Path) -> None:
     write_nih(tmp_path)
-    write_film(tmp_path / "images_001" / "images" / "00000001_000.png", 1)
-    write_film(tmp_path / "images_002" / "images" / "00000001_001.png", 2)
-    write_film(tmp_path / "images_012" / "images" / "00000002_000.png", 3)
+    write_image(tmp_path / "images_001" / "images" / "00000001_000.png", 1)
+    write_image(tmp_path / "images_002" / "images" / "00000001_001.png", 2)
+    write_image(tmp_path / "images_012" / "images" / "00000002_000.png", 3)
     images = read_data(tmp_path, DataOptions())
     assert (images.layout, images.task, images.labels) == ("nih", "multilabel", ("Cardiomegaly", "Effusion"))
     assert [sample.targets for sample in images.samples] == [(1.0, 1.0), (0.0, 0.0), (0.0, 1.0)]
@@ -67,13 +67,13 @@ def test_nih_with_some_of_its_films_in_the_folders_it_comes_in(tmp_path: Path) -
     assert [sample.sex for sample in images.samples] == ["M", "M", "F"]
     assert [sample.view for sample in images.samples] == ["PA", "AP", "PA"]
     assert images.samples[2].source == "images_012/images"
-    assert images.notes == ("3 of the 4 films of Data_Entry_2017.csv are there.",)
+    assert images.notes == ("3 of the 4 images of Data_Entry_2017.csv are there.",)
 
 
 @pytest.mark.parametrize(("packed", "table"), [(True, "Data_Entry_2017.csv"), (True, "Data_Entry_2017_v2020.csv")])
 def test_nih_packed_and_as_the_table_itself(tmp_path: Path, packed: bool, table: str) -> None:
     write_nih(tmp_path, packed=packed, table=table)
-    write_film(tmp_path / "00000003_000.png")
+    write_image(tmp_path / "00000003_000.png")
     by_table, by_folder = (read_data(data, DataOptions()) for data in (tmp_path / f"{table}.gz", tmp_path))
     assert by_table == by_folder
     assert [sample.path.name for sample in by_table.samples] == ["00000003_000.png"]
@@ -82,7 +82,7 @@ def test_nih_packed_and_as_the_table_itself(tmp_path: Path, packed: bool, table:
 def test_nih_lists_give_the_test_part_and_val_is_cut_from_the_rest(tmp_path: Path) -> None:
     write_nih(tmp_path)
     for index, name in enumerate(NIH_ROWS):
-        write_film(tmp_path / "images" / name, index)
+        write_image(tmp_path / "images" / name, index)
     (tmp_path / "train_val_list.txt").write_text("00000001_000.png\n00000001_001.png\n00000002_000.png\n")
     (tmp_path / "test_list.txt").write_text("00000003_000.png\n")
     images = load_data(tmp_path, DataOptions(labels=("Cardiomegaly",), seed=1))
@@ -91,25 +91,25 @@ def test_nih_lists_give_the_test_part_and_val_is_cut_from_the_rest(tmp_path: Pat
     assert {sample.patient_id for sample in images.part("val")} == {"2"}
 
 
-def test_nih_film_in_neither_list_is_named(tmp_path: Path) -> None:
+def test_nih_image_in_neither_list_is_named(tmp_path: Path) -> None:
     write_nih(tmp_path)
-    write_film(tmp_path / "00000003_000.png")
+    write_image(tmp_path / "00000003_000.png")
     (tmp_path / "train_val_list.txt").write_text("00000001_000.png\n")
     (tmp_path / "test_list.txt").write_text("")
-    with pytest.raises(UsageError, match=r"1 films, such as 00000003_000\.png, are in neither"):
+    with pytest.raises(UsageError, match=r"1 images, such as 00000003_000\.png, are in neither"):
         read_data(tmp_path, DataOptions())
 
 
-def test_nih_without_any_film_says_where_they_are_looked_for(tmp_path: Path) -> None:
+def test_nih_without_any_image_says_where_they_are_looked_for(tmp_path: Path) -> None:
     write_nih(tmp_path)
-    with pytest.raises(UsageError, match=r"none of the 4 films of Data_Entry_2017\.csv is there"):
+    with pytest.raises(UsageError, match=r"none of the 4 images of Data_Entry_2017\.csv is there"):
         read_data(tmp_path, DataOptions())
 
 
 def test_no_finding_can_be_asked_for_though_no_column_holds_it(tmp_path: Path) -> None:
     write_nih(tmp_path)
     for index, name in enumerate(NIH_ROWS):
-        write_film(tmp_path / name, index)
+        write_image(tmp_path / name, index)
     images = read_data(tmp_path, DataOptions(labels=("Effusion", "No Finding")))
     assert images.normal_label == "No Finding"
     assert [sample.targets for sample in images.samples] == [(1.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.0, 1.0)]
@@ -123,7 +123,7 @@ def test_no_finding_can_be_asked_for_though_no_column_holds_it(tmp_path: Path) -
 
 def test_class_folders_in_one_tree(tmp_path: Path) -> None:
     write_classes(tmp_path, covid=2, normal=3, viral__clinic=1)
-    (tmp_path / "covid" / "notes.txt").write_text("no film")
+    (tmp_path / "covid" / "notes.txt").write_text("no image")
     images = read_data(tmp_path, DataOptions())
     assert (images.layout, images.task, images.normal_label) == ("folders", "multiclass", "normal")
     assert images.labels == ("covid", "normal", "viral")
@@ -153,7 +153,7 @@ def test_classes_are_picked_ordered_and_made_binary(tmp_path: Path) -> None:
     picked = read_data(tmp_path, DataOptions(labels=("C", "A")))
     assert (picked.task, picked.labels) == ("multiclass", ("C", "A"))
     assert targets(picked) == {"0-0.png": (0.0, 1.0), "2-0.png": (1.0, 0.0)}
-    assert picked.notes == ("1 films left out: nothing is known of them on C, A.",)
+    assert picked.notes == ("1 images left out: nothing is known of them on C, A.",)
     binary = read_data(tmp_path, DataOptions(binary="B"))
     assert targets(binary) == {"0-0.png": (1.0,), "1-0.png": (0.0,), "2-0.png": (1.0,)}
 
@@ -168,20 +168,20 @@ def test_classes_are_picked_ordered_and_made_binary(tmp_path: Path) -> None:
     ],
 )
 def test_patients_are_known_from_names_of_public_collections(tmp_path: Path, name: str, patient: str) -> None:
-    write_film(tmp_path / "A" / name)
-    write_film(tmp_path / "B" / "x.png")
+    write_image(tmp_path / "A" / name)
+    write_image(tmp_path / "B" / "x.png")
     assert read_data(tmp_path, DataOptions()).samples[0].patient_id == patient
 
 
 def test_patients_are_found_by_a_pattern_of_ones_own(tmp_path: Path) -> None:
-    write_film(tmp_path / "A" / "MRN7_scan.png")
-    write_film(tmp_path / "B" / "x.png")
+    write_image(tmp_path / "A" / "MRN7_scan.png")
+    write_image(tmp_path / "B" / "x.png")
     found = read_data(tmp_path, DataOptions(patient_pattern=r"/MRN(\d+)_"))
     assert [sample.patient_id for sample in found.samples] == ["7", ""]
 
 
 def test_dicom_headers_tell_the_patient_and_laterals_are_left_out(tmp_path: Path) -> None:
-    write_film(tmp_path / "A" / "x.png")
+    write_image(tmp_path / "A" / "x.png")
     (tmp_path / "B").mkdir()
     write_dicom(tmp_path / "B" / "frontal", PatientID="77", PatientAge="040Y", PatientSex="F", ViewPosition="PA")
     write_dicom(tmp_path / "B" / "lateral.dcm", PatientID="77", ViewPosition="LL")
@@ -192,13 +192,13 @@ def test_dicom_headers_tell_the_patient_and_laterals_are_left_out(tmp_path: Path
     assert images.notes == ("1 files left out that are no frontal images.",)
 
 
-def test_one_class_and_no_films_are_said(tmp_path: Path) -> None:
+def test_one_class_and_no_images_are_said(tmp_path: Path) -> None:
     (tmp_path / "B").mkdir()
     write_classes(tmp_path, A=2)
-    with pytest.raises(UsageError, match=r"films of one class only \(A\)"):
+    with pytest.raises(UsageError, match=r"images of one class only \(A\)"):
         read_data(tmp_path, DataOptions())
-    for film in (tmp_path / "A").iterdir():
-        film.unlink()
+    for image in (tmp_path / "A").iterdir():
+        image.unlink()
     with pytest.raises(UsageError, match=r"no folder holds images"):
         read_data(tmp_path, DataOptions())
 
@@ -222,7 +222,7 @@ def test_findings_in_one_column(tmp_path: Path) -> None:
     images = read_data(table, DataOptions())
     assert (images.labels, images.task) == (("Edema", "Mass"), "multilabel")
     assert targets(images) == {"a.png": (1.0, 1.0), "b.png": (0.0, 0.0)}
-    assert images.notes == ("1 films left out: nothing is known of them on Edema, Mass.",)
+    assert images.notes == ("1 images left out: nothing is known of them on Edema, Mass.",)
 
 
 def test_classes_in_one_column(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_chexpert(tmp_path: Path, uncertain: str, value: float) -> None:
     root = tmp_path / "CheXpert-v1.0-small"
     paths = [f"{part}/patient0000{index}/study1/view1_frontal.jpg" for index, part in enumerate(("train", "valid"))]
     for index, path in enumerate(paths):
-        write_film(root / path, index)
+        write_image(root / path, index)
     lateral = "CheXpert-v1.0-small/train/patient00000/study1/view2_lateral.jpg,Male,40,Lateral,,,1.0,\n"
     (root / "train.csv").write_text(
         CHEXPERT_HEADER + f"CheXpert-v1.0-small/{paths[0]},Male,40,Frontal,AP,,-1.0,1.0\n" + lateral
@@ -256,7 +256,7 @@ def test_chexpert(tmp_path: Path, uncertain: str, value: float) -> None:
     assert (train.patient_id, train.view, train.sex, train.age) == ("patient00000", "AP", "M", 40.0)
     assert train.targets[0] == pytest.approx(value, nan_ok=True)
     assert (train.targets[1], val.targets) == (1.0, (0.0, 0.0))
-    assert images.notes == ("train.csv: 1 films left out that are not frontal.",)
+    assert images.notes == ("train.csv: 1 images left out that are not frontal.",)
     binary = read_data(root, DataOptions(uncertain=uncertain, binary="No Finding"))  # type: ignore[arg-type]
     assert [sample.targets for sample in binary.samples] == [(1.0,), (0.0,)]
 
@@ -277,7 +277,7 @@ def test_an_empty_cell_means_not_known(tmp_path: Path) -> None:
         ("path,split\na.png,train\n", "no column holds labels"),
         ("path,A\na.png,1\nb.png,2\n", r"must be 0, 1, -1 .*: line 3, A: '2'"),
         ("path,A\na.png,1\nb.png,yes\n", r"line 3, A: 'yes'.*--labels"),
-        ("path,A\na.png,1\nlost.png,0\n", r"1 of 2 films are missing, such as .*lost\.png"),
+        ("path,A\na.png,1\nlost.png,0\n", r"1 of 2 images are missing, such as .*lost\.png"),
         ("path,A\na.png,1\na.png,0\n", r"listed more than once: .*a\.png"),
         ("path,split,A\na.png,train,1\nb.png,holdout,0\n", "no part is called holdout"),
         ("path,split,A\na.png,train,1\nb.png,,0\n", "column split is empty in line 3"),
@@ -323,7 +323,7 @@ def test_labels_csv_decides_over_everything_else(tmp_path: Path) -> None:
 
 def test_a_renamed_nih_table_is_known_by_its_columns(tmp_path: Path) -> None:
     write_nih(tmp_path).joinpath("Data_Entry_2017.csv").rename(tmp_path / "mine.csv")
-    write_film(tmp_path / "00000003_000.png")
+    write_image(tmp_path / "00000003_000.png")
     assert read_data(tmp_path / "mine.csv", DataOptions()).layout == "nih"
 
 
@@ -341,15 +341,15 @@ def test_nothing_known_is_said(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- real data
 
 SHARED = Path(os.environ.get("CXRBATCH_SHARED_DATA", "/nowhere"))
-real = pytest.mark.skipif("CXRBATCH_SHARED_DATA" not in os.environ, reason="needs the real films of shared/data")
+real = pytest.mark.skipif("CXRBATCH_SHARED_DATA" not in os.environ, reason="needs the real images of shared/data")
 
 
 @real
-def test_the_official_nih_table_with_the_films_of_the_subset(tmp_path: Path) -> None:
+def test_the_official_nih_table_with_the_images_of_the_subset(tmp_path: Path) -> None:
     (tmp_path / "Data_Entry_2017_v2020.csv.gz").symlink_to(SHARED / "labels" / "Data_Entry_2017_v2020.csv.gz")
     (tmp_path / "images").symlink_to(SHARED / "nih256")
     images, subset = load_data(tmp_path, DataOptions()), read_data(SHARED / "nih256", DataOptions())
-    assert images.notes == ("779 of the 112120 films of Data_Entry_2017_v2020.csv.gz are there.",)
+    assert images.notes == ("779 of the 112120 images of Data_Entry_2017_v2020.csv.gz are there.",)
     assert images.labels == tuple(sorted(subset.labels))
     official = {sample.path.name: dict(zip(images.labels, sample.targets, strict=True)) for sample in images.samples}
     curated = {sample.path.name: dict(zip(subset.labels, sample.targets, strict=True)) for sample in subset.samples}

@@ -20,14 +20,14 @@ ROOT = Path("/data")
 LABELS = ("A", "B", "C")
 
 
-def data(films: list[tuple[str, tuple[float, ...]]]) -> LabelledImages:
+def data(images: list[tuple[str, tuple[float, ...]]]) -> LabelledImages:
     samples = tuple(
-        Sample(ROOT / f"{index}.png", "", targets, patient_id=patient) for index, (patient, targets) in enumerate(films)
+        Sample(ROOT / f"{row}.png", "", targets, patient_id=patient) for row, (patient, targets) in enumerate(images)
     )
     return LabelledImages(ROOT, LABELS, samples)
 
 
-films = st.lists(
+labelled_images = st.lists(
     st.tuples(st.integers(0, 40).map(str), st.tuples(*[st.sampled_from([0.0, 1.0, float("nan")])] * 3)),
     min_size=12,
     max_size=120,
@@ -41,40 +41,40 @@ def parts_by_patient(images: LabelledImages) -> dict[str, set[str]]:
     return parts
 
 
-@given(films=films, seed=st.integers(0, 1000))
-def test_no_patient_is_in_two_parts_and_every_film_is_in_one(
-    films: list[tuple[str, tuple[float, ...]]], seed: int
+@given(images=labelled_images, seed=st.integers(0, 1000))
+def test_no_patient_is_in_two_parts_and_every_image_is_in_one(
+    images: list[tuple[str, tuple[float, ...]]], seed: int
 ) -> None:
-    split = split_data(data(films), DataOptions(seed=seed, val_fraction=0.25, test_fraction=0.15))
+    split = split_data(data(images), DataOptions(seed=seed, val_fraction=0.25, test_fraction=0.15))
     assert all(len(parts) == 1 for parts in parts_by_patient(split).values())
     assert {sample.split for sample in split.samples} <= {"train", "val", "test"}
-    assert [sample.path for sample in split.samples] == [sample.path for sample in data(films).samples]
+    assert [sample.path for sample in split.samples] == [sample.path for sample in data(images).samples]
 
 
-@given(films=films, seed=st.integers(0, 1000), fraction=st.floats(0.1, 0.5))
+@given(images=labelled_images, seed=st.integers(0, 1000), fraction=st.floats(0.1, 0.5))
 def test_the_share_of_val_is_kept_up_to_the_size_of_patients(
-    films: list[tuple[str, tuple[float, ...]]], seed: int, fraction: float
+    images: list[tuple[str, tuple[float, ...]]], seed: int, fraction: float
 ) -> None:
-    split = split_data(data(films), DataOptions(seed=seed, val_fraction=fraction))
+    split = split_data(data(images), DataOptions(seed=seed, val_fraction=fraction))
     val = sum(sample.split == "val" for sample in split.samples)
-    largest = max(sum(patient == other for other, _ in films) for patient, _ in films)
+    largest = max(sum(patient == other for other, _ in images) for patient, _ in images)
     # Each of the four strata (three labels and none) can be off by about one patient.
-    assert abs(val - fraction * len(films)) <= 4 * largest
+    assert abs(val - fraction * len(images)) <= 4 * largest
 
 
 @given(classes=st.lists(st.integers(0, 2), min_size=10, max_size=200), fraction=st.floats(0.1, 0.5))
-def test_classes_keep_their_share_to_within_a_film(classes: list[int], fraction: float) -> None:
+def test_classes_keep_their_share_to_within_an_image(classes: list[int], fraction: float) -> None:
     targets = np.eye(3)[classes]
     parts = assign_patients(targets, (1.0 - fraction, fraction), seed=0)
     for column in targets.T:
         assert abs(column[parts == 1].sum() - fraction * column.sum()) <= 1.0
 
 
-@given(films=films, seed=st.integers(0, 1000), order=st.randoms(use_true_random=False))
+@given(labelled=labelled_images, seed=st.integers(0, 1000), order=st.randoms(use_true_random=False))
 def test_the_same_seed_gives_the_same_split_in_any_order_and_place(
-    films: list[tuple[str, tuple[float, ...]]], seed: int, order: random.Random
+    labelled: list[tuple[str, tuple[float, ...]]], seed: int, order: random.Random
 ) -> None:
-    images, options = data(films), DataOptions(seed=seed)
+    images, options = data(labelled), DataOptions(seed=seed)
     split = {sample.path.name: sample.split for sample in split_data(images, options).samples}
     moved = [replace(sample, path=Path("/elsewhere") / sample.path.name) for sample in images.samples]
     order.shuffle(moved)
@@ -82,9 +82,9 @@ def test_the_same_seed_gives_the_same_split_in_any_order_and_place(
     assert {sample.path.name: sample.split for sample in again.samples} == split
 
 
-@given(films=films, folds=st.integers(2, 6), seed=st.integers(0, 1000))
-def test_folds_validate_on_every_film_once(films: list[tuple[str, tuple[float, ...]]], folds: int, seed: int) -> None:
-    split = split_into_folds(data(films), folds, seed)
+@given(images=labelled_images, folds=st.integers(2, 6), seed=st.integers(0, 1000))
+def test_folds_validate_on_every_image_once(images: list[tuple[str, tuple[float, ...]]], folds: int, seed: int) -> None:
+    split = split_into_folds(data(images), folds, seed)
     assert len(split) == folds
     validated = [sample.path for fold in split for sample in fold.samples if sample.split == "val"]
     assert sorted(validated) == sorted(sample.path for sample in split[0].samples)
@@ -98,7 +98,7 @@ def test_another_seed_gives_another_split() -> None:
     assert len(splits) == 5
 
 
-def test_films_of_unknown_patients_are_patients_of_their_own() -> None:
+def test_images_of_unknown_patients_are_patients_of_their_own() -> None:
     images = data([("", (float(index % 2), 0.0, 0.0)) for index in range(20)])
     split = split_data(images, DataOptions(val_fraction=0.2))
     assert sum(sample.split == "val" for sample in split.samples) == 4
@@ -112,7 +112,7 @@ def test_no_part_stays_empty_while_there_are_patients() -> None:
     assert parts_by_patient(split)["a"] == {"train"}
 
 
-def test_a_patient_with_very_many_films_is_trained_on() -> None:
+def test_a_patient_with_very_many_images_is_trained_on() -> None:
     positive: tuple[float, ...] = (1.0, 0.0, 0.0)
     many = [("23", positive)] * 28 + [(f"p{index}", (1.0, 0.0, 0.0)) for index in range(52)]
     split = split_data(data(many), DataOptions(val_fraction=0.2))
@@ -139,12 +139,12 @@ def test_val_is_cut_from_train_where_only_test_is_given() -> None:
 
 
 def test_nothing_to_train_on_is_said() -> None:
-    with pytest.raises(UsageError, match="all films belong to test and val; none is left to train on"):
+    with pytest.raises(UsageError, match="all images belong to test and val; none is left to train on"):
         split_data(given_split("val", "test"), DataOptions())
 
 
 def test_too_few_patients_are_said_without_naming_them() -> None:
-    with pytest.raises(UsageError, match=r"too few patients \(1\) to split their films into train, val") as refusal:
+    with pytest.raises(UsageError, match=r"too few patients \(1\) to split their images into train, val") as refusal:
         split_data(data([("Mustermann", (1.0, 0.0, 0.0))] * 4), DataOptions())
     assert "Mustermann" not in str(refusal.value)
 

@@ -23,16 +23,16 @@ from cxrbatch.model.network.checkpoint import Checkpoint
 from cxrbatch.model.network.open_model import open_model
 from cxrbatch.records import Gray8, Label
 from tests.factories.engine import write_tiny_bundle
-from tests.factories.studies import film, read_rows
+from tests.factories.studies import four_greys, read_rows
 
-# Films whose top left quadrant is bright are called TopLeft; one of the sick is dark, one of the well bright.
+# Images whose top left quadrant is bright are called TopLeft; one of the sick is dark, one of the well bright.
 TOP_LEFT = {"sick": (240, 200, 150, 20), "well": (10, 60, 100, 180)}
 LABELS = (Label("TopLeft", 0.5), Label("TopRight", None), Label("BottomLeft"))
 
 
-def write_film(folder: Path, name: str, top_left: int, top_right: int, size_px: int = 128) -> None:
-    # A few rows unlike in every film, so that no two are one image; too few to move a score.
-    pixels = film(top_left, top_right, 128, 128, size_px=size_px)
+def write_image(folder: Path, name: str, top_left: int, top_right: int, size_px: int = 128) -> None:
+    # A few rows unlike in every image, so that no two are one image; too few to move a score.
+    pixels = four_greys(top_left, top_right, 128, 128, size_px=size_px)
     pixels[-1, :] = np.random.default_rng(abs(hash((name, top_left))) % 2**32).integers(0, 256, size_px)
     folder.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(folder / name), pixels)
@@ -40,16 +40,16 @@ def write_film(folder: Path, name: str, top_left: int, top_right: int, size_px: 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Eight test films of six patients, two train films; the sick ones are all AP."""
+    """Eight test images of six patients, two train images; the sick ones are all AP."""
     folder = tmp_path / "data"
     rows = ["image_index,patient_id,age,sex,view,split,TopLeft,TopRight"]
     for sick, brightness in enumerate((TOP_LEFT["well"], TOP_LEFT["sick"])):
         for at, grey in enumerate(brightness):
             name, patient = f"{sick}{at}.png", f"p{min(at, 2)}{sick}"
-            write_film(folder, name, grey, 200 if at % 2 else 40)
+            write_image(folder, name, grey, 200 if at % 2 else 40)
             rows.append(f"{name},{patient},{30 + 20 * at},{'FM'[at % 2]},{('PA', 'AP')[sick]},test,{sick},{at % 2}")
     for at in range(2):
-        write_film(folder, f"t{at}.png", 90 + 40 * at, 30)
+        write_image(folder, f"t{at}.png", 90 + 40 * at, 30)
         rows.append(f"t{at}.png,t{at},50,F,PA,train,{at},0")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     return folder
@@ -60,8 +60,8 @@ def engine(tmp_path: Path) -> Path:
     return write_tiny_bundle(tmp_path / "engines", labels=LABELS)
 
 
-def evaluate(model: Path, films: Path, out: Path, **options: Any) -> dict[str, Any]:
-    evaluate_model(str(model), films, out, EvaluationOptions(**({"resamples": 30} | options)))
+def evaluate(model: Path, images: Path, out: Path, **options: Any) -> dict[str, Any]:
+    evaluate_model(str(model), images, out, EvaluationOptions(**({"resamples": 30} | options)))
     loaded: dict[str, Any] = json.loads((out / "metrics.json").read_text())
     return loaded
 
@@ -71,9 +71,9 @@ def figures(metrics: dict[str, Any], label: str) -> dict[str, float]:
     return {name: estimate["value"] for name, estimate in found["figures"].items()}
 
 
-def test_metrics_json_holds_the_figures_of_the_films(engine: Path, data: Path, tmp_path: Path) -> None:
+def test_metrics_json_holds_the_figures_of_the_images(engine: Path, data: Path, tmp_path: Path) -> None:
     metrics = evaluate(engine, data, tmp_path / "out")
-    assert (metrics["data"]["films"], metrics["data"]["patients"], metrics["data"]["split"]) == (8, 6, "test")
+    assert (metrics["data"]["images"], metrics["data"]["patients"], metrics["data"]["split"]) == (8, 6, "test")
     found = figures(metrics, "TopLeft")
     # Sick: 240 200 150 20, well: 10 60 100 180. Of 16 pairs 240 and 200 win 4 each, 150 three, 20 one.
     assert found["auroc"] == pytest.approx(12 / 16)
@@ -84,7 +84,7 @@ def test_metrics_json_holds_the_figures_of_the_films(engine: Path, data: Path, t
     for label in metrics["measured"]["labels"]:
         for estimate in label["figures"].values():
             assert estimate["low"] <= estimate["value"] <= estimate["high"]
-    assert {(group["column"], group["group"], group["films"]) for group in metrics["subgroups"]} >= {
+    assert {(group["column"], group["group"], group["images"]) for group in metrics["subgroups"]} >= {
         ("sex", "F", 4),
         ("sex", "M", 4),
         ("view", "AP", 4),
@@ -104,7 +104,7 @@ def test_the_planted_shortcut_is_reported(engine: Path, data: Path, tmp_path: Pa
     assert "The data says nothing about BottomLeft: not evaluated." in notes
 
 
-def test_predictions_hold_every_film_with_its_numbers(engine: Path, data: Path, tmp_path: Path) -> None:
+def test_predictions_hold_every_image_with_its_numbers(engine: Path, data: Path, tmp_path: Path) -> None:
     (data / "10.png").write_bytes(b"no image at all, but there")
     metrics = evaluate(engine, data, tmp_path / "out")
     rows = {row["path"]: row for row in read_rows(tmp_path / "out" / "predictions.csv")}
@@ -118,7 +118,7 @@ def test_predictions_hold_every_film_with_its_numbers(engine: Path, data: Path, 
         *("refused", "not_an_image", ""),
     )
     assert metrics["data"]["refused"] == {"not_an_image": 1}
-    assert metrics["data"]["films"] == 7
+    assert metrics["data"]["images"] == 7
 
 
 def test_the_page_shows_the_figures_and_asks_for_nothing_from_elsewhere(
@@ -160,19 +160,19 @@ def test_boxes_are_measured_where_the_data_has_them(engine: Path, data: Path, tm
     ]
     (data / "BBox_List_2017.csv").write_text("\n".join(lines) + "\n")
     (pointing,) = evaluate(engine, data, tmp_path / "out")["pointing"]
-    assert (pointing["label"], pointing["films"], pointing["hits"]["value"]) == ("TopLeft", 2, 0.5)
+    assert (pointing["label"], pointing["images"], pointing["hits"]["value"]) == ("TopLeft", 2, 0.5)
     assert pointing["chance"] == pytest.approx((512**2 + 300**2) / 2 / 1024**2, abs=0.005)
     assert 0.25 < pointing["box_iou"]["value"] < 0.55
     assert "Where it looks" in (tmp_path / "out" / "evaluation.html").read_text()
 
 
-def test_all_films_include_the_training_part_and_the_page_is_loud_about_it(
+def test_all_images_include_the_training_part_and_the_page_is_loud_about_it(
     engine: Path, data: Path, tmp_path: Path
 ) -> None:
     metrics = evaluate(engine, data, tmp_path / "out", split="all", resamples=0)
     (loud,) = (caution["text"] for caution in metrics["cautions"] if caution["severity"] == "void")
     assert loud.startswith(
-        "Of 10 films 2 show 2 patients of this data's training part, which the model may have learned"
+        "Of 10 images 2 show 2 patients of this data's training part, which the model may have learned"
     )
     assert "These figures are void." in (tmp_path / "out" / "evaluation.html").read_text()
     auroc = metrics["measured"]["labels"][0]["figures"]["auroc"]
@@ -184,10 +184,10 @@ def test_a_multi_class_model_gets_a_confusion_matrix(tmp_path: Path) -> None:
         for at in range(4):
             greys = [60, 60]
             greys[quadrant] = 200 + 10 * at
-            write_film(tmp_path / "classes" / "test" / name, f"{name}{at}.png", *greys)
+            write_image(tmp_path / "classes" / "test" / name, f"{name}{at}.png", *greys)
     for name in ("one", "two"):
-        write_film(tmp_path / "classes" / "train" / name, f"{name}9.png", 91 if name == "one" else 92, 33)
-        write_film(tmp_path / "classes" / "val" / name, f"{name}8.png", 81 if name == "one" else 82, 33)
+        write_image(tmp_path / "classes" / "train" / name, f"{name}9.png", 91 if name == "one" else 92, 33)
+        write_image(tmp_path / "classes" / "val" / name, f"{name}8.png", 81 if name == "one" else 82, 33)
     engine = write_tiny_bundle(tmp_path / "engines", labels=(Label("one", None), Label("two", None)))
     manifest = json.loads((engine / "engine.json").read_text())
     (engine / "engine.json").write_text(json.dumps(manifest | {"task": "multiclass"}))
@@ -216,30 +216,30 @@ def test_a_checkpoint_is_evaluated_by_pytorch(
 
 
 def test_overlap_is_found_by_the_digest_of_the_checkpoint_and_by_the_split() -> None:
-    films = tuple(
+    images = tuple(
         Sample(Path(f"/d/{at}.png"), split, (0.0,), patient_id=patient)
         for at, (split, patient) in enumerate([("train", "a"), ("train", "b"), ("test", "c"), ("test", "b")])
     )
-    data = LabelledImages(Path("/d"), ("A",), films)
-    unknown, known = TrainingFacts(), TrainingFacts(patients={"train": patients_sha256(films[:2])})
-    assert find_overlap(films[2:3], data, known) == ()
-    assert "Of 2 films 1 show 1 patient of" in find_overlap(films[2:], data, unknown)[0]
-    assert find_overlap(films[2:], data, known)[0].endswith("which the model learned from.")
+    data = LabelledImages(Path("/d"), ("A",), images)
+    unknown, known = TrainingFacts(), TrainingFacts(patients={"train": patients_sha256(images[:2])})
+    assert find_overlap(images[2:3], data, known) == ()
+    assert "Of 2 images 1 show 1 patient of" in find_overlap(images[2:], data, unknown)[0]
+    assert find_overlap(images[2:], data, known)[0].endswith("which the model learned from.")
     elsewhere = LabelledImages(Path("/e"), ("A",), tuple(Sample(Path("/e/x.png"), "test", (0.0,), p) for p in "ab"))
     assert "learned from these very patients" in find_overlap(elsewhere.samples, elsewhere, known)[0]
 
 
-def test_a_film_that_the_engine_cannot_answer_is_refused_alone(data: Path, tmp_path: Path) -> None:
-    write_film(data, "t0.png", 77, 30)
+def test_an_image_that_the_engine_cannot_answer_is_refused_alone(data: Path, tmp_path: Path) -> None:
+    write_image(data, "t0.png", 77, 30)
     engine = write_tiny_bundle(tmp_path / "engines", name="poisonous", labels=LABELS, poison_value=77)
     metrics = evaluate(engine, data, tmp_path / "out", split="all")
-    assert metrics["data"]["films"] + sum(metrics["data"]["refused"].values()) == 10
+    assert metrics["data"]["images"] + sum(metrics["data"]["refused"].values()) == 10
 
 
 def test_nothing_that_can_be_scored_is_an_error(engine: Path, data: Path, tmp_path: Path) -> None:
     for path in data.glob("[01]*.png"):
         path.write_bytes(b"nothing")
-    with pytest.raises(UsageError, match="none of 8 films could be scored"):
+    with pytest.raises(UsageError, match="none of 8 images could be scored"):
         evaluate(engine, data, tmp_path / "out")
 
 
@@ -272,10 +272,10 @@ def test_a_part_that_the_data_lacks_is_cut_as_for_training_and_the_page_says_so(
 ) -> None:
     (data / "labels.csv").write_text((data / "labels.csv").read_text().replace(",test,", ",train,"))
     metrics = evaluate(engine, data, tmp_path / "out", split="val")
-    assert 0 < metrics["data"]["films"] < 10
+    assert 0 < metrics["data"]["images"] < 10
     texts = [caution["text"] for caution in metrics["cautions"] if caution["severity"] == "doubtful"]
     assert any("These patients are new to the model only if" in text for text in texts)
-    with pytest.raises(UsageError, match="no film belongs to the part night; there are train, val"):
+    with pytest.raises(UsageError, match="no image belongs to the part night; there are train, val"):
         evaluate(engine, data, tmp_path / "out", split="night")
 
 
@@ -285,16 +285,16 @@ def test_patients_in_two_parts_stop_the_evaluation_unless_allowed(engine: Path, 
         evaluate(engine, data, tmp_path / "out")
     metrics = evaluate(engine, data, tmp_path / "out", data=DataOptions(allow_leak=True))
     loud = [caution["text"] for caution in metrics["cautions"] if caution["severity"] == "void"]
-    assert loud[0].startswith("Of 8 films 1 show 1 patient of this data's training part")
+    assert loud[0].startswith("Of 8 images 1 show 1 patient of this data's training part")
 
 
 def test_data_options_reach_the_data(engine: Path, data: Path, tmp_path: Path) -> None:
     text = (data / "labels.csv").read_text().replace("00.png,p00,30,F,PA,test,0,0", "00.png,p00,30,F,PA,test,-1,0")
     (data / "labels.csv").write_text(text)
-    for uncertain, films, positives in (("ignore", 7, 4), ("ones", 8, 5), ("zeros", 8, 4)):
+    for uncertain, images, positives in (("ignore", 7, 4), ("ones", 8, 5), ("zeros", 8, 4)):
         options = DataOptions(uncertain=uncertain)  # type: ignore[arg-type]
         label = evaluate(engine, data, tmp_path / uncertain, data=options)["measured"]["labels"][0]
-        assert (label["films"], label["positives"]) == (films, positives)
+        assert (label["images"], label["positives"]) == (images, positives)
 
 
 def test_csv_cells_are_harmless(engine: Path, data: Path, tmp_path: Path) -> None:

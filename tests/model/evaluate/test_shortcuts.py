@@ -20,7 +20,7 @@ from cxrbatch.model.figures.bootstrap import Estimate
 N = 400
 GENERATOR = np.random.default_rng(7)
 TRUTHS = GENERATOR.random(N) < 0.3
-PATIENTS = [str(film) for film in range(N)]
+PATIENTS = [str(image) for image in range(N)]
 
 
 def predict(values: Sequence[str | float | None], *, ranked: bool = False, patients: list[str] = PATIENTS) -> float:
@@ -37,7 +37,7 @@ def test_a_category_that_goes_with_the_finding_is_found_whatever_it_is_called() 
 
 
 def test_three_sizes_of_which_the_middle_one_is_sick_are_found() -> None:
-    sizes = ["512 x 512" if truth else ("256 x 256", "1024 x 1024")[film % 2] for film, truth in enumerate(TRUTHS)]
+    sizes = ["512 x 512" if truth else ("256 x 256", "1024 x 1024")[image % 2] for image, truth in enumerate(TRUTHS)]
     assert predict([*sizes]) == 1.0
 
 
@@ -48,8 +48,8 @@ def test_what_goes_with_nothing_is_at_chance() -> None:
 
 
 def test_a_patient_does_not_speak_for_itself() -> None:
-    # One folder per patient, five films each, all sick or all well: known only from the patient's own films.
-    patients = [str(film // 5) for film in range(N)]
+    # One folder per patient, five images each, all sick or all well: known only from the patient's own images.
+    patients = [str(image // 5) for image in range(N)]
     truths = np.repeat(GENERATOR.random(N // 5) < 0.3, 5)
     folder = TrivialPredictor("source folder", tuple(patients))
     assert predict_trivially(folder, truths, patients) == pytest.approx(0.5, abs=1e-9)
@@ -71,7 +71,9 @@ def test_one_class_or_one_value_cannot_be_predicted() -> None:
 
 
 def test_only_columns_that_differ_are_candidates() -> None:
-    samples = [Sample(Path(f"{film}.png"), "test", (0.0,), view=("AP", "PA")[film % 2], sex="F") for film in range(4)]
+    samples = [
+        Sample(Path(f"{image}.png"), "test", (0.0,), view=("AP", "PA")[image % 2], sex="F") for image in range(4)
+    ]
     sizes = np.array([[100, 200], [100, 200], [100, 300], [100, 200]])
     found = {predictor.name: predictor.values for predictor in trivial_predictors(samples, sizes)}
     assert set(found) == {"view position", "image size", "image width"}

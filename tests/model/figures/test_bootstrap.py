@@ -1,4 +1,4 @@
-"""Resampled figures are those of scikit-learn on the resampled films, and patients stay together."""
+"""Resampled figures are those of scikit-learn on the resampled images, and patients stay together."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from cxrbatch.model.figures.bootstrap import (
 )
 from cxrbatch.model.figures.metrics import Figure, measure_figures
 
-FILMS = st.lists(
+IMAGES = st.lists(
     st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.35, 0.5, 0.5001, 0.9, 1.0]), st.integers(0, 3)),
     min_size=1,
     max_size=30,
 )
 
 
-@given(FILMS)
-def test_a_resample_measures_what_scikit_learn_measures_on_its_films(films: list[tuple[bool, float, int]]) -> None:
-    truths = np.array([truth for truth, _, _ in films])
-    scores = np.array([score for _, score, _ in films], np.float32)
-    times = np.array([count for _, _, count in films], np.uint8)
+@given(IMAGES)
+def test_a_resample_measures_what_scikit_learn_measures_on_its_images(images: list[tuple[bool, float, int]]) -> None:
+    truths = np.array([truth for truth, _, _ in images])
+    scores = np.array([score for _, score, _ in images], np.float32)
+    times = np.array([count for _, _, count in images], np.uint8)
     calls = scores >= 0.5
     resampled = resample_figures(truths, scores, calls, times[np.newaxis])
     if not times.any():
         assert all(np.isnan(values).all() for values in resampled.values())
         return
-    copies = np.repeat(np.arange(len(films)), times)
+    copies = np.repeat(np.arange(len(images)), times)
     wanted = measure_figures(truths[copies], scores[copies], calls[copies])
     told = {figure: float(values[0]) for figure, values in resampled.items() if np.isfinite(values[0])}
     assert told == pytest.approx(wanted, abs=1e-6)
 
 
-def test_films_of_a_patient_stay_together_and_patients_are_drawn_as_often_as_there_are() -> None:
+def test_images_of_a_patient_stay_together_and_patients_are_drawn_as_often_as_there_are() -> None:
     patients = ["b", "a", "b", "c", "a", "b"]
     weights = draw_resamples(patients, count=500, seed=3)
     assert weights.shape == (500, 6)
@@ -52,7 +52,7 @@ def test_films_of_a_patient_stay_together_and_patients_are_drawn_as_often_as_the
     assert (weights != draw_resamples(patients, count=500, seed=4)).any()
 
 
-def test_many_films_of_few_patients_give_wide_intervals() -> None:
+def test_many_images_of_few_patients_give_wide_intervals() -> None:
     generator = np.random.default_rng(0)
     truths = np.repeat(generator.random(30) < 0.5, 20)
     scores = np.repeat(generator.random(30) * 0.7 + 0.3 * truths[::20], 20).astype(np.float32)
@@ -64,13 +64,13 @@ def test_many_films_of_few_patients_give_wide_intervals() -> None:
             resample_figures(truths, scores, None, weights)[Figure.AUROC],
         )
         widths.append(auroc.high - auroc.low)
-    # 20 copies of a film tell as much as one: sqrt(20) = 4.5 times the width of 600 films of their own.
+    # 20 copies of an image tell as much as one: sqrt(20) = 4.5 times the width of 600 images of their own.
     assert widths[0] > 3.5 * widths[1]
 
 
 def test_the_interval_of_a_share_is_that_of_the_binomial() -> None:
     calls = np.arange(400) < 100
-    weights = draw_resamples([str(film) for film in range(400)], count=4000, seed=1)
+    weights = draw_resamples([str(image) for image in range(400)], count=4000, seed=1)
     found = estimate(0.25, resample_mean(calls.astype(float), weights))
     deviation = np.sqrt(0.25 * 0.75 / 400)
     assert found.low == pytest.approx(0.25 - 1.96 * deviation, abs=0.004)
@@ -81,7 +81,7 @@ def test_the_interval_of_a_share_is_that_of_the_binomial() -> None:
 @settings(max_examples=30)
 def test_every_interval_holds_its_figure(cases: list[tuple[bool, float]], seed: int) -> None:
     truths, scores = np.array([truth for truth, _ in cases]), np.array([score for _, score in cases], np.float32)
-    weights = draw_resamples([str(film) for film in range(len(cases))], count=50, seed=seed)
+    weights = draw_resamples([str(image) for image in range(len(cases))], count=50, seed=seed)
     figures = measure_figures(truths, scores, scores >= 0.5)
     for found in estimate_figures(figures, resample_figures(truths, scores, scores >= 0.5, weights)).values():
         assert found.low <= found.value <= found.high

@@ -1,4 +1,4 @@
-"""Labels, their mean, a multi-class task as a whole, and subgroups, on films that can be counted by hand."""
+"""Labels, their mean, a multi-class task as a whole, and subgroups, on images that can be counted by hand."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def scores(
         probabilities=answered,
         calls=make_calls(labels, task, answered, likeliest),
         classes=likeliest if task == "multiclass" else np.empty(0, np.int64),
-        weights=draw_resamples([str(film) for film in range(len(targets))], count=resamples, seed=0),
+        weights=draw_resamples([str(image) for image in range(len(targets))], count=resamples, seed=0),
     )
 
 
@@ -44,7 +44,7 @@ def test_unknown_targets_are_left_out_label_by_label() -> None:
         scores([[1, NAN], [0, 1], [NAN, 0], [1, 0]], [[0.9, 0.9], [0.2, 0.8], [0.9, 0.7], [0.1, 0.1]], (0.5, None))
     )
     first, second = found.labels
-    assert (first.films, first.positives, second.films, second.positives) == (3, 2, 3, 1)
+    assert (first.images, first.positives, second.images, second.positives) == (3, 2, 3, 1)
     assert first.figures[Figure.AUROC].value == 0.5
     assert second.figures[Figure.AUROC].value == 1.0
     assert found.macro[Figure.AUROC].value == 0.75
@@ -77,7 +77,7 @@ def test_classes_are_answered_by_the_likeliest_one() -> None:
     )
     assert found.classes is not None
     assert found.classes.confusion == ((1, 1, 0), (0, 1, 0), (1, 0, 0))
-    assert found.classes.films == 4
+    assert found.classes.images == 4
     assert found.classes.accuracy.value == 0.5
     assert found.classes.accuracy.low < 0.5 < found.classes.accuracy.high
     assert found.classes.balanced_accuracy == pytest.approx((0.5 + 1 + 0) / 3)
@@ -87,14 +87,14 @@ def test_classes_are_answered_by_the_likeliest_one() -> None:
     assert third.figures[Figure.SENSITIVITY].value == 1.0
 
 
-def test_subgroups_count_films_and_patients_and_measure_them_alone() -> None:
+def test_subgroups_count_images_and_patients_and_measure_them_alone() -> None:
     people = [("p1", "F", 30.0), ("p1", "F", 31.0), ("p2", "M", 65.0), ("p3", "M", None), ("p4", "F", 85.0)]
     samples = [
         Sample(Path(f"{at}.png"), "test", (0.0,), patient_id=patient, sex=sex, age=age, view="PA")
         for at, (patient, sex, age) in enumerate(people)
     ]
     groups = measure_subgroups(scores([[1], [0], [1], [0], [1]], [[0.9], [0.1], [0.2], [0.8], [0.7]], (0.5,)), samples)
-    counted = {(group.column, group.group): (group.films, group.patients) for group in groups}
+    counted = {(group.column, group.group): (group.images, group.patients) for group in groups}
     assert counted == {
         ("sex", "F"): (3, 2),
         ("sex", "M"): (2, 2),

@@ -1,4 +1,4 @@
-"""Boxes of 1024 px originals meet maps of films of any size and fit."""
+"""Boxes of 1024 px originals meet maps of images of any size and fit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from cxrbatch.errors import UsageError
 from cxrbatch.intake.preprocess import fit_image
 from cxrbatch.model.data.labelled import Sample
-from cxrbatch.model.evaluate.scoring import FilmMap, ScoredFilms
+from cxrbatch.model.evaluate.scoring import ImageMap, ScoredImages
 from cxrbatch.model.figures.localisation import (
     Box,
     box_iou,
@@ -28,16 +28,16 @@ HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
 NO_RESAMPLES = np.empty((0, 1), np.uint8)
 
 
-def film_map(cam: Float32, *, rows: int = 256, columns: int = 256, fit: Fit = "pad") -> FilmMap:
-    film = np.zeros((rows, columns), np.uint8)
-    _, geometry = fit_image(film, InputSpec(64, fit), rows, columns)
-    return FilmMap(cam[np.newaxis], geometry)
+def image_map(cam: Float32, *, rows: int = 256, columns: int = 256, fit: Fit = "pad") -> ImageMap:
+    image = np.zeros((rows, columns), np.uint8)
+    _, geometry = fit_image(image, InputSpec(64, fit), rows, columns)
+    return ImageMap(cam[np.newaxis], geometry)
 
 
-def scored(film: FilmMap, name: str = "a.png") -> ScoredFilms:
+def scored(image: ImageMap, name: str = "a.png") -> ScoredImages:
     nothing = np.zeros((1, 1), np.float32)
-    sizes = np.array([[film.geometry.rows, film.geometry.columns]])
-    return ScoredFilms((Sample(Path(name), "test", (1.0,)),), sizes, nothing, nothing, {0: film})
+    sizes = np.array([[image.geometry.rows, image.geometry.columns]])
+    return ScoredImages((Sample(Path(name), "test", (1.0,)),), sizes, nothing, nothing, {0: image})
 
 
 def peaked(row: int, column: int, cells: int = 8, logit: float = 40.0) -> Float32:
@@ -92,12 +92,12 @@ def test_the_heatmap_box_encloses_the_region_of_the_peak_alone() -> None:
 @pytest.mark.parametrize(
     ("rows", "columns", "fit", "where"),
     [
-        # Cell (2, 5) of 8x8 has its centre at (5.5, 2.5) / 8 of the square, which is the whole square film.
+        # Cell (2, 5) of 8x8 has its centre at (5.5, 2.5) / 8 of the square, which is the whole square image.
         (256, 256, "pad", (0.6875, 0.3125)),
         (1024, 1024, "pad", (0.6875, 0.3125)),
-        # A landscape film is padded above and below: 2.5/8 of the square is (2.5/8 - 1/4) * 2 of its height.
+        # A landscape image is padded above and below: 2.5/8 of the square is (2.5/8 - 1/4) * 2 of its height.
         (128, 256, "pad", (0.6875, 0.125)),
-        # A portrait film is padded left and right.
+        # A portrait image is padded left and right.
         (256, 128, "pad", (0.875, 0.3125)),
         (128, 256, "stretch", (0.6875, 0.3125)),
         (256, 128, "crop", (0.6875, 0.40625)),
@@ -106,31 +106,31 @@ def test_the_heatmap_box_encloses_the_region_of_the_peak_alone() -> None:
 def test_the_peak_lands_where_the_box_of_the_original_is(
     rows: int, columns: int, fit: Fit, where: tuple[float, float]
 ) -> None:
-    film = film_map(peaked(2, 5), rows=rows, columns=columns, fit=fit)
+    image = image_map(peaked(2, 5), rows=rows, columns=columns, fit=fit)
     x, y = where
     around = {("a.png", "mass"): (Box(x - 0.02, y - 0.02, 0.04, 0.04),)}
     beside = {("a.png", "mass"): (Box(x + 0.1, y - 0.02, 0.04, 0.04),)}
     for boxes, hits in ((around, 1.0), (beside, 0.0)):
-        (figures,) = measure_pointing(scored(film), {"Mass": 0}, boxes, {"Mass": None}, NO_RESAMPLES)
+        (figures,) = measure_pointing(scored(image), {"Mass": 0}, boxes, {"Mass": None}, NO_RESAMPLES)
         assert figures.hits.value == hits
-        assert figures.films == 1
+        assert figures.images == 1
 
 
 def test_iou_of_a_known_map_with_its_box() -> None:
-    # A plateau over the cells 2..5 of 8 in both directions: half of the film's width and height.
+    # A plateau over the cells 2..5 of 8 in both directions: half of the image's width and height.
     cam = np.zeros((8, 8), np.float32)
     cam[2:6, 2:6] = 20.0
-    film = film_map(cam)
+    image = image_map(cam)
     boxes = {("a.png", "mass"): (Box(0.25, 0.25, 0.5, 0.5), Box(0.9, 0.9, 0.1, 0.1))}
-    (figures,) = measure_pointing(scored(film), {"Mass": 0}, boxes, {"Mass": np.array([True])}, NO_RESAMPLES)
+    (figures,) = measure_pointing(scored(image), {"Mass": 0}, boxes, {"Mass": np.array([True])}, NO_RESAMPLES)
     assert figures.box_iou.value == pytest.approx(1.0, abs=0.06)
     assert figures.chance == pytest.approx(0.25 + 0.01, abs=0.005)
     assert (figures.called, figures.called_hits) == (1, 1.0)
-    assert spread_map(film, 0).shape == (256, 256)
+    assert spread_map(image, 0).shape == (256, 256)
 
 
 def test_a_faint_map_points_at_nothing_and_labels_without_boxes_are_left_out() -> None:
-    faint = film_map(peaked(4, 4, logit=0.05))
+    faint = image_map(peaked(4, 4, logit=0.05))
     everywhere = {("a.png", "mass"): (Box(0, 0, 1, 1),)}
     columns = {"Mass": 0, "Nodule": 0}
     (figures,) = measure_pointing(scored(faint), columns, everywhere, dict.fromkeys(columns), NO_RESAMPLES)

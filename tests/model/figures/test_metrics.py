@@ -91,14 +91,14 @@ def test_figures_of_one_label_by_hand() -> None:
             Figure.NPV: 1 / 2,
             Figure.F1: 2 / 3,
             Figure.BRIER: (0.01 + 0.04 + 0.49 + 0.36 + 0.01) / 5,
-            # Five bins of one film each; their gaps add up.
+            # Five bins of one image each; their gaps add up.
             Figure.CALIBRATION_ERROR: (0.1 + 0.2 + 0.7 + 0.6 + 0.1) / 5,
         },
         abs=1e-6,
     )
 
 
-def test_figures_that_the_films_cannot_tell_are_missing() -> None:
+def test_figures_that_the_images_cannot_tell_are_missing() -> None:
     only_sick = measure_figures(np.array([True, True]), np.array([0.2, 0.9], np.float32), np.array([False, False]))
     assert set(only_sick) == {
         *(Figure.BRIER, Figure.CALIBRATION_ERROR, Figure.SENSITIVITY, Figure.F1, Figure.NPV),

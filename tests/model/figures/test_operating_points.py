@@ -1,4 +1,4 @@
-"""Thresholds do what their rule asks, and labels that too few films speak for get none."""
+"""Thresholds do what their rule asks, and labels that too few images speak for get none."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_rate_that_is_reached_but_for_rounding_is_reached(thirds: int) -> None
     assert point == pytest.approx((0.225, 0.425)[thirds - 1])
 
 
-def test_points_lie_halfway_between_two_films() -> None:
+def test_points_lie_halfway_between_two_images() -> None:
     targets = [0.0] * 5 + [1.0] * 5
     scores = [0.1, 0.2, 0.3, 0.4, 0.6, 0.5, 0.7, 0.8, 0.9, 0.95]
     assert place("sensitivity=0.8", targets, scores) == pytest.approx(0.65)
@@ -100,7 +100,7 @@ def test_points_lie_halfway_between_two_films() -> None:
 
 
 @pytest.mark.parametrize("text", ["sensitivity=0.9", "specificity=0.9", "youden", "f1", "fixed=0.3"])
-def test_too_few_films_either_way_give_no_verdict(text: str) -> None:
+def test_too_few_images_either_way_give_no_verdict(text: str) -> None:
     few = [1.0] * (MIN_CASES - 1) + [0.0] * 20
     assert place(text, few, np.linspace(0, 1, 24, dtype=np.float32)) is None
     assert place(text, [1 - target for target in few], np.linspace(0, 1, 24, dtype=np.float32)) is None

@@ -77,8 +77,8 @@ def test_a_dilated_stage_computes_the_strided_ones_values_at_its_places() -> Non
     coarse, fine = (build_features("resnet50", stride).extractor.eval() for stride in (32, 16))
     fine.load_state_dict(coarse.state_dict())
     with torch.no_grad():
-        films = torch.rand(1, 1, 128, 128)
-        torch.testing.assert_close(fine(films)[:, :, ::2, ::2], coarse(films), rtol=1e-4, atol=1e-4)
+        images = torch.rand(1, 1, 128, 128)
+        torch.testing.assert_close(fine(images)[:, :, ::2, ::2], coarse(images), rtol=1e-4, atol=1e-4)
 
 
 def test_a_grey_stem_answers_like_the_colour_stem_on_grey() -> None:

@@ -48,10 +48,10 @@ def test_onnx_equals_pytorch_on_noise_at_any_batch_size(
     assert_same(network, exported, noise[:n])
 
 
-@pytest.mark.skipif("CXRBATCH_SHARED_DATA" not in os.environ, reason="needs the real films of shared/data")
-def test_onnx_equals_pytorch_on_real_films(exported: Path, network: ChestNetwork) -> None:
-    films = sorted((Path(os.environ["CXRBATCH_SHARED_DATA"]) / "nih256").rglob("*.png"))[:16]
-    pixels = np.stack([prepare(read_radiograph(film, Settings()), InputSpec(64)).pixels for film in films])
+@pytest.mark.skipif("CXRBATCH_SHARED_DATA" not in os.environ, reason="needs the real images of shared/data")
+def test_onnx_equals_pytorch_on_real_images(exported: Path, network: ChestNetwork) -> None:
+    images = sorted((Path(os.environ["CXRBATCH_SHARED_DATA"]) / "nih256").rglob("*.png"))[:16]
+    pixels = np.stack([prepare(read_radiograph(image, Settings()), InputSpec(64)).pixels for image in images])
     assert pixels.std() > 20
     assert_same(network, exported, pixels)
 

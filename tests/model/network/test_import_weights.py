@@ -1,4 +1,4 @@
-"""Imported weights answer what the package that they come from answers, from the file of a film on."""
+"""Imported weights answer what the package that they come from answers, from the file of an image on."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ with warnings.catch_warnings():
 
 RESNET50, DENSENET = "resnet50-res512-all", "densenet121-res224-nih"
 
-needs_films = pytest.mark.skipif("CXRBATCH_SHARED_DATA" not in os.environ, reason="needs the real films of shared/data")
+needs_images = pytest.mark.skipif("CXRBATCH_SHARED_DATA" not in os.environ, reason="needs real images (shared/data)")
 
 
 @pytest.fixture
-def films(tmp_path: Path) -> Callable[[int, int], list[Path]]:
-    """Cut real films to a size, so that neither side has to resize them."""
+def images(tmp_path: Path) -> Callable[[int, int], list[Path]]:
+    """Cut real images to a size, so that neither side has to resize them."""
 
     def cut(height: int, width: int) -> list[Path]:
         paths = []
         for number, source in enumerate(sorted(Path(os.environ["CXRBATCH_SHARED_DATA"], "nih1024").rglob("*.png"))[:3]):
             left, top = (1024 - width) // 2, (1024 - height) // 2
-            film = Image.open(source).convert("L").crop((left, top, left + width, top + height))
+            image = Image.open(source).convert("L").crop((left, top, left + width, top + height))
             paths.append(tmp_path / f"{number}-{width}x{height}.png")
-            film.save(paths[-1])
+            image.save(paths[-1])
         return paths
 
     return cut
 
 
-def xrv_film(path: Path, size_px: int, engine: str = "skimage") -> Tensor:
-    """Read a film as the package's documentation does: float32 [1,1,S,S], -1024..1024."""
-    film = torchxrayvision.datasets.XRayCenterCrop()(torchxrayvision.utils.load_image(str(path)))
-    resized = torchxrayvision.datasets.XRayResizer(size_px, engine=engine)(film)
+def xrv_image(path: Path, size_px: int, engine: str = "skimage") -> Tensor:
+    """Read an image as the package's documentation does: float32 [1,1,S,S], -1024..1024."""
+    image = torchxrayvision.datasets.XRayCenterCrop()(torchxrayvision.utils.load_image(str(path)))
+    resized = torchxrayvision.datasets.XRayResizer(size_px, engine=engine)(image)
     return torch.from_numpy(np.asarray(resized, np.float32))[None]
 
 
@@ -64,8 +64,8 @@ def our_probabilities(checkpoint: Checkpoint, paths: list[Path]) -> Tensor:
     return probabilities
 
 
-def tell_films_apart(head: nn.Module) -> None:
-    """Make a random head's probabilities differ between films by far more than the tolerance."""
+def tell_images_apart(head: nn.Module) -> None:
+    """Make a random head's probabilities differ between images by far more than the tolerance."""
     for parameter in head.parameters():
         parameter.data.mul_(10)
 
@@ -79,7 +79,7 @@ def publish_resnet50(folder: Path) -> Path:
         return resnet
 
     resnet = settle(build, torch.from_numpy(draw_noise(8, 96)) / 255 * 2048 - 1024)
-    tell_films_apart(resnet.get_submodule("fc"))
+    tell_images_apart(resnet.get_submodule("fc"))
     path = folder / Path(torchxrayvision.models.model_urls[RESNET50]["weights_url"]).name
     torch.save(resnet.state_dict(), path)
     return path
@@ -89,38 +89,38 @@ def publish_densenet(folder: Path) -> None:
     """Write a random network where the package looks for its DenseNet: a pickle of all of it, as it is published."""
     example = torch.from_numpy(draw_noise(8, 96)) / 255 * 2048 - 1024
     densenet = settle(torchxrayvision.models.DenseNet, example)
-    tell_films_apart(densenet.classifier)
+    tell_images_apart(densenet.classifier)
     torch.save(densenet, folder / Path(torchxrayvision.models.model_urls[DENSENET]["weights_url"]).name)
 
 
-def xrv_answers(model: Any, films: list[Tensor]) -> tuple[Tensor, Tensor]:
+def xrv_answers(model: Any, images: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Return what the package answers by default, bent by `op_norm`, and the plain sigmoids."""
     with torch.no_grad():
-        bent = torch.cat([model(film) for film in films])
+        bent = torch.cat([model(image) for image in images])
         thresholds, model.op_threshs, model.apply_sigmoid = model.op_threshs, None, True
-        plain = torch.cat([model(film) for film in films])
+        plain = torch.cat([model(image) for image in images])
         model.op_threshs = thresholds
     return bent, plain
 
 
-@needs_films
+@needs_images
 @pytest.mark.parametrize("shape", [(512, 512), (512, 620), (700, 512)], ids=["square", "wide", "tall"])
 def test_a_resnet50_of_torchxrayvision_answers_the_same(
-    shape: tuple[int, int], tmp_path: Path, films: Callable[[int, int], list[Path]]
+    shape: tuple[int, int], tmp_path: Path, images: Callable[[int, int], list[Path]]
 ) -> None:
-    published, paths = publish_resnet50(tmp_path), films(*shape)[: 3 if shape == (512, 512) else 1]
+    published, paths = publish_resnet50(tmp_path), images(*shape)[: 3 if shape == (512, 512) else 1]
     import_weights(published, tmp_path / "ours.safetensors", ImportOptions(weights_format="torchxrayvision"))
     ours = our_probabilities(load_checkpoint(tmp_path / "ours.safetensors"), paths)
     model = torchxrayvision.models.ResNet(weights=RESNET50, cache_dir=str(tmp_path))
-    _, plain = xrv_answers(model, [xrv_film(path, 512) for path in paths])
+    _, plain = xrv_answers(model, [xrv_image(path, 512) for path in paths])
     kept = [place for place, point in enumerate(XRV_RESNET50_POINTS) if point is not None]
     assert plain.std() > 0.1
     torch.testing.assert_close(ours, plain[:, kept], rtol=0, atol=1e-5)
 
 
-@needs_films
+@needs_images
 def test_a_densenet_answers_the_same_and_op_norm_follows_from_it(
-    tmp_path: Path, films: Callable[[int, int], list[Path]]
+    tmp_path: Path, images: Callable[[int, int], list[Path]]
 ) -> None:
     publish_densenet(tmp_path)
     model = torchxrayvision.models.DenseNet(weights=DENSENET, cache_dir=str(tmp_path))
@@ -128,9 +128,9 @@ def test_a_densenet_answers_the_same_and_op_norm_follows_from_it(
     imported = import_weights(
         tmp_path / "state.pt", tmp_path / "ours.safetensors", ImportOptions(weights_format="torchxrayvision")
     )
-    paths = films(224, 224)
+    paths = images(224, 224)
     ours = our_probabilities(load_checkpoint(tmp_path / "ours.safetensors"), paths)
-    bent, plain = xrv_answers(model, [xrv_film(path, 224) for path in paths])
+    bent, plain = xrv_answers(model, [xrv_image(path, 224) for path in paths])
     assert plain.std(dim=0).mean() > 0.01
     # The last four outputs of this model have no name.
     assert ours.shape == (3, 14)
@@ -144,15 +144,15 @@ def test_a_densenet_answers_the_same_and_op_norm_follows_from_it(
     assert torch.equal(verdicts, bent[:, :14] >= 0.5)
 
 
-@needs_films
-def test_what_remains_is_how_films_are_made_smaller(tmp_path: Path, films: Callable[[int, int], list[Path]]) -> None:
+@needs_images
+def test_what_remains_is_how_images_are_made_smaller(tmp_path: Path, images: Callable[[int, int], list[Path]]) -> None:
     """Both average, ours over whole pixels and to whole grey values: less than 2 of 255 apart on average."""
     spec = ImportOptions(weights_format="torchxrayvision")
     imported = import_weights(publish_resnet50(tmp_path), tmp_path / "ours.safetensors", spec)
-    for path in films(1024, 1024):
+    for path in images(1024, 1024):
         ours = prepare(read_radiograph(path, Settings()), imported.facts.input).pixels[0].astype(np.float32)
         same_method, default = (
-            ((xrv_film(path, 512, engine)[0, 0].numpy() / 1024) + 1) * 127.5 for engine in ("cv2", "skimage")
+            ((xrv_image(path, 512, engine)[0, 0].numpy() / 1024) + 1) * 127.5 for engine in ("cv2", "skimage")
         )
         assert np.abs(ours - same_method).max() <= 0.51
         assert np.abs(ours - default).mean() < 2
@@ -175,8 +175,8 @@ def test_a_missing_file_is_told_where_to_get_it(tmp_path: Path) -> None:
 
 def test_the_command_imports_chexnets_training_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The whole of it: several GPUs' names, names of DenseNets before 2018, a training's own facts beside them."""
-    films = torch.from_numpy(draw_noise(4, 64))
-    original = settle(lambda: Original("densenet121"), colours_of(films / 255))
+    images = torch.from_numpy(draw_noise(4, 64))
+    original = settle(lambda: Original("densenet121"), colours_of(images / 255))
     head = nn.Linear(1024, 14)
     tensors = {
         f"module.densenet121.{name.replace('conv1.', 'conv.1.') if 'denselayer' in name else name}": tensor
@@ -193,14 +193,14 @@ def test_the_command_imports_chexnets_training_checkpoint(tmp_path: Path, capsys
     assert checkpoint.facts.input.fit == "crop"
     assert checkpoint.facts.labels[6].name == "Pneumonia"
     assert "Imported weights (chexnet)" in checkpoint.facts.notice
-    # ImageNet's means are not ours, so films come with a border of the grey that our zeros mean.
+    # ImageNet's means are not ours, so images come with a border of the grey that our zeros mean.
     stem = original.network.get_submodule("features.conv0")
     assert isinstance(stem, nn.Conv2d)
     stem.padding = (0, 0)
     with torch.no_grad():
-        bordered = nn.functional.pad(films / 255, [3] * 4, value=checkpoint.facts.input.mean)
+        bordered = nn.functional.pad(images / 255, [3] * 4, value=checkpoint.facts.input.mean)
         expected = head(original(colours_of(bordered)).mean(dim=(2, 3))).sigmoid()
-        found = checkpoint.network(films).probabilities
+        found = checkpoint.network(images).probabilities
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Weights trained on colours answer the same for a grey film in our network."""
+"""Weights trained on colours answer the same for a grey image in our network."""
 
 from __future__ import annotations
 
@@ -35,32 +35,32 @@ def load_into(network: ChestNetwork, original: nn.Module, architecture: str) -> 
 
 
 @pytest.mark.parametrize("architecture", architectures())
-def test_a_grey_film_gets_the_feature_map_of_its_colours(architecture: str) -> None:
-    """The whole map is the same where the borders are: torchvision's film lies on the grey that our zeros mean."""
+def test_a_grey_image_gets_the_feature_map_of_its_colours(architecture: str) -> None:
+    """The whole map is the same where the borders are: torchvision's image lies on the grey that our zeros mean."""
     size_px = 107 if architecture == "inception_v3" else 64
     spec = InputSpec(size_px, mean=0.41, std=0.27)
-    films = torch.from_numpy(draw_noise(4, size_px))
-    original = settle(lambda: Original(architecture), colours_of(films / 255))
+    images = torch.from_numpy(draw_noise(4, size_px))
+    original = settle(lambda: Original(architecture), colours_of(images / 255))
     network = load_into(ChestNetwork(architecture, 2, spec=spec), original.network, architecture)
     stem = next(module for module in original.modules() if isinstance(module, nn.Conv2d))
     rim = stem.padding[0]
     assert isinstance(rim, int)
     stem.padding = (0, 0)
     with torch.no_grad():
-        expected = original(colours_of(F.pad(films / 255, [rim] * 4, value=spec.mean)))
-        found = network.feature_map(films)
+        expected = original(colours_of(F.pad(images / 255, [rim] * 4, value=spec.mean)))
+        found = network.feature_map(images)
     assert expected.std() > 0.01
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_the_border_differs_and_the_interior_does_not() -> None:
-    films = torch.from_numpy(draw_noise(2, 64))
-    original = settle(lambda: Original("resnet18"), colours_of(films / 255))
+    images = torch.from_numpy(draw_noise(2, 64))
+    original = settle(lambda: Original("resnet18"), colours_of(images / 255))
     network = load_into(ChestNetwork("resnet18", 2, spec=InputSpec(64)), original.network, "resnet18")
     with torch.no_grad():
         conv1, bn1 = (original.network.get_submodule(name) for name in ("conv1", "bn1"))
-        expected = bn1(conv1(colours_of(films / 255)))
-        found = network.features[:2]((films / 255 - 0.5) / 0.25)
+        expected = bn1(conv1(colours_of(images / 255)))
+        found = network.features[:2]((images / 255 - 0.5) / 0.25)
     torch.testing.assert_close(found[:, :, 2:-2, 2:-2], expected[:, :, 2:-2, 2:-2], rtol=1e-4, atol=1e-4)
     assert (found - expected)[:, :, 0].abs().max() > 0.01
 

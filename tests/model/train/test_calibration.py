@@ -1,4 +1,4 @@
-"""Calibration makes probabilities honest, keeps the order of films, and leaves tiny data alone."""
+"""Calibration makes probabilities honest, keeps the order of images, and leaves tiny data alone."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_whatever_the_data_the_temperature_is_positive_and_the_order_stays(cases
 
 
 @pytest.mark.parametrize("separated", [True, False])
-def test_films_that_are_all_right_or_all_wrong_leave_finite_numbers(separated: bool) -> None:
+def test_images_that_are_all_right_or_all_wrong_leave_finite_numbers(separated: bool) -> None:
     logits = np.linspace(-5, 5, 60, dtype=np.float32)[:, np.newaxis]
     targets = ((logits > 0) if separated else (logits < 0)).astype(np.float32)
     found = fit_calibration(logits, targets, "binary")

@@ -35,9 +35,9 @@ def draw_spots(count: int, seed: int) -> PixelSet:
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 120, (count, 1, SIZE_PX, SIZE_PX), dtype=np.uint8)
     present = rng.random(count) < 0.5
-    for film in np.flatnonzero(present):
+    for image in np.flatnonzero(present):
         row, column = rng.integers(4, 20, 2)
-        pixels[film, 0, row : row + 8, column : column + 8] = 250
+        pixels[image, 0, row : row + 8, column : column + 8] = 250
     return PixelSet(pixels, np.stack([present, ~present], axis=1).astype(np.float32))
 
 
@@ -94,7 +94,7 @@ def test_training_leaves_the_global_seed_alone() -> None:
 def test_progress_is_told_after_every_step() -> None:
     told: list[TrainingProgress] = []
     train_network(build_small(), draw_spots(40, seed=1), OPTIONS, listener=Listener(step=told.append))
-    # 40 films are two whole batches of 16; the eight left over change from epoch to epoch.
+    # 40 images are two whole batches of 16; the eight left over change from epoch to epoch.
     assert [(progress.step, progress.epoch) for progress in told] == [(1, 1), (2, 1), (3, 2), (4, 2)]
     assert {(progress.steps, progress.epochs) for progress in told} == {(4, 2)}
     assert all(0 < progress.loss < 5 for progress in told)
@@ -110,8 +110,8 @@ def test_lightning_prints_nothing_and_leaves_no_files(
     assert not caplog.records
 
 
-def test_fewer_films_than_a_batch_are_refused() -> None:
-    with pytest.raises(UsageError, match="8 films are fewer than one batch of 16"):
+def test_fewer_images_than_a_batch_are_refused() -> None:
+    with pytest.raises(UsageError, match="8 images are fewer than one batch of 16"):
         train_network(build_small(), draw_spots(8, seed=1), OPTIONS)
 
 
@@ -134,7 +134,7 @@ def test_regions_teach_the_maps_where_to_look() -> None:
     assert hits[1] > hits[0]
 
 
-def test_small_epochs_see_films_at_half_the_size() -> None:
+def test_small_epochs_see_images_at_half_the_size() -> None:
     sides: list[int] = []
     network = build_small()
     network.features.register_forward_pre_hook(lambda _, inputs: sides.append(inputs[0].shape[-1]))
@@ -145,7 +145,7 @@ def test_small_epochs_see_films_at_half_the_size() -> None:
 # --------------------------------------------------------------------------- the best epoch, interruptions
 
 
-def test_the_best_epoch_on_the_validation_films_is_kept(tmp_path: Path) -> None:
+def test_the_best_epoch_on_the_validation_images_is_kept(tmp_path: Path) -> None:
     network, validation = build_small(), draw_spots(48, seed=2)
     options = replace(OPTIONS, epochs=5, learning_rate=1e-2)  # so fast that it goes up and down
     trained = train_network(network, draw_spots(48, seed=1), options, validation=validation, journal=journal(tmp_path))
@@ -337,15 +337,15 @@ def test_between_classes_the_softmax_decides_which_epoch_is_best(tmp_path: Path)
     assert trained.epochs[trained.kept - 1].label_auroc == pytest.approx(measured)
 
 
-def test_films_may_stay_on_the_disk(tmp_path: Path) -> None:
+def test_images_may_stay_on_the_disk(tmp_path: Path) -> None:
     data = draw_spots(64, seed=1)
     np.save(tmp_path / "pixels.npy", data.pixels)
     rows = np.arange(16, 48)
     mapped = PixelSet(np.load(tmp_path / "pixels.npy", mmap_mode="r"), data.targets[rows], rows=rows)
     in_memory = PixelSet(data.pixels[rows], data.targets[rows])
     networks = [build_small(), build_small()]
-    for network, films in zip(networks, (mapped, in_memory), strict=True):
-        train_network(network, films, OPTIONS)
+    for network, images in zip(networks, (mapped, in_memory), strict=True):
+        train_network(network, images, OPTIONS)
     assert torch.equal(weights(networks[0]), weights(networks[1]))
 
 
@@ -378,8 +378,8 @@ def journal(folder: Path, *, resume: bool = False) -> Journal:
     return Journal(folder, "recipe", resume)
 
 
-def macro_auroc(network: ChestNetwork, films: PixelSet) -> float:
-    logits, truths = predict_logits(network, films), films.targets > 0
+def macro_auroc(network: ChestNetwork, images: PixelSet) -> float:
+    logits, truths = predict_logits(network, images), images.targets > 0
     return float(np.mean([measure_auroc(truths[:, label], logits[:, label]) for label in range(2)]))
 
 
@@ -398,15 +398,15 @@ def without_times(epochs: tuple[EpochFigures, ...]) -> list[EpochFigures]:
 
 
 def spot_regions(data: PixelSet) -> Gray8:
-    """Mark the spot of each film, at the film's own size, for the first label: uint8 [N,2,32,32]."""
+    """Mark the spot of each image, at the image's own size, for the first label: uint8 [N,2,32,32]."""
     spots = np.where(data.pixels >= 200, np.uint8(255), np.uint8(0))
     return np.concatenate([spots, np.zeros_like(spots)], axis=1)
 
 
 def peaks_on_spots(cams: torch.Tensor, regions: Gray8) -> float:
-    """Return in how many films with a spot the highest cell of the map touches it."""
+    """Return in how many images with a spot the highest cell of the map touches it."""
     side = regions.shape[-1] // cams.shape[-1]
     cells = regions.reshape(len(regions), cams.shape[1], side, cams.shape[2], side).max(axis=(2, 4))
     with_spot = np.flatnonzero(regions.any(axis=(1, 2)))
     peaks = cams.flatten(1).argmax(dim=1).numpy()
-    return float(np.mean([cells[film].reshape(-1)[peaks[film]] > 0 for film in with_spot]))
+    return float(np.mean([cells[image].reshape(-1)[peaks[image]] > 0 for image in with_spot]))

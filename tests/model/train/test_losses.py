@@ -35,8 +35,8 @@ def test_what_is_not_known_does_not_count() -> None:
     assert label_loss("bce", torch.full((3, 2), NAN)) == 0.0
 
 
-def test_weighted_bce_weighs_films_with_a_finding_by_how_many_have_it_not() -> None:
-    # The first label: one film has it, two have not; the second: two have it, one has not.
+def test_weighted_bce_weighs_images_with_a_finding_by_how_many_have_it_not() -> None:
+    # The first label: one image has it, two have not; the second: two have it, one has not.
     positive, negative = F.softplus(-LOGITS), F.softplus(LOGITS)
     weights = torch.tensor([2.0, 0.5])
     expected = (weights * TARGETS * positive + (1 - TARGETS) * negative).mean()
@@ -65,7 +65,7 @@ def test_ce_is_one_decision_among_classes() -> None:
 
 
 def test_weighted_ce_gives_every_class_the_same_say() -> None:
-    # One film of the first class, two of the second: weights 3/2 and 3/4.
+    # One image of the first class, two of the second: weights 3/2 and 3/4.
     each = F.cross_entropy(LOGITS, TARGETS.argmax(dim=1), reduction="none")
     weights = torch.tensor([1.5, 0.75, 0.75])
     assert label_loss("weighted-ce", classes=True) == pytest.approx(float((weights * each).sum() / weights.sum()))

@@ -40,14 +40,14 @@ def row(page: str, first: str) -> list[str]:
 
 def test_the_page_tells_what_was_trained_and_shows_its_curves(tmp_path: Path) -> None:
     page = write_page(tmp_path, [make_run()])
-    assert "<h1>chest, trained on films</h1>" in page
+    assert "<h1>chest, trained on images</h1>" in page
     assert "<dd>resnet18, 224 px, pad</dd>" in page
     assert "<dd>random weights</dd>" in page
     assert "<dd>epoch 7 of 8</dd>" in page
     assert "<dd>5 min 32 s</dd>" in page
     assert pictures(page) == CURVES
     assert sorted(path.name for path in tmp_path.glob("*.svg")) == sorted(CURVES)
-    assert "The shaded epochs saw films at 149 px instead of 224 px" in page
+    assert "The shaded epochs saw images at 149 px instead of 224 px" in page
     assert row(page, "7, kept") == ["7, kept", "224", "6.43e-04", "0.3143", "0.4286", "0.8800", "24.0", "31.0"]
 
 
@@ -60,11 +60,11 @@ def test_the_page_asks_for_nothing_from_elsewhere(tmp_path: Path) -> None:
 def test_figures_are_said_to_promise_too_much_and_how_to_get_better_ones(tmp_path: Path) -> None:
     run = make_run()
     page = write_page(tmp_path / "none", [run])
-    assert "The same 120 validation films chose the epoch, the calibration and the operating points" in page
+    assert "The same 120 validation images chose the epoch, the calibration and the operating points" in page
     assert "cxrbatch evaluate models/chest.safetensors OTHER_DATA -o evaluation --split all" in page
     test = TrainingPart("test", 90, 44, (40, 12, 1), (0, 0, 0))
     page = write_page(tmp_path / "test", [replace(run, parts=(*run.parts, test), checkpoint="my models/a.safetensors")])
-    assert "Its test part (90 films) played no part" in page
+    assert "Its test part (90 images) played no part" in page
     assert "cxrbatch evaluate &#39;my models/a.safetensors&#39; DATA -o evaluation --split test" in page
 
 
@@ -75,15 +75,15 @@ def test_verdicts_and_calibration_of_every_label(tmp_path: Path) -> None:
     verdicts = page[page.index("From an answer to a verdict") : page.index("What it learned from")]
     assert row(verdicts, "Effusion") == ["Effusion", "0.31", "1.40", "+0.25", "urgent"]
     assert row(verdicts, "Hernia")[1:4] == [NO_VALUE, "1.00", "0"]
-    assert "fewer than 5 validation films" in row(verdicts, "Hernia")[4]
-    assert "too few films to calibrate" in row(verdicts, "Hernia")[4]
+    assert "fewer than 5 validation images" in row(verdicts, "Hernia")[4]
+    assert "too few images to calibrate" in row(verdicts, "Hernia")[4]
 
 
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
-        ("sensitivity=0.95", "the highest threshold that still finds 95% of the films with the finding"),
-        ("specificity=0.9", "the lowest threshold that still passes 90% of the films without it"),
+        ("sensitivity=0.95", "the highest threshold that still finds 95% of the images with the finding"),
+        ("specificity=0.9", "the lowest threshold that still passes 90% of the images without it"),
         ("f1", "where F1 is greatest"),
         ("fixed=0.3", "the threshold 0.3, given beforehand"),
     ],
@@ -127,7 +127,7 @@ def test_folds_come_with_mean_spread_and_a_line_each(tmp_path: Path) -> None:
     summary = summarise_folds(runs)
     page = write_page(tmp_path, runs)
     spread = summary.spread["macro_auroc"]
-    assert "<h1>resnet18 on films, in 3 folds</h1>" in page
+    assert "<h1>resnet18 on images, in 3 folds</h1>" in page
     assert row(page, "Mean and spread")[2] == f"{spread.mean:.3f} ± {spread.deviation:.3f}"
     assert f'<p class="big">{spread.mean:.3f}</p>' in page
     chosen = summary.runs[summary.chosen]
@@ -154,7 +154,7 @@ def test_classes_get_accuracy_and_a_confusion_matrix(tmp_path: Path) -> None:
 def test_a_training_that_measured_nothing_still_has_its_page(tmp_path: Path) -> None:
     page = write_page(tmp_path, [without_validation(make_run(labels=LABELS[:1], epochs=1, kept=1))])
     assert pictures(page) == ["loss.svg", "learning_rate.svg", "pace.svg"]
-    assert "Figures on the validation films" not in page
+    assert "Figures on the validation images" not in page
     assert row(page, "1, kept")[4:6] == [NO_VALUE, NO_VALUE]
 
 

@@ -32,7 +32,7 @@ from cxrbatch.model.train.train_model import train_model
 from cxrbatch.system.record_json import from_json
 from cxrbatch.system.stopping import Stopped, stop_cleanly_on
 from tests.factories.studies import read_rows
-from tests.factories.trainable import write_class_data, write_csv_data, write_nih_data, write_spot_film
+from tests.factories.trainable import write_class_data, write_csv_data, write_nih_data, write_spot_image
 
 QUICK = TrainingPlan(
     training=TrainingOptions(epochs=3, batch_size=8, precision="fp32"),
@@ -91,11 +91,11 @@ def test_data_in_every_layout_trains_evaluates_builds_and_runs(
     manifest = load_bundle(engines / "spots").manifest
     assert manifest.labels == load_checkpoint(checkpoint).facts.labels
 
-    films, out = tmp_path / "films", tmp_path / "out"
-    write_spot_film(films / "with.png", 9001, (20, 90))
-    write_spot_film(films / "without.png", 9002, None)
+    images, out = tmp_path / "images", tmp_path / "out"
+    write_spot_image(images / "with.png", 9001, (20, 90))
+    write_spot_image(images / "without.png", 9002, None)
     monkeypatch.setenv("CXRBATCH_PIXEL_CHECK", "false")  # spots do not look like a chest
-    run = ["run", str(films), "-o", str(out), "-e", str(engines / "spots"), "--no-pdf", "--workers", "1"]
+    run = ["run", str(images), "-o", str(out), "-e", str(engines / "spots"), "--no-pdf", "--workers", "1"]
     assert run_command_line(run) == ExitCode.DONE
     rows = {row["path"]: row for row in read_rows(out / "images.csv")}
     column = {"nih": "prob_Pneumonia", "folders": "prob_upper", "csv": "prob_Upper"}[layout]
@@ -105,7 +105,7 @@ def test_data_in_every_layout_trains_evaluates_builds_and_runs(
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
-    """A network trained on half of the films, with enough others to calibrate on."""
+    """A network trained on half of the images, with enough others to calibrate on."""
     folder = tmp_path_factory.mktemp("trained")
     options = DataOptions(val_fraction=0.4)
     plan = replace(QUICK, operating_point=parse_operating_point("sensitivity=0.9"), data=options)
@@ -170,9 +170,9 @@ def test_the_same_command_gives_the_same_weights_and_a_finished_one_is_not_done_
     assert "nothing to do" in said[0]
 
 
-def test_a_label_of_too_few_films_gets_no_operating_point(data: Path, tmp_path: Path) -> None:
+def test_a_label_of_too_few_images_gets_no_operating_point(data: Path, tmp_path: Path) -> None:
     table = (data / "labels.csv").read_text().splitlines()
-    # The first three films alone have it: two of one patient, one of another.
+    # The first three images alone have it: two of one patient, one of another.
     lines = [f"{line},{'Rare' if at == 0 else int(at <= 3)}" for at, line in enumerate(table)]
     (data / "labels.csv").write_text("\n".join(lines) + "\n")
     train_model(data, tmp_path / "model.safetensors", SHORT)
@@ -271,11 +271,11 @@ def test_folds_validate_every_patient_once_and_tell_their_spread(data: Path, tmp
 # --------------------------------------------------------------------------- before any training
 
 
-def spoil_film(data: Path) -> None:
+def spoil_image(data: Path) -> None:
     (data / "003.png").write_bytes(b"\x89PNG\r\n\x1a\n cut off")
 
 
-def lose_film(data: Path) -> None:
+def lose_image(data: Path) -> None:
     (data / "003.png").unlink()
 
 
@@ -297,8 +297,8 @@ def put_a_patient_in_two_parts(data: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (spoil_film, "003.png"),
-        (lose_film, "003.png"),
+        (spoil_image, "003.png"),
+        (lose_image, "003.png"),
         (one_class_only, "nothing to learn"),
         (put_a_patient_in_two_parts, "patient"),
     ],
@@ -338,14 +338,14 @@ def test_a_plan_that_cannot_work_is_told_before_any_training(
 ) -> None:
     plan = replace(QUICK, **change)
     with pytest.raises(UsageError, match=message):
-        train_model(data, tmp_path / "model.safetensors", plan, Listener(films=lambda _done, _all: pytest.fail()))
+        train_model(data, tmp_path / "model.safetensors", plan, Listener(images=lambda _done, _all: pytest.fail()))
 
 
 def test_a_leak_that_is_let_through_is_told_in_every_report(data: Path, tmp_path: Path) -> None:
     put_a_patient_in_two_parts(data)
     train_model(data, tmp_path / "model.safetensors", replace(SHORT, data=DataOptions(allow_leak=True)))
     notice = load_checkpoint(tmp_path / "model.safetensors").facts.notice
-    assert "Patients with films in two parts: 8" in notice
+    assert "Patients with images in two parts: 8" in notice
 
 
 def test_other_names_than_safetensors_are_refused(data: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from cxrbatch.run.engine_slot import EngineSlot
 from cxrbatch.run.index import Postponed
 from cxrbatch.system.workers import WorkerPool
 from tests.factories.engine import write_tiny_bundle
-from tests.factories.studies import read_rows, run_quietly, write_film
+from tests.factories.studies import read_rows, run_quietly, write_image
 from tests.run.test_torture_runs import in_this_process
 from tests.watch.test_daemon import Daemon, settings_of
 
@@ -68,13 +68,13 @@ class Runs:
     """One input folder with a good and a bad radiograph, and runs over it."""
 
     def __init__(self, folder: Path) -> None:
-        self.films, self.out = folder / "films", folder / "out"
+        self.images, self.out = folder / "images", folder / "out"
         self.engine = str(write_tiny_bundle(folder / "engines"))
-        write_film(self.films / GOOD, 20, 60, 120, 240)
-        write_film(self.films / BAD, 200, 10, 10, 10)
+        write_image(self.images / GOOD, 20, 60, 120, 240)
+        write_image(self.images / BAD, 200, 10, 10, 10)
 
     def run(self, **settings: Any) -> RunReport:
-        report = run_quietly(self.films, self.out, **{"engine": self.engine} | settings)
+        report = run_quietly(self.images, self.out, **{"engine": self.engine} | settings)
         assert self.row(GOOD)["status"] == "scored"
         return report
 
@@ -209,7 +209,7 @@ def test_a_file_that_changes_counts_anew(
     (break_reading if where == "reading" else break_index)(KeyError("x"))
     before = FAILED if where == "reading" else DEFERRED
     assert runs.ends(2) == [before] * 2
-    write_film(runs.films / BAD, 10, 10, 200, 10)
+    write_image(runs.images / BAD, 10, 10, 200, 10)
     assert runs.ends(3) == [before, before, refused(Reason.UNEXPECTED_ERROR)]
 
 
@@ -233,7 +233,7 @@ def test_a_failure_that_passes_leaves_no_trace(runs: Runs, break_reading: Callab
     assert runs.ends(1) == [(0, "scored", "")]
     assert runs.row()["message"] == ""
     fault.error = KeyError("x")
-    write_film(runs.films / BAD, 10, 10, 200, 10)
+    write_image(runs.images / BAD, 10, 10, 200, 10)
     assert runs.ends(2) == [FAILED] * 2
 
 
@@ -295,7 +295,7 @@ def test_an_engine_that_raises_for_everything_is_no_fault_of_the_studies(
     )
     for _ in range(4):
         with pytest.raises(EngineError, match="TypeError"):
-            run_quietly(runs.films, runs.out, engine=runs.engine)
+            run_quietly(runs.images, runs.out, engine=runs.engine)
     monkeypatch.undo()
     monkeypatch.setattr(WorkerPool, "run_ahead", in_this_process)
     assert runs.ends(1) == [(0, "scored", "")]
@@ -405,7 +405,7 @@ def test_a_daemon_counts_one_try_in_retry_s(
 ) -> None:
     fault = (break_reading if where == "reading" else break_index)(KeyError("x"))
     settings = settings_of(runs.engine, retry_s=1.5, settle_s=0.1)
-    daemon = Daemon(runs.films, runs.out, lambda: settings, monkeypatch)
+    daemon = Daemon(runs.images, runs.out, lambda: settings, monkeypatch)
 
     def steps() -> Iterator[Callable[[], bool]]:
         yield lambda: daemon.status(BAD) == "rejected"

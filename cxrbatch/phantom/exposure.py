@@ -17,13 +17,13 @@ from cxrbatch.records import Float32
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """How the film was taken and developed; nothing here knows what the patient has.
+    """How the image was taken and developed; nothing here knows what the patient has.
 
     `scatter` is the share of unsharp light on the detector, `equalisation` how much of the large-area
-    contrast processing removes, `noise` the grain's deviation on a film 1024 px wide, in log units. `dark`
+    contrast processing removes, `noise` the grain's deviation on an image 1024 px wide, in log units. `dark`
     and `bright` are where the darkest lung and the abdomen come to lie, 0..1 of the window; `shoulder`
     bends the curve between them, and `gain` is the window's share of the stored range. `collimation` is
-    what the shutters leave of the film's half sides (left, top, right, bottom).
+    what the shutters leave of the image's half sides (left, top, right, bottom).
     """
 
     scatter: float
@@ -41,7 +41,7 @@ class Exposure:
 
 
 def draw_exposure(rng: np.random.Generator) -> Exposure:
-    """Draw how the film was taken."""
+    """Draw how the image was taken."""
     uniform = rng.uniform
     sides = tuple(float(each) for each in uniform(0.87, 1.0, 4))
     return Exposure(
@@ -98,7 +98,7 @@ def develop(
 ) -> Float32:
     """Turn attenuation into display density, 0 dark .. 1 bright, float32 [rows, columns] of `frame`.
 
-    `attenuation` may come from another grid over the same film; grain is that of the film's own pixels.
+    `attenuation` may come from another grid over the same image; grain is that of the image's own pixels.
     """
     detail = frame.with_long_side(max(attenuation.shape))
     light = np.exp(-attenuation) + detail.resample(survey.haze)
@@ -116,7 +116,7 @@ def develop(
 
 
 def mark_side(shown: Float32, frame: Frame, exposure: Exposure) -> Float32:
-    """Return the film with a lead letter beside the shoulder it names: L on the right of the image."""
+    """Return the image with a lead letter beside the shoulder it names: L on the right of the image."""
     if not exposure.marker:
         return shown
     side = 1.0 if exposure.marker == "L" else -1.0
@@ -133,7 +133,7 @@ def mark_side(shown: Float32, frame: Frame, exposure: Exposure) -> Float32:
 
 
 def shutter(shown: Float32, frame: Frame, exposure: Exposure) -> Float32:
-    """Return the film with its collimation border: unexposed and so white, or blackened by the workstation."""
+    """Return the image with its collimation border: unexposed and so white, or blackened by the workstation."""
     if exposure.collimation is None:
         return shown
     left, top, right, bottom = exposure.collimation

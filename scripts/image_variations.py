@@ -1,4 +1,4 @@
-"""Display images in, the same films as another department might have made them out: none was used to tune a check.
+"""Display images in, the same images as another department might have made them out: none was used to tune a check.
 
 Each variation takes uint8 [H,W], 0..255, and a generator that decides how strong it is, and returns uint8.
 """
@@ -48,12 +48,12 @@ def collimated(display: Gray8, dice: np.random.Generator) -> Gray8:
 
 
 def collimated_white(display: Gray8, dice: np.random.Generator) -> Gray8:
-    """Whiten up to 12 per cent at each side, as digitised films have it."""
+    """Whiten up to 12 per cent at each side, as digitised images have it."""
     return _framed(display, dice, 255)
 
 
 def padded_around(display: Gray8, dice: np.random.Generator) -> Gray8:
-    """Lay the film on a black ground that is 5 to 15 per cent larger at each side."""
+    """Lay the image on a black ground that is 5 to 15 per cent larger at each side."""
     height, width = display.shape
     top, bottom, left, right = (dice.uniform(0.05, 0.15, 4) * (height, height, width, width)).astype(int)
     return np.asarray(cv2.copyMakeBorder(display, top, bottom, left, right, cv2.BORDER_CONSTANT, value=0), np.uint8)
@@ -95,7 +95,7 @@ def noisy(display: Gray8, dice: np.random.Generator) -> Gray8:
 
 
 def edge_enhanced(display: Gray8, _: np.random.Generator) -> Gray8:
-    """Subtract most of what is coarser than a thirtieth of the film, as some processing does."""
+    """Subtract most of what is coarser than a thirtieth of the image, as some processing does."""
     coarse = cv2.GaussianBlur(display.astype(np.float32), (0, 0), max(display.shape) / 30)
     return np.clip(128 + 2 * (display - 0.7 * coarse - 0.3 * coarse.mean()), 0, 255).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Preparing films in parallel: one that ends its worker is found out, and the films beside it are kept."""
+"""Preparing images in parallel: one that ends its worker is found out, and the images beside it are kept."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
-from cxrbatch.model.data import film_pixels
-from cxrbatch.model.data.film_pixels import FilmChunk, PreparedChunk, prepare_chunk, prepare_films
+from cxrbatch.model.data import image_pixels
+from cxrbatch.model.data.image_pixels import ImageChunk, PreparedChunk, prepare_chunk, prepare_images
 from cxrbatch.records import InputSpec
 from cxrbatch.system.workers import Outcome, WorkerCrashed
-from tests.factories.labelled import write_films
+from tests.factories.labelled import write_images
 
 DEADLY = "005.png"
 
 
 class FragilePool:
-    """Stands in for WorkerPool: runs tasks here, and dies of any chunk that holds the deadly film."""
+    """Stands in for WorkerPool: runs tasks here, and dies of any chunk that holds the deadly image."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        self.tasks: list[FilmChunk] = []
+        self.tasks: list[ImageChunk] = []
 
     def __enter__(self) -> FragilePool:
         return self
@@ -31,8 +31,8 @@ class FragilePool:
         pass
 
     def run_ahead(
-        self, _function: object, tasks: Iterable[FilmChunk], *, timeout_s: float
-    ) -> Iterator[Outcome[FilmChunk, PreparedChunk]]:
+        self, _function: object, tasks: Iterable[ImageChunk], *, timeout_s: float
+    ) -> Iterator[Outcome[ImageChunk, PreparedChunk]]:
         for task in tasks:
             future: Future[PreparedChunk] = Future()
             if any(path.name == DEADLY for path in task.paths):
@@ -42,10 +42,10 @@ class FragilePool:
             yield Outcome(task, future, timeout_s)
 
 
-def test_a_film_that_ends_its_worker_is_named_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(film_pixels, "WorkerPool", FragilePool)
-    paths = [tmp_path / name for name in write_films(tmp_path, 40)]
-    chunks = list(prepare_films(paths, range(40), InputSpec(64), workers=2))
+def test_an_image_that_ends_its_worker_is_named_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_pixels, "WorkerPool", FragilePool)
+    paths = [tmp_path / name for name in write_images(tmp_path, 40)]
+    chunks = list(prepare_images(paths, range(40), InputSpec(64), workers=2))
     assert sorted(row for chunk in chunks for row in chunk.rows) == [row for row in range(40) if row != 5]
-    (bad,) = (film for chunk in chunks for film in chunk.bad)
+    (bad,) = (image for chunk in chunks for image in chunk.bad)
     assert (bad.path.name, bad.reason) == (DEADLY, "its worker process died (SIGSEGV)")

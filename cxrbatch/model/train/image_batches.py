@@ -23,24 +23,24 @@ def epoch_seed(seed: int, epoch: int, use: int, process: int = 0) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class FilmBatch:
-    """n films: uint8 [n,1,S,S], float32 [n,C], and uint8 [n,C,r,r], or [n,0,1,1] where no regions are known."""
+class ImageBatch:
+    """n images: uint8 [n,1,S,S], float32 [n,C], and uint8 [n,C,r,r], or [n,0,1,1] where no regions are known."""
 
     pixels: Tensor
     targets: Tensor
     regions: Tensor
 
-    def to(self, device: torch.device) -> FilmBatch:
+    def to(self, device: torch.device) -> ImageBatch:
         """Move it where the network is."""
         moved = (part.to(device, non_blocking=True) for part in (self.pixels, self.targets, self.regions))
-        return FilmBatch(*moved)
+        return ImageBatch(*moved)
 
 
 @dataclass(frozen=True, slots=True)
 class ShuffledBatches:
-    """Whole batches of films in an order that each epoch draws anew; what is left over waits for the next epoch.
+    """Whole batches of images in an order that each epoch draws anew; what is left over waits for the next epoch.
 
-    Not a DataLoader: the films are bytes in memory, or mapped there, so picking rows is all there is to do.
+    Not a DataLoader: the images are bytes in memory, or mapped there, so picking rows is all there is to do.
     Of `processes` that train together each takes every n-th batch.
     """
 
@@ -54,15 +54,15 @@ class ShuffledBatches:
     def __len__(self) -> int:
         return len(self.data) // (self.batch_size * self.processes)
 
-    def __iter__(self) -> Iterator[FilmBatch]:
+    def __iter__(self) -> Iterator[ImageBatch]:
         order = np.random.default_rng(epoch_seed(self.seed, self.epoch(), SHUFFLING)).permutation(len(self.data))
         for number in range(self.process, len(self) * self.processes, self.processes):
-            yield take_films(self.data, order[number * self.batch_size :][: self.batch_size])
+            yield take_images(self.data, order[number * self.batch_size :][: self.batch_size])
 
 
 @dataclass(frozen=True, slots=True)
 class OrderedBatches:
-    """All films, in their order."""
+    """All images, in their order."""
 
     data: PixelSet
     batch_size: int
@@ -70,14 +70,14 @@ class OrderedBatches:
     def __len__(self) -> int:
         return math.ceil(len(self.data) / self.batch_size)
 
-    def __iter__(self) -> Iterator[FilmBatch]:
+    def __iter__(self) -> Iterator[ImageBatch]:
         for first in range(0, len(self.data), self.batch_size):
-            yield take_films(self.data, np.arange(first, min(first + self.batch_size, len(self.data))))
+            yield take_images(self.data, np.arange(first, min(first + self.batch_size, len(self.data))))
 
 
-def take_films(data: PixelSet, films: NDArray[np.int64]) -> FilmBatch:
-    """Make a batch of some films, by their places."""
-    regions = np.zeros((len(films), 0, 1, 1), np.uint8) if data.regions is None else data.regions[films]
-    return FilmBatch(
-        torch.from_numpy(data.pixels_of(films)), torch.from_numpy(data.targets[films]), torch.from_numpy(regions)
+def take_images(data: PixelSet, images: NDArray[np.int64]) -> ImageBatch:
+    """Make a batch of some images, by their places."""
+    regions = np.zeros((len(images), 0, 1, 1), np.uint8) if data.regions is None else data.regions[images]
+    return ImageBatch(
+        torch.from_numpy(data.pixels_of(images)), torch.from_numpy(data.targets[images]), torch.from_numpy(regions)
     )

@@ -38,7 +38,7 @@ _PATIENT_PATTERNS = (
 
 @dataclass(frozen=True, slots=True)
 class PatientFinder:
-    """Finds the patient in a film's path: by one's own pattern, or those of the public collections."""
+    """Finds the patient in an image's path: by one's own pattern, or those of the public collections."""
 
     pattern: str = ""
 
@@ -77,7 +77,7 @@ def is_lateral(view: str) -> bool:
 
 
 def describe_dicom(sample: Sample) -> Sample | None:
-    """Add what the film's DICOM header tells; None for a lateral film and for a file that is no image at all.
+    """Add what the image's DICOM header tells; None for a lateral image and for a file that is no image at all.
 
     A damaged image stays: preparing its pixels will name it. PNG and JPEG tell nothing.
     """
@@ -102,6 +102,6 @@ def describe_dicom(sample: Sample) -> Sample | None:
 
 
 def source_of(path: Path, root: Path) -> str:
-    """Return the folder below `root` that a film lies in; "" at its top."""
+    """Return the folder below `root` that an image lies in; "" at its top."""
     folder = path.parent
     return "" if folder == root else (folder.relative_to(root) if folder.is_relative_to(root) else folder).as_posix()

@@ -16,14 +16,14 @@ from cxrbatch.records import Gray8, InputSpec
 from cxrbatch.system.workers import Outcome, WorkerCrashed, WorkerPool, WorkerTimedOut
 
 # Few enough that little is lost when a run is interrupted, enough that handing them over costs nothing.
-_FILMS_PER_CHUNK = 32
-_SECONDS_PER_FILM = 10.0
+_IMAGES_PER_CHUNK = 32
+_SECONDS_PER_IMAGE = 10.0
 
 ReportProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class BadFilm:
+class BadImage:
     """A file that cannot be trained on, and why."""
 
     path: Path
@@ -31,8 +31,8 @@ class BadFilm:
 
 
 @dataclass(frozen=True, slots=True)
-class FilmChunk:
-    """Some films: which rows of the whole they are, their files, and the input they are fitted to."""
+class ImageChunk:
+    """Some images: which rows of the whole they are, their files, and the input they are fitted to."""
 
     rows: tuple[int, ...]
     paths: tuple[Path, ...]
@@ -45,72 +45,72 @@ class PreparedChunk:
 
     rows: tuple[int, ...]
     pixels: Gray8
-    bad: tuple[BadFilm, ...]
+    bad: tuple[BadImage, ...]
 
 
-def prepare_films(
+def prepare_images(
     paths: Sequence[Path], rows: Sequence[int], spec: InputSpec, *, workers: int = 0
 ) -> Iterator[PreparedChunk]:
-    """Decode and fit some rows of a list of films, a chunk at a time, in order.
+    """Decode and fit some rows of a list of images, a chunk at a time, in order.
 
     Args:
-        paths: all films.
+        paths: all images.
         rows: which of them.
         spec: the input they are fitted to.
         workers: processes; 0 takes one per core, 1 works in this process.
     """
     chunks = [
-        FilmChunk(tuple(chosen), tuple(paths[row] for row in chosen), spec)
-        for chosen in (rows[at : at + _FILMS_PER_CHUNK] for at in range(0, len(rows), _FILMS_PER_CHUNK))
+        ImageChunk(tuple(chosen), tuple(paths[row] for row in chosen), spec)
+        for chosen in (rows[at : at + _IMAGES_PER_CHUNK] for at in range(0, len(rows), _IMAGES_PER_CHUNK))
     ]
     if workers == 1 or len(chunks) <= 1:
         # Starting a process costs more than one chunk.
         yield from map(prepare_chunk, chunks)
         return
     with WorkerPool(workers or available_cores(), memory_mb=Settings().decode_memory_mb) as pool:
-        for outcome in pool.run_ahead(prepare_chunk, chunks, timeout_s=_SECONDS_PER_FILM * _FILMS_PER_CHUNK):
+        for outcome in pool.run_ahead(prepare_chunk, chunks, timeout_s=_SECONDS_PER_IMAGE * _IMAGES_PER_CHUNK):
             yield from _settle(pool, outcome)
 
 
-def prepare_chunk(chunk: FilmChunk) -> PreparedChunk:
-    """Decode and fit the films of one chunk; one that cannot be read stops nothing."""
+def prepare_chunk(chunk: ImageChunk) -> PreparedChunk:
+    """Decode and fit the images of one chunk; one that cannot be read stops nothing."""
     rows: list[int] = []
     pixels: list[Gray8] = []
-    bad: list[BadFilm] = []
+    bad: list[BadImage] = []
     for row, path in zip(chunk.rows, chunk.paths, strict=True):
         try:
             pixels.append(prepare(read_radiograph(path, Settings()), chunk.spec).pixels)
             rows.append(row)
         except ImageRejected as rejection:
-            bad.append(BadFilm(path, str(rejection)))
+            bad.append(BadImage(path, str(rejection)))
         except OSError as error:
-            bad.append(BadFilm(path, f"cannot be opened: {error.strerror}"))
+            bad.append(BadImage(path, f"cannot be opened: {error.strerror}"))
     return PreparedChunk(tuple(rows), _stack(pixels, chunk.spec.size_px), tuple(bad))
 
 
-def refuse_bad(bad: Sequence[BadFilm]) -> None:
-    """Refuse to go on with films that cannot be read, naming every one.
+def refuse_bad(bad: Sequence[BadImage]) -> None:
+    """Refuse to go on with images that cannot be read, naming every one.
 
     Raises:
         UsageError: there are some.
     """
     if bad:
-        lines = "".join(f"\n  {film.path}: {film.reason}" for film in bad)
-        raise UsageError(f"{len(bad)} films cannot be trained on. Mend the files or take their rows out:{lines}")
+        lines = "".join(f"\n  {image.path}: {image.reason}" for image in bad)
+        raise UsageError(f"{len(bad)} images cannot be trained on. Mend the files or take their rows out:{lines}")
 
 
 def _settle(
-    pool: WorkerPool, outcome: Outcome[FilmChunk, PreparedChunk], *, alone: bool = False
+    pool: WorkerPool, outcome: Outcome[ImageChunk, PreparedChunk], *, alone: bool = False
 ) -> Iterator[PreparedChunk]:
-    """Yield a chunk's result. One that ended its worker is tried again film by film, to find out which it was."""
+    """Yield a chunk's result. One that ended its worker is tried again image by image, to find out which it was."""
     try:
         yield outcome.value()
     except (WorkerCrashed, WorkerTimedOut) as error:
         chunk = outcome.task
         if alone:
-            yield PreparedChunk((), _stack([], chunk.spec.size_px), (BadFilm(chunk.paths[0], str(error)),))
+            yield PreparedChunk((), _stack([], chunk.spec.size_px), (BadImage(chunk.paths[0], str(error)),))
             return
-        singles = (FilmChunk((row,), (path,), chunk.spec) for row, path in zip(chunk.rows, chunk.paths, strict=True))
+        singles = (ImageChunk((row,), (path,), chunk.spec) for row, path in zip(chunk.rows, chunk.paths, strict=True))
         for single in pool.run_ahead(prepare_chunk, singles, timeout_s=Settings().decode_timeout_s):
             yield from _settle(pool, single, alone=True)
 
