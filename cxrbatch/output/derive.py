@@ -17,6 +17,6 @@ def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
         OutputNotWritable: `out` is no longer where it was.
     """
     ledger.home.check()
-    write_tables(out, ledger.file_rows(), ledger.study_rows(), engine)
+    write_tables(out, ledger.results.file_rows(), ledger.results.study_rows(), engine)
     ledger.home.check()
-    write_worklist(out, ledger.study_rows(), engine=engine, generated_at=now_text())
+    write_worklist(out, ledger.results.study_rows(), engine=engine, generated_at=now_text())

@@ -15,14 +15,12 @@ from cxrbatch import __version__
 from cxrbatch.config import Settings
 from cxrbatch.errors import Reason, RunError, error_name
 from cxrbatch.output.derive import derive_tables
-from cxrbatch.output.folder.marker import update_marker
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.place import Place
 from cxrbatch.output.folder.settle import Settling, order_orphans_removed, remove_as_ordered, settle_strays
 from cxrbatch.output.ledger.attempts import failed_again
-from cxrbatch.output.ledger.ledger import ENGINE, Ledger
-from cxrbatch.output.ledger.settle import known_study, unprinted_results
-from cxrbatch.output.ledger.waiting import TROUBLE
+from cxrbatch.output.ledger.ledger import ENGINE, TROUBLE, Ledger
+from cxrbatch.output.ledger.restore import known_study, unprinted_results
 from cxrbatch.output.metrics_prom import write_metrics
 from cxrbatch.output.report.intent import being_printed
 from cxrbatch.output.report.pictures import is_drawn
@@ -94,8 +92,8 @@ def run_batch(
         run.index(reread_refused=settings.retry == "rejected")
         run.requeue()
         if settings.retry == "rejected":
-            run.ledger.requeue_unprinted()
-        keys = run.ledger.pending_keys(newest_first=settings.newest_first, since_ns=since_ns)
+            run.ledger.queue.requeue_unprinted()
+        keys = run.ledger.queue.pending_keys(newest_first=settings.newest_first, since_ns=since_ns)
         run.process(keys[: settings.limit or None], deadline=deadline)
         return run.write_tables(finished=True)
 
@@ -191,14 +189,14 @@ class Run:
             self.indexed = index_input(index, self.ledger, self.workers, self.progress)
             with output_errors_explained(self.out):
                 self.ledger.home.check()
-                update_marker(self.out, index_rules=self.ledger.fact(INDEX_RULES))
+                self.ledger.home.marker.update(index_rules=self.ledger.fact(INDEX_RULES))
         self.last_index_s, self.has_indexed = time.monotonic() - started, True
         if self.indexed.is_news or judge is None:
             log_event("indexed", **asdict(self.indexed))
 
     def requeue(self, *, retry_failed: bool = True) -> None:
         """Queue again what failed, and what another engine scored."""
-        self.ledger.requeue(engine_sha256=self.engine.sha256, retry_failed=retry_failed)
+        self.ledger.queue.requeue(engine_sha256=self.engine.sha256, retry_failed=retry_failed)
 
     def process(
         self, study_keys: Collection[str], *, deadline: Deadline | None = None, is_whole: IsWhole = _is_whole
@@ -217,7 +215,7 @@ class Run:
             self.progress.begin(what, len(study_keys))
         engine = self.slot.open()
         log_event("processing", studies_pending=len(study_keys))
-        tasks = self.ledger.take(_in_time(study_keys, deadline, lambda: self.studies_done))
+        tasks = self.ledger.queue.take(_in_time(study_keys, deadline, lambda: self.studies_done))
         reading = Reading(self.root, self.slot.bundle.input, settings, self.pseudonyms)
         decoded = decode_studies(tasks, reading, workers, clock)
         scored = score_studies(filter(is_whole, decoded), Scorer(engine, self.slot.open_exact), settings, clock)
@@ -238,7 +236,7 @@ class Run:
         for printed, failure in print_again(results, place, settings, self.workers):
             if not failure:
                 with output_errors_explained(self.out):
-                    self.ledger.record_printed(printed)
+                    self.ledger.results.record_printed(printed)
                     tidy_report(self.out, printed)
             self._count(printed.result.study_key, n_scored=0, failure=failure)
         self.progress.finish(PRINTED)
@@ -265,12 +263,12 @@ class Run:
                     image.path,
                     Reason.UNEXPECTED_ERROR,
                     f"unexpected {error_name(error)} while recording; please report it",
-                    failed_before=self.ledger.attempts(result.study_key).get(image.path, 0),
+                    failed_before=self.ledger.queue.attempts(result.study_key).get(image.path, 0),
                 )
                 for image in result.images
             ]
             failure, n_scored = _unreadable(tuple(refused)), 0
-            self.ledger.record_unscored(result.study_key, refused, failure=failure)
+            self.ledger.results.record_unscored(result.study_key, refused, failure=failure)
             with output_errors_explained(self.out):
                 Settling(self.out, self.ledger).undo_study(result.study_key)
         self._count(result.study_key, n_scored=n_scored, failure=failure)
@@ -284,7 +282,7 @@ class Run:
         failure = _unreadable(printed.result.refused)
         if not is_drawn(printed.result):
             return self._record_undrawn(printed, failure, print_failure)
-        failure = self.ledger.record_study(printed, failure=failure, unprinted=print_failure)
+        failure = self.ledger.results.record(printed, failure=failure, unprinted=print_failure)
         with output_errors_explained(self.out):
             tidy_report(self.out, printed)
         return failure
@@ -298,13 +296,13 @@ class Run:
         result, settling = printed.result, Settling(self.out, self.ledger)
         with output_errors_explained(self.out):
             if settling.settle_study(result.study_key):
-                return self.ledger.failures().get(result.study_key, "")
+                return self.ledger.results.failures().get(result.study_key, "")
         known = known_study(self.ledger, result.study_key)
         if known is not None and known.result is not None and is_drawn(known.result):
             failure = failure or unprinted
-            self.ledger.record_unscored(result.study_key, result.refused, failure=failure)
+            self.ledger.results.record_unscored(result.study_key, result.refused, failure=failure)
             return failure
-        return self.ledger.record_study(printed, failure=failure, unprinted=unprinted)
+        return self.ledger.results.record(printed, failure=failure, unprinted=unprinted)
 
     def _record_unscored(self, studies: Iterable[ScoredStudy]) -> Iterator[ScoredStudy]:
         """Record the studies that got no score, and pass on the others."""
@@ -314,7 +312,7 @@ class Run:
                 yield study
                 continue
             failure = _unreadable(study.refused)
-            self.ledger.record_unscored(study.task.study_key, study.refused, failure=failure)
+            self.ledger.results.record_unscored(study.task.study_key, study.refused, failure=failure)
             self._count(study.task.study_key, n_scored=0, failure=failure)
 
     def _count(self, study_key: str, *, n_scored: int, failure: str) -> None:
@@ -345,12 +343,12 @@ class Run:
         """Take over finished reports that the ledger does not know; return the keys of those that are to go."""
         strays = settle_strays(Settling(self.out, self.ledger))
         if strays.adopted:
-            self.indexed = replace(self.indexed, total=sum(self.ledger.count_files().values()))
+            self.indexed = replace(self.indexed, total=sum(self.ledger.results.count_files().values()))
         return strays.orphans
 
     def write_metrics(self, report: RunReport | None = None, *, finished: bool = True) -> str:
         """Write metrics.prom, and return what it says; without a report, as the work stands now."""
-        _, oldest_queued_at = self.ledger.queue()
+        _, oldest_queued_at = self.ledger.queue.waiting()
         with output_errors_explained(self.out):
             self.ledger.home.check()
             report = report or self._report(finished=finished)
@@ -378,13 +376,13 @@ class Run:
             finished=finished,
             settings=self.settings,
             engine=self.engine,
-            files=self.ledger.count_files(),
+            files=self.ledger.results.count_files(),
             files_deferred=self.indexed.deferred,
             folders_unlistable=self.indexed.unlistable,
             folders_hidden=self.indexed.hidden,
-            studies=self.ledger.count_studies(),
-            reasons=self.ledger.count_reasons(),
-            failures=self.ledger.failures(),
+            studies=self.ledger.results.count_studies(),
+            reasons=self.ledger.results.count_reasons(),
+            failures=self.ledger.results.failures(),
             studies_this_run=self.studies_done,
             images_scored_this_run=self.images_scored,
             wall_s=round(time.monotonic() - self.started, 3),

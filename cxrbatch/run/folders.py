@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cxrbatch.errors import UsageError
 from cxrbatch.intake.discover import is_output_folder
-from cxrbatch.output.folder.marker import hash_of_folder, update_marker
+from cxrbatch.output.folder.marker import hash_of_folder
 from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.output.ledger.ledger import INPUT, INPUT_SHA256, Ledger
 
@@ -75,4 +75,4 @@ def claim_input(ledger: Ledger, root: Path, out: Path) -> None:
     ledger.remember(INPUT, str(root.resolve()))
     with output_errors_explained(out):
         ledger.home.check()
-        update_marker(out, input_sha256=hash_of_folder(root))
+        ledger.home.marker.update(input_sha256=hash_of_folder(root))

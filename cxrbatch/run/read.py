@@ -16,7 +16,8 @@ from cxrbatch.errors import Flag, ImageRejected, Reason, RunError, error_name
 from cxrbatch.intake.identity import settle_duplicates
 from cxrbatch.intake.patient import are_different_patients, identify, same_identity
 from cxrbatch.output.ledger.attempts import failed_again, may_pass
-from cxrbatch.output.ledger.ledger import CHANGED, StudyTask
+from cxrbatch.output.ledger.queue import StudyTask
+from cxrbatch.output.ledger.results import CHANGED
 from cxrbatch.records import Header, IndexedFile, InputSpec, PreparedImage, RefusedImage, storable_ns
 from cxrbatch.run.deidentification import Pseudonyms, told
 from cxrbatch.run.stages import DecodedStudy, StageClock

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cxrbatch.output.ledger.ledger import Ledger
-from cxrbatch.output.ledger.waiting import RETRIED
+from cxrbatch.output.ledger.ledger import RETRIED, Ledger
 from cxrbatch.system.moments import Moment, present_moment
 from cxrbatch.system.record_json import from_json, to_json
 

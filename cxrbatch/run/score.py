@@ -14,7 +14,7 @@ from cxrbatch.config import Settings
 from cxrbatch.engine.contract import Engine
 from cxrbatch.errors import CxrBatchError, EngineError, Flag, Reason, error_name
 from cxrbatch.output.ledger.attempts import failed_again
-from cxrbatch.output.ledger.ledger import StudyTask
+from cxrbatch.output.ledger.queue import StudyTask
 from cxrbatch.records import (
     EngineDescription,
     Gray8,

@@ -13,7 +13,8 @@ from cxrbatch.output.derive import derive_tables
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.settle import remove_as_ordered
 from cxrbatch.output.folder.state import find_state
-from cxrbatch.output.ledger.ledger import ENGINE, INPUT, LEDGER_FILE, Ledger, OldStudy
+from cxrbatch.output.ledger.ledger import ENGINE, INPUT, LEDGER_FILE, Ledger
+from cxrbatch.output.ledger.results import OldStudy
 from cxrbatch.records import EngineDescription
 from cxrbatch.system.faults import reach
 from cxrbatch.system.logbook import log_event
@@ -49,7 +50,7 @@ def prune_output(
         raise UsageError(f"{out}: no {ledger_file} there, so nothing to prune. Name the output folder of a run.")
     before = (datetime.now(timezone.utc) - age).isoformat(timespec="seconds")
     with open_output(out, state=state) as ledger:
-        old = ledger.reported_before(before)
+        old = ledger.results.reported_before(before)
         root = _folder_of_input(Path(ledger.fact(INPUT)))
         if remove:
             _refuse_unseen(root, allow_empty=input_emptied)
@@ -64,7 +65,7 @@ def prune_output(
 
 def _forget(out: Path, ledger: Ledger, studies: tuple[OldStudy, ...]) -> None:
     reach("prune-forget")
-    ledger.forget_studies(study.study_key for study in studies)
+    ledger.results.forget(study.study_key for study in studies)
     reach("prune-forgotten")
     if engine := ledger.fact(ENGINE):
         derive_tables(out, ledger, from_json(engine, EngineDescription))

@@ -15,13 +15,13 @@ from pathlib import Path
 
 from cxrbatch.errors import LedgerDamaged, UsageError
 from cxrbatch.output.derive import derive_tables
-from cxrbatch.output.folder.marker import Marker, read_marker, update_marker
+from cxrbatch.output.folder.marker import Marker
 from cxrbatch.output.folder.opening import held_output, open_ledger, output_errors_explained
+from cxrbatch.output.folder.place import HeldOutput
 from cxrbatch.output.folder.settle import Settling
-from cxrbatch.output.folder.state import OUTPUT, OUTPUT_ID, SESSION, UNFINISHED, claim_state
+from cxrbatch.output.folder.state import OUTPUT, OUTPUT_ID, SESSION, UNFINISHED, claim_state, refuse_foreign
 from cxrbatch.output.ledger.ledger import DEIDENTIFIED, ENGINE, INPUT_SHA256, LEDGER_FILE, Ledger
-from cxrbatch.output.ledger.restore import FoundStudy, Restorer
-from cxrbatch.output.ledger.settle import LOST, UNPRINTED
+from cxrbatch.output.ledger.restore import LOST, UNPRINTED, FoundStudy, Restorer
 from cxrbatch.output.ledger.store import LedgerStore
 from cxrbatch.output.report.intent import tidy_intents
 from cxrbatch.output.report.pictures import is_drawn, picture_names
@@ -81,24 +81,24 @@ def repair_output(out: Path, state: str = "") -> Repair:
     """
     if not any((out / name).exists() for name in (LEDGER_FILE, MARKER_FILE, REPORTS, RUN_FILE)):
         raise UsageError(f"{out}: no output folder of cxrbatch, so there is nothing to repair.")
-    with held_output(out, state=state, may_be_missing=True) as folder, output_errors_explained(out):
-        ledger_path = folder / LEDGER_FILE
-        damage = _damage(out, ledger_path)
+    with held_output(out, state=state, may_be_missing=True) as home, output_errors_explained(out):
+        ledger_path = home.state / LEDGER_FILE
+        damage = _damage(home, ledger_path)
         if not damage:
-            _finish_former_repair(out, folder)
+            _finish_former_repair(home)
             return Repair()
         # A ledger that is damaged today and can be opened tomorrow, without its log, is not what worked here last.
         session = secrets.token_hex(8)
-        update_marker(out, session=session)
+        home.marker.update(session=session)
         durable.remove_temporaries(out)
         reach("repair-rebuild")
         rebuilt = ledger_path.with_name(LEDGER_FILE + REBUILT_SUFFIX)
-        facts, findings = read_marker(out), _Findings()
+        facts, findings = home.marker.known, _Findings()
         studies, files, retried = _rebuild(rebuilt, out, facts, findings)
         reach("repair-rebuilt")
         aside = _put_in_place(rebuilt, ledger_path)
-        with Ledger(folder) as ledger:
-            _bring_in_line(out, folder, ledger)
+        with Ledger(home.state, home=home) as ledger:
+            _bring_in_line(ledger)
         reach("repair-done")
         log_event("ledger repaired", studies=studies, unreadable=len(findings.unreadable))
     return Repair(
@@ -113,9 +113,10 @@ def repair_output(out: Path, state: str = "") -> Repair:
     )
 
 
-def _bring_in_line(out: Path, folder: Path, ledger: Ledger) -> None:
+def _bring_in_line(ledger: Ledger) -> None:
     """Let reports and tables follow a ledger that was made anew."""
-    claim_state(out, folder, ledger)
+    out = ledger.home.out
+    claim_state(ledger)
     Settling(out, ledger).settle(everything=False)
     tidy_intents(out)
     if engine := ledger.fact(ENGINE):
@@ -123,25 +124,26 @@ def _bring_in_line(out: Path, folder: Path, ledger: Ledger) -> None:
     ledger.remember(UNFINISHED, "")
 
 
-def _finish_former_repair(out: Path, folder: Path) -> None:
+def _finish_former_repair(home: HeldOutput) -> None:
     """Do what a repair that was killed did not come to, once its ledger stood."""
-    with Ledger(folder) as ledger:
+    with Ledger(home.state, home=home) as ledger:
         if ledger.fact(UNFINISHED) == _REPAIRING:
-            durable.remove_temporaries(out)
-            _bring_in_line(out, folder, ledger)
+            durable.remove_temporaries(home.out)
+            _bring_in_line(ledger)
 
 
-def _damage(out: Path, path: Path) -> str:
+def _damage(home: HeldOutput, path: Path) -> str:
     """Return what is wrong with the ledger, having read all of it; '' where it is sound."""
     if not path.exists():
         return "it is missing"
     try:
-        with open_ledger(path.parent, out) as ledger:
-            claim_state(out, path.parent, ledger)
-            ledger.check()
-            for _ in ledger.file_rows():
+        with open_ledger(home) as ledger:
+            refuse_foreign(ledger)
+            claim_state(ledger)
+            ledger.store.check()
+            for _ in ledger.results.file_rows():
                 pass
-            for _ in ledger.study_rows():
+            for _ in ledger.results.study_rows():
                 pass
     except LedgerDamaged as error:
         return error.what

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cxrbatch.output.folder.holder import process_at_work
+from cxrbatch.output.folder.lock import process_at_work
 from cxrbatch.output.folder.state import find_state
 from cxrbatch.output.ledger.ledger import LEDGER_FILE
 from cxrbatch.output.ledger.view import LedgerFacts, view_ledger

@@ -71,7 +71,7 @@ def test_an_image_of_any_time_is_scored_once(roomy: Path, time_ns: int) -> None:
     assert (first.files, first.studies_this_run) == ({"scored": 1, "rejected": 1}, 1)
     assert (again.files, again.studies_this_run) == (first.files, 0)
     with open_output(roomy / "out") as ledger:
-        known = ledger.known_files()
+        known = ledger.index.known_files()
     assert all(known[file.path].is_same(file) for file in walk(roomy / "images"))
 
 
@@ -118,8 +118,8 @@ def test_the_newest_first_is_also_the_one_of_the_farthest_year(roomy: Path) -> N
 def test_a_file_yet_to_be_read_is_not_taken_for_one_that_was_read_before_1970(tmp_path: Path) -> None:
     file = ImageFile("a.png", 10, storable_ns(-1))
     with Ledger(tmp_path) as ledger:
-        ledger.record_deferred(file, "cannot be opened now")
-        assert not ledger.known_files()["a.png"].is_same(file)
+        ledger.index.record_deferred(file, "cannot be opened now")
+        assert not ledger.index.known_files()["a.png"].is_same(file)
 
 
 @hostile

@@ -126,7 +126,7 @@ def test_a_run_with_a_state_elsewhere_notices_both_places(
 @pytest.mark.hostile("9.7 OUT moved")
 def test_the_end_of_a_run_is_looked_at_too(out: Path) -> None:
     with pytest.raises(OutputNotWritable, match="moved, removed or unmounted"), open_output(out) as ledger:
-        ledger.record_index([indexed("a.dcm", "s1")])
+        ledger.index.record([indexed("a.dcm", "s1")])
         out.rename(out.with_name("moved"))
     assert not out.exists()
 
@@ -260,7 +260,7 @@ def test_a_claim_keeps_others_out_and_its_own_command_goes_on_after_a_kill(out: 
         with pytest.raises(OutputLocked), open_output(out, state=str(tmp_path / "one")):
             pass
     with open_output(out, state=str(tmp_path / "one")) as ledger:
-        ledger.record_index([indexed("a.dcm", "s1")])
+        ledger.index.record([indexed("a.dcm", "s1")])
     assert not read_marker(out).claimed
     with sqlite3.connect(tmp_path / "one" / LEDGER_FILE) as database:
         assert database.execute("SELECT count(*) FROM files").fetchone() == (1,)

@@ -9,7 +9,7 @@ import pytest
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag
-from cxrbatch.output.ledger.ledger import StudyTask
+from cxrbatch.output.ledger.queue import StudyTask
 from cxrbatch.phantom.draw import draw_phantom
 from cxrbatch.records import Header, ImageFile, IndexedFile, InputSpec
 from cxrbatch.run.read import Reading, ReadJob, _refusal, read_image

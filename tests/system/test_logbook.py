@@ -17,7 +17,7 @@ import pytest
 
 from cxrbatch.errors import ExitCode
 from cxrbatch.intake.discover import is_output_folder
-from cxrbatch.output.folder.marker import update_marker
+from cxrbatch.output.folder.marker import HeldMarker
 from cxrbatch.records import LOG_FILE
 from cxrbatch.system import durable
 from cxrbatch.system.logbook import LINES_MISSING, LogLimits, log_event, logging_to
@@ -90,7 +90,7 @@ def test_every_log_is_for_the_group_to_read_under_any_umask(tmp_path: Path, umas
 def test_an_output_folder_is_known_for_one_at_every_moment_of_a_rotation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update_marker(tmp_path, output_id="0123456789abcdef")
+    HeldMarker(tmp_path).update(output_id="0123456789abcdef")
     seen: list[bool] = []
 
     def watched(step: Callable[..., Any]) -> Callable[..., Any]:

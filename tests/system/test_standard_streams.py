@@ -176,7 +176,7 @@ def test_a_run_is_done_whatever_becomes_of_the_terminal(way: Way, results: Path,
     assert [row["status"] for row in read_rows(out / "images.csv")] == ["scored", "scored"]
     assert len(list(out.glob("reports/*/report.pdf"))) == 2
     with Ledger(out) as ledger:  # which was not opened in the place of a closed standard error
-        ledger.check()
+        ledger.store.check()
 
 
 @pytest.mark.parametrize("way", [unread, hung_up])

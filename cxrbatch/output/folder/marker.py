@@ -90,11 +90,38 @@ def _create_alone(path: Path, content: str) -> bool:
     return True
 
 
-def update_marker(out: Path, **facts: str | bool) -> None:
-    """Change these facts in the marker of `out`; it is written only where that changes anything."""
-    known = read_marker(out)
-    if (changed := replace(known, **facts)) != known:  # type: ignore[arg-type]
-        replace_text(out / MARKER_FILE, to_json(changed, indent=2) + "\n")
+class HeldMarker:
+    """The marker of an output folder as this process read or wrote it last: whoever holds the folder reads it once.
+
+    Before the lock is held it tells where that lies, and somebody else may write it: `reread` comes after the lock.
+    From there on it is this process that writes it.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._known: Marker | None = None
+
+    @property
+    def known(self) -> Marker:
+        """What it says, as far as this process knows."""
+        return self.reread() if self._known is None else self._known
+
+    def reread(self) -> Marker:
+        """Return what it says now; raises what `read_marker` does."""
+        self._known = read_marker(self._out)
+        return self._known
+
+    def create(self, marker: Marker) -> bool:
+        """Make it, as the first of several processes; False where there is one already, which is to be read."""
+        made = create_marker(self._out, marker)
+        self._known = marker if made else None
+        return made
+
+    def update(self, **facts: str | bool) -> None:
+        """Change these facts; it is written only where that changes anything."""
+        if (changed := replace(self.known, **facts)) != self._known:  # type: ignore[arg-type]
+            replace_text(self._out / MARKER_FILE, to_json(changed, indent=2) + "\n")
+            self._known = changed
 
 
 def hash_of_folder(folder: Path) -> str:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
 import secrets
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from cxrbatch.errors import OutputLocked, OutputNotWritable
-from cxrbatch.output.folder.place import HeldPlace
+from cxrbatch.errors import OutputNotWritable
+from cxrbatch.output.folder.lock import LOCK_FILE, locked
+from cxrbatch.output.folder.place import HeldOutput
 from cxrbatch.output.folder.settle import Settling
 from cxrbatch.output.folder.state import (
     UNFINISHED,
     begin_session,
+    choose_state,
     claim_output,
     claim_state,
-    find_state,
     is_foreign_ledger,
     refuse_foreign,
 )
@@ -28,35 +25,38 @@ from cxrbatch.output.ledger.ledger import LEDGER_FILE, Ledger
 from cxrbatch.output.report.intent import tidy_intents
 from cxrbatch.output.report.report import REPORTS, report_folders
 from cxrbatch.system import durable
-from cxrbatch.system.faults import reach
 from cxrbatch.system.logbook import LogLimits, log_event, logging_to
 
-LOCK_FILE = ".cxrbatch.lock"
 # What the fact UNFINISHED says instead of a session while every report is looked at, or was left by earlier versions.
 _OF_ANOTHER_LEDGER, _OF_AN_EARLIER_VERSION = "another ledger", "yes"
-_ASKING_TAKES_S = 0.1
 
 
 @contextmanager
 def held_output(
     out: Path, log_limits: LogLimits | None = None, *, state: str = "", may_be_missing: bool = False
-) -> Iterator[Path]:
+) -> Iterator[HeldOutput]:
     """Hold the lock and the log of an output folder, and yield where its ledger lies, without opening that.
+
+    The marker is read twice, and once only where this is the first run: before the lock, to find that; and under it,
+    since whoever held it until then, or was the first to begin, may have written it meanwhile. What comes after goes
+    by what was read or written last (`HeldOutput.marker`).
 
     Arguments and errors are those of `open_output` and `find_state`.
     """
-    with output_errors_explained(out):
-        folder = find_state(out, state, may_be_missing=may_be_missing)
-    with output_errors_explained(folder):
-        durable.make_folder(folder)
     with ExitStack() as stack:
-        stack.enter_context(_locked(folder))
-        if not may_be_missing:
-            with output_errors_explained(out):
-                claim_output(out, folder)
+        home = stack.enter_context(HeldOutput(out))
         with output_errors_explained(out):
+            home.state = choose_state(out, home.marker.known, state, may_be_missing=may_be_missing)
+        with output_errors_explained(home.state):
+            durable.make_folder(home.state)
+            stack.enter_context(locked(home.state))
+        with output_errors_explained(out):
+            if may_be_missing:
+                home.marker.reread()
+            else:
+                claim_output(home)
             stack.enter_context(logging_to(out, log_limits))
-        yield folder
+        yield home
 
 
 @contextmanager
@@ -77,40 +77,35 @@ def open_output(out: Path, log_limits: LogLimits | None = None, *, state: str = 
     with output_errors_explained(out):
         durable.make_folder(out)
     with ExitStack() as stack:
-        folder = stack.enter_context(held_output(out, log_limits, state=state))
-        ledger = stack.enter_context(open_ledger(folder, out))
-        stack.enter_context(_kept_home(out, folder, ledger))
+        home = stack.enter_context(held_output(out, log_limits, state=state))
+        ledger = stack.enter_context(open_ledger(home))
         with output_errors_explained(out):
-            refuse_foreign(out, folder, ledger)
-            settling = Settling(out, ledger, is_foreign_ledger(out, ledger))
-            _resume(settling, folder)
+            _remember_place(home)
+            refuse_foreign(ledger)
+            settling = Settling(out, ledger, is_foreign_ledger(ledger))
+            _resume(settling)
         yield ledger
         with output_errors_explained(out):
             settling.settle(everything=False)
             tidy_intents(out)
-            ledger.home.check()
+            home.check()
         ledger.remember(UNFINISHED, "")
 
 
-@contextmanager
-def _kept_home(out: Path, folder: Path, ledger: Ledger) -> Iterator[None]:
-    """Let the ledger notice when anything that it belongs to is moved, removed or replaced."""
-    with HeldPlace(out) as home:
-        reports = out / REPORTS
-        with output_errors_explained(out):
-            home.add(out, folder / LOCK_FILE, folder / LEDGER_FILE, *([reports] if reports.is_dir() else []))
-        ledger.stay_in(home)
-        yield
+def _remember_place(home: HeldOutput) -> None:
+    """Let the ledger notice from here on when anything that it belongs to is moved, removed or replaced."""
+    reports = home.out / REPORTS
+    home.add(home.out, home.state / LOCK_FILE, home.state / LEDGER_FILE, *([reports] if reports.is_dir() else []))
 
 
-def _resume(settling: Settling, folder: Path) -> None:
+def _resume(settling: Settling) -> None:
     """Clear away and set right what the last process left, if it was killed, and begin a session of one's own."""
     out, ledger, unfinished = settling.out, settling.ledger, settling.ledger.fact(UNFINISHED)
     session = secrets.token_hex(8)
     is_foreign = settling.is_foreign or unfinished == _OF_ANOTHER_LEDGER
     everything = is_foreign or unfinished == _OF_AN_EARLIER_VERSION
     if unfinished:
-        ledger.check()
+        ledger.store.check()
     # From here on, and not before, files are written that a killed run would leave half done.
     if is_foreign:
         ledger.remember(UNFINISHED, _OF_ANOTHER_LEDGER, durable=True)
@@ -126,56 +121,13 @@ def _resume(settling: Settling, folder: Path) -> None:
             results_taken_over=settled.adopted,
             reports_undone=settled.undone,
         )
-    claim_state(out, folder, ledger)
-    begin_session(out, ledger, session)
+    claim_state(ledger)
+    begin_session(ledger, session)
 
 
-def open_ledger(folder: Path, out: Path) -> Ledger:
-    """Open the ledger that lies in `folder`; an empty one is damaged where `out` has reports."""
-    return Ledger(folder, may_be_empty=lambda: not any(report_folders(out)))
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold an advisory lock that the kernel drops with the process, so none is ever stale."""
-    with output_errors_explained(out):
-        descriptor = os.open(out / LOCK_FILE, os.O_RDWR | os.O_CREAT, durable.FILE_MODE)
-    try:
-        _lock(descriptor)
-    except OSError as error:
-        holder = ""
-        # On SMB a lock keeps others from reading, too.
-        with suppress(OSError):
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-        os.close(descriptor)
-        if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
-            raise OutputNotWritable(
-                f"{out}: its file system has no locks ({error.strerror}). Put ledger and lock on a local disk with "
-                "--state DIR."
-            ) from error
-        raise OutputLocked(
-            f"{out}: another cxrbatch (process {holder or 'unknown'}) is working on this folder. "
-            "Wait for it, or end it."
-        ) from None
-    try:
-        with output_errors_explained(out):
-            os.fchmod(descriptor, durable.FILE_MODE)
-            os.ftruncate(descriptor, 0)
-            reach("lock-write")
-            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-            reach("lock-written")
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> None:
-    """Lock the file, at the second attempt where somebody only asked whether it is locked (`holder`)."""
-    with suppress(BlockingIOError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return
-    time.sleep(_ASKING_TAKES_S)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def open_ledger(home: HeldOutput) -> Ledger:
+    """Open the ledger of a held output folder; an empty one is damaged where there are reports."""
+    return Ledger(home.state, home=home, may_be_empty=lambda: not any(report_folders(home.out)))
 
 
 @contextmanager

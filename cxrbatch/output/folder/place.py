@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxrbatch.errors import OutputNotWritable
+from cxrbatch.output.folder.marker import HeldMarker
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +53,20 @@ class Place:
         return True
 
 
-class HeldPlace:
-    """The landmarks of the process that holds an output folder; kept open, so that no other file gets their inode."""
+class HeldOutput:
+    """An output folder as the process that holds it knows it: where it lies, where its ledger does, what marks it.
+
+    Its landmarks are kept open, so that no other file gets their inode.
+    """
 
     def __init__(self, out: Path) -> None:
-        self._out = out
+        self.out, self.marker = out, HeldMarker(out)
+        self.state = out
+        """The folder that the ledger and the lock lie in."""
         self._descriptors: list[int] = []
         self.place = Place(out, ())
 
-    def __enter__(self) -> HeldPlace:
+    def __enter__(self) -> HeldOutput:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,7 +83,12 @@ class HeldPlace:
             self._descriptors.append(os.open(path, os.O_PATH))
             status = os.fstat(self._descriptors[-1])
             mark = _Landmark(path, status.st_dev, status.st_ino)
-            self.place = Place(self._out, (*self.place.landmarks, mark))
+            self.place = Place(self.out, (*self.place.landmarks, mark))
+
+    @property
+    def keeps_ledger_inside(self) -> bool:
+        """Whether the ledger lies in the output folder itself."""
+        return self.state.resolve() == self.out.resolve()
 
     def check(self) -> None:
         """Look whether everything still lies where it was; raises what `Place.check` does."""

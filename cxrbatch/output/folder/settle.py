@@ -16,8 +16,7 @@ from pathlib import Path
 
 from cxrbatch.errors import RunError
 from cxrbatch.output.ledger.ledger import DEIDENTIFIED, Ledger
-from cxrbatch.output.ledger.removal import order_removal, ordered_removals, removals_done
-from cxrbatch.output.ledger.settle import (
+from cxrbatch.output.ledger.restore import (
     LOST,
     UNPRINTED,
     KnownStudy,
@@ -192,11 +191,11 @@ class Settling:
 
 def remove_as_ordered(out: Path, ledger: Ledger) -> int:
     """Remove the report folders that the ledger ordered to go; return how many there were."""
-    ordered = ordered_removals(ledger.store)
+    ordered = ledger.results.ordered_removals()
     folders = [folder for key in ordered if (folder := report_folder(out, key)).exists()]
     for folder in folders:
         _remove_folder(folder)
-    removals_done(ledger.store, ordered)
+    ledger.results.removals_done(ordered)
     return len(folders)
 
 
@@ -205,7 +204,7 @@ def order_orphans_removed(ledger: Ledger, orphans: list[str]) -> None:
     if orphans:
         with ledger.store.transaction(durable=True):
             for study_key in orphans:
-                order_removal(ledger.store, study_key)
+                ledger.results.order_removal(study_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +223,7 @@ def settle_strays(settling: Settling) -> Strays:
     ledger never heard of was finished before the ledger was lost, and is taken over.
     """
     ledger, out = settling.ledger, settling.out
-    with_result, folders = ledger.keys_with_report(), {folder.name for folder in report_folders(out)}
+    with_result, folders = ledger.results.keys_with_report(), {folder.name for folder in report_folders(out)}
     orphans, settled = [], Settled()
     for study_key in sorted(folders - with_result):
         found, known = read_result(report_folder(out, study_key)), known_study(ledger, study_key)

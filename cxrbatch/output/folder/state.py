@@ -10,7 +10,8 @@ import secrets
 from pathlib import Path
 
 from cxrbatch.errors import LedgerDamaged, OutputLocked, UsageError
-from cxrbatch.output.folder.marker import Marker, create_marker, read_marker, update_marker
+from cxrbatch.output.folder.marker import Marker, read_marker
+from cxrbatch.output.folder.place import HeldOutput
 from cxrbatch.output.ledger.ledger import LEDGER_FILE, Ledger
 from cxrbatch.records import MARKER_FILE
 
@@ -30,7 +31,11 @@ def find_state(out: Path, wanted: str = "", *, may_be_missing: bool = False) -> 
         UsageError: the ledger is elsewhere, or is not where it was.
         LedgerDamaged: the marker in `out` cannot be understood.
     """
-    marker = read_marker(out)
+    return choose_state(out, read_marker(out), wanted, may_be_missing=may_be_missing)
+
+
+def choose_state(out: Path, marker: Marker, wanted: str, *, may_be_missing: bool) -> Path:
+    """Return the folder for the ledger of `out`, whose marker says this; arguments and errors are `find_state`'s."""
     known = marker.state
     recorded = Path(known) if known else out.resolve()
     chosen = Path(wanted).expanduser().resolve() if wanted else recorded
@@ -53,62 +58,69 @@ def find_state(out: Path, wanted: str = "", *, may_be_missing: bool = False) -> 
     return out if chosen == out.resolve() else chosen
 
 
-def claim_output(out: Path, state: Path) -> None:
+def claim_output(home: HeldOutput) -> None:
     """Be the one of several first runs that begins with `out`: its marker is made in one step, and says where.
 
     Raises:
         OutputLocked: another run was faster, and keeps its ledger elsewhere.
         UsageError: the same, where that run has come further.
     """
-    inside = state.resolve() == out.resolve()
-    place = "" if inside else str(state.resolve())
-    if create_marker(out, Marker(state=place, claimed=True)):
+    out, place = home.out, _recorded_state(home)
+    if home.marker.create(Marker(state=place, claimed=True)):
         return
-    marker = read_marker(out)
+    # Read afresh: it may have been made since this process looked for it, by a run whose lock lies elsewhere, or
+    # written by the one that held this lock until now.
+    marker = home.marker.reread()
     if marker.claimed and marker.state != place:
         raise OutputLocked(
             f"{out}: another run began with it at the same moment, and keeps its ledger in {marker.state or out}. "
             "Wait for it, and give the same --state as it did."
         )
-    find_state(out, str(state), may_be_missing=True)
+    choose_state(out, marker, str(home.state), may_be_missing=True)
 
 
-def is_foreign_ledger(out: Path, ledger: Ledger) -> bool:
-    """Tell whether another ledger than this one worked on `out` last: this one is a backup, or an earlier state."""
-    session = read_marker(out).session
+def is_foreign_ledger(ledger: Ledger) -> bool:
+    """Tell whether another ledger than this one worked on OUT last: this one is a backup, or an earlier state."""
+    session = ledger.home.marker.known.session
     return bool(session and ledger.fact(OUTPUT)) and session not in {ledger.fact(SESSION), ledger.fact(UNFINISHED)}
 
 
-def begin_session(out: Path, ledger: Ledger, session: str) -> None:
+def begin_session(ledger: Ledger, session: str) -> None:
     """Let ledger and marker know this run, in an order in which no kill makes them strangers."""
     ledger.remember(UNFINISHED, session, durable=True)
-    update_marker(out, session=session)
+    ledger.home.marker.update(session=session)
     ledger.remember(SESSION, session, durable=True)
 
 
-def refuse_foreign(out: Path, state: Path, ledger: Ledger) -> None:
-    """Check that the ledger in `state` is that of this output folder, or of none yet.
+def refuse_foreign(ledger: Ledger) -> None:
+    """Check that the ledger is that of the output folder it was opened for, or of none yet.
 
     A folder that was moved is known again by its id, as long as nothing with that id is left where it was.
 
     Raises:
         UsageError: it is that of another output folder.
     """
-    identity, owner, place = read_marker(out).output_id, ledger.fact(OUTPUT), str(out.resolve())
-    inside = state.resolve() == out.resolve()
+    home, owner = ledger.home, ledger.fact(OUTPUT)
+    if owner in {"", str(home.out.resolve())} or home.keeps_ledger_inside:
+        return
+    identity = home.marker.known.output_id
     was_moved = ledger.fact(OUTPUT_ID) == identity != "" and not _is_there(Path(owner), identity)
-    if owner not in {"", place} and not inside and not was_moved:
-        raise UsageError(f"{state}: holds the ledger of {owner}. Every output folder needs a --state of its own.")
+    if not was_moved:
+        raise UsageError(f"{home.state}: holds the ledger of {owner}. Every output folder needs a --state of its own.")
 
 
-def claim_state(out: Path, state: Path, ledger: Ledger) -> None:
-    """Let the ledger in `state` and the output folder know each other; raises what `refuse_foreign` does."""
-    refuse_foreign(out, state, ledger)
-    inside = state.resolve() == out.resolve()
-    identity = read_marker(out).output_id or ledger.fact(OUTPUT_ID) or secrets.token_hex(8)
-    ledger.remember(OUTPUT, str(out.resolve()))
+def claim_state(ledger: Ledger) -> None:
+    """Let ledger and output folder know each other, where `refuse_foreign` found nothing against it."""
+    home = ledger.home
+    identity = home.marker.known.output_id or ledger.fact(OUTPUT_ID) or secrets.token_hex(8)
+    ledger.remember(OUTPUT, str(home.out.resolve()))
     ledger.remember(OUTPUT_ID, identity)
-    update_marker(out, state="" if inside else str(state.resolve()), output_id=identity, claimed=False)
+    home.marker.update(state=_recorded_state(home), output_id=identity, claimed=False)
+
+
+def _recorded_state(home: HeldOutput) -> str:
+    """Return what the marker says of where the ledger lies."""
+    return "" if home.keeps_ledger_inside else str(home.state.resolve())
 
 
 def _is_there(out: Path, identity: str) -> bool:

@@ -44,6 +44,14 @@ class ArrivalMemory:
     max_wait_s: float = 0.0
 
 
+def read_memory(text: str) -> ArrivalMemory | None:
+    """Read what is kept under `MEMORY`; None for nothing, or for what another version kept there."""
+    try:
+        return from_json(text, ArrivalMemory) if text else None
+    except ValueError:
+        return None
+
+
 class ArrivalTable:
     """The table `arrivals` of an open ledger."""
 
@@ -52,11 +60,7 @@ class ArrivalTable:
 
     def memory(self) -> ArrivalMemory | None:
         """Return what was last remembered; None where no daemon has worked here, or one that kept it otherwise."""
-        text = self._store.value("SELECT value FROM meta WHERE key = ?", (MEMORY,))
-        try:
-            return from_json(str(text), ArrivalMemory) if text else None
-        except ValueError:
-            return None
+        return read_memory(str(self._store.value("SELECT value FROM meta WHERE key = ?", (MEMORY,)) or ""))
 
     def rows(self) -> list[ArrivalRow]:
         """Return the files that still wait, and remove the others."""

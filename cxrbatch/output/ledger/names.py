@@ -1,4 +1,7 @@
-"""Rows of a ledger that name patients, written anew without: the part of de-identifying that is one transaction."""
+"""Rows of a ledger that name patients, written anew without: the part of de-identifying that is one transaction.
+
+Start at `take_names_out`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from dataclasses import replace
 from typing import Protocol
 
 from cxrbatch.errors import Flag, Reason
-from cxrbatch.output.ledger.rows import parse
+from cxrbatch.output.ledger.ledger import Ledger
+from cxrbatch.output.ledger.schema import NO_REPORT
 from cxrbatch.output.ledger.store import LedgerStore
 from cxrbatch.records import Header, StudyResult
 from cxrbatch.system.record_json import to_json
@@ -27,7 +31,15 @@ class Names(Protocol):
         """Return what may be said of a file without a score."""
 
 
-def rewrite_names(store: LedgerStore, names: Names) -> list[str]:
+def take_names_out(ledger: Ledger, names: Names) -> None:
+    """Rewrite every row that names a patient, and queue again the studies whose pictures show a name."""
+    with ledger.store.transaction():
+        for study_key in _rewrite_names(ledger.store, names):
+            ledger.store.execute(f"UPDATE studies SET {NO_REPORT} WHERE study_key = ?", (study_key,))
+            ledger.queue.put(study_key)
+
+
+def _rewrite_names(store: LedgerStore, names: Names) -> list[str]:
     """Replace every name in files and studies; what was done before a kill is not done twice.
 
     Returns:
@@ -40,7 +52,7 @@ def rewrite_names(store: LedgerStore, names: Names) -> list[str]:
     burned_in = []
     for key, new_key in renamed.items():
         text = store.value("SELECT result FROM studies WHERE study_key = ?", (key,))
-        result = without_names(parse(store, text, StudyResult), names) if text else None
+        result = without_names(store.parse(text, StudyResult), names) if text else None
         if result is not None and shows_a_name(result):
             burned_in.append(new_key)
             result = None
@@ -75,7 +87,7 @@ def _rewrite_file(store: LedgerStore, path: bytes, names: Names, renamed: dict[s
     ((text, key, status, reason, message, flags),) = store.rows(
         "SELECT header, study_key, status, reason, message, flags FROM files WHERE path = ?", (path,)
     )
-    header = parse(store, text, Header)
+    header = store.parse(text, Header)
     if header.identity is not None:
         return
     if key:
@@ -84,7 +96,7 @@ def _rewrite_file(store: LedgerStore, path: bytes, names: Names, renamed: dict[s
         "UPDATE files SET study_key = ?, header = ?, message = ? WHERE path = ?",
         (renamed.get(key, ""), to_json(names.header(header)), names.message(status, reason, message), path),
     )
-    if status != "rejected" and Flag.BURNED_IN_ANNOTATION in parse(store, flags, tuple[Flag, ...]):
+    if status != "rejected" and Flag.BURNED_IN_ANNOTATION in store.parse(flags, tuple[Flag, ...]):
         reason = Reason.BURNED_IN_ANNOTATION.value
         store.execute(
             "UPDATE files SET status = 'rejected', reason = ?, message = ?, refused_by_header = 1, engine = '', "

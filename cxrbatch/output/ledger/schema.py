@@ -70,6 +70,14 @@ CREATE TABLE arrivals (
 ) WITHOUT ROWID;
 """
 
+NO_REPORT = "result = NULL, report_html = '', report_pdf = '', reported_at = ''"
+"""What is set of a study that has no report any more."""
+
+# The plus keeps SQLite from looking through all files of a status for those of a study: it cannot know that these
+# are few, and the first index of 200,000 files would take time with the square of their number.
+BY_STUDY = "+status"
+"""The status of files, in conditions on the files of one study."""
+
 MIGRATIONS = {
     # What waited under schema 1 has waited for nobody knows how long: its time begins with the migration.
     1: """

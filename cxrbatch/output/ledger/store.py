@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 from cxrbatch.errors import LedgerDamaged, OutputLocked, OutputNotWritable, RunError
-from cxrbatch.output.folder.mounts import network_file_system
 from cxrbatch.output.ledger.schema import SCHEMA_VERSION, create, migrate, schema_version, table_names, tables_of
 from cxrbatch.system.faults import reach
+from cxrbatch.system.record_json import from_json
+
+Parsed = TypeVar("Parsed")
 
 LOCK_WAIT_S = 10.0
+# What SQLite can compare a time with; in nanoseconds, the year 2262.
+LARGEST_INTEGER = 2**63 - 1
 _FETCHED_AT_ONCE = 200
 _DAMAGE = ("not a database", "malformed", "no such table", "no such column")
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+
+NETWORK_FILE_SYSTEMS = frozenset(
+    {
+        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "lustre", "afs", "beegfs", "gpfs"),
+        *("gfs2", "ocfs2", "orangefs", "pvfs2", "davfs", "vboxsf", "prl_fs"),
+        *("fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse"),
+        *("fuse.davfs", "fuse.davfs2", "fuse.smbnetfs", "fuse.vmhgfs-fuse", "fuse.mfs", "fuse.juicefs"),
+    }
+)
+"""Where several machines may write, or memory is not shared between processes: no place for SQLite's WAL mode
+(sqlite.org/wal.html: "All processes using a database must be on the same host computer")."""
+
+_OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 class LedgerStore:
@@ -69,6 +89,17 @@ class LedgerStore:
     def value(self, query: str, parameters: tuple[Any, ...] = ()) -> Any:
         """Return the first cell of a query's first row, or None."""
         return next((row[0] for row in self.rows(query, parameters)), None)
+
+    def parse(self, text: str, kind: type[Parsed]) -> Parsed:
+        """Return the record that a cell holds.
+
+        Raises:
+            RunError: the cell was damaged or changed by another hand.
+        """
+        try:
+            return from_json(text, kind)
+        except ValueError as error:
+            raise damaged_ledger(self.path, f"{kind.__name__}: {error}") from error
 
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[None]:
@@ -183,3 +214,36 @@ def _explained(error: Exception, path: Path) -> RunError:
     return OutputNotWritable(
         f"{path}: cannot be written ({text}). Check free space, quota and permissions of the output folder."
     )
+
+
+def storable(text: str) -> str:
+    """Return text that SQLite can hold: lone surrogates (bytes of a name that are not UTF-8) as \\udcNN."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def network_file_system(folder: Path) -> str:
+    """Return the type of the network file system that holds `folder`; '' on a local one, or where nobody knows."""
+    try:
+        mountinfo = MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
+    kind = file_system_of(PurePosixPath(folder.resolve()), mountinfo)
+    return kind if kind in NETWORK_FILE_SYSTEMS else ""
+
+
+def file_system_of(path: PurePosixPath, mountinfo: str) -> str:
+    """Return the type of the file system that holds an absolute path without links, as proc(5) lists mounts.
+
+    A line is `36 35 98:0 /root /mount/point options [tag:value]... - type source options`, with blanks in names as
+    octal escapes. The deepest mount point above the path counts, and of several on one point the last.
+    """
+    found, depth = "", -1
+    for line in mountinfo.splitlines():
+        place, separator, source = line.partition(" - ")
+        fields = place.split(" ")
+        if not separator or len(fields) < 5:
+            continue
+        point = PurePosixPath(_OCTAL.sub(lambda octal: chr(int(octal[1], 8)), fields[4]))
+        if path.is_relative_to(point) and len(point.parts) >= depth:
+            found, depth = source.split(" ")[0], len(point.parts)
+    return found

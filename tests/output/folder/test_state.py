@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from cxrbatch.errors import LedgerDamaged, OutputLocked, OutputNotWritable, UsageError
-from cxrbatch.output.folder import mounts
+from cxrbatch.output.folder.lock import LOCK_FILE
 from cxrbatch.output.folder.marker import read_marker
-from cxrbatch.output.folder.opening import LOCK_FILE, open_output
+from cxrbatch.output.folder.opening import open_output
 from cxrbatch.output.folder.state import find_state
+from cxrbatch.output.ledger import store as ledger_store
 from cxrbatch.output.ledger.ledger import LEDGER_FILE, Ledger
 from cxrbatch.records import MARKER_FILE
 from tests.output.ledger.test_ledger import finish_all, indexed
@@ -35,12 +36,12 @@ def state(tmp_path: Path) -> Path:
 
 def fill(out: Path, state: Path | str = "") -> None:
     with open_output(out, state=str(state)) as ledger:
-        ledger.record_index([indexed("a.dcm", "s1")])
+        ledger.index.record([indexed("a.dcm", "s1")])
 
 
 def paths_in(out: Path, state: Path | str = "") -> list[str]:
     with open_output(out, state=str(state)) as ledger:
-        return [row.path for row in ledger.file_rows()]
+        return [row.path for row in ledger.results.file_rows()]
 
 
 def journal_of(ledger: Path) -> int:
@@ -160,22 +161,22 @@ def on_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     share.mkdir()
     info = tmp_path / "mountinfo"
     info.write_text(f"1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:9 / {share.resolve()} rw - nfs4 host:/x rw\n")
-    monkeypatch.setattr(mounts, "MOUNTINFO", info)
+    monkeypatch.setattr(ledger_store, "MOUNTINFO", info)
     return share
 
 
 def test_on_a_network_file_system_the_ledger_has_a_rollback_journal_that_waits_for_the_disk(on_nfs: Path) -> None:
     with Ledger(on_nfs) as ledger:
-        ledger.record_index([indexed("a.dcm")])
+        ledger.index.record([indexed("a.dcm")])
         assert finish_all(ledger) == ["s1"]
-        assert ledger._store.value("PRAGMA synchronous") == 2  # FULL
+        assert ledger.store.value("PRAGMA synchronous") == 2  # FULL
     assert journal_of(on_nfs / LEDGER_FILE) == ROLLBACK
     assert os.listdir(on_nfs) == [LEDGER_FILE]
 
 
 def test_on_a_local_one_it_has_a_write_ahead_log(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
-        assert ledger._store.value("PRAGMA synchronous") == 1  # NORMAL
+        assert ledger.store.value("PRAGMA synchronous") == 1  # NORMAL
     assert journal_of(tmp_path / LEDGER_FILE) == WAL
 
 

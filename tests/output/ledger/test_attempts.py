@@ -17,7 +17,9 @@ from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.errors import EngineError, ExitCode, ImageRejected, Reason, TaskFailed, WorkerCrashed, WorkerTimedOut
 from cxrbatch.intake import discover, read
 from cxrbatch.output.ledger.attempts import ATTEMPTS
+from cxrbatch.output.ledger.index import FileIndex
 from cxrbatch.output.ledger.ledger import Ledger
+from cxrbatch.output.ledger.results import StudyResults
 from cxrbatch.output.report import report as printed_report
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import ImageFile, IndexedFile, PrintedStudy, Radiograph, Scores
@@ -318,7 +320,7 @@ def test_a_report_that_cannot_be_printed_is_given_up_after_three_runs(
     codes = [int(runs.run().exit_code) for _ in range(5)]
     assert codes == [3, 3, 0, 0, 0]
     with Ledger(runs.out) as ledger:
-        (study,) = [row for row in ledger.study_rows() if row.result and row.result.images[0].path == BAD]
+        (study,) = [row for row in ledger.results.study_rows() if row.result and row.result.images[0].path == BAD]
     assert (study.status, study.n_scored, study.report_html) == ("reported", 1, "")
     assert "could not be printed" in study.message
     assert "--retry rejected" in study.message
@@ -326,26 +328,28 @@ def test_a_report_that_cannot_be_printed_is_given_up_after_three_runs(
     is_broken[0] = False
     assert runs.run(retry="rejected").exit_code == ExitCode.DONE
     with Ledger(runs.out) as ledger:
-        (study,) = list(ledger.study_rows(study.study_key))
+        (study,) = list(ledger.results.study_rows(study.study_key))
     assert (study.status, study.message) == ("reported", "")
     assert (runs.out / study.report_html).is_file()
 
 
-@pytest.mark.parametrize("what", ["record_study", "record_index"])
-def test_what_the_ledger_cannot_hold_costs_one_study(runs: Runs, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    real = getattr(Ledger, what)
+@pytest.mark.parametrize("part", [StudyResults, FileIndex])
+def test_what_the_ledger_cannot_hold_costs_one_study(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, part: type[StudyResults | FileIndex]
+) -> None:
+    real: Callable[..., Any] = part.record
 
-    def record_or_fail(ledger: Ledger, recorded: Any, **options: Any) -> Any:
-        if what == "record_study":
+    def record_or_fail(ledger_part: Any, recorded: Any, **options: Any) -> Any:
+        if part is StudyResults:
             bad = recorded.result.images[0].path == BAD
         else:
             bad = any(entry.file.path == BAD and entry.rejection is None for entry in recorded)
         if bad:
             raise OverflowError("Python int too large to convert to SQLite INTEGER")
-        return real(ledger, recorded, **options)
+        return real(ledger_part, recorded, **options)
 
-    monkeypatch.setattr(Ledger, what, record_or_fail)
-    before = FAILED if what == "record_study" else DEFERRED
+    monkeypatch.setattr(part, "record", record_or_fail)
+    before = FAILED if part is StudyResults else DEFERRED
     assert runs.ends(4) == [before, before, *[refused(Reason.UNEXPECTED_ERROR)] * 2]
 
 

@@ -100,17 +100,17 @@ def shape(folder: Path) -> list[tuple[Any, ...]]:
 def test_a_ledger_of_schema_1_is_migrated_and_keeps_everything(tmp_path: Path) -> None:
     write_schema_1(tmp_path)
     with Ledger(tmp_path) as ledger:
-        assert {row.path: row.status for row in ledger.file_rows()} == {
+        assert {row.path: row.status for row in ledger.results.file_rows()} == {
             "a.dcm": "scored",
             "b.dcm": "pending",
             "c.txt": "rejected",
         }
-        assert [(row.study_key, row.status, row.revision) for row in ledger.study_rows()] == [
+        assert [(row.study_key, row.status, row.revision) for row in ledger.results.study_rows()] == [
             ("s1", "reported", 3),
             ("s2", "pending", 0),
         ]
         assert ledger.fact("input") == "/pacs"
-        waiting, oldest = ledger.queue()
+        waiting, oldest = ledger.queue.waiting()
         assert waiting == 1
         assert len(oldest) == len("2026-01-01T00:00:00+00:00")
         assert oldest.endswith("+00:00")
@@ -138,7 +138,7 @@ def test_a_migration_that_is_cut_short_leaves_the_former_schema_whole(
             Ledger(tmp_path)
     assert shape(tmp_path) == before
     with Ledger(tmp_path) as ledger:
-        assert ledger.queue()[0] == 1
+        assert ledger.queue.waiting()[0] == 1
 
 
 def test_every_schema_leads_to_the_next() -> None:
@@ -164,43 +164,43 @@ def test_a_newer_ledger_is_refused_and_not_touched(tmp_path: Path) -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The time that the ledger reads; change its only entry."""
     time = ["2026-01-01T00:00:00+00:00"]
-    monkeypatch.setattr("cxrbatch.output.ledger.ledger.now_text", lambda: time[0])
+    monkeypatch.setattr("cxrbatch.output.ledger.queue.now_text", lambda: time[0])
     return time
 
 
 def test_the_queue_tells_how_many_wait_and_since_when(tmp_path: Path, clock: list[str]) -> None:
     with Ledger(tmp_path) as ledger:
-        assert ledger.queue() == (0, "")
-        ledger.record_index([indexed("a.dcm", "s1")])
+        assert ledger.queue.waiting() == (0, "")
+        ledger.index.record([indexed("a.dcm", "s1")])
         clock[0] = "2026-01-02T00:00:00+00:00"
-        ledger.record_index([indexed("b.dcm", "s2"), indexed("notes.txt", "", refused=Reason.NOT_AN_IMAGE)])
-        assert ledger.queue() == (2, "2026-01-01T00:00:00+00:00")
-        (first, second) = ledger.take(ledger.pending_keys())
-        ledger.record_study(printed(first))
-        assert ledger.queue() == (1, "2026-01-02T00:00:00+00:00")
-        ledger.record_study(printed(second))
-        assert ledger.queue() == (0, "")
+        ledger.index.record([indexed("b.dcm", "s2"), indexed("notes.txt", "", refused=Reason.NOT_AN_IMAGE)])
+        assert ledger.queue.waiting() == (2, "2026-01-01T00:00:00+00:00")
+        (first, second) = ledger.queue.take(ledger.queue.pending_keys())
+        ledger.results.record(printed(first))
+        assert ledger.queue.waiting() == (1, "2026-01-02T00:00:00+00:00")
+        ledger.results.record(printed(second))
+        assert ledger.queue.waiting() == (0, "")
 
 
 def test_a_study_that_grows_while_it_waits_has_waited_since_its_first_image(tmp_path: Path, clock: list[str]) -> None:
     with Ledger(tmp_path) as ledger:
-        ledger.record_index([indexed("a.dcm", "s1")])
+        ledger.index.record([indexed("a.dcm", "s1")])
         clock[0] = "2026-01-02T00:00:00+00:00"
-        ledger.record_index([indexed("b.dcm", "s1")])
-        assert ledger.queue() == (1, "2026-01-01T00:00:00+00:00")
+        ledger.index.record([indexed("b.dcm", "s1")])
+        assert ledger.queue.waiting() == (1, "2026-01-01T00:00:00+00:00")
 
 
 @pytest.mark.parametrize("how", ["late image", "failed", "another engine"])
 def test_a_study_queued_again_waits_from_then_on(tmp_path: Path, clock: list[str], how: str) -> None:
     with Ledger(tmp_path) as ledger:
-        ledger.record_index([indexed("a.dcm", "s1")])
-        (task,) = ledger.take(ledger.pending_keys())
-        ledger.record_study(printed(task), failure="no space" if how == "failed" else "")
+        ledger.index.record([indexed("a.dcm", "s1")])
+        (task,) = ledger.queue.take(ledger.queue.pending_keys())
+        ledger.results.record(printed(task), failure="no space" if how == "failed" else "")
         clock[0] = "2026-01-02T00:00:00+00:00"
         if how == "late image":
-            ledger.record_index([indexed("b.dcm", "s1")])
-        ledger.requeue(engine_sha256="e2" * 32 if how == "another engine" else ENGINE.sha256)
-        assert ledger.queue() == (1, "2026-01-02T00:00:00+00:00")
+            ledger.index.record([indexed("b.dcm", "s1")])
+        ledger.queue.requeue(engine_sha256="e2" * 32 if how == "another engine" else ENGINE.sha256)
+        assert ledger.queue.waiting() == (1, "2026-01-02T00:00:00+00:00")
 
 
 # --------------------------------------------------------------------------- what queries read
@@ -208,28 +208,28 @@ def test_a_study_queued_again_waits_from_then_on(tmp_path: Path, clock: list[str
 
 def per_file_and_study(ledger: Ledger) -> None:
     """Do everything that happens once per file or study."""
-    ledger.record_index([indexed("a.dcm"), indexed("b.dcm"), indexed("l.dcm", refused=Reason.NOT_FRONTAL)])
-    ledger.record_index([indexed("a.dcm", "s2", mtime_ns=6)])
-    ledger.record_deferred(ImageFile("locked.dcm", 1, 1), "no permission")
-    for task in list(ledger.take(ledger.pending_keys())):
-        ledger.record_study(printed(task))
-        ledger.record_printed(printed(task))
-        assert list(ledger.study_rows(task.study_key))
-    ledger.record_unscored("s2", [RefusedImage("a.dcm", "rejected", "blank", "black")])
-    ledger.record_unscored("s1", [], failure="no such file")
+    ledger.index.record([indexed("a.dcm"), indexed("b.dcm"), indexed("l.dcm", refused=Reason.NOT_FRONTAL)])
+    ledger.index.record([indexed("a.dcm", "s2", mtime_ns=6)])
+    ledger.index.record_deferred(ImageFile("locked.dcm", 1, 1), "no permission")
+    for task in list(ledger.queue.take(ledger.queue.pending_keys())):
+        ledger.results.record(printed(task))
+        ledger.results.record_printed(printed(task))
+        assert list(ledger.results.study_rows(task.study_key))
+    ledger.results.record_unscored("s2", [RefusedImage("a.dcm", "rejected", "blank", "black")])
+    ledger.results.record_unscored("s1", [], failure="no such file")
 
 
 def per_pass(ledger: Ledger) -> None:
     """Do everything that happens once per pass but has little to do with most rows."""
-    ledger.record_gone(["a.dcm"])
-    ledger.record_returned(["a.dcm"])
-    ledger.requeue(engine_sha256="e2" * 32)
-    ledger.count_files()
-    ledger.count_reasons()
-    ledger.count_studies()
-    ledger.failures()
-    ledger.keys_with_report()
-    ledger.queue()
+    ledger.index.record_gone(["a.dcm"])
+    ledger.index.record_returned(["a.dcm"])
+    ledger.queue.requeue(engine_sha256="e2" * 32)
+    ledger.results.count_files()
+    ledger.results.count_reasons()
+    ledger.results.count_studies()
+    ledger.results.failures()
+    ledger.results.keys_with_report()
+    ledger.queue.waiting()
     ledger.fact("input")
     ledger.remember("input", "/pacs")
 

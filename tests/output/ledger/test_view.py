@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from cxrbatch.errors import RunError, UsageError
-from cxrbatch.output.folder.holder import process_at_work
-from cxrbatch.output.folder.opening import LOCK_FILE, open_output
+from cxrbatch.output.folder.lock import LOCK_FILE, process_at_work
+from cxrbatch.output.folder.opening import open_output
 from cxrbatch.output.ledger.ledger import LEDGER_FILE, Ledger
 from cxrbatch.output.ledger.view import view_ledger
 from cxrbatch.records import Header, ImageFile, IndexedFile
@@ -34,7 +34,7 @@ def files_of(folder: Path) -> Trace:
 
 
 def index(ledger: Ledger, *numbers: int) -> None:
-    ledger.record_index([IndexedFile(ImageFile(f"{n}.png", 1, 1), f"{n:016x}", Header()) for n in numbers])
+    ledger.index.record([IndexedFile(ImageFile(f"{n}.png", 1, 1), f"{n:016x}", Header()) for n in numbers])
 
 
 @pytest.fixture
@@ -73,8 +73,8 @@ def test_a_ledger_is_read_while_it_is_being_written_and_what_is_not_committed_is
         index(ledger, 3)
         before = files_of(out)
         assert view_ledger(out / LEDGER_FILE).studies == {"pending": 3}
-        with ledger._store.transaction():
-            ledger._store.execute("DELETE FROM studies")
+        with ledger.store.transaction():
+            ledger.store.execute("DELETE FROM studies")
             assert view_ledger(out / LEDGER_FILE).studies == {"pending": 3}
         assert view_ledger(out / LEDGER_FILE).studies == {}
         assert files_of(out).keys() == before.keys()
@@ -107,7 +107,7 @@ def test_what_a_killed_run_left_is_read_without_a_trace(killed: Path) -> None:
     assert view_ledger(killed / LEDGER_FILE).studies == {"pending": 2}
     assert files_of(killed) == before
     with Ledger(killed) as ledger:
-        assert ledger.count_studies() == {"pending": 2}
+        assert ledger.results.count_studies() == {"pending": 2}
 
 
 def test_a_ledger_in_rollback_mode_is_read_too(out: Path) -> None:
@@ -195,6 +195,6 @@ def test_whoever_asks_does_not_keep_a_run_from_starting(tmp_path: Path, monkeypa
         if len(answered) == 1:
             os.close(asking)
 
-    monkeypatch.setattr("cxrbatch.output.folder.opening.time.sleep", answer)
+    monkeypatch.setattr("cxrbatch.output.folder.lock.time.sleep", answer)
     with open_output(tmp_path):
         assert len(answered) == 1

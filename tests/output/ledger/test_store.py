@@ -6,8 +6,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from cxrbatch.output.folder import mounts
-from cxrbatch.output.folder.mounts import file_system_of, network_file_system
+from cxrbatch.output.ledger import store
+from cxrbatch.output.ledger.store import file_system_of, network_file_system
 
 SERVER = r"""
 22 1 8:2 / / rw,relatime shared:1 - ext4 /dev/sda2 rw
@@ -58,11 +58,11 @@ def test_lines_that_are_not_understood_are_passed_over() -> None:
 
 def test_only_network_file_systems_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = tmp_path / "mountinfo"
-    monkeypatch.setattr(mounts, "MOUNTINFO", info)
+    monkeypatch.setattr(store, "MOUNTINFO", info)
     for kind, named in (("nfs4", "nfs4"), ("cifs", "cifs"), ("ext4", ""), ("fuse.sshfs", "fuse.sshfs"), ("zfs", "")):
         info.write_text(f"1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:9 / {tmp_path.resolve()} rw - {kind} host:/x rw\n")
         assert network_file_system(tmp_path) == named
-    monkeypatch.setattr(mounts, "MOUNTINFO", tmp_path / "no such kernel")
+    monkeypatch.setattr(store, "MOUNTINFO", tmp_path / "no such kernel")
     assert network_file_system(tmp_path) == ""
 
 
@@ -71,5 +71,5 @@ def test_a_link_is_where_it_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "out").symlink_to(tmp_path / "share")
     info = tmp_path / "mountinfo"
     info.write_text(f"1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:9 / {tmp_path.resolve()}/share rw - nfs host:/x rw\n")
-    monkeypatch.setattr(mounts, "MOUNTINFO", info)
+    monkeypatch.setattr(store, "MOUNTINFO", info)
     assert network_file_system(tmp_path / "out") == "nfs"

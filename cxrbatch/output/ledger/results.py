@@ -1,0 +1,273 @@
+"""What became of files and studies: results, reports, and the rows of the tables. Start at `StudyResults`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from cxrbatch.errors import Flag
+from cxrbatch.output.ledger.attempts import ATTEMPTS
+from cxrbatch.output.ledger.schema import BY_STUDY, NO_REPORT
+from cxrbatch.output.ledger.store import LedgerStore, storable
+from cxrbatch.records import FileRow, Header, ImageResult, PrintedStudy, RefusedImage, StudyResult, StudyRow, now_text
+from cxrbatch.system.record_json import to_json
+
+# Says of a file that its row is not about it any more: the next index reads its header again, whatever its times say.
+CHANGED = "cannot be read now: it changed since it was indexed"
+
+_NOT_SCORED = "engine = '', engine_sha256 = '', backend = '', precision = '', probabilities = '[]', scored_at = ''"
+_ORDER = "remove/"
+
+
+@dataclass(frozen=True, slots=True)
+class OldStudy:
+    """A study reported some time ago, its files, and whether the last walk met any of them."""
+
+    study_key: str
+    reported_at: str
+    is_present: bool
+    paths: tuple[str, ...]
+
+
+class StudyResults:
+    """What every file and study of the ledger came to, as recorded, counted, listed and forgotten."""
+
+    def __init__(self, store: LedgerStore) -> None:
+        self._store = store
+
+    def record(self, printed: PrintedStudy, *, failure: str = "", unprinted: str = "") -> str:
+        """Record a scored study and all its files in one transaction.
+
+        `failure` says what could not be read, `unprinted` what could not be printed: the scores stand in the tables,
+        and the study is tried again in the next run, under the same revision. A report that could not be printed in
+        three runs in a row is given up.
+
+        Returns:
+            Why the study is tried again; empty where it is done with.
+        """
+        result = printed.result
+        # What it replaces in the report folder is removed next: not even a power cut may undo this.
+        with self._store.transaction(durable=True):
+            attempts = self._unprinted_before(result.study_key) + 1 if unprinted else 0
+            given_up = attempts >= ATTEMPTS and not failure
+            note = f"{unprinted}, in {attempts} runs in a row; --retry rejected tries it again" if given_up else ""
+            failure = "" if given_up else unprinted or failure
+            for image in result.images:
+                self._record_image(image, result)
+            self._record_refused(result.refused)
+            self._store.execute(
+                "UPDATE studies SET status = ?, revision = ?, message = ?, engine_sha256 = ?, report_html = ?, "
+                "report_pdf = ?, reported_at = ?, result = ?, attempts = ? WHERE study_key = ?",
+                (
+                    "failed" if failure else "reported",
+                    result.revision - 1 if failure else result.revision,
+                    storable(failure or note),
+                    result.engine.sha256,
+                    printed.report_html,
+                    printed.report_pdf,
+                    now_text() if printed.is_printed or not failure else "",
+                    to_json(result),
+                    attempts,
+                    result.study_key,
+                ),
+            )
+        return failure
+
+    def _unprinted_before(self, study_key: str) -> int:
+        return int(self._store.value("SELECT attempts FROM studies WHERE study_key = ?", (study_key,)) or 0)
+
+    def record_unscored(self, study_key: str, refused: Iterable[RefusedImage], *, failure: str = "") -> None:
+        """Record a study none of whose images got a score.
+
+        With `failure` that is for now: it is tried again, and what an earlier revision said stands. Without,
+        it is the verdict, and an earlier report is no longer true.
+        """
+        with self._store.transaction():
+            self._record_refused(refused)
+            self._store.execute(
+                f"UPDATE studies SET status = ?, message = ?{'' if failure else f', {NO_REPORT}'} WHERE study_key = ?",
+                ("failed" if failure else "unscored", storable(failure), study_key),
+            )
+
+    def record_printed(self, printed: PrintedStudy) -> None:
+        """Record where the reports of a scored study lie after printing them again.
+
+        A study that failed in printing only is done with that; one with an image that failed still waits.
+        """
+        key = printed.result.study_key
+        with self._store.transaction():
+            self._store.execute(
+                "UPDATE studies SET report_html = ?, report_pdf = ?, reported_at = ?, attempts = 0, "
+                "message = CASE WHEN status = 'reported' THEN '' ELSE message END WHERE study_key = ?",
+                (printed.report_html, printed.report_pdf, now_text(), key),
+            )
+            self._store.execute(
+                "UPDATE studies SET status = 'reported', revision = ?, message = '' WHERE study_key = ? "
+                "AND status = 'failed' AND NOT EXISTS "
+                f"(SELECT 1 FROM files WHERE study_key = ? AND {BY_STUDY} IN ('failed', 'pending'))",
+                (printed.result.revision, key, key),
+            )
+
+    def _record_image(self, image: ImageResult, result: StudyResult) -> None:
+        engine = result.engine
+        self._store.execute(
+            "UPDATE files SET status = 'scored', reason = '', message = '', flags = ?, engine = ?, "
+            "engine_sha256 = ?, backend = ?, precision = ?, probabilities = ?, scored_at = ?, attempts = 0, "
+            "failed_engine = '' WHERE path = ?",
+            (
+                to_json(image.flags),
+                engine.name,
+                engine.sha256,
+                engine.backend,
+                engine.precision,
+                to_json(image.probabilities),
+                result.scored_at,
+                os.fsencode(image.path),
+            ),
+        )
+
+    def _record_refused(self, refused: Iterable[RefusedImage]) -> None:
+        for image in refused:
+            self._store.execute(
+                "UPDATE files SET status = ?, reason = ?, message = ?, failed_engine = ?, "
+                f"attempts = CASE ? WHEN 'duplicate' THEN 0 ELSE attempts + ? END, {_NOT_SCORED} WHERE path = ?",
+                (
+                    image.status,
+                    image.reason,
+                    storable(image.message),
+                    image.engine_sha256,
+                    image.status,
+                    int(image.counts),
+                    os.fsencode(image.path),
+                ),
+            )
+            if image.message == CHANGED:
+                self._store.execute("UPDATE files SET mtime_ns = -1 WHERE path = ?", (os.fsencode(image.path),))
+
+    def count_files(self) -> dict[str, int]:
+        """Return how many files have each status."""
+        return dict(self._pairs("SELECT status, count(*) FROM files GROUP BY status"))
+
+    def count_reasons(self) -> dict[str, int]:
+        """Return how many files were refused for each reason."""
+        return dict(self._pairs("SELECT reason, count(*) FROM files WHERE reason != '' GROUP BY reason"))
+
+    def count_studies(self) -> dict[str, int]:
+        """Return how many studies have each status."""
+        return dict(self._pairs("SELECT status, count(*) FROM studies GROUP BY status"))
+
+    def failures(self) -> dict[str, str]:
+        """Return what went wrong with each study that failed, by study key."""
+        return dict(self._pairs("SELECT study_key, message FROM studies WHERE status = 'failed' ORDER BY study_key"))
+
+    def keys_with_report(self) -> set[str]:
+        """Return the keys of all studies that have a result, of this revision or the one before."""
+        return {key for (key,) in self._store.rows("SELECT study_key FROM studies WHERE result IS NOT NULL")}
+
+    def file_rows(self) -> Iterator[FileRow]:
+        """Yield one row per file that was ever met, by path."""
+        rows = self._store.rows(
+            "SELECT path, status, reason, message, study_key, header, flags, engine, engine_sha256, backend, "
+            "precision, probabilities, scored_at FROM files ORDER BY path"
+        )
+        for path, status, reason, message, study_key, header, flags, *scoring in rows:
+            engine, engine_sha256, backend, precision, probabilities, scored_at = (
+                scoring if status == "scored" else ("", "", "", "", "[]", "")
+            )
+            yield FileRow(
+                path=os.fsdecode(path),
+                status=status,
+                reason=reason,
+                message=message,
+                study_key=study_key,
+                header=self._store.parse(header, Header),
+                flags=self._store.parse(flags, tuple[Flag, ...]),
+                engine=engine,
+                engine_sha256=engine_sha256,
+                backend=backend,
+                precision=precision,
+                probabilities=self._store.parse(probabilities, tuple[float, ...]),
+                scored_at=scored_at,
+            )
+
+    def study_rows(self, study_key: str = "") -> Iterator[StudyRow]:
+        """Yield one row per study, by key; with `study_key`, that one only."""
+        chosen = ("WHERE study_key = ?", (study_key,)) if study_key else ("", ())
+        rows = self._store.rows(
+            "SELECT study_key, status, revision, message, report_html, report_pdf, reported_at, result FROM studies "
+            f"{chosen[0]} ORDER BY study_key",
+            chosen[1],
+        )
+        for key, status, revision, message, html, pdf, reported_at, result in rows:
+            query = "SELECT status, reason, header FROM files WHERE study_key = ? ORDER BY path"
+            files = list(self._store.rows(query, (key,)))
+            known = self._store.parse(result, StudyResult) if result else None
+            yield StudyRow(
+                study_key=key,
+                header=known.header if known else self._store.parse(files[0][2], Header) if files else Header(),
+                revision=revision,
+                status=status,
+                n_images=len(files),
+                n_scored=sum(file_status == "scored" for file_status, _, _ in files),
+                reasons=tuple(sorted({reason for _, reason, _ in files if reason})),
+                message=message,
+                report_html=html,
+                report_pdf=pdf,
+                thumbnail=_thumbnail(known) if known else "",
+                reported_at=reported_at,
+                result=known,
+            )
+
+    def _pairs(self, query: str) -> Iterator[tuple[str, Any]]:
+        return ((first, second) for first, second in self._store.rows(query))
+
+    def reported_before(self, moment: str) -> list[OldStudy]:
+        """Return the finished studies whose report is from before `moment` (UTC, as `now_text`), oldest first."""
+        studies = self._store.rows(
+            "SELECT study_key, reported_at FROM studies WHERE status = 'reported' AND reported_at < ? "
+            "AND reported_at != '' ORDER BY reported_at, study_key",
+            (moment,),
+        )
+        return [self._old_study(study_key, reported_at) for study_key, reported_at in studies]
+
+    def forget(self, study_keys: Iterable[str]) -> None:
+        """Remove all rows of these studies, as if they had never been met: all of them, or none."""
+        with self._store.transaction(durable=True):
+            for study_key in study_keys:
+                self.order_removal(study_key)
+                self._store.execute("DELETE FROM files WHERE study_key = ?", (study_key,))
+                self._store.execute("DELETE FROM studies WHERE study_key = ?", (study_key,))
+
+    def _old_study(self, study_key: str, reported_at: str) -> OldStudy:
+        files = list(self._store.rows("SELECT path, present FROM files WHERE study_key = ?", (study_key,)))
+        paths = tuple(os.fsdecode(path) for path, _ in files)
+        return OldStudy(study_key, reported_at, any(present for _, present in files), paths)
+
+    def order_removal(self, study_key: str) -> None:
+        """Order, inside a transaction, that the study's report folder goes.
+
+        The order stands from the transaction in which the rows go until the folder is gone. A report folder of which
+        the ledger has no row may be one that was finished just before a crash: only an order tells that from one that
+        was meant to go.
+        """
+        self._store.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, '')", (_ORDER + study_key,))
+
+    def ordered_removals(self) -> list[str]:
+        """Return the keys of the studies whose report folders are to go."""
+        query = "SELECT key FROM meta WHERE key >= ? AND key < ? ORDER BY key"
+        return [key.removeprefix(_ORDER) for (key,) in self._store.rows(query, (_ORDER, _ORDER + "~"))]
+
+    def removals_done(self, study_keys: list[str]) -> None:
+        """Forget the orders: the folders are gone."""
+        if not study_keys:
+            return
+        with self._store.transaction():
+            for study_key in study_keys:
+                self._store.execute("DELETE FROM meta WHERE key = ?", (_ORDER + study_key,))
+
+
+def _thumbnail(result: StudyResult) -> str:
+    name = result.images[0].thumbnail_file
+    return f"reports/{result.study_key}/{name}" if name else ""
