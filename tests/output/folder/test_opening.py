@@ -1,19 +1,21 @@
-"""Opening an output folder is one protocol: its marker is read as seldom as is safe, and written when a fact changes."""
+"""Opening an output folder is one protocol: its marker is read as seldom as is safe, written when a fact changes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from cxrbatch.errors import ExitCode
-from cxrbatch.output.folder import marker
+from cxrbatch.output.folder import lock, marker, opening
 from cxrbatch.output.folder.marker import HeldMarker, Marker, read_marker
 from cxrbatch.output.folder.opening import held_output, open_output
 from cxrbatch.records import MARKER_FILE
 from cxrbatch.system import durable
 from tests.factories.engine import write_tiny_bundle
+from tests.factories.studies import run_quietly
 
 Counts = Callable[[], tuple[int, int]]
 
@@ -53,15 +55,12 @@ def test_the_marker_is_read_before_the_lock_and_under_it(tmp_path: Path, uses: C
         assert uses() == (0, 0)
 
 
-def test_a_run_reads_it_no_oftener_than_opening_does(
-    tmp_path: Path, uses: Counts, run: Callable[..., int]
-) -> None:
+def test_a_run_reads_it_no_oftener_than_opening_does(tmp_path: Path, uses: Counts) -> None:
     images, engine = tmp_path / "images", str(write_tiny_bundle(tmp_path / "engines"))
     images.mkdir()
-    (images / "notes.txt").write_text("no image")
     for expected in ((1, 4), (2, 1), (2, 1)):
-        assert run(images, tmp_path / "out", engine) == ExitCode.DONE
-        assert uses() == expected
+        assert run_quietly(images, tmp_path / "out", engine=engine, html=False).exit_code == ExitCode.DONE
+        assert uses() == expected, "what the first run adds: whose results these are, and how its files were indexed"
 
 
 def test_what_is_known_is_neither_read_nor_written_again(tmp_path: Path, uses: Counts) -> None:
@@ -77,17 +76,16 @@ def test_what_is_known_is_neither_read_nor_written_again(tmp_path: Path, uses: C
 def test_what_another_process_wrote_before_the_lock_was_had_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one that held the lock until now ends between the look for the lock and having it."""
     with open_output(tmp_path) as ledger:
         identity = ledger.home.marker.known.output_id
 
-    def end_of_the_other(home: Path) -> None:
-        HeldMarker(home).update(index_rules="its rules", session="its session")
+    had = lock.locked
 
-    from cxrbatch.output.folder import opening
+    def locked_once_the_other_ended(state: Path) -> AbstractContextManager[None]:
+        HeldMarker(tmp_path).update(index_rules="its rules", session="its session")
+        return had(state)
 
-    make_folder = durable.make_folder
-    monkeypatch.setattr(opening.durable, "make_folder", lambda path: (make_folder(path), end_of_the_other(path)))
+    monkeypatch.setattr(opening, "locked", locked_once_the_other_ended)
     for may_be_missing in (False, True):
         with held_output(tmp_path, may_be_missing=may_be_missing) as home:
             home.marker.update(input_sha256="mine")
