@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import sqlite3
@@ -15,8 +14,6 @@ from pathlib import Path
 import pytest
 
 from cxrbatch.errors import RunError, UsageError
-from cxrbatch.output.folder.lock import LOCK_FILE, process_at_work
-from cxrbatch.output.folder.opening import open_output
 from cxrbatch.output.ledger.ledger import LEDGER_FILE, Ledger
 from cxrbatch.output.ledger.view import view_ledger
 from cxrbatch.records import Header, ImageFile, IndexedFile
@@ -166,35 +163,3 @@ def test_a_copy_without_the_memory_of_its_writer_is_refused_and_not_touched(kill
     with pytest.raises(RunError, match="the next run puts the ledger in order"):
         view_ledger(killed / LEDGER_FILE)
     assert sorted(path.name for path in killed.iterdir()) == before
-
-
-# --------------------------------------------------------------------------- who works on it
-
-
-def test_a_folder_that_nobody_ever_worked_on_is_free_and_stays_untouched(tmp_path: Path) -> None:
-    assert process_at_work(tmp_path) is None
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_process_that_works_on_a_folder_is_named_as_long_as_it_does(tmp_path: Path) -> None:
-    with open_output(tmp_path):
-        assert process_at_work(tmp_path) == str(os.getpid())
-    assert process_at_work(tmp_path) is None
-    assert (tmp_path / LOCK_FILE).read_text() == str(os.getpid())
-
-
-def test_whoever_asks_does_not_keep_a_run_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_output(tmp_path):
-        pass
-    asking = os.open(tmp_path / LOCK_FILE, os.O_RDONLY)
-    fcntl.flock(asking, fcntl.LOCK_SH)
-    answered: list[float] = []
-
-    def answer(seconds: float) -> None:
-        answered.append(seconds)
-        if len(answered) == 1:
-            os.close(asking)
-
-    monkeypatch.setattr("cxrbatch.output.folder.lock.time.sleep", answer)
-    with open_output(tmp_path):
-        assert len(answered) == 1
