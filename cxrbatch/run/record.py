@@ -1,0 +1,120 @@
+"""What the ledger is told of a finished study, and what of its report folder goes then. Start at `Recorder.record`.
+
+Only the process that holds the output folder does this, wherever the study was processed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxrbatch.errors import Reason, RunError, error_name
+from cxrbatch.output.folder.opening import output_errors_explained
+from cxrbatch.output.folder.place import Place
+from cxrbatch.output.folder.settle import Settling
+from cxrbatch.output.ledger.attempts import failed_again
+from cxrbatch.output.ledger.ledger import Ledger
+from cxrbatch.output.ledger.settle import known_study
+from cxrbatch.output.report.pictures import is_drawn
+from cxrbatch.output.report.report import REPORTS, tidy_report
+from cxrbatch.records import PrintedStudy, StudyResult
+from cxrbatch.run.stages import FinishedStudy
+from cxrbatch.system.durable import make_folder
+
+
+def open_place(out: Path, ledger: Ledger) -> Place:
+    """Return where reports go, with a folder for them.
+
+    Raises:
+        OutputNotWritable: it cannot be made, or the output folder is no longer where it was.
+    """
+    with output_errors_explained(out):
+        ledger.home.check()
+        make_folder(out / REPORTS, within=out)
+        ledger.home.add(out / REPORTS)
+    return ledger.home.place
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A study that the ledger has: done with, or, with a `failure`, tried again in the next run."""
+
+    study_key: str
+    images_scored: int = 0
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorder:
+    """Records what became of studies in the ledger of one output folder."""
+
+    out: Path
+    ledger: Ledger
+
+    def record(self, finished: FinishedStudy) -> Recorded:
+        """Record a study; one that the ledger cannot hold is recorded as failed."""
+        if finished.printed is None:
+            return self._record_unscored(finished)
+        result = finished.printed.result
+        try:
+            failure = self._record_scored(finished.printed, finished)
+        except RunError:
+            raise
+        except Exception as error:  # noqa: BLE001  # one study
+            return self._record_instead(result, error)
+        return Recorded(result.study_key, len(result.images), failure)
+
+    def record_reprinted(self, printed: PrintedStudy) -> Recorded:
+        """Record a report that was printed from an earlier result; one that could not be waits on."""
+        if not printed.failure:
+            with output_errors_explained(self.out):
+                self.ledger.record_printed(printed)
+                tidy_report(self.out, printed)
+        return Recorded(printed.result.study_key, failure=printed.failure)
+
+    def _record_unscored(self, finished: FinishedStudy) -> Recorded:
+        self.ledger.record_unscored(finished.study_key, finished.refused, failure=finished.unread)
+        return Recorded(finished.study_key, failure=finished.unread)
+
+    def _record_instead(self, result: StudyResult, error: Exception) -> Recorded:
+        """Record that a study failed, and bring its report folder back to what the ledger says."""
+        failed_before = self.ledger.attempts(result.study_key)
+        message = f"unexpected {error_name(error)} while recording; please report it"
+        refused = tuple(
+            failed_again(image.path, Reason.UNEXPECTED_ERROR, message, failed_before=failed_before.get(image.path, 0))
+            for image in result.images
+        )
+        recorded = self._record_unscored(FinishedStudy(result.study_key, refused))
+        with output_errors_explained(self.out):
+            Settling(self.out, self.ledger).undo_study(result.study_key)
+        return recorded
+
+    def _record_scored(self, printed: PrintedStudy, finished: FinishedStudy) -> str:
+        """Record a study that was scored, then remove what its report folder has of an earlier revision.
+
+        Returns:
+            Why the study is tried again; empty where it is done with.
+        """
+        if not is_drawn(printed.result):
+            return self._record_undrawn(printed, finished)
+        failure = self.ledger.record_study(printed, failure=finished.unread, unprinted=finished.unprinted)
+        with output_errors_explained(self.out):
+            tidy_report(self.out, printed)
+        return failure
+
+    def _record_undrawn(self, printed: PrintedStudy, finished: FinishedStudy) -> str:
+        """Record a study whose worker died in printing; return the failure, '' where its report is whole all the same.
+
+        An earlier report stands, in the tables, too. Without one the scores alone do.
+        """
+        self.ledger.home.check()
+        study_key = finished.study_key
+        with output_errors_explained(self.out):
+            if Settling(self.out, self.ledger).settle_study(study_key):
+                return self.ledger.failures().get(study_key, "")
+        known = known_study(self.ledger, study_key)
+        if known is not None and known.result is not None and is_drawn(known.result):
+            failure = finished.unread or finished.unprinted
+            self.ledger.record_unscored(study_key, finished.refused, failure=failure)
+            return failure
+        return self.ledger.record_study(printed, failure=finished.unread, unprinted=finished.unprinted)
