@@ -23,8 +23,6 @@ from cxrbatch.output.ledger.ledger import ENGINE, Ledger
 from cxrbatch.output.ledger.settle import unprinted_results
 from cxrbatch.output.ledger.waiting import TROUBLE
 from cxrbatch.output.metrics_prom import write_metrics
-from cxrbatch.output.report.intent import being_printed
-from cxrbatch.output.report.report import report_folder
 from cxrbatch.output.run_json import RunReport, write_run_json
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.account import Indexed, RunAccount
@@ -32,11 +30,10 @@ from cxrbatch.run.deidentified_output import settle_names
 from cxrbatch.run.index import INDEX_RULES, Index, Judge, account_for, index_input
 from cxrbatch.run.print import PRINTED, open_workers, print_again
 from cxrbatch.run.processor import LocalProcessor, MakeProcessor, MayGrow, Workplace
-from cxrbatch.run.record import Recorded, Recorder, open_place
+from cxrbatch.run.record import Recorder, open_place, remove_half_written
 from cxrbatch.run.schedule import AT_ANY_TIME, Deadline, Hours, in_time
 from cxrbatch.run.score import EngineSlot
 from cxrbatch.run.source import Order, Postponed, check_folders, claim_input
-from cxrbatch.system import durable
 from cxrbatch.system.logbook import log_event, log_limits
 from cxrbatch.system.progress import RunProgress
 from cxrbatch.system.record_json import to_json
@@ -185,16 +182,15 @@ class Run:
             return
         for what in (SCORED, PRINTED):
             self.progress.begin(what, len(study_keys))
-        place, clock = open_place(self.out, self.ledger), self.account.clock
-        workplace = Workplace(
-            self.order, place, self.slot, self.workers, clock, partial(self.progress.advance, SCORED), may_grow
-        )
+        place, on_scored = open_place(self.out, self.ledger), partial(self.progress.advance, SCORED)
+        workplace = Workplace(self.order, place, self.slot, self.workers, self.account.clock, on_scored, may_grow)
         tasks = self.ledger.take(in_time(study_keys, deadline, lambda: self.account.studies_done))
         finished = self.make_processor(workplace).process(tasks)
         log_event("processing", studies_pending=len(study_keys))
         recorder = Recorder(self.out, self.ledger)
         for study in finished:
-            self._count(recorder.record(study))
+            self.account.count(recorder.record(study))
+            self.progress.advance(PRINTED)
         log_event("processed", studies=self.account.studies_done)
         for what in (SCORED, PRINTED):
             self.progress.finish(what)
@@ -207,15 +203,12 @@ class Run:
         place, recorder = open_place(self.out, self.ledger), Recorder(self.out, self.ledger)
         self.progress.begin(PRINTED, len(results))
         for printed in print_again(results, place, self.settings, self.workers):
-            self._count(recorder.record_reprinted(printed))
+            self.account.count(recorder.record_reprinted(printed))
+            self.progress.advance(PRINTED)
         self.progress.finish(PRINTED)
 
-    def _count(self, study: Recorded) -> None:
-        self.account.count(study)
-        self.progress.advance(PRINTED)
-
     def write_tables(self, *, finished: bool) -> RunReport:
-        """Derive the tables, the worklist and run.json from the ledger, and return what run.json says."""
+        """Derive tables, worklist and run.json from the ledger, and return what run.json says."""
         self.ledger.home.check()
         with self.account.clock.measure("tables"), output_errors_explained(self.out):
             orphans = self._settle_strays() if finished else []
@@ -251,8 +244,7 @@ class Run:
         """Release what is in flight: it goes on waiting in the ledger, and leaves nothing half written behind."""
         self.workers.end()
         if self.ledger.home.place.is_same():
-            for folder in (self.out, *(report_folder(self.out, key) for key in being_printed(self.out))):
-                durable.remove_temporaries(folder, below=False)
+            remove_half_written(self.out)
 
     def write_what_there_is(self) -> None:
         """Write the tables of a run that was stopped; what stopped it matters more than a table that fails."""

@@ -1,4 +1,4 @@
-"""What the ledger is told of a finished study, and what of its report folder goes then. Start at `Recorder.record`.
+"""What the ledger is told of a finished study, and what of its report folder goes then: start at `Recorder.record`.
 
 Only the process that holds the output folder does this, wherever the study was processed.
 """
@@ -15,11 +15,12 @@ from cxrbatch.output.folder.settle import Settling
 from cxrbatch.output.ledger.attempts import failed_again
 from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.output.ledger.settle import known_study
+from cxrbatch.output.report.intent import being_printed
 from cxrbatch.output.report.pictures import is_drawn
-from cxrbatch.output.report.report import REPORTS, tidy_report
+from cxrbatch.output.report.report import REPORTS, report_folder, tidy_report
 from cxrbatch.records import PrintedStudy, StudyResult
 from cxrbatch.run.stages import FinishedStudy
-from cxrbatch.system.durable import make_folder
+from cxrbatch.system.durable import make_folder, remove_temporaries
 
 
 def open_place(out: Path, ledger: Ledger) -> Place:
@@ -33,6 +34,12 @@ def open_place(out: Path, ledger: Ledger) -> Place:
         make_folder(out / REPORTS, within=out)
         ledger.home.add(out / REPORTS)
     return ledger.home.place
+
+
+def remove_half_written(out: Path) -> None:
+    """Remove what workers that were ended left half written."""
+    for folder in (out, *(report_folder(out, study_key) for study_key in being_printed(out))):
+        remove_temporaries(folder, below=False)
 
 
 @dataclass(frozen=True, slots=True)
