@@ -25,12 +25,11 @@ from cxrbatch.output.ledger.waiting import TROUBLE
 from cxrbatch.output.metrics_prom import write_metrics
 from cxrbatch.output.run_json import RunReport, write_run_json
 from cxrbatch.records import EngineDescription
-from cxrbatch.run.account import Indexed, RunAccount
 from cxrbatch.run.deidentified_output import settle_names
 from cxrbatch.run.index import INDEX_RULES, Index, Judge, account_for, index_input
 from cxrbatch.run.print import PRINTED, open_workers, print_again
 from cxrbatch.run.processor import LocalProcessor, MakeProcessor, MayGrow, Workplace
-from cxrbatch.run.record import Recorder, open_place, remove_half_written
+from cxrbatch.run.record import Indexed, Recorder, RunAccount, open_place, remove_half_written
 from cxrbatch.run.schedule import AT_ANY_TIME, Deadline, Hours, in_time
 from cxrbatch.run.score import EngineSlot
 from cxrbatch.run.source import Order, Postponed, check_folders, claim_input
