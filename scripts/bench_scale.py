@@ -30,7 +30,8 @@ from cxrbatch.engine.bundle import load_bundle
 from cxrbatch.engine.open import plan_engine
 from cxrbatch.intake.discover import index_file, study_key, walk
 from cxrbatch.output.folder.opening import open_output
-from cxrbatch.output.ledger.ledger import Ledger, StudyTask
+from cxrbatch.output.ledger.ledger import Ledger
+from cxrbatch.output.ledger.queue import StudyTask
 from cxrbatch.records import EngineDescription, ImageFile, ImageResult, IndexedFile, PrintedStudy, StudyResult, now_text
 from cxrbatch.run.headers import FILES_PER_TASK
 from cxrbatch.run.index import INDEX_RULES, index_rules
@@ -128,7 +129,7 @@ def index_by_stub(inputs: Path, out: Path) -> float:
     with open_output(out) as ledger:
         for start in range(0, len(files), FILES_PER_TASK):
             chunk = enumerate(files[start : start + FILES_PER_TASK], start)
-            ledger.record_index(_like(read[number % 2], file, number) for number, file in chunk)
+            ledger.index.record(_like(read[number % 2], file, number) for number, file in chunk)
         ledger.remember(INDEX_RULES, index_rules(settings))
     return time.perf_counter() - started
 
@@ -143,7 +144,7 @@ def record_as_scored(out: Path, engine: EngineDescription) -> float:
     """Record every study that waits as scored and return how long that took, in seconds."""
     started = time.perf_counter()
     with open_output(out) as ledger:
-        for task in ledger.take(ledger.pending_keys()):
+        for task in ledger.queue.take(ledger.queue.pending_keys()):
             _record(ledger, task, engine)
     return time.perf_counter() - started
 
@@ -154,7 +155,7 @@ def _record(ledger: Ledger, task: StudyTask, engine: EngineDescription) -> None:
     result = StudyResult(
         *(task.study_key, task.revision, engine, images, task.refused, now_text(), "bench"), files=task.sources
     )
-    ledger.record_study(PrintedStudy(result))
+    ledger.results.record(PrintedStudy(result))
 
 
 def report(n_files: int, first: list[tuple[str, str]], reruns: list[Measured], recorded_s: float, out: Path) -> str:

@@ -184,8 +184,8 @@ def run_slice(folder: Path, out: Path, settings: Settings) -> Counter[str]:
         RunProgress(Console(quiet=True)) as progress,
     ):
         index_input(Index(Order(Source(folder), out, settings)), ledger, workers, progress)
-        ends.update(row.reason for row in ledger.file_rows() if row.status == "rejected")
-        pending = ledger.take(ledger.pending_keys())
+        ends.update(row.reason for row in ledger.results.file_rows() if row.status == "rejected")
+        pending = ledger.queue.take(ledger.queue.pending_keys())
         for study in decode_studies(pending, Reading(folder, SPEC, settings), workers, StageClock()):
             indexed = {refused.path for refused in study.task.refused}
             ends["scored"] += len(study.images)

@@ -20,8 +20,8 @@ from cxrbatch.output.folder.marker import update_marker
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.settle import Settling, order_orphans_removed, remove_as_ordered, settle_strays
 from cxrbatch.output.ledger.ledger import ENGINE, Ledger
-from cxrbatch.output.ledger.settle import unprinted_results
-from cxrbatch.output.ledger.waiting import TROUBLE
+from cxrbatch.output.ledger.restore import unprinted_results
+from cxrbatch.output.ledger.ledger import TROUBLE
 from cxrbatch.output.metrics_prom import write_metrics
 from cxrbatch.output.run_json import RunReport, write_run_json
 from cxrbatch.records import EngineDescription
@@ -71,8 +71,8 @@ def run_batch(
         run.index(reread_refused=settings.retry == "rejected")
         run.requeue()
         if settings.retry == "rejected":
-            run.ledger.requeue_unprinted()
-        keys = run.ledger.pending_keys(newest_first=settings.newest_first, since_ns=hours.since_ns)
+            run.ledger.queue.requeue_unprinted()
+        keys = run.ledger.queue.pending_keys(newest_first=settings.newest_first, since_ns=hours.since_ns)
         run.process(keys[: settings.limit or None], deadline=hours.deadline)
         return run.write_tables(finished=True)
 
@@ -157,7 +157,7 @@ class Run:
             count = index_input(index, self.ledger, self.workers, self.progress)
             with output_errors_explained(self.out):
                 self.ledger.home.check()
-                update_marker(self.out, index_rules=self.ledger.fact(INDEX_RULES))
+                self.ledger.home.marker.update(index_rules=self.ledger.fact(INDEX_RULES))
         self.account.indexed = indexed = Indexed(count, time.monotonic() - started)
         if count.is_news or judge is None:
             log_event("indexed", **asdict(count))
@@ -165,7 +165,7 @@ class Run:
 
     def requeue(self, *, retry_failed: bool = True) -> None:
         """Queue again what failed, and what another engine scored."""
-        self.ledger.requeue(engine_sha256=self.engine.sha256, retry_failed=retry_failed)
+        self.ledger.queue.requeue(engine_sha256=self.engine.sha256, retry_failed=retry_failed)
 
     def process(
         self, study_keys: Collection[str], *, deadline: Deadline | None = None, may_grow: MayGrow = lambda _: False
@@ -183,7 +183,7 @@ class Run:
             self.progress.begin(what, len(study_keys))
         place, on_scored = open_place(self.out, self.ledger), partial(self.progress.advance, SCORED)
         workplace = Workplace(self.order, place, self.slot, self.workers, self.account.clock, on_scored, may_grow)
-        tasks = self.ledger.take(in_time(study_keys, deadline, lambda: self.account.studies_done))
+        tasks = self.ledger.queue.take(in_time(study_keys, deadline, lambda: self.account.studies_done))
         finished = self.make_processor(workplace).process(tasks)
         log_event("processing", studies_pending=len(study_keys))
         recorder = Recorder(self.out, self.ledger)
@@ -228,12 +228,12 @@ class Run:
         """Take over finished reports that the ledger does not know; return the keys of those that are to go."""
         strays = settle_strays(Settling(self.out, self.ledger))
         if strays.adopted:
-            self.account.note_total(sum(self.ledger.count_files().values()))
+            self.account.note_total(sum(self.ledger.results.count_files().values()))
         return strays.orphans
 
     def write_metrics(self, report: RunReport | None = None, *, finished: bool = True) -> str:
         """Write metrics.prom, and return what it says; without a report, as the work stands now."""
-        _, oldest_queued_at = self.ledger.queue()
+        _, oldest_queued_at = self.ledger.queue.waiting()
         with output_errors_explained(self.out):
             self.ledger.home.check()
             report = report or self._report(finished=finished)

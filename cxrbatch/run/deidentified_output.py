@@ -18,7 +18,7 @@ from cxrbatch.output.derive import derive_tables
 from cxrbatch.output.folder.marker import update_marker
 from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.output.ledger.ledger import CONVERTING, DEIDENTIFIED, ENGINE, LEDGER_FILE, Ledger
-from cxrbatch.output.ledger.names import TRIED_AGAIN
+from cxrbatch.output.ledger.names import TRIED_AGAIN, take_names_out
 from cxrbatch.output.metrics_prom import METRICS_FILE
 from cxrbatch.output.report.pictures import picture_names
 from cxrbatch.output.report.report import report_folder, report_folders, tidy_report
@@ -75,7 +75,7 @@ def settle_names(out: Path, ledger: Ledger, settings: Settings, workers: WorkerP
         if holds_names:
             _take_names_out(out, ledger, settings, workers, _Names(pseudonyms))
         ledger.remember(DEIDENTIFIED, YES)
-        update_marker(out, deidentified=YES)
+        ledger.home.marker.update(deidentified=YES)
     return pseudonyms
 
 
@@ -121,7 +121,7 @@ def _holds_anything(out: Path, ledger: Ledger) -> bool:
     """Tell whether a run left anything here that could name a patient."""
     table = out / IMAGES_CSV
     return bool(
-        ledger.count_files()
+        ledger.results.count_files()
         or any(report_folders(out))
         or any(_matching(ledger.folder, _BESIDE_LEDGER))
         or (table.exists() and len(table.read_bytes().splitlines()) > 1)
@@ -133,7 +133,7 @@ def _take_names_out(out: Path, ledger: Ledger, settings: Settings, workers: Work
 
     Reports are removed before they are printed again: one that cannot be printed must not stay as it was.
     """
-    update_marker(out, deidentified=CONVERTING)
+    ledger.home.marker.update(deidentified=CONVERTING)
     ledger.remember(DEIDENTIFIED, CONVERTING)
     log_event("taking names out")
     rules = index_rules(replace(settings, deidentify_existing=False, deidentify=False))
@@ -141,8 +141,8 @@ def _take_names_out(out: Path, ledger: Ledger, settings: Settings, workers: Work
         # The same headers would give the same rows.
         rules = index_rules(settings, names.pseudonyms)
         ledger.remember(INDEX_RULES, rules)
-        update_marker(out, index_rules=rules)
-    ledger.take_names_out(names)
+        ledger.home.marker.update(index_rules=rules)
+    take_names_out(ledger, names)
     for folder in list(report_folders(out)):
         _move_pictures(out, folder, ledger, names)
     _remove_others(out, ledger)
@@ -152,18 +152,18 @@ def _take_names_out(out: Path, ledger: Ledger, settings: Settings, workers: Work
     _print_again(out, ledger, settings, workers)
     if engine := ledger.fact(ENGINE):
         derive_tables(out, ledger, from_json(engine, EngineDescription))
-    ledger.vacuum()
+    ledger.store.vacuum()
     durable.replace_bytes(out / LOG_FILE, b"")
-    log_event("names taken out", studies=sum(ledger.count_studies().values()))
+    log_event("names taken out", studies=sum(ledger.results.count_studies().values()))
 
 
 def _move_pictures(out: Path, folder: Path, ledger: Ledger, names: _Names) -> None:
     """Give a report folder the new key of its study, with its pictures and nothing else of what was in it."""
-    keys = ledger.keys_with_report()
+    keys = ledger.results.keys_with_report()
     new_key = folder.name if folder.name in keys else names.study_key(folder.name)
     if new_key not in keys:
         return
-    result = next(row.result for row in ledger.study_rows(new_key))
+    result = next(row.result for row in ledger.results.study_rows(new_key))
     assert result is not None, "it is one of those that have one"
     pictures, target = set(picture_names(result)), report_folder(out, new_key)
     if target == folder:
@@ -181,7 +181,7 @@ def _move_pictures(out: Path, folder: Path, ledger: Ledger, names: _Names) -> No
 
 def _remove_others(out: Path, ledger: Ledger) -> None:
     """Remove the report folders that the ledger has no study for: whatever they hold, it names somebody."""
-    keys = ledger.keys_with_report()
+    keys = ledger.results.keys_with_report()
     for folder in list(report_folders(out)):
         if folder.name not in keys:
             shutil.rmtree(folder)
@@ -194,13 +194,13 @@ def _print_again(out: Path, ledger: Ledger, settings: Settings, workers: WorkerP
         if printed.failure:
             log_event("not printed again", study_key=printed.result.study_key)
         else:
-            ledger.record_printed(printed)
+            ledger.results.record_printed(printed)
             tidy_report(out, printed)
 
 
 def _results(ledger: Ledger) -> Iterator[StudyResult]:
-    for key in sorted(ledger.keys_with_report()):
-        yield from (row.result for row in ledger.study_rows(key) if row.result)
+    for key in sorted(ledger.results.keys_with_report()):
+        yield from (row.result for row in ledger.results.study_rows(key) if row.result)
 
 
 def _matching(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:

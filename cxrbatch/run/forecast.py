@@ -15,7 +15,8 @@ from tempfile import TemporaryDirectory
 
 from cxrbatch.config import Settings
 from cxrbatch.output.folder.state import find_state
-from cxrbatch.output.ledger.ledger import LEDGER_FILE, KnownFile, Ledger
+from cxrbatch.output.ledger.index import KnownFile
+from cxrbatch.output.ledger.ledger import LEDGER_FILE, Ledger
 from cxrbatch.output.ledger.view import copy_ledger
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentification import KEY_FILE, Pseudonyms, open_pseudonyms
@@ -52,20 +53,20 @@ def foresee_run(root: Path, out: Path, settings: Settings, progress: RunProgress
     source = check_folders(root, out, settings.state)
     with EngineSlot(settings) as engine, _copied_ledger(out, settings) as ledger:
         refuse_other_input(ledger, root)
-        before = ledger.known_files()
+        before = ledger.index.known_files()
         indexed = _index(source, out, settings, ledger, progress)
-        ledger.requeue(engine_sha256=engine.description.sha256)
+        ledger.queue.requeue(engine_sha256=engine.description.sha256)
         if settings.retry == "rejected":
-            ledger.requeue_unprinted()
-        keys = ledger.pending_keys(newest_first=settings.newest_first, since_ns=since_ns)[: settings.limit or None]
-        news = _news(before, ledger.known_files())
+            ledger.queue.requeue_unprinted()
+        keys = ledger.queue.pending_keys(newest_first=settings.newest_first, since_ns=since_ns)[: settings.limit or None]
+        news = _news(before, ledger.index.known_files())
         refused = Counter(
             row.reason
-            for row in ledger.file_rows()
+            for row in ledger.results.file_rows()
             if row.status == "rejected" and news[row.path] in {"new", "changed"}
         )
         chosen = set(keys)
-        images = sum(row.status == "pending" and row.study_key in chosen for row in ledger.file_rows())
+        images = sum(row.status == "pending" and row.study_key in chosen for row in ledger.results.file_rows())
         return Forecast(engine.description, _counted(news), dict(refused), len(keys), images, indexed)
 
 

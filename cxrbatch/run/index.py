@@ -96,9 +96,9 @@ class _FormerKeys:
         """Return the entry of an unchanged picture under its former key, where another of its study is gone."""
         if entry.header.study_instance_uid or not entry.study_key:
             return entry
-        key = self._ledger.study_of_unchanged(entry.file)
+        key = self._ledger.index.study_of_unchanged(entry.file)
         if key and key not in self._is_whole:
-            self._is_whole[key] = all(os.path.lexists(self._root / path) for path in self._ledger.paths_of(key))
+            self._is_whole[key] = all(os.path.lexists(self._root / path) for path in self._ledger.index.paths_of(key))
         return entry if self._is_whole.get(key, True) else replace(entry, study_key=key)
 
 
@@ -110,7 +110,7 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
         RunError: a file was met that has no row afterwards (promise 1: nothing vanishes).
     """
     order = index.order
-    known = ledger.known_files()
+    known = ledger.index.known_files()
     known_before = len(known)
     rules, former_rules = index_rules(order.settings, order.pseudonyms), ledger.fact(INDEX_RULES)
     former_keys = _FormerKeys(index.root, ledger) if _version_of(former_rules) < _PICTURE_KEYS_SINCE else None
@@ -127,9 +127,9 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
     if not order.settings.input_emptied:
         met.refuse_emptied()
     ledger.remember(INDEX_RULES, rules)
-    ledger.record_returned(met.returned)
+    ledger.index.record_returned(met.returned)
     gone = met.gone()
-    ledger.record_gone(gone)
+    ledger.index.record_gone(gone)
     total = known_before + met.new
     account_for(ledger, total)
     return IndexCount(met.met, read, deferred + met.postponed, len(gone), met.unlistable, total, met.hidden)
@@ -148,7 +148,7 @@ def _record(index: Index, ledger: Ledger, found: list[IndexedFile | Deferred], f
 def _record_indexed(ledger: Ledger, indexed: list[IndexedFile]) -> list[Deferred]:
     """Record what was read; return what cannot be: one file takes no other along."""
     try:
-        ledger.record_index(indexed)
+        ledger.index.record(indexed)
     except RunError:
         raise
     except Exception as error:  # noqa: BLE001  # what a header holds may not fit a ledger
@@ -161,10 +161,10 @@ def _record_indexed(ledger: Ledger, indexed: list[IndexedFile]) -> list[Deferred
 def _defer(index: Index, ledger: Ledger, entry: Deferred) -> bool:
     """Record a file that could not be read; return whether it is looked at again."""
     if entry.reason is None:
-        ledger.record_deferred(entry.file, entry.message)
+        ledger.index.record_deferred(entry.file, entry.message)
         return True
     log_event("a header was not read", level=logging.ERROR, error=entry.message)
-    is_refused = ledger.record_failed_index(entry.file, entry.reason, entry.message)
+    is_refused = ledger.index.record_failed(entry.file, entry.reason, entry.message)
     if index.postponed is not None and not is_refused:
         index.postponed.note(entry.file)
     return not is_refused
@@ -193,7 +193,7 @@ def account_for(ledger: Ledger, total: int) -> None:
     Raises:
         RunError: it is not so.
     """
-    counts = ledger.count_files()
+    counts = ledger.results.count_files()
     if sum(counts.values()) != total or not counts.keys() <= set(get_args(FileStatus)):
         raise RunError(
             f"{total} files were met but the ledger holds {counts}. Nothing may vanish, so this run stops; please "

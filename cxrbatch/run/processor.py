@@ -13,7 +13,7 @@ from typing import Protocol
 
 from cxrbatch.errors import Reason
 from cxrbatch.output.folder.place import Place
-from cxrbatch.output.ledger.ledger import StudyTask
+from cxrbatch.output.ledger.queue import StudyTask
 from cxrbatch.run.print import print_reports
 from cxrbatch.run.read import Reading, decode_studies
 from cxrbatch.run.score import EngineSlot, Scorer, score_studies

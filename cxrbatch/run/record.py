@@ -19,7 +19,7 @@ from cxrbatch.output.folder.place import Place
 from cxrbatch.output.folder.settle import Settling
 from cxrbatch.output.ledger.attempts import failed_again
 from cxrbatch.output.ledger.ledger import Ledger
-from cxrbatch.output.ledger.settle import known_study
+from cxrbatch.output.ledger.restore import known_study
 from cxrbatch.output.report.intent import being_printed
 from cxrbatch.output.report.pictures import is_drawn
 from cxrbatch.output.report.report import REPORTS, report_folder, tidy_report
@@ -94,17 +94,17 @@ class Recorder:
         """Record a report that was printed from an earlier result; one that could not be waits on."""
         if not printed.failure:
             with output_errors_explained(self.out):
-                self.ledger.record_printed(printed)
+                self.ledger.results.record_printed(printed)
                 tidy_report(self.out, printed)
         return Recorded(printed.result.study_key, failure=printed.failure)
 
     def _record_unscored(self, finished: FinishedStudy) -> Recorded:
-        self.ledger.record_unscored(finished.study_key, finished.refused, failure=finished.unread)
+        self.ledger.results.record_unscored(finished.study_key, finished.refused, failure=finished.unread)
         return Recorded(finished.study_key, failure=finished.unread)
 
     def _record_instead(self, result: StudyResult, error: Exception) -> Recorded:
         """Record that a study failed, and bring its report folder back to what the ledger says."""
-        failed_before = self.ledger.attempts(result.study_key)
+        failed_before = self.ledger.queue.attempts(result.study_key)
         message = f"unexpected {error_name(error)} while recording; please report it"
         refused = tuple(
             failed_again(image.path, Reason.UNEXPECTED_ERROR, message, failed_before=failed_before.get(image.path, 0))
@@ -123,7 +123,7 @@ class Recorder:
         """
         if not is_drawn(printed.result):
             return self._record_undrawn(printed, finished)
-        failure = self.ledger.record_study(printed, failure=finished.unread, unprinted=finished.unprinted)
+        failure = self.ledger.results.record(printed, failure=finished.unread, unprinted=finished.unprinted)
         with output_errors_explained(self.out):
             tidy_report(self.out, printed)
         return failure
@@ -137,13 +137,13 @@ class Recorder:
         study_key = finished.study_key
         with output_errors_explained(self.out):
             if Settling(self.out, self.ledger).settle_study(study_key):
-                return self.ledger.failures().get(study_key, "")
+                return self.ledger.results.failures().get(study_key, "")
         known = known_study(self.ledger, study_key)
         if known is not None and known.result is not None and is_drawn(known.result):
             failure = finished.unread or finished.unprinted
-            self.ledger.record_unscored(study_key, finished.refused, failure=failure)
+            self.ledger.results.record_unscored(study_key, finished.refused, failure=failure)
             return failure
-        return self.ledger.record_study(printed, failure=finished.unread, unprinted=finished.unprinted)
+        return self.ledger.results.record(printed, failure=finished.unread, unprinted=finished.unprinted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +187,13 @@ class RunAccount:
             finished=finished,
             settings=settings,
             engine=engine,
-            files=ledger.count_files(),
+            files=ledger.results.count_files(),
             files_deferred=met.deferred,
             folders_unlistable=met.unlistable,
             folders_hidden=met.hidden,
-            studies=ledger.count_studies(),
-            reasons=ledger.count_reasons(),
-            failures=ledger.failures(),
+            studies=ledger.results.count_studies(),
+            reasons=ledger.results.count_reasons(),
+            failures=ledger.results.failures(),
             studies_this_run=self.studies_done,
             images_scored_this_run=self.images_scored,
             wall_s=round(time.monotonic() - self.started, 3),

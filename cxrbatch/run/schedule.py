@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from cxrbatch.errors import ConfigurationError
 from cxrbatch.output.ledger.ledger import Ledger
-from cxrbatch.output.ledger.waiting import RETRIED
+from cxrbatch.output.ledger.ledger import RETRIED
 from cxrbatch.system.logbook import log_event
 from cxrbatch.system.moments import Moment, present_moment
 from cxrbatch.system.record_json import from_json, to_json

@@ -18,7 +18,7 @@ from cxrbatch.engine.open import open_engine, plan_engine
 from cxrbatch.engine.time_limit import TimeLimitedEngine
 from cxrbatch.errors import CxrBatchError, EngineError, Flag, Reason, error_name
 from cxrbatch.output.ledger.attempts import failed_again
-from cxrbatch.output.ledger.ledger import StudyTask
+from cxrbatch.output.ledger.queue import StudyTask
 from cxrbatch.records import (
     EngineDescription,
     Gray8,

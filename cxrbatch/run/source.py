@@ -15,7 +15,8 @@ from cxrbatch.errors import UsageError
 from cxrbatch.intake.discover import describe_file, is_output_folder, walk
 from cxrbatch.output.folder.marker import hash_of_folder, update_marker
 from cxrbatch.output.folder.opening import output_errors_explained
-from cxrbatch.output.ledger.ledger import INPUT, INPUT_SHA256, KnownFile, Ledger
+from cxrbatch.output.ledger.index import KnownFile
+from cxrbatch.output.ledger.ledger import INPUT, INPUT_SHA256, Ledger
 from cxrbatch.records import ImageFile
 from cxrbatch.run.deidentification import Pseudonyms
 from cxrbatch.system.stopping import stop_if_asked
@@ -97,7 +98,7 @@ def claim_input(ledger: Ledger, root: Path, out: Path) -> None:
     ledger.remember(INPUT, str(root.resolve()))
     with output_errors_explained(out):
         ledger.home.check()
-        update_marker(out, input_sha256=hash_of_folder(root))
+        ledger.home.marker.update(input_sha256=hash_of_folder(root))
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from cxrbatch.output.ledger.ledger import StudyTask
+from cxrbatch.output.ledger.queue import StudyTask
 from cxrbatch.records import ImagePixels, PreparedImage, PrintedStudy, RefusedImage, StudyResult
 
 

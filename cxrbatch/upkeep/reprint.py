@@ -11,7 +11,7 @@ from cxrbatch.output.derive import derive_tables
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.state import find_state
 from cxrbatch.output.ledger.ledger import CONVERTING, DEIDENTIFIED, ENGINE, LEDGER_FILE
-from cxrbatch.output.ledger.settle import record_unprintable
+from cxrbatch.output.ledger.restore import record_unprintable
 from cxrbatch.output.report.report import tidy_report
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentified_output import refuse_names, settle_names
@@ -38,7 +38,7 @@ def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, stu
             settle_names(out, ledger, settings, workers)
         elif ledger.fact(DEIDENTIFIED) == CONVERTING:
             refuse_names(out, ledger)
-        results = [row.result for row in ledger.study_rows(study_key) if row.result and row.status != "pending"]
+        results = [row.result for row in ledger.results.study_rows(study_key) if row.result and row.status != "pending"]
         if not results:
             raise UsageError(f"{out}: no reported study {study_key or 'at all'}. studies.csv lists their keys.")
         progress.begin(PRINTED, len(results))
@@ -47,7 +47,7 @@ def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, stu
                 failures[printed.result.study_key] = printed.failure
                 record_unprintable(ledger, printed.result.study_key, printed.failure)
             else:
-                ledger.record_printed(printed)
+                ledger.results.record_printed(printed)
                 with output_errors_explained(out):
                     tidy_report(out, printed)
             progress.advance(PRINTED)

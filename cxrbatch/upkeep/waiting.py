@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from cxrbatch.output.ledger.arrivals import ArrivalMemory
-from cxrbatch.output.ledger.waiting import WaitingFacts, WaitingStudy
+from cxrbatch.output.ledger.view import WaitingFacts, WaitingStudy
 from cxrbatch.run.schedule import read_retried
 from cxrbatch.system.moments import Moment, present_moment
 

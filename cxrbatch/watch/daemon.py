@@ -19,7 +19,7 @@ from pathlib import Path
 from cxrbatch.config import Settings
 from cxrbatch.engine.bundle import ENGINE_FILE
 from cxrbatch.errors import EngineError, RunError, UsageError
-from cxrbatch.output.ledger.waiting import TROUBLE
+from cxrbatch.output.ledger.ledger import TROUBLE
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import IndexedFile
 from cxrbatch.run.batch import Run, open_run
@@ -236,15 +236,15 @@ class _Daemon:
         done_before, started = run.account.studies_done, time.monotonic()
         run.process(chosen, may_grow=self._may_grow)
         if done := run.account.studies_done - done_before:
-            waiting = run.ledger.count_studies().get("pending", 0)
+            waiting = run.ledger.results.count_studies().get("pending", 0)
             self.say(f"{done} studies in {time.monotonic() - started:.1f} s; {waiting} waiting")
 
     def _waiting_files(self) -> dict[str, list[str]]:
-        rows = self.run.ledger.waiting_files()
+        rows = self.run.ledger.queue.waiting_files()
         return {key: [path for _, path in group] for key, group in groupby(rows, key=lambda row: row[0])}
 
     def _in_order(self, waiting: dict[str, list[str]]) -> Iterator[str]:
-        keys = self.run.ledger.pending_keys(newest_first=self.run.settings.newest_first)
+        keys = self.run.ledger.queue.pending_keys(newest_first=self.run.settings.newest_first)
         return (key for key in keys if key in waiting)
 
     def _is_complete(self, paths: list[str]) -> bool:
@@ -276,7 +276,7 @@ class _Daemon:
         now = time.monotonic()
         if now - self.published_at < _METRICS_EVERY_S and self.published_at:
             return
-        waiting, _ = self.run.ledger.queue()
+        waiting, _ = self.run.ledger.queue.waiting()
         metrics = self.run.write_metrics(finished=not self.trouble)
         self.vitals.publish(metrics, healthy=not self.trouble, waiting=waiting)
         self.published_at = now

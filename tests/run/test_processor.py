@@ -16,7 +16,7 @@ from cxrbatch.config import Settings
 from cxrbatch.errors import EngineError, ExitCode, OutputNotWritable, Reason
 from cxrbatch.intake.discover import describe_file, index_file
 from cxrbatch.output.folder.place import HeldPlace
-from cxrbatch.output.ledger.ledger import StudyTask
+from cxrbatch.output.ledger.queue import StudyTask
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import PrintedStudy, RefusedImage
 from cxrbatch.run import score

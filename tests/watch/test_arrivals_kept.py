@@ -84,9 +84,9 @@ def look(arrivals: Arrivals, ledger: Ledger, *entries: IndexedFile, waiting: tup
     for entry in entries:
         judged = arrivals.judge(entry)
         if isinstance(judged, Deferred):
-            ledger.record_deferred(judged.file, judged.message)
+            ledger.index.record_deferred(judged.file, judged.message)
         else:
-            ledger.record_index([judged])
+            ledger.index.record([judged])
     arrivals.keep(waiting or tuple(entry.file.path for entry in entries))
     arrivals.save()
 
@@ -251,15 +251,15 @@ def test_rows_go_with_what_is_taken_what_is_gone_and_what_a_run_took(machine: Ma
     with machine.process() as (arrivals, ledger):
         arrivals.forget(["taken"])
         arrivals.save()
-        ledger.record_gone(["gone"])
-        ledger.record_index([found("by-run", key="", reason=Reason.NOT_CHEST)])
+        ledger.index.record_gone(["gone"])
+        ledger.index.record([found("by-run", key="", reason=Reason.NOT_CHEST)])
     assert kept(machine) == ["waits"]
 
 
 def test_a_file_that_a_run_took_and_that_came_again_begins_anew(machine: Machine) -> None:
     machine.look(cut("a"))
     with machine.process() as (_, ledger):
-        ledger.record_index([found("a", key="study", reason=Reason.NOT_CHEST)])
+        ledger.index.record([found("a", key="study", reason=Reason.NOT_CHEST)])
     machine.pass_time(HOUR_S)
     with machine.process() as (arrivals, ledger):
         look(arrivals, ledger, cut("a", 2))
@@ -279,7 +279,7 @@ def test_files_that_cannot_be_opened_for_years_are_not_kept(machine: Machine) ->
 @pytest.mark.parametrize("mtime_ns", [2**63, -(2**70), 0])
 def test_times_that_no_database_holds_are_kept(machine: Machine, mtime_ns: int) -> None:
     with machine.process() as (arrivals, ledger):
-        ledger.record_index([found("a")])
+        ledger.index.record([found("a")])
         arrivals.judge(IndexedFile(ImageFile("a", 1, mtime_ns), "study", Header()))
         arrivals.save()
         assert [row.mtime_ns for row in ledger.arrivals.rows()] == [mtime_ns]

@@ -318,7 +318,7 @@ def test_a_report_that_cannot_be_printed_is_given_up_after_three_runs(
     codes = [int(runs.run().exit_code) for _ in range(5)]
     assert codes == [3, 3, 0, 0, 0]
     with Ledger(runs.out) as ledger:
-        (study,) = [row for row in ledger.study_rows() if row.result and row.result.images[0].path == BAD]
+        (study,) = [row for row in ledger.results.study_rows() if row.result and row.result.images[0].path == BAD]
     assert (study.status, study.n_scored, study.report_html) == ("reported", 1, "")
     assert "could not be printed" in study.message
     assert "--retry rejected" in study.message
@@ -326,7 +326,7 @@ def test_a_report_that_cannot_be_printed_is_given_up_after_three_runs(
     is_broken[0] = False
     assert runs.run(retry="rejected").exit_code == ExitCode.DONE
     with Ledger(runs.out) as ledger:
-        (study,) = list(ledger.study_rows(study.study_key))
+        (study,) = list(ledger.results.study_rows(study.study_key))
     assert (study.status, study.message) == ("reported", "")
     assert (runs.out / study.report_html).is_file()
 
