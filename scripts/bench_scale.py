@@ -33,7 +33,8 @@ from cxrbatch.output.folder.opening import open_output
 from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.output.ledger.queue import StudyTask
 from cxrbatch.records import EngineDescription, ImageFile, ImageResult, IndexedFile, PrintedStudy, StudyResult, now_text
-from cxrbatch.run.index import FILES_PER_TASK, INDEX_RULES, _index_rules
+from cxrbatch.run.headers import FILES_PER_TASK
+from cxrbatch.run.index import INDEX_RULES, index_rules
 from tests.factories.intake import blobs, write_dicom
 
 ROOT = Path(__file__).parents[1]
@@ -129,7 +130,7 @@ def index_by_stub(inputs: Path, out: Path) -> float:
         for start in range(0, len(files), FILES_PER_TASK):
             chunk = enumerate(files[start : start + FILES_PER_TASK], start)
             ledger.index.record(_like(read[number % 2], file, number) for number, file in chunk)
-        ledger.remember(INDEX_RULES, _index_rules(settings))
+        ledger.remember(INDEX_RULES, index_rules(settings))
     return time.perf_counter() - started
 
 

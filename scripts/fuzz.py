@@ -47,6 +47,7 @@ from cxrbatch.records import (
 )
 from cxrbatch.run.index import Index, index_input
 from cxrbatch.run.read import Reading, decode_studies
+from cxrbatch.run.source import Order, Source
 from cxrbatch.run.stages import StageClock
 from cxrbatch.system.progress import RunProgress
 from cxrbatch.system.workers import WorkerPool
@@ -182,7 +183,7 @@ def run_slice(folder: Path, out: Path, settings: Settings) -> Counter[str]:
         WorkerPool(settings.worker_count, memory_mb=settings.decode_memory_mb) as workers,
         RunProgress(Console(quiet=True)) as progress,
     ):
-        index_input(Index(folder, out, settings), ledger, workers, progress)
+        index_input(Index(Order(Source(folder), out, settings)), ledger, workers, progress)
         ends.update(row.reason for row in ledger.results.file_rows() if row.status == "rejected")
         pending = ledger.queue.take(ledger.queue.pending_keys())
         for study in decode_studies(pending, Reading(folder, SPEC, settings), workers, StageClock()):

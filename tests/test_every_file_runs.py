@@ -15,7 +15,7 @@ from cxrbatch.config import Settings
 from cxrbatch.errors import ExitCode, ImageRejected, Reason
 from cxrbatch.intake.discover import walk
 from cxrbatch.records import ImageFile, IndexedFile, InputSpec
-from cxrbatch.run.index import IndexJob, index_files
+from cxrbatch.run.headers import IndexJob, index_files
 from cxrbatch.run.read import ReadJob, read_image
 from cxrbatch.system.workers import WorkerPool
 from tests.factories.engine import write_tiny_bundle

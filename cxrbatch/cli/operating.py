@@ -69,7 +69,7 @@ def prune(out: Path, age: str, state: str | None, *, remove: bool, input_emptied
     """
     from functools import partial
 
-    from cxrbatch.run.deadline import parse_age
+    from cxrbatch.run.schedule import parse_age
     from cxrbatch.upkeep.prune import prune_output, tell_pruning
 
     if remove:

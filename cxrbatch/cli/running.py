@@ -70,7 +70,7 @@ def run(
     from cxrbatch.cli.print_run import print_summary
     from cxrbatch.config import load_settings
     from cxrbatch.run.batch import run_batch
-    from cxrbatch.run.deadline import Deadline, parse_since
+    from cxrbatch.run.schedule import Deadline, Hours, parse_since
     from cxrbatch.system.progress import RunProgress
 
     loudness, is_dry = options.pop("loudness"), options.pop("dry_run")
@@ -83,7 +83,7 @@ def run(
         if is_dry:
             return _foresee(console, input_path, out, settings, since_ns)
         with RunProgress(console) as progress:
-            report = run_batch(input_path, out, settings, progress, since_ns=since_ns, deadline=until)
+            report = run_batch(input_path, out, settings, progress, hours=Hours(since_ns, until))
         print_summary(console, report, out)
     return report.exit_code
 

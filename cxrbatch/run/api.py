@@ -25,8 +25,7 @@ from cxrbatch.output.run_json import RUN_FILE
 from cxrbatch.output.tables import IMAGES_CSV, LIST_SEPARATOR, STUDIES_CSV, read_table
 from cxrbatch.records import EngineDescription, Float32, Gray8, Label
 from cxrbatch.run.batch import run_batch
-from cxrbatch.run.engine_slot import EngineSlot
-from cxrbatch.run.score import ImageScore, Scorer, score_pixels
+from cxrbatch.run.score import EngineSlot, ImageScore, Scorer, score_pixels
 from cxrbatch.system.progress import RunProgress
 
 if TYPE_CHECKING:

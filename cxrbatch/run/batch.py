@@ -1,65 +1,42 @@
-"""The whole data flow of a run: discover -> read -> screen -> preprocess -> infer -> record -> report."""
+"""The whole data flow of a run: discover -> read -> screen -> preprocess -> infer -> record -> report.
+
+Start at `run_batch`: index everything, then process what waits, then write the tables. `watch` takes the same steps.
+"""
 
 from __future__ import annotations
 
 import logging
-import platform
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 
 from cxrbatch import __version__
 from cxrbatch.config import Settings
-from cxrbatch.errors import Reason, RunError, error_name
 from cxrbatch.output.derive import derive_tables
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
-from cxrbatch.output.folder.place import Place
 from cxrbatch.output.folder.settle import Settling, order_orphans_removed, remove_as_ordered, settle_strays
-from cxrbatch.output.ledger.attempts import failed_again
 from cxrbatch.output.ledger.ledger import ENGINE, TROUBLE, Ledger
-from cxrbatch.output.ledger.restore import known_study, unprinted_results
+from cxrbatch.output.ledger.restore import unprinted_results
 from cxrbatch.output.metrics_prom import write_metrics
-from cxrbatch.output.report.intent import being_printed
-from cxrbatch.output.report.pictures import is_drawn
-from cxrbatch.output.report.report import REPORTS, report_folder, tidy_report
 from cxrbatch.output.run_json import RunReport, write_run_json
-from cxrbatch.records import EngineDescription, PrintedStudy, RefusedImage, now_text
-from cxrbatch.run.deadline import Deadline
-from cxrbatch.run.deidentification import Pseudonyms
+from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentified_output import settle_names
-from cxrbatch.run.engine_slot import EngineSlot
-from cxrbatch.run.folders import Source, check_folders, claim_input
-from cxrbatch.run.index import INDEX_RULES, Index, IndexCount, Judge, Postponed, account_for, index_input
-from cxrbatch.run.print import PRINTED, open_workers, print_again, print_reports
-from cxrbatch.run.read import Reading, decode_studies
-from cxrbatch.run.score import Scorer, score_studies
-from cxrbatch.run.stages import DecodedStudy, ScoredStudy, StageClock
-from cxrbatch.system import durable
+from cxrbatch.run.index import INDEX_RULES, Index, Judge, account_for, index_input
+from cxrbatch.run.print import PRINTED, open_workers, print_again
+from cxrbatch.run.processor import LocalProcessor, MakeProcessor, MayGrow, Workplace
+from cxrbatch.run.record import Indexed, Recorder, RunAccount, open_place, remove_half_written
+from cxrbatch.run.schedule import AT_ANY_TIME, Deadline, Hours, in_time
+from cxrbatch.run.score import EngineSlot
+from cxrbatch.run.source import Order, Postponed, check_folders, claim_input
 from cxrbatch.system.logbook import log_event, log_limits
 from cxrbatch.system.progress import RunProgress
 from cxrbatch.system.record_json import to_json
 from cxrbatch.system.workers import WorkerPool
 
-IsWhole = Callable[[DecodedStudy], bool]
-
 SCORED = "studies scored"
-REPORTED_LIBRARIES = (
-    "numpy",
-    "pydicom",
-    "onnxruntime",
-    "imagecodecs",
-    "simplejpeg",
-    "pillow",
-    "opencv-python-headless",
-    "weasyprint",
-)
-
-
-def _is_whole(_: DecodedStudy) -> bool:
-    return True
 
 
 def run_batch(
@@ -68,8 +45,8 @@ def run_batch(
     settings: Settings,
     progress: RunProgress,
     *,
-    since_ns: int = 0,
-    deadline: Deadline | None = None,
+    hours: Hours = AT_ANY_TIME,
+    make_processor: MakeProcessor = LocalProcessor,
 ) -> RunReport:
     """Index everything below `root`, then process every study that waits; leave all outputs in `out`.
 
@@ -81,25 +58,27 @@ def run_batch(
         out: the output folder.
         settings: what is asked for.
         progress: told how far the run is.
-        since_ns: process only studies with a file modified since, in nanoseconds since 1970.
-        deadline: no study is begun that would not be finished by then.
+        hours: since when a file must have been modified for its study to be processed, and until when to work.
+        make_processor: makes what reads, scores and prints the studies.
 
     Raises:
         RunError: the run cannot start or go on; its subclasses tell why and carry the exit code.
     """
-    with open_run(root, out, settings, progress) as run:
+    with open_run(root, out, settings, progress, make_processor) as run:
         run.ledger.remember(TROUBLE, "")  # what ended the daemon before does not end this run
         run.index(reread_refused=settings.retry == "rejected")
         run.requeue()
         if settings.retry == "rejected":
             run.ledger.queue.requeue_unprinted()
-        keys = run.ledger.queue.pending_keys(newest_first=settings.newest_first, since_ns=since_ns)
-        run.process(keys[: settings.limit or None], deadline=deadline)
+        keys = run.ledger.queue.pending_keys(newest_first=settings.newest_first, since_ns=hours.since_ns)
+        run.process(keys[: settings.limit or None], deadline=hours.deadline)
         return run.write_tables(finished=True)
 
 
 @contextmanager
-def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -> Iterator[Run]:
+def open_run(
+    root: Path, out: Path, settings: Settings, progress: RunProgress, make_processor: MakeProcessor = LocalProcessor
+) -> Iterator[Run]:
     """Hold an output folder, its worker processes and an engine; what stops the block leaves tables all the same.
 
     Raises:
@@ -111,9 +90,8 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
         ledger = stack.enter_context(open_output(out, log_limits(settings), state=settings.state))
         claim_input(ledger, root, out)
         workers = stack.enter_context(open_workers(settings))
-        pseudonyms = settle_names(out, ledger, settings, workers)
-        run = Run(source, out, settings, engine, ledger, workers, progress, pseudonyms)
-        # An engine that took this one's place is closed, too.
+        order = Order(source, out, settings, settle_names(out, ledger, settings, workers))
+        run = Run(order, ledger, engine, workers, progress, make_processor)
         stack.callback(run.close_engine)
         run.remember_engine()
         description = engine.description
@@ -131,29 +109,25 @@ def open_run(root: Path, out: Path, settings: Settings, progress: RunProgress) -
 
 @dataclass(slots=True)
 class Run:
-    """Work on one output folder: its steps, in order, and what they count."""
+    """Work on one output folder: its steps, in order, and the account of what they did."""
 
-    source: Source
-    out: Path
-    settings: Settings
-    slot: EngineSlot
+    order: Order
     ledger: Ledger
+    slot: EngineSlot
     workers: WorkerPool
     progress: RunProgress
-    pseudonyms: Pseudonyms | None = None
-    clock: StageClock = field(default_factory=StageClock)
-    started_at: str = field(default_factory=now_text)
-    started: float = field(default_factory=time.monotonic)
-    indexed: IndexCount = field(default_factory=IndexCount)
-    last_index_s: float = 0.0
-    has_indexed: bool = False
-    studies_done: int = 0
-    images_scored: int = 0
+    make_processor: MakeProcessor
+    account: RunAccount = field(default_factory=RunAccount)
 
     @property
-    def root(self) -> Path:
-        """The folder that the paths of files begin at."""
-        return self.source.folder
+    def out(self) -> Path:
+        """The output folder."""
+        return self.order.out
+
+    @property
+    def settings(self) -> Settings:
+        """What is asked for."""
+        return self.order.settings
 
     @property
     def engine(self) -> EngineDescription:
@@ -161,7 +135,7 @@ class Run:
         return self.slot.description
 
     def close_engine(self) -> None:
-        """Release the engine that scores now."""
+        """Release the engine that scores now: perhaps one that took the first one's place."""
         self.slot.close()
 
     def remember_engine(self) -> None:
@@ -170,59 +144,51 @@ class Run:
 
     def index(
         self, *, judge: Judge | None = None, reread_refused: bool = False, postponed: Postponed | None = None
-    ) -> None:
+    ) -> Indexed:
         """Bring the ledger up to date with the input folder; arguments are those of `Index`."""
-        index = Index(
-            self.root,
-            self.out,
-            self.settings,
-            reread_refused=reread_refused,
-            pseudonyms=self.pseudonyms,
-            postponed=postponed,
-            only=self.source.only,
-        )
+        index = Index(self.order, reread_refused=reread_refused, postponed=postponed)
         if judge is not None:
             index = replace(index, judge=judge)
         started = time.monotonic()
         self.ledger.home.check()
-        with self.clock.measure("index"):
-            self.indexed = index_input(index, self.ledger, self.workers, self.progress)
+        with self.account.clock.measure("index"):
+            count = index_input(index, self.ledger, self.workers, self.progress)
             with output_errors_explained(self.out):
                 self.ledger.home.check()
                 self.ledger.home.marker.update(index_rules=self.ledger.fact(INDEX_RULES))
-        self.last_index_s, self.has_indexed = time.monotonic() - started, True
-        if self.indexed.is_news or judge is None:
-            log_event("indexed", **asdict(self.indexed))
+        self.account.indexed = indexed = Indexed(count, time.monotonic() - started)
+        if count.is_news or judge is None:
+            log_event("indexed", **asdict(count))
+        return indexed
 
     def requeue(self, *, retry_failed: bool = True) -> None:
         """Queue again what failed, and what another engine scored."""
         self.ledger.queue.requeue(engine_sha256=self.engine.sha256, retry_failed=retry_failed)
 
     def process(
-        self, study_keys: Collection[str], *, deadline: Deadline | None = None, is_whole: IsWhole = _is_whole
+        self, study_keys: Collection[str], *, deadline: Deadline | None = None, may_grow: MayGrow = lambda _: False
     ) -> None:
-        """Take studies that wait through decode, score, print and record; the order of things is here.
+        """Give studies that wait to the processor, and record what becomes of each.
 
         Args:
             study_keys: which, in their order.
             deadline: no study is begun that would not be finished by then.
-            is_whole: asked, of every study that was read, whether to go on with it; otherwise it goes on waiting.
+            may_grow: asked, with the files of a study that are cut short, whether it is to go on waiting.
         """
         if not study_keys:
             return
-        settings, workers, clock = self.settings, self.workers, self.clock
         for what in (SCORED, PRINTED):
             self.progress.begin(what, len(study_keys))
-        engine = self.slot.open()
+        place, on_scored = open_place(self.out, self.ledger), partial(self.progress.advance, SCORED)
+        workplace = Workplace(self.order, place, self.slot, self.workers, self.account.clock, on_scored, may_grow)
+        tasks = self.ledger.queue.take(in_time(study_keys, deadline, lambda: self.account.studies_done))
+        finished = self.make_processor(workplace).process(tasks)
         log_event("processing", studies_pending=len(study_keys))
-        tasks = self.ledger.queue.take(_in_time(study_keys, deadline, lambda: self.studies_done))
-        reading = Reading(self.root, self.slot.bundle.input, settings, self.pseudonyms)
-        decoded = decode_studies(tasks, reading, workers, clock)
-        scored = score_studies(filter(is_whole, decoded), Scorer(engine, self.slot.open_exact), settings, clock)
-        printable = self._record_unscored(scored)
-        for printed, print_failure in print_reports(printable, self._open_place(), settings, workers, clock):
-            self._record(printed, print_failure)
-        log_event("processed", studies=self.studies_done)
+        recorder = Recorder(self.out, self.ledger)
+        for study in finished:
+            self.account.count(recorder.record(study))
+            self.progress.advance(PRINTED)
+        log_event("processed", studies=self.account.studies_done)
         for what in (SCORED, PRINTED):
             self.progress.finish(what)
 
@@ -231,119 +197,36 @@ class Run:
         results = unprinted_results(self.ledger)
         if not results:
             return
-        place, settings = self._open_place(), self.settings
+        place, recorder = open_place(self.out, self.ledger), Recorder(self.out, self.ledger)
         self.progress.begin(PRINTED, len(results))
-        for printed, failure in print_again(results, place, settings, self.workers):
-            if not failure:
-                with output_errors_explained(self.out):
-                    self.ledger.results.record_printed(printed)
-                    tidy_report(self.out, printed)
-            self._count(printed.result.study_key, n_scored=0, failure=failure)
+        for printed in print_again(results, place, self.settings, self.workers):
+            self.account.count(recorder.record_reprinted(printed))
+            self.progress.advance(PRINTED)
         self.progress.finish(PRINTED)
 
-    def _open_place(self) -> Place:
-        """Return where things lie, with a folder for reports among them."""
-        with output_errors_explained(self.out):
-            self.ledger.home.check()
-            durable.make_folder(self.out / REPORTS, within=self.out)
-            self.ledger.home.add(self.out / REPORTS)
-        return self.ledger.home.place
-
-    def _record(self, printed: PrintedStudy, print_failure: str) -> None:
-        """Record a scored study; one that the ledger cannot hold is recorded as failed."""
-        result = printed.result
-        n_scored = len(result.images)
-        try:
-            failure = self._record_printed(printed, print_failure)
-        except RunError:
-            raise
-        except Exception as error:  # noqa: BLE001  # one study
-            refused = [
-                failed_again(
-                    image.path,
-                    Reason.UNEXPECTED_ERROR,
-                    f"unexpected {error_name(error)} while recording; please report it",
-                    failed_before=self.ledger.queue.attempts(result.study_key).get(image.path, 0),
-                )
-                for image in result.images
-            ]
-            failure, n_scored = _unreadable(tuple(refused)), 0
-            self.ledger.results.record_unscored(result.study_key, refused, failure=failure)
-            with output_errors_explained(self.out):
-                Settling(self.out, self.ledger).undo_study(result.study_key)
-        self._count(result.study_key, n_scored=n_scored, failure=failure)
-
-    def _record_printed(self, printed: PrintedStudy, print_failure: str) -> str:
-        """Record a study that was scored, then remove what its report folder has of an earlier revision.
-
-        Returns:
-            Why the study is tried again; empty where it is done with.
-        """
-        failure = _unreadable(printed.result.refused)
-        if not is_drawn(printed.result):
-            return self._record_undrawn(printed, failure, print_failure)
-        failure = self.ledger.results.record(printed, failure=failure, unprinted=print_failure)
-        with output_errors_explained(self.out):
-            tidy_report(self.out, printed)
-        return failure
-
-    def _record_undrawn(self, printed: PrintedStudy, failure: str, unprinted: str) -> str:
-        """Record a study whose worker died in printing; return the failure, '' where its report is whole all the same.
-
-        An earlier report stands, in the tables, too. Without one the scores alone do.
-        """
-        self.ledger.home.check()
-        result, settling = printed.result, Settling(self.out, self.ledger)
-        with output_errors_explained(self.out):
-            if settling.settle_study(result.study_key):
-                return self.ledger.results.failures().get(result.study_key, "")
-        known = known_study(self.ledger, result.study_key)
-        if known is not None and known.result is not None and is_drawn(known.result):
-            failure = failure or unprinted
-            self.ledger.results.record_unscored(result.study_key, result.refused, failure=failure)
-            return failure
-        return self.ledger.results.record(printed, failure=failure, unprinted=unprinted)
-
-    def _record_unscored(self, studies: Iterable[ScoredStudy]) -> Iterator[ScoredStudy]:
-        """Record the studies that got no score, and pass on the others."""
-        for study in studies:
-            self.progress.advance(SCORED)
-            if study.result is not None:
-                yield study
-                continue
-            failure = _unreadable(study.refused)
-            self.ledger.results.record_unscored(study.task.study_key, study.refused, failure=failure)
-            self._count(study.task.study_key, n_scored=0, failure=failure)
-
-    def _count(self, study_key: str, *, n_scored: int, failure: str) -> None:
-        self.studies_done += 1
-        self.images_scored += n_scored
-        self.progress.advance(PRINTED)
-        log_event("study failed" if failure else "study done", study_key=study_key, images_scored=n_scored)
-
     def write_tables(self, *, finished: bool) -> RunReport:
-        """Derive the tables, the worklist and run.json from the ledger, and return what run.json says."""
+        """Derive tables, worklist and run.json from the ledger, and return what run.json says."""
         self.ledger.home.check()
-        with self.clock.measure("tables"), output_errors_explained(self.out):
+        with self.account.clock.measure("tables"), output_errors_explained(self.out):
             orphans = self._settle_strays() if finished else []
             derive_tables(self.out, self.ledger, self.engine)
             order_orphans_removed(self.ledger, orphans)
             remove_as_ordered(self.out, self.ledger)
         report = self._report(finished=finished)
-        if finished and self.has_indexed:
-            account_for(self.ledger, self.indexed.total)
+        if finished and self.account.indexed is not None:
+            account_for(self.ledger, self.account.indexed.count.total)
         with output_errors_explained(self.out):
             self.ledger.home.check()
             write_run_json(self.out, report)
         self.write_metrics(report)
-        log_event("tables written", studies=self.studies_done, images_scored=self.images_scored)
+        log_event("tables written", studies=report.studies_this_run, images_scored=report.images_scored_this_run)
         return report
 
     def _settle_strays(self) -> list[str]:
         """Take over finished reports that the ledger does not know; return the keys of those that are to go."""
         strays = settle_strays(Settling(self.out, self.ledger))
         if strays.adopted:
-            self.indexed = replace(self.indexed, total=sum(self.ledger.results.count_files().values()))
+            self.account.note_total(sum(self.ledger.results.count_files().values()))
         return strays.orphans
 
     def write_metrics(self, report: RunReport | None = None, *, finished: bool = True) -> str:
@@ -358,8 +241,7 @@ class Run:
         """Release what is in flight: it goes on waiting in the ledger, and leaves nothing half written behind."""
         self.workers.end()
         if self.ledger.home.place.is_same():
-            for folder in (self.out, *(report_folder(self.out, key) for key in being_printed(self.out))):
-                durable.remove_temporaries(folder, below=False)
+            remove_half_written(self.out)
 
     def write_what_there_is(self) -> None:
         """Write the tables of a run that was stopped; what stopped it matters more than a table that fails."""
@@ -369,48 +251,4 @@ class Run:
             log_event("tables not written", level=logging.ERROR, error=type(error).__name__)
 
     def _report(self, *, finished: bool) -> RunReport:
-        return RunReport(
-            cxrbatch_version=__version__,
-            started_at=self.started_at,
-            finished_at=now_text(),
-            finished=finished,
-            settings=self.settings,
-            engine=self.engine,
-            files=self.ledger.results.count_files(),
-            files_deferred=self.indexed.deferred,
-            folders_unlistable=self.indexed.unlistable,
-            folders_hidden=self.indexed.hidden,
-            studies=self.ledger.results.count_studies(),
-            reasons=self.ledger.results.count_reasons(),
-            failures=self.ledger.results.failures(),
-            studies_this_run=self.studies_done,
-            images_scored_this_run=self.images_scored,
-            wall_s=round(time.monotonic() - self.started, 3),
-            stage_s={stage: round(seconds, 3) for stage, seconds in self.clock.seconds.items()},
-            libraries={"python": platform.python_version()} | {name: version(name) for name in REPORTED_LIBRARIES},
-        )
-
-
-def paths_cut_short(study: DecodedStudy) -> list[str]:
-    """Return the files of a study that end before their pixels do."""
-    return [image.path for image in study.refused if image.reason == Reason.TRUNCATED_PIXELS.value]
-
-
-def _in_time(study_keys: Iterable[str], deadline: Deadline | None, done: Callable[[], int]) -> Iterator[str]:
-    """Yield keys as long as what was begun, and one more, would be finished by the deadline at the rate so far."""
-    if deadline is None:
-        yield from study_keys
-        return
-    started, done_before = time.monotonic(), done()
-    for begun, study_key in enumerate(study_keys):
-        finished = done() - done_before
-        seconds_each = (time.monotonic() - started) / finished if finished else 0.0
-        if not deadline.leaves_time((begun - finished + 1) * seconds_each):
-            log_event("deadline reached", studies_begun=begun)
-            return
-        yield study_key
-
-
-def _unreadable(refused: tuple[RefusedImage, ...]) -> str:
-    messages = sorted({image.message for image in refused if image.status == "failed"})
-    return "; ".join(messages)
+        return self.account.report(self.ledger, self.settings, self.engine, finished=finished)

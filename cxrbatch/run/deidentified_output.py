@@ -20,7 +20,7 @@ from cxrbatch.output.ledger.ledger import CONVERTING, DEIDENTIFIED, ENGINE, LEDG
 from cxrbatch.output.ledger.names import TRIED_AGAIN, take_names_out
 from cxrbatch.output.metrics_prom import METRICS_FILE
 from cxrbatch.output.report.pictures import picture_names
-from cxrbatch.output.report.report import REPORTS, report_folder, report_folders, tidy_report
+from cxrbatch.output.report.report import report_folder, report_folders, tidy_report
 from cxrbatch.output.report.revisions import RESULT_JSON
 from cxrbatch.output.run_json import RUN_FILE
 from cxrbatch.output.tables import IMAGES_CSV
@@ -29,6 +29,7 @@ from cxrbatch.records import LOG_FILE, EngineDescription, Header, StudyResult
 from cxrbatch.run.deidentification import Pseudonyms, open_pseudonyms, told
 from cxrbatch.run.index import INDEX_RULES, index_rules
 from cxrbatch.run.print import print_again
+from cxrbatch.run.record import open_place
 from cxrbatch.system import durable
 from cxrbatch.system.logbook import log_event
 from cxrbatch.system.record_json import from_json, to_json
@@ -188,10 +189,8 @@ def _remove_others(out: Path, ledger: Ledger) -> None:
 def _print_again(out: Path, ledger: Ledger, settings: Settings, workers: WorkerPool) -> None:
     if not settings.html and not settings.pdf:
         return
-    durable.make_folder(out / REPORTS, within=out)
-    ledger.home.add(out / REPORTS)
-    for printed, failure in print_again(_results(ledger), ledger.home.place, settings, workers):
-        if failure:
+    for printed in print_again(_results(ledger), open_place(out, ledger), settings, workers):
+        if printed.failure:
             log_event("not printed again", study_key=printed.result.study_key)
         else:
             ledger.results.record_printed(printed)

@@ -21,10 +21,10 @@ from cxrbatch.output.ledger.view import copy_ledger
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentification import KEY_FILE, Pseudonyms, open_pseudonyms
 from cxrbatch.run.deidentified_output import check_names
-from cxrbatch.run.engine_slot import EngineSlot
-from cxrbatch.run.folders import Source, check_folders, refuse_other_input
 from cxrbatch.run.index import Index, IndexCount, index_input
 from cxrbatch.run.print import open_workers
+from cxrbatch.run.score import EngineSlot
+from cxrbatch.run.source import Order, Source, check_folders, refuse_other_input
 from cxrbatch.system.progress import RunProgress
 
 
@@ -85,7 +85,7 @@ def _copied_ledger(out: Path, settings: Settings) -> Iterator[Ledger]:
 def _index(source: Source, out: Path, settings: Settings, ledger: Ledger, progress: RunProgress) -> IndexCount:
     reread = settings.retry == "rejected"
     pseudonyms = _pseudonyms(out, ledger, settings)
-    index = Index(source.folder, out, settings, reread_refused=reread, pseudonyms=pseudonyms, only=source.only)
+    index = Index(Order(source, out, settings, pseudonyms), reread_refused=reread)
     with open_workers(settings) as workers:
         return index_input(index, ledger, workers, progress)
 

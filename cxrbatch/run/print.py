@@ -14,8 +14,8 @@ from cxrbatch.config import Settings
 from cxrbatch.errors import OutputNotWritable, RunError
 from cxrbatch.output.folder.place import Place
 from cxrbatch.output.report.report import COULD_NOT_PRINT
-from cxrbatch.records import ImagePixels, PrintedStudy, StudyResult
-from cxrbatch.run.stages import ScoredStudy, StageClock
+from cxrbatch.records import ImagePixels, PrintedStudy, RefusedImage, StudyResult
+from cxrbatch.run.stages import FinishedStudy, ScoredStudy, StageClock
 from cxrbatch.system.durable import remove_temporaries
 from cxrbatch.system.logbook import log_event
 from cxrbatch.system.workers import Outcome, WorkerPool
@@ -27,40 +27,47 @@ NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 @dataclass(frozen=True, slots=True)
 class PrintJob:
-    """One report for a worker to print."""
+    """One report for a worker to print, below `place`; a study without a `result` has none."""
 
-    result: StudyResult
-    pixels: tuple[ImagePixels, ...]
-    out: Path
+    study_key: str
+    result: StudyResult | None
+    place: Place
     html: bool
     pdf: bool
-    place: Place
+    pixels: tuple[ImagePixels, ...] = ()
+    refused: tuple[RefusedImage, ...] = ()
 
 
 def print_reports(
     studies: Iterable[ScoredStudy], place: Place, settings: Settings, workers: WorkerPool, clock: StageClock
-) -> Iterator[tuple[PrintedStudy, str]]:
-    """Print the reports in worker processes; yield each with what went wrong, which mostly is nothing.
+) -> Iterator[FinishedStudy]:
+    """Print the reports in worker processes; studies without a score pass by those that are being printed.
 
     A result whose images name no pictures did not come to be drawn.
     """
+    html, pdf = settings.html, settings.pdf
     jobs = (
-        PrintJob(study.result, study.pixels, place.out, settings.html, settings.pdf, place)
-        for study in studies
-        if study.result is not None
+        PrintJob(study.task.study_key, study.result, place, html, pdf, study.pixels, study.refused) for study in studies
     )
-    for printed, failure in _printed(workers.run_ahead(print_report, jobs, timeout_s=settings.print_timeout_s)):
+    outcomes = workers.run_ahead(print_report, jobs, timeout_s=settings.print_timeout_s, passes=_has_no_scores)
+    for outcome in outcomes:
+        job = outcome.task
+        if job.result is None:
+            yield FinishedStudy(job.study_key, job.refused)
+            continue
+        printed = _printed(outcome, job.result)
         for stage, milliseconds in printed.stage_ms.items():
             clock.add(stage, milliseconds / 1e3)
-        yield printed, failure
+        yield FinishedStudy(job.study_key, job.refused, printed)
 
 
 def print_again(
     results: Iterable[StudyResult], place: Place, settings: Settings, workers: WorkerPool
-) -> Iterator[tuple[PrintedStudy, str]]:
+) -> Iterator[PrintedStudy]:
     """Print reports from their results and the pictures on disk, without any engine."""
-    jobs = (PrintJob(result, (), place.out, settings.html, settings.pdf, place) for result in results)
-    yield from _printed(workers.run_ahead(reprint_report, jobs, timeout_s=settings.print_timeout_s))
+    jobs = (PrintJob(result.study_key, result, place, settings.html, settings.pdf) for result in results)
+    for outcome in workers.run_ahead(reprint_report, jobs, timeout_s=settings.print_timeout_s):
+        yield _printed(outcome, _result(outcome.task))
 
 
 def open_workers(settings: Settings) -> WorkerPool:
@@ -86,7 +93,7 @@ def print_report(job: PrintJob) -> PrintedStudy:
 
     _tidy_up(job)
 
-    return print_study(job.result, job.pixels, job.out, html=job.html, pdf=job.pdf, place=job.place)
+    return print_study(_result(job), job.pixels, job.place.out, html=job.html, pdf=job.pdf, place=job.place)
 
 
 def reprint_report(job: PrintJob) -> PrintedStudy:
@@ -95,26 +102,34 @@ def reprint_report(job: PrintJob) -> PrintedStudy:
 
     _tidy_up(job)
 
-    return reprint_study(job.result, job.out, html=job.html, pdf=job.pdf, place=job.place)
+    return reprint_study(_result(job), job.place.out, html=job.html, pdf=job.pdf, place=job.place)
 
 
-def _printed(outcomes: Iterable[Outcome[PrintJob, PrintedStudy]]) -> Iterator[tuple[PrintedStudy, str]]:
-    for outcome in outcomes:
-        try:
-            printed = outcome.value()
-        except RunError:
-            raise
-        except Exception as error:  # noqa: BLE001  # a report that cannot be printed must not lose its scores
-            outcome.task.place.check()
-            _refuse_full_disk(error, outcome.task.out)
-            result = outcome.task.result
-            _tidy_up(outcome.task)
-            log_event("printing failed", level=logging.ERROR, study_key=result.study_key, error=type(error).__name__)
-            yield PrintedStudy(result), f"{COULD_NOT_PRINT}: {error}"
-        else:
-            if printed.failure:
-                log_event("printing failed", level=logging.ERROR, study_key=printed.result.study_key)
-            yield printed, printed.failure
+def _has_no_scores(job: PrintJob) -> bool:
+    return job.result is None
+
+
+def _result(job: PrintJob) -> StudyResult:
+    assert job.result is not None, "what has no scores passes by the workers"
+    return job.result
+
+
+def _printed(outcome: Outcome[PrintJob, PrintedStudy], result: StudyResult) -> PrintedStudy:
+    """Return what was printed, and what went wrong with it, which mostly is nothing."""
+    try:
+        printed = outcome.value()
+    except RunError:
+        raise
+    except Exception as error:  # noqa: BLE001  # a report that cannot be printed must not lose its scores
+        place = outcome.task.place
+        place.check()
+        _refuse_full_disk(error, place.out)
+        _tidy_up(outcome.task)
+        log_event("printing failed", level=logging.ERROR, study_key=result.study_key, error=type(error).__name__)
+        return PrintedStudy(result, failure=f"{COULD_NOT_PRINT}: {error}")
+    if printed.failure:
+        log_event("printing failed", level=logging.ERROR, study_key=result.study_key)
+    return printed
 
 
 def _tidy_up(job: PrintJob) -> None:
@@ -122,7 +137,7 @@ def _tidy_up(job: PrintJob) -> None:
     from cxrbatch.output.report.report import report_folder
 
     with suppress(OSError):  # then whoever opens this output next tries again
-        remove_temporaries(report_folder(job.out, job.result.study_key))
+        remove_temporaries(report_folder(job.place.out, job.study_key))
 
 
 def _refuse_full_disk(error: Exception, out: Path) -> None:

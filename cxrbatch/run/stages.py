@@ -1,7 +1,7 @@
 """What the stages of a run hand on, and the clock that they share.
 
-reading -> scoring -> printing: each is a generator that draws from the one before it, with a bounded number in
-flight. Reading and printing run ahead in worker processes; the engine runs in the main process.
+read -> score -> print: each is a generator that draws from the one before it, with a bounded number in flight. What
+comes out at the end is a `FinishedStudy`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from cxrbatch.output.ledger.queue import StudyTask
-from cxrbatch.records import ImagePixels, PreparedImage, RefusedImage, StudyResult
+from cxrbatch.records import ImagePixels, PreparedImage, PrintedStudy, RefusedImage, StudyResult
 
 
 @dataclass(slots=True)
@@ -50,3 +50,26 @@ class ScoredStudy:
     refused: tuple[RefusedImage, ...]
     result: StudyResult | None
     pixels: tuple[ImagePixels, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedStudy:
+    """What became of a study, for whoever writes the ledger: a few kB, no pixels, the same from whatever machine.
+
+    `refused`: its images without a score. `printed`: the result of the others, where its report lies, and what went
+    wrong with that; None where no image got a score.
+    """
+
+    study_key: str
+    refused: tuple[RefusedImage, ...]
+    printed: PrintedStudy | None = None
+
+    @property
+    def unread(self) -> str:
+        """Return what failed of its images and may come right in the next run; '' where nothing did."""
+        return "; ".join(sorted({image.message for image in self.refused if image.status == "failed"}))
+
+    @property
+    def unprinted(self) -> str:
+        """Return why its report could not be printed; '' where it was, or where there is none to print."""
+        return self.printed.failure if self.printed else ""

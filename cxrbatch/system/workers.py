@@ -142,13 +142,20 @@ class WorkerPool:
         self._refuse_failed()
 
     def run_ahead(
-        self, function: Callable[[Task], Value], tasks: Iterable[Task], *, timeout_s: float, window: int | None = None
+        self,
+        function: Callable[[Task], Value],
+        tasks: Iterable[Task],
+        *,
+        timeout_s: float,
+        window: int | None = None,
+        passes: Callable[[Task], bool] = lambda _: False,
     ) -> Iterator[Outcome[Task, Value]]:
         """Run `function` on each task with up to `window` of them in flight; yield outcomes in the tasks' order.
 
         Tasks are drawn from their iterable only as places become free, so an endless one is fine and
         memory stays bounded. `window` defaults to two tasks per worker: one that runs, one that waits. `timeout_s`
-        is how long a task may compute, and how long it may wait: see `WorkerTimedOut`.
+        is how long a task may compute, and how long it may wait: see `WorkerTimedOut`. A task that `passes` is true of
+        needs no worker: its outcome comes at once, before those in flight, and has no value.
 
         Raises:
             Stopped: a signal asked for it; the places between two outcomes, and the waiting for one, are safe.
@@ -159,6 +166,9 @@ class WorkerPool:
         for task in tasks:
             stop_if_asked()
             self._refuse_failed()
+            if passes(task):
+                yield _passed(task)
+                continue
             in_flight.append(Outcome(task, self._schedule(function, task, timeout_s), timeout_s))
             while in_flight and (len(in_flight) >= (window or 2 * self.count) or in_flight[0].future.done()):
                 yield self._finished(in_flight.popleft())
@@ -386,6 +396,12 @@ class WorkerPool:
                 return None
             spare, self._spare = self._spare, None
             return spare
+
+
+def _passed(task: Task) -> Outcome[Task, Any]:
+    future: Future[Any] = Future()
+    future.cancel()
+    return Outcome(task, future, 0.0)
 
 
 def _let_children_be_waited_for() -> None:

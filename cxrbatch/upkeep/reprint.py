@@ -42,10 +42,10 @@ def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, stu
         if not results:
             raise UsageError(f"{out}: no reported study {study_key or 'at all'}. studies.csv lists their keys.")
         progress.begin(PRINTED, len(results))
-        for printed, failure in print_again(results, ledger.home.place, settings, workers):
-            if failure:
-                failures[printed.result.study_key] = failure
-                record_unprintable(ledger, printed.result.study_key, failure)
+        for printed in print_again(results, ledger.home.place, settings, workers):
+            if printed.failure:
+                failures[printed.result.study_key] = printed.failure
+                record_unprintable(ledger, printed.result.study_key, printed.failure)
             else:
                 ledger.results.record_printed(printed)
                 with output_errors_explained(out):

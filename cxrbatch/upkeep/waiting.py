@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 
 from cxrbatch.output.ledger.arrivals import ArrivalMemory
 from cxrbatch.output.ledger.view import WaitingFacts, WaitingStudy
-from cxrbatch.run.retries import read_retried
+from cxrbatch.run.schedule import read_retried
 from cxrbatch.system.moments import Moment, present_moment
 
 QUEUED = "queued"

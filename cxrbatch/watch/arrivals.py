@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from cxrbatch.errors import Reason
 from cxrbatch.output.ledger.arrivals import ArrivalMemory, ArrivalRow, ArrivalTable
 from cxrbatch.records import ImageFile, IndexedFile
-from cxrbatch.run.index import Deferred
+from cxrbatch.run.headers import Deferred
 from cxrbatch.system.moments import Moment, present_moment
 
 ARRIVING = "still arriving"

@@ -22,11 +22,11 @@ from cxrbatch.errors import EngineError, RunError, UsageError
 from cxrbatch.output.ledger.ledger import TROUBLE
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import IndexedFile
-from cxrbatch.run.batch import Run, open_run, paths_cut_short
-from cxrbatch.run.engine_slot import EngineSlot
-from cxrbatch.run.index import Deferred, Postponed
-from cxrbatch.run.retries import Retries
-from cxrbatch.run.stages import DecodedStudy
+from cxrbatch.run.batch import Run, open_run
+from cxrbatch.run.headers import Deferred
+from cxrbatch.run.schedule import Retries
+from cxrbatch.run.score import EngineSlot
+from cxrbatch.run.source import Postponed
 from cxrbatch.system.logbook import log_event
 from cxrbatch.system.progress import RunProgress
 from cxrbatch.system.stopping import Stopped
@@ -191,7 +191,7 @@ class _Daemon:
         if run.settings.reload_engine:
             self._reload_engine()
         try:
-            run.index(judge=self._judge, postponed=self.postponed)
+            indexed = run.index(judge=self._judge, postponed=self.postponed)
         except UsageError as error:
             if self.is_once:
                 raise
@@ -208,7 +208,7 @@ class _Daemon:
             self._process(chosen)
             self.arrivals.forget(path for key in chosen for path in waiting[key])
             self.arrivals.save()
-        self.tables_are_old |= bool(chosen) or run.indexed.is_news
+        self.tables_are_old |= bool(chosen) or indexed.count.is_news
         return len(ready) - len(chosen)
 
     def _requeue(self) -> None:
@@ -233,9 +233,9 @@ class _Daemon:
 
     def _process(self, chosen: list[str]) -> None:
         run = self.run
-        done_before, started = run.studies_done, time.monotonic()
-        run.process(chosen, is_whole=self._is_whole)
-        if done := run.studies_done - done_before:
+        done_before, started = run.account.studies_done, time.monotonic()
+        run.process(chosen, may_grow=self._may_grow)
+        if done := run.account.studies_done - done_before:
             waiting = run.ledger.results.count_studies().get("pending", 0)
             self.say(f"{done} studies in {time.monotonic() - started:.1f} s; {waiting} waiting")
 
@@ -252,18 +252,15 @@ class _Daemon:
 
     def _is_marked(self, paths: list[str]) -> bool:
         """Tell whether whoever wrote the study says that it is all there, as mercure does."""
-        folders = {(self.run.root / path).parent for path in paths}
+        folders = {(self.run.order.source.folder / path).parent for path in paths}
         try:
             return all((folder / COMPLETE_MARKER).exists() for folder in folders)
         except OSError:
             return False  # the share is away; the next look at the folder tells
 
-    def _is_whole(self, study: DecodedStudy) -> bool:
-        """Hold a study back where a file turned out to end before its pixels do, unless it waited long enough."""
-        cut_short = paths_cut_short(study)
-        if not cut_short or self._is_marked(cut_short):
-            return True
-        return not self.arrivals.hold_cut_short(cut_short)
+    def _may_grow(self, cut_short: list[str]) -> bool:
+        """Hold a study back where files turned out to end before their pixels do, unless it waited long enough."""
+        return not self._is_marked(cut_short) and self.arrivals.hold_cut_short(cut_short)
 
     def _write_tables(self, *, idle: bool) -> None:
         if not self.tables_are_old:
@@ -305,7 +302,8 @@ class _Daemon:
 
     def _sleep(self) -> None:
         """Sleep until something may have changed, or settled, or failed long enough ago."""
-        indexing_s = self.run.last_index_s
+        indexed = self.run.account.indexed
+        indexing_s = indexed.took_s if indexed else 0.0
         self._wait(max(_LEAST_PAUSE_S, 2 * indexing_s), wakes=False)
         due_s = self.arrivals.next_due_s()
         interval_s = self.run.settings.interval_s

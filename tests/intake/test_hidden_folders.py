@@ -15,7 +15,7 @@ import pytest
 from cxrbatch.cli import run_command_line
 from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.intake.discover import walk
-from cxrbatch.run.folders import check_folders
+from cxrbatch.run.source import check_folders
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.studies import read_rows, run_quietly, write_image
 

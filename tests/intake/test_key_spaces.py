@@ -98,7 +98,7 @@ def run_as_before(images: Path, out: Path, monkeypatch: pytest.MonkeyPatch, **se
 
     with monkeypatch.context() as former:
         former.setattr(indexing, "INDEX_VERSION", 3)
-        former.setattr(indexing, "_read_headers", read_headers_here)
+        former.setattr(indexing, "read_headers", read_headers_here)
         former.setattr(discover, "study_key", former_key)
         former.setattr(discover, "picture_study_key", former_picture_key)
         former.setattr(reading, "_conflict", lambda _task: "")

@@ -15,7 +15,7 @@ from cxrbatch.intake.anatomy import check_anatomy
 from cxrbatch.intake.discover import walk
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.records import ImageFile, IndexedFile
-from cxrbatch.run.index import Deferred, IndexJob, index_files
+from cxrbatch.run.headers import Deferred, IndexJob, index_files
 from tests.factories.intake import blobs, jpeg_bytes, png_bytes, write_dicom
 from tests.factories.torture import (
     NAME,

@@ -29,7 +29,7 @@ from cxrbatch.intake.preprocess import prepare
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.output.folder.opening import open_output
 from cxrbatch.records import ImageFile, Label
-from cxrbatch.run import batch, engine_slot
+from cxrbatch.run import batch, score
 from cxrbatch.system.durable import TEMPORARY_PREFIX
 from cxrbatch.system.progress import RunProgress
 from cxrbatch.upkeep.reprint import reprint_reports
@@ -230,7 +230,7 @@ def test_a_second_run_scores_nothing_again_and_opens_no_engine(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the engine was opened")
 
-    monkeypatch.setattr(engine_slot, "open_engine", refuse)
+    monkeypatch.setattr(score, "open_engine", refuse)
     report = run_quietly(images, out, engine=engine)
     assert report.studies_this_run == 0
     assert (read_rows(out / "images.csv"), read_rows(out / "studies.csv")) == before
@@ -395,7 +395,7 @@ def test_an_input_that_cannot_be_listed_is_said_and_takes_nothing_away(
     def stale(*_: object, **__: object) -> None:
         raise OSError(errno.ESTALE, "Stale file handle")
 
-    monkeypatch.setattr("cxrbatch.run.index.walk", stale)
+    monkeypatch.setattr("cxrbatch.run.source.walk", stale)
     with pytest.raises(UsageError, match="Check that it is mounted"):
         run_quietly(images, out, engine=engine)
     assert without_times(out / "studies.csv") == before
@@ -410,7 +410,7 @@ def test_folders_that_cannot_be_listed_hide_their_images_and_are_counted(
         on_error(PermissionError(errno.EACCES, "Permission denied"))
         yield from (file for file in walk(root, **more) if "deep" not in file.path)
 
-    monkeypatch.setattr("cxrbatch.run.index.walk", without_deep)
+    monkeypatch.setattr("cxrbatch.run.source.walk", without_deep)
     report = run_quietly(images, out, engine=engine)
     assert (report.files, report.folders_unlistable) == ({"scored": 3}, 1)
     assert report.exit_code == ExitCode.SOME_STUDIES_FAILED

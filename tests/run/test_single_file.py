@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cxrbatch.errors import UsageError
-from cxrbatch.run.folders import Source, check_folders
+from cxrbatch.run.source import Source, check_folders
 from cxrbatch.upkeep.prune import prune_output
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.studies import fingerprint, read_rows, run_quietly, write_image

@@ -212,7 +212,7 @@ def test_two_studies_of_one_key_are_refused_and_not_merged(
     write(images / "b.dcm", 1, StudyInstanceUID="1.2.4")
     (images / "c.png").write_bytes(png_bytes(blobs(bits=8, seed=2)))
     monkeypatch.setattr(discover, "_hashed", lambda _identity: "0" * 16)
-    monkeypatch.setattr("cxrbatch.run.index._read_headers", _read_headers_here)
+    monkeypatch.setattr("cxrbatch.run.index.read_headers", _read_headers_here)
     run_quietly(images, out, engine=engine, deidentify=deidentify)
     assert outcomes(out) == dict.fromkeys(("a.dcm", "b.dcm", "c.png"), CONFLICT)
 

@@ -42,6 +42,11 @@ def pool() -> Iterator[WorkerPool]:
         yield workers
 
 
+def test_a_task_that_needs_no_worker_passes_those_in_flight(pool: WorkerPool) -> None:
+    outcomes = pool.run_ahead(act, [0, 1, 2], timeout_s=30, passes=lambda task: task == 1)
+    assert [outcome.task for outcome in outcomes] == [1, 0, 2]
+
+
 def test_outcomes_come_in_the_order_of_the_tasks(pool: WorkerPool) -> None:
     assert [outcome.value() for outcome in pool.run_ahead(act, range(6), timeout_s=30)] == list(range(6))
 

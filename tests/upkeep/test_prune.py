@@ -11,7 +11,7 @@ import pytest
 from cxrbatch.cli import run_command_line
 from cxrbatch.errors import ConfigurationError, ExitCode, UsageError
 from cxrbatch.output.ledger.ledger import LEDGER_FILE
-from cxrbatch.run.deadline import parse_age
+from cxrbatch.run.schedule import parse_age
 from cxrbatch.upkeep import prune
 from cxrbatch.upkeep.prune import prune_output
 from tests.factories.engine import write_tiny_bundle

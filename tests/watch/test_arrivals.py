@@ -6,7 +6,7 @@ import pytest
 
 from cxrbatch.errors import Reason
 from cxrbatch.records import Header, ImageFile, IndexedFile, Rejection
-from cxrbatch.run.index import Deferred
+from cxrbatch.run.headers import Deferred
 from cxrbatch.watch.arrivals import ARRIVING, Arrivals
 
 

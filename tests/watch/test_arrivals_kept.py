@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from cxrbatch.errors import Reason
 from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.records import Header, ImageFile, IndexedFile, Rejection
-from cxrbatch.run.index import Deferred
+from cxrbatch.run.headers import Deferred
 from cxrbatch.system.moments import Moment
 from cxrbatch.watch.arrivals import Arrivals
 

@@ -23,9 +23,9 @@ from cxrbatch.output.ledger.results import StudyResults
 from cxrbatch.output.report import report as printed_report
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import ImageFile, IndexedFile, PrintedStudy, Radiograph, Scores
-from cxrbatch.run import index as indexing
-from cxrbatch.run.engine_slot import EngineSlot
-from cxrbatch.run.index import Postponed
+from cxrbatch.run import headers, source
+from cxrbatch.run.score import EngineSlot
+from cxrbatch.run.source import Postponed
 from cxrbatch.system.workers import WorkerPool
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.studies import read_rows, run_quietly, write_image
@@ -177,14 +177,14 @@ def test_an_error_that_comes_back_in_a_header_is_refused_after_three_runs(
 def test_a_header_whose_worker_is_killed_or_waits_is_refused_after_three_runs(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    real = indexing.index_files
+    real = headers.index_files
 
-    def index_or_die(job: indexing.IndexJob) -> Any:
+    def index_or_die(job: headers.IndexJob) -> Any:
         if any(file.path == BAD for file in job.files):
             raise error
         return real(job)
 
-    monkeypatch.setattr(indexing, "index_files", index_or_die)
+    monkeypatch.setattr(headers, "index_files", index_or_die)
     reason = Reason.DECODER_CRASHED if isinstance(error, WorkerCrashed) else Reason.DECODE_TIMEOUT
     assert runs.ends(4) == [DEFERRED, DEFERRED, *[refused(reason)] * 2]
 
@@ -361,7 +361,7 @@ def test_a_time_that_sqlite_cannot_hold_ends_no_run(runs: Runs, monkeypatch: pyt
         for file in real(*args, **options):
             yield ImageFile(file.path, file.size_bytes, number) if file.path == BAD else file
 
-    monkeypatch.setattr(indexing, "walk", walk_with_odd_times)
+    monkeypatch.setattr(source, "walk", walk_with_odd_times)
     statuses = [status for _, status, _ in runs.ends(4)]
     assert set(statuses) <= {"pending", "rejected", "failed", "scored"}
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from cxrbatch.errors import ConfigurationError
-from cxrbatch.run.deadline import Deadline, parse_since
+from cxrbatch.run.schedule import Deadline, parse_since
 
 
 @pytest.fixture
