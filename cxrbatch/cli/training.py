@@ -206,8 +206,9 @@ def train(data: Path, checkpoint: Path, **options: Any) -> None:
       cxrbatch train CheXpert -o chexpert.safetensors --labels Edema,Fracture --uncertain ones --init imagenet
       cxrbatch train nih256 -o folds.safetensors --folds 5 --operating-point sensitivity=0.95
     """
-    from cxrbatch.cli.print_training import print_training
+    from cxrbatch.cli.print_model import print_training
     from cxrbatch.model.train.checks import training_folder
+    from cxrbatch.model.train.page import TRAINING_HTML
     from cxrbatch.model.train.train_model import train_model
 
     put_work_first()
@@ -215,7 +216,7 @@ def train(data: Path, checkpoint: Path, **options: Any) -> None:
     console = open_console()
     with _following(console) as listener:
         summary = train_model(data, checkpoint, plan, listener)
-    print_training(console, summary, checkpoint, training_folder(checkpoint))
+    print_training(console, summary, checkpoint, training_folder(checkpoint) / TRAINING_HTML)
 
 
 def _read_plan(options: dict[str, Any]) -> TrainingPlan:

@@ -121,9 +121,10 @@ def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
       cxrbatch evaluate pneumonia /data/hospital -o external --split all
       cxrbatch evaluate engines/four /data/four -o four --boxes BBox_List_2017.csv
     """
-    from cxrbatch.cli.print_evaluation import print_evaluation
+    from cxrbatch.cli.print_model import print_evaluation
     from cxrbatch.config import load_settings
     from cxrbatch.model.evaluate.evaluate import EvaluationOptions, evaluate_model
+    from cxrbatch.model.evaluate.page import EVALUATION_HTML
 
     put_work_first()
     settings = load_settings({name: options.pop(name) for name in ("backend", "precision", "threads", "workers")})
@@ -132,7 +133,7 @@ def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
     console = open_console()
     with counting(console, "images scored") as report:
         evaluation = evaluate_model(model, data, out, wanted, report=report)
-    print_evaluation(console, evaluation, out)
+    print_evaluation(console, evaluation, out / EVALUATION_HTML)
 
 
 @commands.command()
@@ -153,14 +154,15 @@ def compare(runs: tuple[str, ...], out: Path, **options: Any) -> None:
       cxrbatch compare small.safetensors large.safetensors -o side-by-side
       cxrbatch compare figures-small figures-large -o side-by-side --no-measure
     """
-    from cxrbatch.cli.print_comparison import print_comparison
+    from cxrbatch.cli.print_model import print_comparison
     from cxrbatch.model.compare.compare import compare_models
+    from cxrbatch.model.compare.page import COMPARE_HTML
 
     put_work_first()
     console = open_console()
     with counting(console, "models timed") as report:
         comparison = compare_models(runs, out, report=report, **options)
-    print_comparison(console, comparison, out)
+    print_comparison(console, comparison, out / COMPARE_HTML)
 
 
 @commands.command()
