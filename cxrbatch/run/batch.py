@@ -14,7 +14,6 @@ from pathlib import Path
 from cxrbatch import __version__
 from cxrbatch.config import Settings
 from cxrbatch.errors import Reason, RunError, error_name
-from cxrbatch.output.derive import derive_tables
 from cxrbatch.output.folder.marker import update_marker
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.place import Place
@@ -28,6 +27,7 @@ from cxrbatch.output.report.intent import being_printed
 from cxrbatch.output.report.pictures import is_drawn
 from cxrbatch.output.report.report import REPORTS, report_folder, tidy_report
 from cxrbatch.output.run_json import RunReport, write_run_json
+from cxrbatch.output.tables import derive_tables
 from cxrbatch.records import EngineDescription, PrintedStudy, RefusedImage, now_text
 from cxrbatch.run.deadline import Deadline
 from cxrbatch.run.deidentification import Pseudonyms

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.output.ledger.waiting import RETRIED
-from cxrbatch.system.moments import Moment, present_moment
 from cxrbatch.system.record_json import from_json, to_json
+from cxrbatch.system.times import Moment, present_moment
 
 
 @dataclass(frozen=True, slots=True)

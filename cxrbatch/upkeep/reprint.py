@@ -7,12 +7,12 @@ from pathlib import Path
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import UsageError
-from cxrbatch.output.derive import derive_tables
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.state import find_state
 from cxrbatch.output.ledger.ledger import CONVERTING, DEIDENTIFIED, ENGINE, LEDGER_FILE
 from cxrbatch.output.ledger.settle import record_unprintable
 from cxrbatch.output.report.report import tidy_report
+from cxrbatch.output.tables import derive_tables
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentified_output import refuse_names, settle_names
 from cxrbatch.run.print import PRINTED, open_workers, print_again

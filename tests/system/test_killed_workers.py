@@ -22,7 +22,7 @@ import pytest
 
 from cxrbatch.errors import RunError, TaskFailed, WorkerCrashed
 from cxrbatch.system import worker_handle, workers
-from cxrbatch.system.worker_pipe import BrokenFrame, Frame, FrameKind, FrameReader
+from cxrbatch.system.worker_process import BrokenFrame, Frame, FrameKind, FrameReader
 from cxrbatch.system.workers import Outcome, WorkerPool
 
 pytestmark = pytest.mark.hostile("9.6 killed worker")
