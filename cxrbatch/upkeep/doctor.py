@@ -97,7 +97,7 @@ def _packages() -> list[Finding]:
     try:
         return [_packages_of(needs) for needs in look_at_requirements()]
     except PackageNotFoundError:
-        mend = "cxrbatch is not installed here, so nobody knows what it requires: pip install . in its folder"
+        mend = "cxrbatch is not installed here, so what it requires is not known: pip install . in its folder"
         return [Finding("runtime packages", "missing", mend)]
     except Exception as error:  # noqa: BLE001  # a broken part is the finding
         return [Finding("runtime packages", "broken", f"{type(error).__name__}: {error}", needed=True)]

@@ -124,9 +124,9 @@ def print_status(console: Console, status: Status, *, as_json: bool = False) -> 
 
 
 def _overview(status: Status) -> dict[str, str]:
-    at_work = {"": "nobody works on it", UNKNOWN: "whether a run works on it cannot be told"}
+    at_work = {"": "no run is working on it", UNKNOWN: "cannot tell whether a run is working on it"}
     return {
-        "now": at_work.get(status.process, f"process {status.process} works on it"),
+        "now": at_work.get(status.process, f"process {status.process} is working on it"),
         **({"trouble": plain(status.trouble, longest=1000)} if status.trouble else {}),
         "queue": _queue(status),
         "studies": _counts(status.studies),
@@ -137,9 +137,9 @@ def _overview(status: Status) -> dict[str, str]:
 
 def _queue(status: Status) -> str:
     if not status.studies_waiting:
-        return "nothing waits"
+        return "nothing is waiting"
     age = f", the oldest for {duration(status.oldest_waiting_s)}" if status.oldest_waiting_s else ""
-    return f"studies that wait: {status.studies_waiting}{age}"
+    return f"studies waiting: {status.studies_waiting}{age}"
 
 
 def _describe_run(run: LastRun | None) -> dict[str, str]:
