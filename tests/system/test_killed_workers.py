@@ -105,9 +105,10 @@ def misbehave(how: str) -> Any:  # noqa: C901, PLR0912  # one table of faults
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[WorkerPool]:
+    others = psutil.Process().children()
     with WorkerPool(2, memory_mb=512) as pool:
         yield pool
-    assert psutil.Process().children() == []
+    assert set(psutil.Process().children()) <= set(others)
 
 
 def processes_of(pool: WorkerPool) -> list[psutil.Process]:
