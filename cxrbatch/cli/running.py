@@ -230,7 +230,7 @@ def inspect(files: tuple[Path, ...], png_folder: Path | None, config_file: Path 
     Examples:
       cxrbatch inspect study/IM0001.dcm
       cxrbatch inspect --json *.dcm
-      cxrbatch inspect --png looks image.png
+      cxrbatch inspect --png pictures image.png
     """
     from cxrbatch.config import load_settings
     from cxrbatch.upkeep.inspection import explain_file, print_inspection

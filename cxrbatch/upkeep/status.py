@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,7 +20,7 @@ from cxrbatch.output.ledger.view import LedgerFacts, view_ledger
 from cxrbatch.output.ledger.waiting import WaitingFacts, WaitingStudy
 from cxrbatch.output.run_json import LastRun, read_last_run
 from cxrbatch.pages.terminal_text import TITLE, literal, visible_lines
-from cxrbatch.pages.wording import duration, moment, plain, reason_sentence
+from cxrbatch.pages.wording import counts, duration, moment, plain, reason_sentence
 from cxrbatch.records import MARKER_FILE
 from cxrbatch.run.retries import read_retried
 from cxrbatch.system.record_json import to_json
@@ -129,8 +129,8 @@ def _overview(status: Status) -> dict[str, str]:
         "now": at_work.get(status.process, f"process {status.process} is working on it"),
         **({"trouble": plain(status.trouble, longest=1000)} if status.trouble else {}),
         "queue": _queue(status),
-        "studies": _counts(status.studies),
-        "files": _counts(status.files),
+        "studies": counts(status.studies),
+        "files": counts(status.files),
         **_describe_run(status.last_run),
     }
 
@@ -228,10 +228,6 @@ def _local(text: str) -> str:
     """Return an ISO 8601 time as the clock on the wall here shows it; the day only where it is not today."""
     at, now = datetime.fromisoformat(text).astimezone(), datetime.now().astimezone()
     return f"{at:%H:%M:%S}" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M}"
-
-
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{number} {what}" for what, number in sorted(counts.items(), key=lambda item: -item[1])) or "none"
 
 
 # --------------------------------------------------------------------------- why studies wait, and until when
