@@ -99,8 +99,13 @@ def learning_options(command: Command) -> Command:
             "--lr", "learning_rate", type=NumberRange(0, 100, min_open=True), metavar="RATE",
             help="Peak learning rate.  [default: depends on the optimizer]",
         ),
-        click.option("--weight-decay", type=NumberRange(0, 100), default=0.02, show_default=True, metavar="X", help="Weight decay."),
-        click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="adamw", show_default=True, help="The optimizer."),
+        click.option(
+            "--weight-decay", type=NumberRange(0, 100), default=0.02, show_default=True, metavar="X",
+            help="Weight decay.",
+        ),
+        click.option(
+            "--optimizer", type=click.Choice(OPTIMIZERS), default="adamw", show_default=True, help="The optimizer."
+        ),
         click.option(
             "--schedule", type=click.Choice(SCHEDULES), default="one-cycle", show_default=True,
             help="How the learning rate changes.",
