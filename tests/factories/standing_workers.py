@@ -40,7 +40,7 @@ class StandingPool(WorkerPool):
 
     def lend(self) -> StandingPool:
         """Make it as good as new."""
-        self._is_lent, self._tasks_done = True, 0
+        self._is_lent, self.crew.tasks_done = True, 0
         self._given.clear()
         self.while_waiting = lambda: None
         return self

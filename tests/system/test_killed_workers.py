@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from cxrbatch.errors import RunError, TaskFailed, WorkerCrashed
-from cxrbatch.system import worker_handle, workers
+from cxrbatch.system import worker_crew, worker_handle
 from cxrbatch.system.worker_process import BrokenFrame, Frame, FrameKind, FrameReader
 from cxrbatch.system.workers import Outcome, WorkerPool
 
@@ -114,7 +114,7 @@ def pool() -> Iterator[WorkerPool]:
 def processes_of(pool: WorkerPool) -> list[psutil.Process]:
     """Return the workers of one pool that are there now, the spare one and those that are starting included."""
     processes = []
-    for handle in list(pool._handles):
+    for handle in list(pool.crew.handles):
         with contextlib.suppress(psutil.NoSuchProcess):
             processes.append(psutil.Process(handle.pid))
     return processes
@@ -331,8 +331,8 @@ def test_workers_share_no_pipe_and_no_other_process() -> None:
 
 
 def test_workers_take_turns_and_none_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "TASKS_PER_WORKER", 10)
-    monkeypatch.setattr(workers, "_SPARE_AFTER_TASKS", 2)
+    monkeypatch.setattr(worker_crew, "TASKS_PER_WORKER", 10)
+    monkeypatch.setattr(worker_crew, "_SPARE_AFTER_TASKS", 2)
     with WorkerPool(1, memory_mb=512) as pool:
         pids = values(pool.run_ahead(tell_pid, range(150), timeout_s=PATIENCE_S))
     turns = [len(list(group)) for _, group in itertools.groupby(pids)]
