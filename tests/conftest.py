@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from tests.factories import standing_workers
+
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
@@ -20,6 +22,12 @@ def draws_that_repeat() -> None:
     np.random.seed(0)  # noqa: NPY002 - the generator that scikit-learn draws from
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def workers_that_stand() -> None:
+    """Runs of this process take over the worker processes of earlier ones: most tests end before a new one is ready."""
+    standing_workers.install()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

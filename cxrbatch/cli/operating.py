@@ -12,14 +12,14 @@ from cxrbatch.cli.terminal import open_console
 from cxrbatch.system.standard_streams import put_work_first
 
 
-@commands.command()
+@commands.command(short_help="Show what is waiting, what was done and what failed.")
 @click.argument("out", metavar="OUT", type=FOLDER)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 @state_option
 def status(out: Path, state: str | None, *, as_json: bool) -> None:
-    """Show what waits in OUT, what the last run did, and what failed or was refused, with how to try it again.
+    """Show what is waiting in OUT, what the last run did, what failed or was refused, and how to try that again.
 
-    Works while a run or the daemon is at work on OUT, and changes nothing.
+    Can be used while a run or the daemon is working on OUT; changes nothing.
 
     \b
     Examples:
@@ -31,13 +31,13 @@ def status(out: Path, state: str | None, *, as_json: bool) -> None:
     print_status(open_console(), read_status(out, state=state or ""), as_json=as_json)
 
 
-@commands.command()
+@commands.command(short_help="Rebuild a damaged ledger from the reports.")
 @click.argument("out", metavar="OUT", type=FOLDER)
 @state_option
 def repair(out: Path, state: str | None) -> None:
-    """Make the damaged ledger of OUT anew from its reports, so that the next run scores nothing again.
+    """Rebuild the damaged ledger of OUT from its reports, so that the next run does not score everything again.
 
-    A sound ledger is left alone; a damaged one is kept beside the new one. Tables are written anew.
+    An intact ledger is left alone; a damaged one is kept beside the new one. The tables are written again.
 
     \b
     Example:
@@ -51,16 +51,20 @@ def repair(out: Path, state: str | None) -> None:
     tell_repair(repair_output(out, state or ""), partial(open_console().print, markup=False, highlight=False))
 
 
-@commands.command()
+@commands.command(short_help="Remove old studies whose images are gone from INPUT.")
 @click.argument("out", metavar="OUT", type=FOLDER)
-@click.option("--older-than", "age", required=True, metavar="AGE", help="Reported longer ago than this: 90d, 12w, 36h.")
-@click.option("--yes", "remove", is_flag=True, help="Remove them; without it they are only listed.")
-@click.option("--input-emptied", is_flag=True, help="Also where INPUT is empty now, since images leave it.")
+@click.option(
+    "--older-than", "age", required=True, metavar="AGE", help="How long ago they were reported: 90d, 12w, 36h."
+)
+@click.option("--yes", "remove", is_flag=True, help="Remove them; otherwise they are only listed.")
+@click.option(
+    "--input-emptied", is_flag=True, help="Go on though INPUT is empty: its images are moved away on purpose."
+)
 @state_option
 def prune(out: Path, age: str, state: str | None, *, remove: bool, input_emptied: bool) -> None:
-    """Remove the reports and rows of studies reported long ago whose images are all gone from INPUT.
+    """Remove the reports and rows of studies that were reported long ago and have no image left in INPUT.
 
-    Without --yes nothing is changed. What still has an image in INPUT is kept: the next run would score it again.
+    Without --yes nothing is changed. A study with an image in INPUT is kept, as the next run would score it again.
 
     \b
     Examples:

@@ -58,7 +58,7 @@ state_option = click.option(
     "--state",
     metavar="DIR",
     type=click.Path(file_okay=False),
-    help="Folder on a local disk for ledger and lock.  [default: OUT, or where OUT says]",
+    help="Folder on a local disk for ledger and lock.  [default: OUT, or the folder noted there]",
 )
 
 
@@ -66,9 +66,7 @@ def loudness_options(command: Command) -> Command:
     """Add the options that say how much a command tells on the terminal; the last one given counts."""
     options = [
         click.option("-q", "--quiet", "loudness", flag_value="quiet", help="Print nothing but errors."),
-        click.option(
-            "-v", "--verbose", "loudness", flag_value="verbose", help="Print what goes to the log on stderr as well."
-        ),
+        click.option("-v", "--verbose", "loudness", flag_value="verbose", help="Print log messages on stderr as well."),
     ]
     return add_options(options, command)
 
@@ -87,12 +85,14 @@ WATCHED_FOLDER = WatchedFolder(exists=True, file_okay=False, path_type=Path)
 
 
 DEIDENTIFY_OPTIONS = (
-    click.option("--deidentify", is_flag=True, default=None, help="Leave whatever names a patient out of all outputs."),
+    click.option(
+        "--deidentify", is_flag=True, default=None, help="Keep whatever identifies a patient out of all outputs."
+    ),
     click.option(
         "--deidentify-existing",
         is_flag=True,
         default=None,
-        help="The same, and take it out of what OUT holds already: reports, tables, ledger, logs. Not undone.",
+        help="The same, and remove it from what OUT already holds: reports, tables, ledger, logs. Cannot be undone.",
     ),
 )
 
@@ -105,10 +105,10 @@ def deidentify_options(command: Command) -> Command:
 def settings_options(command: Command) -> Command:
     """Add the options that `run` shares with every command that prints or reads in worker processes."""
     options = [
-        click.option("--html/--no-html", default=None, help="Write report.html per study.  [default: html]"),
-        click.option("--pdf/--no-pdf", default=None, help="Write report.pdf per study.  [default: pdf]"),
+        click.option("--html/--no-html", default=None, help="Write report.html for each study.  [default: html]"),
+        click.option("--pdf/--no-pdf", default=None, help="Write report.pdf for each study.  [default: pdf]"),
         click.option(
-            "--workers", type=int, metavar="N", help="Processes that read and print.  [default: one per core]"
+            "--workers", type=int, metavar="N", help="Worker processes that read and print.  [default: one per core]"
         ),
         state_option,
         click.option("--config", "config_file", type=FILE, help="Settings file.  [default: ./cxrbatch.toml, if there]"),
@@ -119,31 +119,37 @@ def settings_options(command: Command) -> Command:
 def scoring_options(command: Command) -> Command:
     """Add the options that say which engine scores and what is accepted, the same for `run` and `watch`."""
     options = [
-        click.option("-e", "--engine", metavar="ENGINE", help="A folder or a name.  [default: the only one installed]"),
-        click.option("--backend", type=click.Choice(BACKENDS), help="Where the engine runs.  [default: auto]"),
         click.option(
-            "--precision", type=click.Choice(PRECISIONS), help="Which of its files runs.  [default: fp32 on a CPU]"
+            "-e", "--engine", metavar="ENGINE", help="Engine: a folder or a name.  [default: the only one installed]"
         ),
-        click.option("--threads", type=int, metavar="N", help="Cores that a CPU engine may use.  [default: all]"),
+        click.option("--backend", type=click.Choice(BACKENDS), help="What the engine runs on.  [default: auto]"),
+        click.option(
+            "--precision",
+            type=click.Choice(PRECISIONS),
+            help="Which of the engine's files is run.  [default: fp32 on a CPU]",
+        ),
+        click.option("--threads", type=int, metavar="N", help="CPU cores the engine may use.  [default: all]"),
         click.option("--batch-size", type=int, metavar="N", help="Images per engine call.  [default: 8]"),
-        click.option("--newest-first", is_flag=True, default=None, help="Begin with the studies of the newest files."),
+        click.option(
+            "--newest-first", is_flag=True, default=None, help="Start with the studies whose files are newest."
+        ),
         *DEIDENTIFY_OPTIONS,
         click.option(
             "--group-by",
             type=click.Choice(["file", "folder"]),
-            help="Whether each PNG or JPEG is a study, or each folder of them.  [default: file]",
+            help="What makes a study of PNG and JPEG files: each file, or each folder.  [default: file]",
         ),
         click.option(
             "--accept-view",
             type=click.Choice(["frontal", "any"]),
-            help="Views to score, by the header.  [default: frontal]",
+            help="Which views to score, going by the header.  [default: frontal]",
         ),
         click.option(
             "--accept-missing-tags/--refuse-missing-tags",
             "missing_tags",
             default=None,
             callback=lambda _context, _option, given: given if given is None else ("accept" if given else "refuse"),
-            help="Score files that do not say body part or view.  [default: accept]",
+            help="Score files whose header gives no body part or view.  [default: accept]",
         ),
     ]
     return add_options(options, command)
@@ -153,32 +159,38 @@ def data_options(command: Command) -> Command:
     """Add the options that say how labelled data is read and split, the same for every command that takes it."""
     options = [
         click.option(
-            "--layout", type=click.Choice(["nih", "folders", "csv"]), help="How DATA lies.  [default: found out]"
+            "--layout", type=click.Choice(["nih", "folders", "csv"]), help="How DATA is organised.  [default: detected]"
         ),
-        click.option("--labels", metavar="A,B,...", help="Labels, in this order.  [default: all]"),
-        click.option("--binary", default="", metavar="NORMAL", help="This class is normal, every other one Abnormal."),
+        click.option("--labels", metavar="A,B,...", help="Labels to use, in this order.  [default: all]"),
+        click.option(
+            "--binary", default="", metavar="NORMAL", help="Two classes: this label, and every other one as Abnormal."
+        ),
         click.option(
             "--uncertain",
             type=click.Choice(["zeros", "ones", "ignore"]),
             default="ignore",
             show_default=True,
-            help="What a label of -1 counts as.",
+            help="What an uncertain label (-1) counts as.",
         ),
         click.option(
             "--patient-pattern",
             default="",
             metavar="REGEX",
-            help="Finds the patient in a file's path, as its one (group).  [default: those of the public collections]",
+            help="Finds the patient in a file's path with its one (group).  [default: those of the public data sets]",
         ),
         click.option(
             "--val-fraction",
             type=FRACTION,
             default=0.2,
             show_default=True,
-            help="Part to validate on, if none is given.",
+            help="Share to validate on, where DATA names no such part.",
         ),
         click.option(
-            "--test-fraction", type=FRACTION, default=0.0, show_default=True, help="Part to test on, if none is given."
+            "--test-fraction",
+            type=FRACTION,
+            default=0.0,
+            show_default=True,
+            help="Share to test on, where DATA names no such part.",
         ),
     ]
     return add_options(options, command)
@@ -202,21 +214,21 @@ def plan_options(command: Command) -> Command:
         ),
         click.option(
             "--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True,
-            help="fp16 adds a half-precision graph, which every TensorRT plan has anyway; int8 a file for the CPU.",
+            help="fp16 adds a half-precision graph (TensorRT plans always have one), int8 a file for the CPU.",
         ),
-        click.option("--onnx-only", is_flag=True, help="Leave the plans out; needs neither a GPU nor TensorRT."),
-        click.option("--min-batch", type=BATCH, default=1, show_default=True, help="Fewest images that a plan takes."),
-        click.option("--opt-batch", type=BATCH, default=32, show_default=True, help="Images a plan is fastest at."),
-        click.option("--max-batch", type=BATCH, default=128, show_default=True, help="Most images that a plan takes."),
+        click.option("--onnx-only", is_flag=True, help="Build no plans; needs neither a GPU nor TensorRT."),
+        click.option("--min-batch", type=BATCH, default=1, show_default=True, help="Smallest batch a plan accepts."),
+        click.option("--opt-batch", type=BATCH, default=32, show_default=True, help="Batch size a plan is tuned for."),
+        click.option("--max-batch", type=BATCH, default=128, show_default=True, help="Largest batch a plan accepts."),
         click.option(
             "--workspace", "workspace_mb", type=click.IntRange(0, 1_048_576), default=0, metavar="MB",
-            help="GPU memory for one layer's scratch.  [default: all there is]",
+            help="GPU scratch memory a layer may use.  [default: all there is]",
         ),
-        click.option("--version-compatible", is_flag=True, help="The plan also runs on later TensorRT versions."),
-        click.option("--hardware-compatible", is_flag=True, help="The plan also runs on other GPUs, Ampere and newer."),
+        click.option("--version-compatible", is_flag=True, help="Let the plan run on later TensorRT versions, too."),
+        click.option("--hardware-compatible", is_flag=True, help="Let the plan run on other GPUs from Ampere on, too."),
         click.option(
             "--compute-capability", "compute_capabilities", metavar="X.Y,...",
-            help="GPUs that a TensorRT-RTX plan is for.  [default: this one; without one 8.0,8.6,8.9,12.0]",
+            help="GPUs a TensorRT-RTX plan is for.  [default: this machine's, or else 8.0,8.6,8.9,12.0]",
         ),
     ]  # fmt: skip
     return add_options(options, command)

@@ -14,6 +14,7 @@ from cxrbatch.engine.open import runnable
 from cxrbatch.output.run_json import RUN_FILE, RunReport
 from cxrbatch.output.worklist import INDEX_HTML
 from cxrbatch.pages.terminal_text import TITLE, literal
+from cxrbatch.pages.wording import counts
 from cxrbatch.records import MARKER_FILE
 from cxrbatch.run.forecast import Forecast
 
@@ -26,10 +27,10 @@ def print_summary(console: Console, report: RunReport, out: Path) -> None:
     table = Table(title=literal(f"{engine.name} on {engine.backend}, {engine.precision}", TITLE), show_header=False)
     table.add_column(style="bold")
     table.add_column()
-    table.add_row("files", _counts(report.files))
-    table.add_row("studies", _counts(report.studies))
+    table.add_row("files", counts(report.files))
+    table.add_row("studies", counts(report.studies))
     if report.reasons:
-        table.add_row("refused for", _counts(report.reasons))
+        table.add_row("refused for", counts(report.reasons))
     rate = report.studies_this_run / report.wall_s if report.wall_s else 0.0
     table.add_row("this run", f"{report.studies_this_run} studies in {report.wall_s:.1f} s ({rate:.1f}/s)")
     console.print(table)
@@ -65,7 +66,7 @@ def print_forecast(console: Console, forecast: Forecast) -> None:
     table.add_column(style="bold")
     table.add_column()
     table.add_row("files", ", ".join(f"{number} {what}" for what, number in forecast.files.items()))
-    table.add_row("would be refused for", _counts(forecast.refused))
+    table.add_row("would be refused for", counts(forecast.refused))
     table.add_row("would be scored", f"{forecast.studies} studies, {forecast.images} images")
     if indexed.deferred:
         table.add_row("cannot be read now", f"{indexed.deferred} files")
@@ -119,7 +120,3 @@ def _gate_results(manifest: Manifest) -> Iterator[str]:
         change = f"{role}: probabilities within {figures.max_probability_change:.1g} of the checkpoint's"
         accuracy = manifest.accuracy.get(role)
         yield change if accuracy is None else f"{change}, AUROC {-accuracy.drop:+.4f}"
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{number} {what}" for what, number in sorted(counts.items(), key=lambda item: -item[1])) or "none"

@@ -36,28 +36,38 @@ if TYPE_CHECKING:
     from cxrbatch.config import Settings
 
 
-@commands.command()
+@commands.command(short_help="Score all studies in a folder, or a single file.")
 @click.argument("input_path", metavar="INPUT", type=EXISTING)
 @click.option("-o", "--output", "out", metavar="OUT", type=NEW_FOLDER, required=True, help="Folder for all results.")
 @scoring_options
-@click.option("--limit", type=int, metavar="N", help="Process at most N studies now.  [default: all]")
+@click.option("--limit", type=int, metavar="N", help="Process at most N studies in this run.  [default: all]")
 @click.option(
     "--retry",
     type=click.Choice(["failed", "rejected"]),
-    help="What to try again although it did not change: what failed, as every run does, or refused files, too.",
+    help="Try again what has not changed: failed studies (every run does so), or refused files as well.",
 )
-@click.option("--since", metavar="WHEN", help="Only studies with a file modified since: 2026-11-20, or 36h, 7d ago.")
-@click.option("--deadline", metavar="HH:MM", help="Begin no study that would not be finished by then; the rest waits.")
-@click.option("--input-emptied", is_flag=True, default=None, help="Yes, INPUT was emptied; it is no unmounted share.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, by the headers, and change nothing.")
+@click.option(
+    "--since",
+    metavar="WHEN",
+    help="Only studies with a file modified since a date (2026-11-20) or within a time (36h, 7d).",
+)
+@click.option("--deadline", metavar="HH:MM", help="Start no study that would not be finished by then; the rest waits.")
+@click.option(
+    "--input-emptied",
+    is_flag=True,
+    default=None,
+    help="Confirm that INPUT was emptied on purpose, and is no unmounted share.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, going by the headers; change nothing.")
 @settings_options
 @loudness_options
 def run(
     input_path: Path, out: Path, config_file: Path | None, since: str | None, deadline: str | None, **options: Any
 ) -> int:
-    """Score every study below INPUT, a folder or a single file, and leave tables and reports in OUT.
+    """Score all studies in INPUT, a folder or a single file, and write tables and reports to OUT.
 
-    A second run on the same OUT does only what is new, changed, failed before, or scored by another engine.
+    A second run on the same OUT processes only what is new, has changed, failed before, or was scored by another
+    engine.
 
     \b
     Examples:
@@ -100,23 +110,37 @@ def _foresee(console: Console, input_path: Path, out: Path, settings: Settings, 
     return ExitCode.DONE
 
 
-@commands.command()
+@commands.command(short_help="Watch a folder and score each study once it is complete.")
 @click.argument("input_folder", metavar="INPUT", type=WATCHED_FOLDER)
 @click.option("-o", "--output", "out", metavar="OUT", type=NEW_FOLDER, required=True, help="Folder for all results.")
 @scoring_options
-@click.option("--settle", "settle_s", type=float, metavar="S", help="A file unchanged so long is done.  [default: 60]")
-@click.option("--max-wait", "max_wait_s", type=float, metavar="S", help="Take a study as it is then.  [default: 1800]")
-@click.option("--interval", "interval_s", type=float, metavar="S", help="Look at INPUT that often.  [default: 10]")
-@click.option("--metrics-port", type=int, metavar="PORT", help="Answer /metrics and /healthz on 127.0.0.1.")
-@click.option("--once", is_flag=True, help="Look, wait for what is there to settle, process that, and end.")
-@click.option("--reload-engine", is_flag=True, default=None, help="Take up an engine that was replaced on disk.")
+@click.option(
+    "--settle",
+    "settle_s",
+    type=float,
+    metavar="S",
+    help="Seconds without change until a file is complete.  [default: 60]",
+)
+@click.option(
+    "--max-wait",
+    "max_wait_s",
+    type=float,
+    metavar="S",
+    help="Seconds until an incomplete study is taken as it is.  [default: 1800]",
+)
+@click.option(
+    "--interval", "interval_s", type=float, metavar="S", help="Seconds between looks at INPUT.  [default: 10]"
+)
+@click.option("--metrics-port", type=int, metavar="PORT", help="Serve /metrics and /healthz on this port of 127.0.0.1.")
+@click.option("--once", is_flag=True, help="Look once, wait for the files to settle, process them, and exit.")
+@click.option("--reload-engine", is_flag=True, default=None, help="Switch to the engine on disk when it is replaced.")
 @settings_options
 @loudness_options
 def watch(input_folder: Path, out: Path, config_file: Path | None, *, once: bool, **options: Any) -> int:
-    """Watch INPUT and score each study as soon as it is all there, until told to stop.
+    """Watch INPUT and score each study as soon as it is complete, until told to stop.
 
-    A study is all there when its files were the same for --settle seconds and none is cut short, or when its
-    folder holds a file .complete. Ctrl-C or SIGTERM stops cleanly, SIGHUP reads the settings file again.
+    A study is complete when its files have not changed for --settle seconds and none is cut short, or when its
+    folder contains a file named .complete. Ctrl-C or SIGTERM stops cleanly; SIGHUP reads the settings file again.
 
     \b
     Examples:
@@ -154,14 +178,14 @@ def watch(input_folder: Path, out: Path, config_file: Path | None, *, once: bool
     return report.exit_code if once else ExitCode.DONE
 
 
-@commands.command()
+@commands.command(short_help="Write the reports of a finished run again.")
 @click.argument("out", metavar="OUT", type=FOLDER)
-@click.option("--study", "study_key", default="", metavar="KEY", help="Print only this study.  [default: all]")
+@click.option("--study", "study_key", default="", metavar="KEY", help="Only the report of this study.  [default: all]")
 @deidentify_options
 @settings_options
 @loudness_options
 def report(out: Path, study_key: str, loudness: str | None, config_file: Path | None, **options: Any) -> int:
-    """Print the reports of OUT again, from its ledger and pictures; no engine is needed.
+    """Write the reports in OUT again, from its ledger and pictures; no engine is needed.
 
     \b
     Examples:
@@ -183,9 +207,9 @@ def report(out: Path, study_key: str, loudness: str | None, config_file: Path | 
     return ExitCode.SOME_STUDIES_FAILED if failures else ExitCode.DONE
 
 
-@commands.command()
+@commands.command(short_help="List the installed engines.")
 def engines() -> None:
-    """List the installed engines: what they score, their files, what of them can run here, and their gate's figures.
+    """List the installed engines: what they score, their files, where they run here, and how they passed their gate.
 
     Looks in $CXRBATCH_ENGINES, ./engines and the user's data folder, in this order.
     """
@@ -194,10 +218,10 @@ def engines() -> None:
     print_engines(open_console())
 
 
-@commands.command()
+@commands.command(short_help="Show how files are read, and why they are refused.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=FILE)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per file instead of tables.")
-@click.option("--png", "png_folder", type=NEW_FOLDER, help="Write display images and engine inputs there.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per file instead of tables.")
+@click.option("--png", "png_folder", type=NEW_FOLDER, help="Write display images and engine inputs to this folder.")
 @click.option("--config", "config_file", type=FILE, help="Settings file.  [default: ./cxrbatch.toml, if there]")
 def inspect(files: tuple[Path, ...], png_folder: Path | None, config_file: Path | None, *, as_json: bool) -> None:
     """Show how each FILE would be read: its header, what is made of it, and why it is accepted or refused.
@@ -206,7 +230,7 @@ def inspect(files: tuple[Path, ...], png_folder: Path | None, config_file: Path 
     Examples:
       cxrbatch inspect study/IM0001.dcm
       cxrbatch inspect --json *.dcm
-      cxrbatch inspect --png looks image.png
+      cxrbatch inspect --png pictures image.png
     """
     from cxrbatch.config import load_settings
     from cxrbatch.upkeep.inspection import explain_file, print_inspection
@@ -218,22 +242,22 @@ def inspect(files: tuple[Path, ...], png_folder: Path | None, config_file: Path 
         print_inspection(console, explain_file(file, settings, picture=picture), as_json=as_json)
 
 
-@commands.command()
+@commands.command(short_help="Measure how fast an engine is on this machine.")
 @click.option("-e", "--engine", metavar="ENGINE", help="Engine: a folder or a name.  [default: the only one installed]")
-@click.option("--backend", type=click.Choice(BACKENDS), default="auto", help="Only this one.  [default: all that run]")
+@click.option(
+    "--backend", type=click.Choice(BACKENDS), default="auto", help="Only this one.  [default: all that run here]"
+)
 @click.option("--precision", type=click.Choice(PRECISIONS), default="auto", help="Only this one.  [default: all]")
-@click.option("--batch-sizes", default="1,8,32", show_default=True, metavar="N,N,...", help="Images per call.")
+@click.option("--batch-sizes", default="1,8,32", show_default=True, metavar="N,N,...", help="Batch sizes to measure.")
 @click.option(
-    "--seconds", type=NumberRange(0.01, 3600), default=3.0, show_default=True, help="How long each is measured."
+    "--seconds", type=NumberRange(0.01, 3600), default=3.0, show_default=True, help="How long to measure each of them."
 )
-@click.option(
-    "--threads", type=PROCESSES, default=0, metavar="N", help="Cores that a CPU engine may use.  [default: all]"
-)
-@click.option("--json", "json_file", type=NEW_FILE, metavar="FILE", help="Write the figures there, too.")
+@click.option("--threads", type=PROCESSES, default=0, metavar="N", help="CPU cores the engine may use.  [default: all]")
+@click.option("--json", "json_file", type=NEW_FILE, metavar="FILE", help="Also write the figures to this file.")
 def bench(engine: str | None, batch_sizes: str, json_file: Path | None, **options: Any) -> None:
     """Measure how fast an engine scores here, on every backend and at every precision that it has.
 
-    "Alone" is the backend by itself: a bare ONNX Runtime session, or a GPU without any copy.
+    The column "alone" is the backend by itself: a bare ONNX Runtime session, or a GPU without any copying.
 
     \b
     Examples:
@@ -252,17 +276,17 @@ def bench(engine: str | None, batch_sizes: str, json_file: Path | None, **option
         write_bench(json_file, measured)
 
 
-@commands.command()
+@commands.command(short_help="Try everything on synthetic studies, engine included.")
 @click.option("-o", "--output", "out", type=NEW_FOLDER, default=Path("demo"), show_default=True, help="Folder to fill.")
 @click.option(
-    "--studies", type=click.IntRange(4, 100_000), default=24, show_default=True, help="How many studies to make."
+    "--studies", type=click.IntRange(4, 100_000), default=24, show_default=True, help="Number of studies to make."
 )
-@click.option("--seed", type=SEED, default=7, show_default=True, help="Which studies to make.")
+@click.option("--seed", type=SEED, default=7, show_default=True, help="Seed of the studies.")
 def demo(out: Path, studies: int, seed: int) -> int:
     """Make synthetic studies, train a small engine on phantoms, score the studies, and say where to look.
 
-    The first time takes a few minutes; after that the engine is there and is used again.
-    The demo engine knows synthetic phantoms only. Its scores on real images mean nothing.
+    The first time takes a few minutes; after that the engine is there and is used again. It knows synthetic
+    phantoms only: its scores on real radiographs mean nothing.
     """
     from cxrbatch.cli.print_run import print_summary
     from cxrbatch.demo.run import RESULTS, run_demo
@@ -274,7 +298,7 @@ def demo(out: Path, studies: int, seed: int) -> int:
     return made.exit_code
 
 
-@commands.command()
+@commands.command(short_help="Check what this machine can run, and what is missing.")
 def doctor() -> int:
     """Check what this machine can run, and say how to get what is missing."""
     from cxrbatch.upkeep.doctor import examine, print_findings

@@ -59,77 +59,80 @@ def _read_devices(_context: click.Context, _option: click.Parameter, given: str)
 def network_options(command: Command) -> Command:
     """Add the options that say what the network is and what it starts from."""
     options = [
-        click.option("--architecture", type=click.Choice(ARCHITECTURES), default="resnet50", show_default=True),
         click.option(
-            "--init",
-            default="none",
-            show_default=True,
-            metavar="WEIGHTS",
+            "--architecture", type=click.Choice(ARCHITECTURES), default="resnet50", show_default=True,
+            help="The network.",
+        ),
+        click.option(
+            "--init", default="none", show_default=True, metavar="WEIGHTS",
             help="Start from random weights (none), torchvision's ImageNet weights (imagenet), or a file.",
         ),
         click.option(
-            "--image-size", "size_px", type=click.IntRange(64, 1024), default=224, show_default=True, metavar="PX"
+            "--image-size", "size_px", type=click.IntRange(64, 1024), default=224, show_default=True, metavar="PX",
+            help="Side of the square that the network sees.",
         ),
         click.option(
-            "--fit",
-            type=click.Choice(["pad", "crop", "stretch"]),
-            default="pad",
-            show_default=True,
-            help="How an image becomes a square.",
+            "--fit", type=click.Choice(["pad", "crop", "stretch"]), default="pad", show_default=True,
+            help="How an image is fitted into it.",
         ),
         click.option(
-            "--output-stride",
-            type=click.Choice(["16", "32"]),
-            default="32",
-            show_default=True,
+            "--output-stride", type=click.Choice(["16", "32"]), default="32", show_default=True,
             help="Pixels per cell of a heatmap; 16 is finer and slower (ResNets).",
         ),
-    ]
+    ]  # fmt: skip
     return add_options(options, command)
 
 
 def learning_options(command: Command) -> Command:
     """Add the options that say how the network learns."""
     options = [
-        click.option("--epochs", type=click.IntRange(1, 100_000), default=16, show_default=True, metavar="N"),
-        click.option("--batch-size", type=click.IntRange(2, 65_536), default=32, show_default=True, metavar="N"),
+        click.option(
+            "--epochs", type=click.IntRange(1, 100_000), default=16, show_default=True, metavar="N",
+            help="Passes over the training images.",
+        ),
+        click.option(
+            "--batch-size", type=click.IntRange(2, 65_536), default=32, show_default=True, metavar="N",
+            help="Images per batch.",
+        ),
         click.option("--accumulate", type=BATCH, default=1, show_default=True, metavar="N", help="Batches per step."),
         click.option(
-            "--lr",
-            "learning_rate",
-            type=NumberRange(0, 100, min_open=True),
-            metavar="RATE",
-            help="Peak rate.  [default: by optimizer]",
-        ),
-        click.option("--weight-decay", type=NumberRange(0, 100), default=0.02, show_default=True, metavar="X"),
-        click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="adamw", show_default=True),
-        click.option("--schedule", type=click.Choice(SCHEDULES), default="one-cycle", show_default=True),
-        click.option("--loss", type=click.Choice(LOSSES), help="[default: bce for labels, ce for classes]"),
-        click.option("--augment", type=click.Choice(["none", "light", "strong"]), default="light", show_default=True),
-        click.option("--flip", is_flag=True, help="Mirror images too, though that moves the heart to the right."),
-        click.option(
-            "--freeze",
-            type=COUNT,
-            default=0,
-            show_default=True,
-            metavar="N",
-            help="Hold N stages still.",
-        ),
-        click.option("--unfreeze-after", type=COUNT, default=0, metavar="N", help="... for N epochs.  [default: all]"),
-        click.option(
-            "--patience",
-            type=COUNT,
-            default=0,
-            metavar="N",
-            help="Stop after N epochs with none better.",
+            "--lr", "learning_rate", type=NumberRange(0, 100, min_open=True), metavar="RATE",
+            help="Peak learning rate.  [default: depends on the optimizer]",
         ),
         click.option(
-            "--small-epochs",
-            type=COUNT,
-            metavar="N",
-            help="The first N see images at half the size, in a quarter of the time.  [default: 3 of 4]",
+            "--weight-decay", type=NumberRange(0, 100), default=0.02, show_default=True, metavar="X",
+            help="Weight decay.",
         ),
-    ]
+        click.option(
+            "--optimizer", type=click.Choice(OPTIMIZERS), default="adamw", show_default=True, help="The optimizer."
+        ),
+        click.option(
+            "--schedule", type=click.Choice(SCHEDULES), default="one-cycle", show_default=True,
+            help="How the learning rate changes.",
+        ),
+        click.option("--loss", type=click.Choice(LOSSES), help="The loss.  [default: bce for labels, ce for classes]"),
+        click.option(
+            "--augment", type=click.Choice(["none", "light", "strong"]), default="light", show_default=True,
+            help="How much training images are varied.",
+        ),
+        click.option("--flip", is_flag=True, help="Mirror images as well, although that puts the heart on the right."),
+        click.option(
+            "--freeze", type=COUNT, default=0, show_default=True, metavar="N",
+            help="Leave the first N stages of the network as they are.",
+        ),
+        click.option(
+            "--unfreeze-after", type=COUNT, default=0, metavar="N",
+            help="Train them, too, after N epochs.  [default: never]",
+        ),
+        click.option(
+            "--patience", type=COUNT, default=0, metavar="N",
+            help="Stop after N epochs without improvement.  [default: never]",
+        ),
+        click.option(
+            "--small-epochs", type=COUNT, metavar="N",
+            help="Do the first N epochs at half the image size, in a quarter of the time.  [default: three of four]",
+        ),
+    ]  # fmt: skip
     return add_options(options, command)
 
 
@@ -137,44 +140,42 @@ def machine_options(command: Command) -> Command:
     """Add the options that say where the training runs."""
     options = [
         click.option(
-            "--devices",
-            callback=_read_devices,
-            default="auto",
-            show_default=True,
-            help="auto, cpu, how many GPUs, or which: 0,2.",
+            "--devices", callback=_read_devices, default="auto", show_default=True,
+            help="auto, cpu, a number of GPUs, or which of them: 0,2.",
         ),
         click.option(
-            "--nodes", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Machines, with as many each."
+            "--nodes", type=click.IntRange(1, 10_000), default=1, show_default=True,
+            help="Number of machines, each with as many GPUs.",
         ),
         click.option(
-            "--precision",
-            type=click.Choice(["auto", "bf16", "fp32"]),
-            default="auto",
-            show_default=True,
-            help="bf16 computes in half the bits; auto takes it where that is faster.",
+            "--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", show_default=True,
+            help="bf16 computes with half the bits; auto uses it where that is faster.",
         ),
         click.option(
-            "--workers",
-            type=PROCESSES,
-            default=0,
-            metavar="N",
-            help="Processes that read images.  [default: one per core]",
+            "--workers", type=PROCESSES, default=0, metavar="N",
+            help="Worker processes that read images.  [default: one per core]",
         ),
-        click.option("--resume", is_flag=True, help="Go on where an interrupted training of this command stopped."),
-    ]
+        click.option("--resume", is_flag=True, help="Continue an interrupted training of the same command."),
+    ]  # fmt: skip
     return add_options(options, command)
 
 
-@commands.command()
+@commands.command(short_help="Train a network on labelled images.")
 @click.argument("data", metavar="DATA", type=EXISTING)
 @click.option(
     "-o", "--output", "checkpoint", metavar="CHECKPOINT", type=NEW_FILE, required=True, help="File for the weights."
 )
 @data_options
 @click.option(
-    "--folds", type=click.IntRange(0, 1000), default=0, metavar="K", help="Cross-validate: K networks, mean and spread."
+    "--folds",
+    type=click.IntRange(0, 1000),
+    default=0,
+    metavar="K",
+    help="Cross-validate: train K networks, report mean and spread.",
 )
-@click.option("--allow-leak", is_flag=True, help="Go on where a patient or image is in two parts; the model says so.")
+@click.option(
+    "--allow-leak", is_flag=True, help="Go on although a patient or image is in two parts; the model says so."
+)
 @network_options
 @learning_options
 @click.option(
@@ -182,22 +183,23 @@ def machine_options(command: Command) -> Command:
     default="youden",
     show_default=True,
     metavar="RULE",
-    help="sensitivity=0.95, specificity=0.95, youden, f1 or fixed=0.3; chosen on the validation images.",
+    help="How operating points are chosen on the validation images: youden, f1, sensitivity=0.95, specificity=0.95 or "
+    "fixed=0.3.",
 )
 @click.option(
     "--seed",
     type=SEED,
     default=0,
     show_default=True,
-    help="Of the split, the first weights and all chance.",
+    help="Seed of the split, the first weights and all else that is random.",
 )
 @machine_options
 def train(data: Path, checkpoint: Path, **options: Any) -> None:
-    """Train a network on labelled DATA; leave CHECKPOINT.safetensors and a report in CHECKPOINT-training.
+    """Train a network on labelled DATA; write CHECKPOINT.safetensors, and a report to CHECKPOINT-training.
 
-    DATA is a folder with labels.csv, a folder with the NIH table, a folder of class folders, or a table. The
-    epoch that does best on the validation images is kept, calibrated on them, and given an operating point per
-    label. Ctrl-C keeps the best one so far.
+    DATA is a folder with labels.csv, a folder with the NIH table, a folder with one folder per class, or a table.
+    The epoch that does best on the validation images is kept, calibrated on them, and given an operating point for
+    each label. Ctrl-C keeps the best epoch so far.
 
     \b
     Examples:
@@ -206,8 +208,9 @@ def train(data: Path, checkpoint: Path, **options: Any) -> None:
       cxrbatch train CheXpert -o chexpert.safetensors --labels Edema,Fracture --uncertain ones --init imagenet
       cxrbatch train nih256 -o folds.safetensors --folds 5 --operating-point sensitivity=0.95
     """
-    from cxrbatch.cli.print_training import print_training
+    from cxrbatch.cli.print_model import print_training
     from cxrbatch.model.train.checks import training_folder
+    from cxrbatch.model.train.page import TRAINING_HTML
     from cxrbatch.model.train.train_model import train_model
 
     put_work_first()
@@ -215,7 +218,7 @@ def train(data: Path, checkpoint: Path, **options: Any) -> None:
     console = open_console()
     with _following(console) as listener:
         summary = train_model(data, checkpoint, plan, listener)
-    print_training(console, summary, checkpoint, training_folder(checkpoint))
+    print_training(console, summary, checkpoint, training_folder(checkpoint) / TRAINING_HTML)
 
 
 def _read_plan(options: dict[str, Any]) -> TrainingPlan:

@@ -35,28 +35,28 @@ if TYPE_CHECKING:
     from cxrbatch.model.data.options import DataOptions
 
 
-@commands.command()
+@commands.command(short_help="Build an engine from a checkpoint and install it.")
 @click.argument("checkpoint", metavar="CHECKPOINT", type=FILE)
-@click.option("-n", "--name", required=True, metavar="NAME", help="Name of the engine, and of its folder.")
+@click.option("-n", "--name", required=True, metavar="NAME", help="Name of the engine and of its folder.")
 @click.option(
     "--engines",
     "engines_folder",
     type=NEW_FOLDER,
     default=Path("engines"),
     show_default=True,
-    help="Folder that engines are built in.",
+    help="Folder to build engines in.",
 )
 @plan_options
-@click.option("--data", type=EXISTING, help="Labelled images: what is built is compared on them.  [default: phantoms]")
+@click.option("--data", type=EXISTING, help="Labelled images for the comparison.  [default: phantoms]")
 @data_options
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of a split of DATA.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed for splitting DATA.")
 def build(checkpoint: Path, name: str, engines_folder: Path, data: Path | None, **options: Any) -> None:
-    """Build an engine from CHECKPOINT and install it, if it agrees with its checkpoint.
+    """Build an engine from CHECKPOINT, and install it if it agrees with the checkpoint.
 
-    The bundle always runs on ONNX Runtime. --backend adds what a GPU needs: a TensorRT plan is built on the GPU
-    that it is for, a TensorRT-RTX plan anywhere. Everything is compared with the checkpoint on images of the part
-    val of DATA; an INT8 file is calibrated on its part train, and may lose 0.005 of AUROC at most. An engine of the
-    same name is replaced, in one step, once the new one has passed.
+    Every engine runs on ONNX Runtime. --backend adds what a GPU needs: a TensorRT plan is built on the GPU that it
+    is for, a TensorRT-RTX plan anywhere. Everything is compared with the checkpoint on the validation images of DATA;
+    an INT8 file is calibrated on its training images, and may lose at most 0.005 of AUROC. An engine of the same name
+    is replaced, in one step, once the new one has passed.
 
     \b
     Examples:
@@ -94,25 +94,35 @@ def _compare_on(wanted: BuildOptions, data: Path, options: DataOptions) -> Build
     )
 
 
-@commands.command()
+@commands.command(short_help="Measure how good a model is on labelled images.")
 @click.argument("model", metavar="MODEL")
 @click.argument("data", metavar="DATA", type=EXISTING)
 @click.option("-o", "--output", "out", metavar="DIR", type=NEW_FOLDER, required=True, help="Folder for the results.")
-@click.option("--split", default="test", show_default=True, metavar="PART", help="train, val, test, or all images.")
+@click.option(
+    "--split", default="test", show_default=True, metavar="PART", help="Images to use: train, val, test or all."
+)
 @data_options
-@click.option("--allow-leak", is_flag=True, help="Go on where a patient or image is in two parts; the report says so.")
-@click.option("--bootstrap", "resamples", type=COUNT, default=1000, show_default=True, help="Resamples; 0 for none.")
-@click.option("--boxes", type=FILE, help="BBox_List_2017.csv[.gz].  [default: the one in DATA, if there]")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the resamples and of a split.")
-@click.option("--backend", type=click.Choice(BACKENDS), help="Where an engine runs.  [default: auto]")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Which of its files runs.  [default: fp32 on a CPU]")
-@click.option("--threads", type=PROCESSES, metavar="N", help="Cores that a CPU engine may use.  [default: all]")
-@click.option("--workers", type=PROCESSES, metavar="N", help="Processes that read images.  [default: one per core]")
+@click.option(
+    "--allow-leak", is_flag=True, help="Go on although a patient or image is in two parts; the report says so."
+)
+@click.option(
+    "--bootstrap", "resamples", type=COUNT, default=1000, show_default=True, help="Bootstrap resamples; 0 for none."
+)
+@click.option("--boxes", type=FILE, help="Table of boxes: BBox_List_2017.csv[.gz].  [default: the one in DATA, if any]")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the resamples and for splitting DATA.")
+@click.option("--backend", type=click.Choice(BACKENDS), help="What an engine runs on.  [default: auto]")
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), help="Which of the engine's files is run.  [default: fp32 on a CPU]"
+)
+@click.option("--threads", type=PROCESSES, metavar="N", help="CPU cores the engine may use.  [default: all]")
+@click.option(
+    "--workers", type=PROCESSES, metavar="N", help="Worker processes that read images.  [default: one per core]"
+)
 def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
-    """Measure how good MODEL is on labelled DATA; leave metrics.json, predictions.csv, plots and evaluation.html.
+    """Measure how good MODEL is on labelled DATA; write metrics.json, predictions.csv, plots and evaluation.html.
 
-    MODEL is a checkpoint (*.safetensors) or an engine: a folder or a name. DATA is a folder or a table, as for
-    training. Figures come with 95 % intervals over patients, by sex, age and view, and beside what trivial
+    MODEL is a checkpoint (*.safetensors) or an engine (its folder or its name). DATA is a folder or a table, as for
+    training. Figures come with 95 % confidence intervals over patients, by sex, age and view, and beside what trivial
     predictors such as the view position reach.
 
     \b
@@ -121,9 +131,10 @@ def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
       cxrbatch evaluate pneumonia /data/hospital -o external --split all
       cxrbatch evaluate engines/four /data/four -o four --boxes BBox_List_2017.csv
     """
-    from cxrbatch.cli.print_evaluation import print_evaluation
+    from cxrbatch.cli.print_model import print_evaluation
     from cxrbatch.config import load_settings
     from cxrbatch.model.evaluate.evaluate import EvaluationOptions, evaluate_model
+    from cxrbatch.model.evaluate.page import EVALUATION_HTML
 
     put_work_first()
     settings = load_settings({name: options.pop(name) for name in ("backend", "precision", "threads", "workers")})
@@ -132,20 +143,22 @@ def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
     console = open_console()
     with counting(console, "images scored") as report:
         evaluation = evaluate_model(model, data, out, wanted, report=report)
-    print_evaluation(console, evaluation, out)
+    print_evaluation(console, evaluation, out / EVALUATION_HTML)
 
 
-@commands.command()
+@commands.command(short_help="Compare trained models side by side.")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option("-o", "--output", "out", metavar="DIR", type=NEW_FOLDER, required=True, help="Folder for the tables.")
 @click.option("--measure/--no-measure", default=True, show_default=True, help="Time each model on this machine.")
-@click.option("--batch-size", type=BATCH, default=8, show_default=True, metavar="N", help="Images at once, timed.")
-@click.option("--threads", type=PROCESSES, default=0, metavar="N", help="Cores for each.  [default: all]")
+@click.option(
+    "--batch-size", type=BATCH, default=8, show_default=True, metavar="N", help="Images per call when timing."
+)
+@click.option("--threads", type=PROCESSES, default=0, metavar="N", help="CPU cores for each model.  [default: all]")
 def compare(runs: tuple[str, ...], out: Path, **options: Any) -> None:
-    """Set trained models side by side: figures, size and speed; leave compare.csv and compare.html.
+    """Set trained models side by side: figures, size and speed; write compare.csv and compare.html.
 
-    A RUN is a checkpoint (*.safetensors), an engine (its folder or its name), or a folder that evaluate left.
-    Figures come from the evaluation where one is given, which is then one row with its model, else from the
+    A RUN is a checkpoint (*.safetensors), an engine (its folder or its name), or a folder that evaluate wrote.
+    Figures come from the evaluation where one is given (it shares a row with its model), otherwise from the
     model's own training. Where they were measured on different images, the table says so.
 
     \b
@@ -153,29 +166,37 @@ def compare(runs: tuple[str, ...], out: Path, **options: Any) -> None:
       cxrbatch compare small.safetensors large.safetensors -o side-by-side
       cxrbatch compare figures-small figures-large -o side-by-side --no-measure
     """
-    from cxrbatch.cli.print_comparison import print_comparison
+    from cxrbatch.cli.print_model import print_comparison
     from cxrbatch.model.compare.compare import compare_models
+    from cxrbatch.model.compare.page import COMPARE_HTML
 
     put_work_first()
     console = open_console()
     with counting(console, "models timed") as report:
         comparison = compare_models(runs, out, report=report, **options)
-    print_comparison(console, comparison, out)
+    print_comparison(console, comparison, out / COMPARE_HTML)
 
 
-@commands.command()
+@commands.command(short_help="Describe labelled images before training on them.")
 @click.argument("data", metavar="DATA", type=EXISTING)
 @click.option("-o", "--output", "out", metavar="DIR", type=NEW_FOLDER, required=True, help="Folder for the page.")
 @data_options
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Which split, and which images are shown.")
 @click.option(
-    "--workers", type=PROCESSES, default=0, metavar="N", help="Processes that read images.  [default: one per core]"
+    "--seed", type=SEED, default=0, show_default=True, help="Seed for splitting DATA and choosing the images shown."
+)
+@click.option(
+    "--workers",
+    type=PROCESSES,
+    default=0,
+    metavar="N",
+    help="Worker processes that read images.  [default: one per core]",
 )
 def describe(data: Path, out: Path, workers: int, **options: Any) -> None:
-    """Show what labelled DATA is before training on it: a page with plots and images, and tables as CSV.
+    """Describe labelled DATA before training on it: a page with plots and images, and tables as CSV.
 
-    DATA is a folder with labels.csv, a folder with the NIH table, a folder of class folders, or a table. The
-    page counts labels per part, sex, age and view, and finds leaks, duplicates and files that cannot be read.
+    DATA is a folder with labels.csv, a folder with the NIH table, a folder with one folder per class, or a table.
+    The page counts labels by part (train, val, test), sex, age and view, and lists leaks, duplicates and files that
+    cannot be read.
 
     \b
     Examples:
@@ -194,7 +215,7 @@ def describe(data: Path, out: Path, workers: int, **options: Any) -> None:
     say(f"{summary.images} images of {summary.patients} patients: {out / INDEX_HTML}")
 
 
-@commands.command("import")
+@commands.command("import", short_help="Turn weights from elsewhere into a checkpoint.")
 @click.argument("weights", metavar="WEIGHTS", type=NEW_FILE)  # a missing file is told where to get it
 @click.option("-o", "--output", "out", metavar="CHECKPOINT", type=NEW_FILE, required=True, help="The new checkpoint.")
 @click.option(
@@ -202,15 +223,15 @@ def describe(data: Path, out: Path, workers: int, **options: Any) -> None:
     "weights_format",
     type=click.Choice(["torchxrayvision", "torchvision", "chexnet"]),
     required=True,
-    help="Who wrote WEIGHTS, and so how they are named and scaled.",
+    help="Who wrote WEIGHTS: this decides how they are named and scaled.",
 )
-@click.option("--labels", metavar="A,B,...", help="What the outputs mean, in their order.  [torchvision needs it]")
+@click.option("--labels", metavar="A,B,...", help="What the outputs mean, in their order.  [required for torchvision]")
 @click.option(
     "--task",
     type=click.Choice(["multilabel", "binary", "multiclass"]),
     default="multilabel",
     show_default=True,
-    help="multiclass for a softmax over the outputs, else a sigmoid of each.",
+    help="multiclass: a softmax over the outputs; otherwise a sigmoid of each.",
 )
 @click.option(
     "--image-size",
@@ -218,20 +239,20 @@ def describe(data: Path, out: Path, workers: int, **options: Any) -> None:
     type=click.IntRange(0, 4096),
     default=0,
     metavar="PX",
-    help="Side of the input.  [default: the format's own]",
+    help="Side of the square that the network sees.  [default: the format's own]",
 )
 @click.option(
     "--fit",
     type=click.Choice(["crop", "pad", "stretch"]),
     default="crop",
     show_default=True,
-    help="How an image fills it.",
+    help="How an image is fitted into it.",
 )
 def import_(weights: Path, out: Path, **options: Any) -> None:
     """Turn WEIGHTS that others trained into a checkpoint, which `build` and `evaluate` take like any other.
 
     WEIGHTS is a state dict (torch.save or safetensors); a pickle that would have to run code is refused.
-    Labels that the weights were not trained on are left out; without thresholds of their own, labels get no
+    Labels that the weights were not trained on are left out; labels without thresholds of their own get no
     operating point, and so no verdict.
 
     \b

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from cxrbatch.engine.contract import Engine
 from cxrbatch.errors import EngineError
 from cxrbatch.records import EngineDescription, Gray8, Scores
-from cxrbatch.system.process_time import AwakeTime
 from cxrbatch.system.stopping import stop_if_asked
+from cxrbatch.system.times import AwakeTime
 
 _POLL_S = 0.05
 # A stop waits so long for a call that is under way.

@@ -1,4 +1,4 @@
-r"""images.csv and studies.csv, written from rows of the ledger.
+r"""images.csv and studies.csv, written from rows of the ledger; `derive_tables` writes the worklist along with them.
 
 Read them with `pandas.read_csv(path, dtype={"patient_id": str, "accession_number": str, "study_date": str})`.
 
@@ -12,8 +12,10 @@ import csv
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from cxrbatch.output.ledger.ledger import Ledger
+from cxrbatch.output.worklist import write_worklist
 from cxrbatch.pages.cells import LIST_SEPARATOR, harmless, list_cell, restored, write_rows
-from cxrbatch.records import EngineDescription, FileRow, Label, StudyResult, StudyRow
+from cxrbatch.records import EngineDescription, FileRow, Label, StudyResult, StudyRow, now_text
 from cxrbatch.system.durable import replacing
 from cxrbatch.system.faults import reach
 
@@ -33,6 +35,18 @@ _STUDY_COLUMNS_BEFORE = (
 )
 
 Cell = str | int
+
+
+def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
+    """Write images.csv, studies.csv and index.html from the ledger, in this engine's columns.
+
+    Raises:
+        OutputNotWritable: `out` is no longer where it was.
+    """
+    ledger.home.check()
+    write_tables(out, ledger.results.file_rows(), ledger.results.study_rows(), engine)
+    ledger.home.check()
+    write_worklist(out, ledger.results.study_rows(), engine=engine, generated_at=now_text())
 
 
 def write_tables(out: Path, files: Iterable[FileRow], studies: Iterable[StudyRow], engine: EngineDescription) -> None:

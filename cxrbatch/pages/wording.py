@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from datetime import date, datetime
 
 from cxrbatch.errors import Flag, Reason
@@ -182,6 +183,12 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def counts(numbers: Mapping[str, int]) -> str:
+    """Return counts as a list, the greatest first: 12 scored, 3 rejected."""
+    falling = sorted(numbers.items(), key=lambda item: -item[1])
+    return ", ".join(f"{number} {what}" for what, number in falling) or "none"
 
 
 def sex(value: str) -> str:

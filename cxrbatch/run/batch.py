@@ -15,13 +15,13 @@ from pathlib import Path
 
 from cxrbatch import __version__
 from cxrbatch.config import Settings
-from cxrbatch.output.derive import derive_tables
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.settle import Settling, order_orphans_removed, remove_as_ordered, settle_strays
 from cxrbatch.output.ledger.ledger import ENGINE, TROUBLE, Ledger
 from cxrbatch.output.ledger.restore import unprinted_results
 from cxrbatch.output.metrics_prom import write_metrics
 from cxrbatch.output.run_json import RunReport, write_run_json
+from cxrbatch.output.tables import derive_tables
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentified_output import settle_names
 from cxrbatch.run.index import INDEX_RULES, Index, Judge, account_for, index_input

@@ -14,16 +14,14 @@ from pathlib import Path
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import Reason, UsageError
-from cxrbatch.output.derive import derive_tables
 from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.output.ledger.ledger import CONVERTING, DEIDENTIFIED, ENGINE, LEDGER_FILE, Ledger
 from cxrbatch.output.ledger.names import TRIED_AGAIN, take_names_out
 from cxrbatch.output.metrics_prom import METRICS_FILE
 from cxrbatch.output.report.pictures import picture_names
-from cxrbatch.output.report.report import report_folder, report_folders, tidy_report
-from cxrbatch.output.report.revisions import RESULT_JSON
+from cxrbatch.output.report.report import RESULT_JSON, report_folder, report_folders, tidy_report
 from cxrbatch.output.run_json import RUN_FILE
-from cxrbatch.output.tables import IMAGES_CSV
+from cxrbatch.output.tables import IMAGES_CSV, derive_tables
 from cxrbatch.output.worklist import INDEX_HTML
 from cxrbatch.records import LOG_FILE, EngineDescription, Header, StudyResult
 from cxrbatch.run.deidentification import Pseudonyms, open_pseudonyms, told

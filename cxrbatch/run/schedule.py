@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from cxrbatch.errors import ConfigurationError
 from cxrbatch.output.ledger.ledger import RETRIED, Ledger
 from cxrbatch.system.logbook import log_event
-from cxrbatch.system.moments import Moment, present_moment
 from cxrbatch.system.record_json import from_json, to_json
+from cxrbatch.system.times import Moment, present_moment
 
 _AGE = re.compile(r"(\d+)([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

@@ -18,9 +18,8 @@ from contextlib import suppress
 from typing import Any
 
 from cxrbatch.errors import CxrBatchError, WorkerCrashed, WorkerTimedOut
-from cxrbatch.system.process_time import TICK_S, TaskTime
-from cxrbatch.system.worker_pipe import BrokenFrame, Frame, FrameKind, FrameReader
-from cxrbatch.system.worker_process import Setup
+from cxrbatch.system.times import TICK_S, TaskTime
+from cxrbatch.system.worker_process import BrokenFrame, Frame, FrameKind, FrameReader, Setup
 
 _READ_BYTES = 2**20
 # A process that closed its pipe is given so long to die of itself; one that is killed may be held up by a disk.

@@ -11,7 +11,6 @@ import os
 import pickle
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
@@ -23,6 +22,7 @@ from typing import Any, Generic, TypeVar
 
 from cxrbatch.errors import RunError, WorkerCrashed, WorkerTimedOut
 from cxrbatch.system.stopping import stop_at_safe_points, stop_if_asked
+from cxrbatch.system.worker_crew import Crew
 from cxrbatch.system.worker_handle import PoolEnded, WorkerHandle, WorkerLost, leave_signals_to_the_main_thread
 from cxrbatch.system.worker_process import Setup
 
@@ -31,20 +31,12 @@ __all__ = ["Outcome", "WorkerCrashed", "WorkerPool", "WorkerTimedOut"]
 Task = TypeVar("Task")
 Value = TypeVar("Value")
 
-# WeasyPrint keeps a little memory of every document; a fresh process now and then gives it back.
-TASKS_PER_WORKER = 400
 STOP_POLL_S = 0.1
 # A task that was in hand so many times when its worker was killed is left for the next run.
 KILLED_LIMIT = 3
 # Tasks that workers never came to begin, however often: something else is wrong.
 _LOST_LIMIT = 20
-# One process is kept ready to take the place of another, but not for a run that is over before it would be ready.
-_SPARE_AFTER_TASKS = 16
-_START_TIMEOUT_S = 600.0
 _IDLE_CHECK_S = 0.25
-# Processes that die as they start: one that somebody kills says less than one that dies of itself.
-_PATIENCE, _KILLED_COSTS, _DIED_COSTS = 50, 1, 10
-_LONGEST_PAUSE_S = 2.0
 _ENDING_S = 10.0
 
 _log = logging.getLogger(__name__)
@@ -94,20 +86,16 @@ class WorkerPool:
     def __init__(self, count: int, *, memory_mb: int, warm_up: Callable[[], None] | None = None) -> None:
         self.count = count
         self.while_waiting: Callable[[], object] = lambda: None
-        self._setup = Setup(os.getpid(), memory_mb, pickle.dumps(warm_up))
         self._safety = ExitStack()
         self._job_numbers = numbers(1)
         self._waiting: deque[_Job] = deque()
         # Guards all below; told of new jobs, and of the end.
         self._change = threading.Condition()
         self._supervisors: list[threading.Thread] = []
-        self._handles: set[WorkerHandle] = set()
-        self._spare: WorkerHandle | None = None
-        self._at_work = 0
-        self._tasks_done = 0
-        self._troubles = 0
         self._is_over = False
         self._failure: RunError | None = None
+        setup = Setup(os.getpid(), memory_mb, pickle.dumps(warm_up))
+        self.crew = Crew(setup, self._change, lambda: self._is_over, self._fail)
 
     def __enter__(self) -> WorkerPool:
         self._safety.enter_context(stop_at_safe_points())
@@ -124,7 +112,7 @@ class WorkerPool:
         with self._change:
             self._is_over = True
             self._change.notify_all()
-            for handle in self._handles:
+            for handle in self.crew.handles:
                 handle.kill()
         for supervisor in self._supervisors:
             supervisor.join(_ENDING_S)
@@ -136,7 +124,7 @@ class WorkerPool:
         """Start the processes and wait until all are ready, so that the first task does not wait for that."""
         self._begin()
         with self._change:
-            while self._at_work < self.count and self._failure is None:
+            while self.crew.at_work < self.count and self._failure is None:
                 self._change.wait(STOP_POLL_S)
                 stop_if_asked()
         self._refuse_failed()
@@ -218,7 +206,7 @@ class WorkerPool:
         handle: WorkerHandle | None = None
         try:
             while not self._is_over and self._failure is None:
-                handle = self._manned(handle)
+                handle = self.crew.manned(handle)
                 if handle is not None and (job := self._next_job()) is not None:
                     self._run(handle, job)
         except PoolEnded:
@@ -228,9 +216,9 @@ class WorkerPool:
             _log.exception("a supervisor of workers failed")
         finally:
             self._wait_for_the_end()
-            for left in (handle, self._take_spare()):
+            for left in (handle, self.crew.take_spare()):
                 if left is not None:
-                    self._dismiss(left)
+                    self.crew.dismiss(left)
 
     def _wait_for_the_end(self) -> None:
         """Let this thread live as long as the pool: processes that it started die with it."""
@@ -258,7 +246,7 @@ class WorkerPool:
             job.future.set_exception(error)
         else:
             job.future.set_result(value)
-        self._tasks_done += 1
+        self.crew.tasks_done += 1
 
     def _settle(self, job: _Job, error: Exception) -> None:
         """Put a job that has no part in its worker's death back to the head of the queue; else that was its end."""
@@ -281,71 +269,6 @@ class WorkerPool:
             self._waiting.appendleft(job)
             self._change.notify_all()
 
-    # ----------------------------------------------------------------- processes
-
-    def _manned(self, handle: WorkerHandle | None) -> WorkerHandle | None:
-        """Return a process that is ready to work: this one, or its successor; None where the next try is due."""
-        self._keep_a_spare()
-        if handle is None:
-            return self._next_worker(self._take_spare())
-        successor = self._take_spare(ready=True) if handle.tasks_done >= TASKS_PER_WORKER else None
-        if successor is None and handle.tasks_done < 2 * TASKS_PER_WORKER and handle.check():
-            return handle
-        with self._change:
-            self._at_work -= 1
-        self._dismiss(handle)
-        return self._next_worker(successor or self._take_spare())
-
-    def _next_worker(self, handle: WorkerHandle | None) -> WorkerHandle | None:
-        """Wait for this process, or a new one, to be ready."""
-        try:
-            handle = handle or self._start_process()
-            handle.wait_until_ready(_START_TIMEOUT_S)
-        except (WorkerCrashed, WorkerTimedOut, OSError) as error:
-            if handle is not None:
-                self._dismiss(handle)
-            if not self._is_over:
-                self._note_trouble(error)
-            return None
-        except PoolEnded:
-            if handle is not None:
-                self._dismiss(handle)
-            raise
-        with self._change:
-            self._at_work += 1
-            self._troubles = 0
-            self._change.notify_all()
-        return handle
-
-    def _start_process(self) -> WorkerHandle:
-        handle = WorkerHandle(self._setup, lambda: self._is_over)
-        with self._change:
-            self._handles.add(handle)
-            if self._is_over:
-                handle.kill()
-        return handle
-
-    def _dismiss(self, handle: WorkerHandle) -> None:
-        if not handle.end():
-            _log.warning("a worker that was ended is still there: a disk or a file server holds it up")
-        with self._change:
-            self._handles.discard(handle)
-
-    def _note_trouble(self, error: Exception) -> None:
-        """Count that a process did not come to work, and wait a little; nothing works without any."""
-        was_killed = isinstance(error, WorkerCrashed) and error.was_killed
-        with self._change:
-            self._troubles += _KILLED_COSTS if was_killed else _DIED_COSTS
-            troubles, nobody_works = self._troubles, not self._at_work
-        _log.warning("a worker did not start", extra={"facts": {"error": str(error)}})
-        if troubles >= _PATIENCE and nobody_works:
-            self._fail(str(error))
-        pause_s = min(_LONGEST_PAUSE_S, 0.02 * troubles)
-        end = time.monotonic() + pause_s
-        with self._change:
-            while not self._is_over and (left := end - time.monotonic()) > 0:
-                self._change.wait(left)
-
     def _fail(self, why: str) -> None:
         """Let every task that waits, and every later one, end the run."""
         failure = RunError(
@@ -360,42 +283,6 @@ class WorkerPool:
             self._change.notify_all()
         for job in waiting:
             job.future.set_exception(failure)
-
-    # ----------------------------------------------------------------- the spare
-
-    def _keep_a_spare(self) -> None:
-        """See that one more process is started, which takes the place of one that dies or has worked enough."""
-        with self._change:
-            if self._tasks_done < _SPARE_AFTER_TASKS or self._is_over or self._troubles:
-                return
-            spare, self._spare = self._spare, None
-            if spare is not None and spare.check():
-                self._spare = spare
-                return
-        if spare is not None:
-            self._dismiss(spare)
-        try:
-            started = self._start_process()
-        except OSError as error:
-            self._note_trouble(error)
-            return
-        if not self._put_spare(started):
-            self._dismiss(started)
-
-    def _put_spare(self, handle: WorkerHandle) -> bool:
-        with self._change:
-            if self._spare is not None:
-                return False
-            self._spare = handle
-            return True
-
-    def _take_spare(self, *, ready: bool = False) -> WorkerHandle | None:
-        """Take the spare process, if there is one; with `ready` only if it need not be waited for."""
-        with self._change:
-            if self._spare is None or (ready and not (self._spare.check() and self._spare.is_ready)):
-                return None
-            spare, self._spare = self._spare, None
-            return spare
 
 
 def _passed(task: Task) -> Outcome[Task, Any]:

@@ -1,4 +1,7 @@
-"""What this machine can run, with the way to mend whatever is missing."""
+"""What this machine can run, with the way to mend whatever is missing. Start at `examine`.
+
+Which packages are needed stands in the installation's own metadata, which setup.cfg wrote; no second list falls behind.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ import importlib
 import platform
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Literal
 
+from packaging.requirements import Requirement
+from packaging.version import InvalidVersion, Version
 from rich.console import Console
 from rich.table import Table
 
@@ -24,7 +29,10 @@ from cxrbatch.engine.bundle import engine_folders, installed_bundles
 from cxrbatch.engine.cuda_probe import probe_cuda
 from cxrbatch.errors import CxrBatchError, ExitCode
 from cxrbatch.pages.terminal_text import literal
-from cxrbatch.upkeep.requirements import BASE, Needs, look_at_requirements
+
+PACKAGE = "cxrbatch"
+BASE = ""
+"""The requirements that are no extra's."""
 
 State = Literal["ok", "missing", "broken"]
 MARKS: dict[State, str] = {
@@ -89,7 +97,7 @@ def _packages() -> list[Finding]:
     try:
         return [_packages_of(needs) for needs in look_at_requirements()]
     except PackageNotFoundError:
-        mend = "cxrbatch is not installed here, so nobody knows what it requires: pip install . in its folder"
+        mend = "cxrbatch is not installed here, so what it requires is not known: pip install . in its folder"
         return [Finding("runtime packages", "missing", mend)]
     except Exception as error:  # noqa: BLE001  # a broken part is the finding
         return [Finding("runtime packages", "broken", f"{type(error).__name__}: {error}", needed=True)]
@@ -163,3 +171,63 @@ def _engines() -> Finding:
         looked_in = ", ".join(str(folder) for folder in engine_folders())
         return Finding("engines", "missing", f"none in {looked_in}. `cxrbatch demo` makes one to try")
     return Finding("engines", "ok", ", ".join(names))
+
+
+# --------------------------------------------------------------------------- what this installation requires
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What one extra needs: packages that are there as it needs them, with their versions, and what is wrong."""
+
+    extra: str
+    found: tuple[str, ...]
+    wrong: tuple[str, ...]
+
+
+def look_at_requirements() -> list[Needs]:
+    """Compare what is required with what is installed: without any extra first, then per extra.
+
+    Raises:
+        PackageNotFoundError: cxrbatch runs from its sources, and was never installed.
+    """
+    required = [Requirement(line) for line in requires(PACKAGE) or ()]
+    extras = metadata(PACKAGE).get_all("Provides-Extra") or []
+    return [_compare(extra, _of_extra(required, extra)) for extra in (BASE, *extras)]
+
+
+def _of_extra(required: list[Requirement], extra: str) -> Iterator[Requirement]:
+    """Yield what `extra` needs on this Python and system; what is needed without it is not repeated."""
+    for requirement in required:
+        always = requirement.marker is None or requirement.marker.evaluate({"extra": BASE})
+        with_extra = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+        if with_extra and always == (extra == BASE):
+            yield requirement
+
+
+def _compare(extra: str, required: Iterator[Requirement]) -> Needs:
+    found, wrong = [], []
+    for requirement in required:
+        installed = _installed(requirement.name)
+        if not installed:
+            wrong.append(f"{requirement.name}{requirement.specifier} is not installed")
+        elif not _fits(requirement, installed):
+            wrong.append(f"{requirement.name} {installed} is not {requirement.specifier}")
+        else:
+            found.append(f"{requirement.name} {installed}")
+    return Needs(extra, tuple(found), tuple(wrong))
+
+
+def _installed(name: str) -> str:
+    try:
+        # A package whose metadata are damaged has a name and no version.
+        return version(name) or "of no version"
+    except PackageNotFoundError:
+        return ""
+
+
+def _fits(requirement: Requirement, installed: str) -> bool:
+    try:
+        return requirement.specifier.contains(Version(installed), prereleases=True)
+    except InvalidVersion:
+        return False

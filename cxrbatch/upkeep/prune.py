@@ -9,12 +9,12 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from cxrbatch.errors import UsageError
-from cxrbatch.output.derive import derive_tables
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.settle import remove_as_ordered
 from cxrbatch.output.folder.state import find_state
 from cxrbatch.output.ledger.ledger import ENGINE, INPUT, LEDGER_FILE, Ledger
 from cxrbatch.output.ledger.results import OldStudy
+from cxrbatch.output.tables import derive_tables
 from cxrbatch.records import EngineDescription
 from cxrbatch.system.faults import reach
 from cxrbatch.system.logbook import log_event

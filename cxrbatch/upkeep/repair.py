@@ -14,7 +14,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from cxrbatch.errors import LedgerDamaged, UsageError
-from cxrbatch.output.derive import derive_tables
 from cxrbatch.output.folder.marker import Marker
 from cxrbatch.output.folder.opening import held_output, open_ledger, output_errors_explained
 from cxrbatch.output.folder.place import HeldOutput
@@ -25,9 +24,9 @@ from cxrbatch.output.ledger.restore import LOST, UNPRINTED, FoundStudy, Restorer
 from cxrbatch.output.ledger.store import LedgerStore
 from cxrbatch.output.report.intent import tidy_intents
 from cxrbatch.output.report.pictures import is_drawn, picture_names
-from cxrbatch.output.report.report import REPORT_HTML, REPORTS, is_report_of, report_folders
-from cxrbatch.output.report.revisions import REPORT_PDF, RESULT_JSON
+from cxrbatch.output.report.report import REPORT_HTML, REPORT_PDF, REPORTS, RESULT_JSON, is_report_of, report_folders
 from cxrbatch.output.run_json import RUN_FILE, wanted_reports
+from cxrbatch.output.tables import derive_tables
 from cxrbatch.records import MARKER_FILE, EngineDescription, StudyResult, storable_ns
 from cxrbatch.run.index import INDEX_RULES
 from cxrbatch.system import durable

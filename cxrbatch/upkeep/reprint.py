@@ -7,12 +7,12 @@ from pathlib import Path
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import UsageError
-from cxrbatch.output.derive import derive_tables
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.state import find_state
 from cxrbatch.output.ledger.ledger import CONVERTING, DEIDENTIFIED, ENGINE, LEDGER_FILE
 from cxrbatch.output.ledger.restore import record_unprintable
 from cxrbatch.output.report.report import tidy_report
+from cxrbatch.output.tables import STUDIES_CSV, derive_tables
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentified_output import refuse_names, settle_names
 from cxrbatch.run.print import PRINTED, open_workers, print_again
@@ -40,7 +40,7 @@ def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, stu
             refuse_names(out, ledger)
         results = [row.result for row in ledger.results.study_rows(study_key) if row.result and row.status != "pending"]
         if not results:
-            raise UsageError(f"{out}: no reported study {study_key or 'at all'}. studies.csv lists their keys.")
+            raise UsageError(f"{out}: no reported study {study_key or 'at all'}. {STUDIES_CSV} lists their keys.")
         progress.begin(PRINTED, len(results))
         for printed in print_again(results, ledger.home.place, settings, workers):
             if printed.failure:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,18 +14,21 @@ from rich.table import Table
 
 from cxrbatch.output.folder.lock import process_at_work
 from cxrbatch.output.folder.state import find_state
+from cxrbatch.output.ledger.arrivals import ArrivalMemory
 from cxrbatch.output.ledger.ledger import LEDGER_FILE
-from cxrbatch.output.ledger.view import LedgerFacts, view_ledger
+from cxrbatch.output.ledger.view import LedgerFacts, WaitingFacts, WaitingStudy, view_ledger
 from cxrbatch.output.run_json import LastRun, read_last_run
 from cxrbatch.pages.terminal_text import TITLE, literal, visible_lines
-from cxrbatch.pages.wording import duration, moment, plain, reason_sentence
+from cxrbatch.pages.wording import counts, duration, moment, plain, reason_sentence
 from cxrbatch.records import MARKER_FILE
+from cxrbatch.run.schedule import read_retried
 from cxrbatch.system.record_json import to_json
-from cxrbatch.upkeep.waiting import Waiting, explain_waiting
+from cxrbatch.system.times import Moment, present_moment
 
 FAILURES_SHOWN = 20
 WAITING_SHOWN = 20
 UNKNOWN = "unknown"
+QUEUED = "queued"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,19 @@ class Retry:
 
     failed: str
     rejected: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One study that waits: why, and until when (UTC, ISO 8601); without a time, until somebody works on it.
+
+    Without a key: files that do not say yet to which study they belong. No path is named, since a PACS may call
+    folders after patients: images.csv has the files of each study.
+    """
+
+    study_key: str
+    why: str
+    until: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,22 +123,22 @@ def print_status(console: Console, status: Status, *, as_json: bool = False) -> 
 
 
 def _overview(status: Status) -> dict[str, str]:
-    at_work = {"": "nobody works on it", UNKNOWN: "whether a run works on it cannot be told"}
+    at_work = {"": "no run is working on it", UNKNOWN: "cannot tell whether a run is working on it"}
     return {
-        "now": at_work.get(status.process, f"process {status.process} works on it"),
+        "now": at_work.get(status.process, f"process {status.process} is working on it"),
         **({"trouble": plain(status.trouble, longest=1000)} if status.trouble else {}),
         "queue": _queue(status),
-        "studies": _counts(status.studies),
-        "files": _counts(status.files),
+        "studies": counts(status.studies),
+        "files": counts(status.files),
         **_describe_run(status.last_run),
     }
 
 
 def _queue(status: Status) -> str:
     if not status.studies_waiting:
-        return "nothing waits"
+        return "nothing is waiting"
     age = f", the oldest for {duration(status.oldest_waiting_s)}" if status.oldest_waiting_s else ""
-    return f"studies that wait: {status.studies_waiting}{age}"
+    return f"studies waiting: {status.studies_waiting}{age}"
 
 
 def _describe_run(run: LastRun | None) -> dict[str, str]:
@@ -212,5 +229,47 @@ def _local(text: str) -> str:
     return f"{at:%H:%M:%S}" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M}"
 
 
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{number} {what}" for what, number in sorted(counts.items(), key=lambda item: -item[1])) or "none"
+# --------------------------------------------------------------------------- why studies wait, and until when
+
+
+def explain_waiting(facts: WaitingFacts, failed: Iterable[str]) -> tuple[Waiting, ...]:
+    """Say of each study that waits, and of each that failed, what it waits for; first whose time comes first."""
+    now = present_moment()
+    waiting = [_explain(study, facts.memory, now) for study in facts.studies]
+    waiting += _explain_failed(facts.retried, failed, now)
+    return tuple(sorted(waiting, key=lambda each: (not each.until, each.until, each.study_key)))
+
+
+def _explain(study: WaitingStudy, memory: ArrivalMemory | None, now: Moment) -> Waiting:
+    """Say what the daemon would do with a study, as `Arrivals.are_complete` judges it."""
+    if memory is None or study.first_met is None or study.same_since is None:
+        return Waiting(study.study_key, QUEUED)
+    elapsed_s = memory.seen.seconds_until(now)
+    known_s, same_s = (memory.seen.monotonic_s - since + elapsed_s for since in (study.first_met, study.same_since))
+    gives_up_s, settles_s = memory.max_wait_s - known_s, memory.settle_s - same_s
+    if gives_up_s <= 0:
+        return Waiting(study.study_key, f"{QUEUED}: waited for as long as --max-wait says, and is taken as it is")
+    if study.n_cut_short:
+        files = f"{study.n_cut_short} of {study.n_files} files" if study.n_files > 1 else "its file"
+        return Waiting(
+            study.study_key, f"{files} cut short: waits for the rest, then is taken as it is", _at(gives_up_s)
+        )
+    if settles_s <= 0:
+        return Waiting(study.study_key, f"{QUEUED}: all there")
+    unchanged = f"unchanged for {max(0, int(same_s))} of {memory.settle_s:g} s"
+    if not study.study_key:
+        why = f"{study.n_files} files that do not look like images so far: {unchanged}"
+        return Waiting("", why, _at(settles_s))
+    return Waiting(study.study_key, f"still arriving: {unchanged}", _at(min(settles_s, gives_up_s)))
+
+
+def _explain_failed(retried: str, failed: Iterable[str], now: Moment) -> Iterator[Waiting]:
+    """Say when `watch` tries again what failed; `run` does so whenever it is called."""
+    last = read_retried(retried)
+    left_s = last.retry_s - last.at.seconds_until(now) if last is not None and last.at.is_comparable(now) else 0.0
+    until = _at(left_s) if left_s > 0 else ""
+    return (Waiting(key, "failed: tried again by the next run, and by watch", until) for key in failed)
+
+
+def _at(seconds: float) -> str:
+    return datetime.fromtimestamp(time.time() + seconds, timezone.utc).isoformat(timespec="seconds")

@@ -21,14 +21,16 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cxrbatch.errors import Reason
 from cxrbatch.output.ledger.arrivals import ArrivalMemory, ArrivalRow, ArrivalTable
 from cxrbatch.records import ImageFile, IndexedFile
 from cxrbatch.run.headers import Deferred
-from cxrbatch.system.moments import Moment, present_moment
+from cxrbatch.system.times import Moment, present_moment
 
 ARRIVING = "still arriving"
+COMPLETE_MARKER = ".complete"
 # So often the ledger hears that the daemon still looks, though nothing arrives: from there on nobody looked.
 _HEARD_EVERY_S = 60.0
 
@@ -220,6 +222,15 @@ class Arrivals:
 
     def _waited_enough(self, arrival: _Arrival) -> bool:
         return self._clock() - arrival.first_met >= self.max_wait_s
+
+
+def is_marked(root: Path, paths: Iterable[str]) -> bool:
+    """Tell whether whoever wrote these files says that their study is all there, as mercure does."""
+    folders = {(root / path).parent for path in paths}
+    try:
+        return all((folder / COMPLETE_MARKER).exists() for folder in folders)
+    except OSError:
+        return False  # the share is away; the next look at the folder tells
 
 
 def _row(path: str, arrival: _Arrival) -> ArrivalRow:

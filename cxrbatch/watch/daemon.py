@@ -17,7 +17,6 @@ from itertools import groupby
 from pathlib import Path
 
 from cxrbatch.config import Settings
-from cxrbatch.engine.bundle import ENGINE_FILE
 from cxrbatch.errors import EngineError, RunError, UsageError
 from cxrbatch.output.ledger.ledger import TROUBLE
 from cxrbatch.output.run_json import RunReport
@@ -25,16 +24,13 @@ from cxrbatch.records import IndexedFile
 from cxrbatch.run.batch import Run, open_run
 from cxrbatch.run.headers import Deferred
 from cxrbatch.run.schedule import Retries
-from cxrbatch.run.score import EngineSlot
 from cxrbatch.run.source import Postponed
 from cxrbatch.system.logbook import log_event
 from cxrbatch.system.progress import RunProgress
 from cxrbatch.system.stopping import Stopped
-from cxrbatch.watch.arrivals import Arrivals
+from cxrbatch.watch.arrivals import Arrivals, is_marked
 from cxrbatch.watch.file_events import Waker
-from cxrbatch.watch.health import Canary, Vitals, open_vitals
-
-COMPLETE_MARKER = ".complete"
+from cxrbatch.watch.health import ProvenEngine, Vitals, open_vitals
 
 # So many studies are processed before the folder is looked at again: new ones are not to wait for a backlog.
 STUDIES_PER_PASS = 64
@@ -116,7 +112,6 @@ class _Daemon:
     requests: Requests
     vitals: Vitals
     is_once: bool = False
-    canary: Canary = field(default_factory=Canary)
     has_passed: bool = False
     tables_at: float = 0.0
     tables_took_s: float = 0.0
@@ -124,15 +119,14 @@ class _Daemon:
     trouble: str = ""
     published_at: float = 0.0
     postponed: Postponed = field(init=False)
-    engine_file: _Stamp = field(init=False)
-    engine_trouble: str = ""
+    engine: ProvenEngine = field(init=False)
     retries: Retries = field(init=False)
 
     def __post_init__(self) -> None:
         self.arrivals.go_on(self.run.ledger.arrivals)
         self.retries = Retries(self.run.ledger, self.run.settings.retry_s)
         self.postponed = Postponed(self.run.settings.retry_s)
-        self.engine_file = _stamp(self.run.slot)
+        self.engine = ProvenEngine(self.run)
         self.run.workers.while_waiting = self._pulse
 
     def work(self, *, once: bool) -> RunReport | None:
@@ -189,7 +183,9 @@ class _Daemon:
         """
         run = self.run
         if run.settings.reload_engine:
-            self._reload_engine()
+            self.engine.reload()
+            if self.engine.trouble:
+                self._remember_trouble()
         try:
             indexed = run.index(judge=self._judge, postponed=self.postponed)
         except UsageError as error:
@@ -229,7 +225,7 @@ class _Daemon:
 
     def _prove(self) -> None:
         """Show that the engine works."""
-        self.canary.sing(self.run.slot.open())
+        self.engine.prove()
 
     def _process(self, chosen: list[str]) -> None:
         run = self.run
@@ -248,19 +244,11 @@ class _Daemon:
         return (key for key in keys if key in waiting)
 
     def _is_complete(self, paths: list[str]) -> bool:
-        return self.arrivals.are_complete(paths) or self._is_marked(paths)
-
-    def _is_marked(self, paths: list[str]) -> bool:
-        """Tell whether whoever wrote the study says that it is all there, as mercure does."""
-        folders = {(self.run.order.source.folder / path).parent for path in paths}
-        try:
-            return all((folder / COMPLETE_MARKER).exists() for folder in folders)
-        except OSError:
-            return False  # the share is away; the next look at the folder tells
+        return self.arrivals.are_complete(paths) or is_marked(self.run.order.source.folder, paths)
 
     def _may_grow(self, cut_short: list[str]) -> bool:
         """Hold a study back where files turned out to end before their pixels do, unless it waited long enough."""
-        return not self._is_marked(cut_short) and self.arrivals.hold_cut_short(cut_short)
+        return not is_marked(self.run.order.source.folder, cut_short) and self.arrivals.hold_cut_short(cut_short)
 
     def _write_tables(self, *, idle: bool) -> None:
         if not self.tables_are_old:
@@ -298,7 +286,7 @@ class _Daemon:
 
     def _remember_trouble(self, ended_by: str = "") -> None:
         """Let `status` tell what keeps the daemon from its work, or what ended it."""
-        self.run.ledger.remember(TROUBLE, ended_by or self.trouble or self.engine_trouble)
+        self.run.ledger.remember(TROUBLE, ended_by or self.trouble or self.engine.trouble)
 
     def _sleep(self) -> None:
         """Sleep until something may have changed, or settled, or failed long enough ago."""
@@ -322,44 +310,3 @@ class _Daemon:
             if happened:
                 self.waker.wake()
                 time.sleep(min(left, _LEAST_PAUSE_S))
-
-    def _reload_engine(self) -> None:
-        """Take up an engine that was replaced on disk; one that cannot be used leaves the former at work."""
-        stamp = _stamp(self.run.slot)
-        if stamp == self.engine_file:
-            return
-        former = self.run.slot
-        try:
-            slot = EngineSlot(self.run.settings)
-            if slot.description.sha256 == former.description.sha256:
-                self.engine_file = stamp
-                return
-            canary = Canary()
-            canary.sing(slot.open())
-        except EngineError as error:
-            # Perhaps its files are still being copied: the next pass tries again.
-            if str(error) != self.engine_trouble:
-                log_event("engine not reloaded", level=logging.ERROR, error=str(error))
-                self.say(f"the engine on disk is not used: {error}")
-            self.engine_trouble = str(error)
-            self._remember_trouble()
-            return
-        self.engine_file, self.engine_trouble = stamp, ""
-        self.run.slot, self.canary = slot, canary
-        former.close()
-        self.run.remember_engine()
-        self.run.requeue()
-        log_event("engine reloaded", engine=slot.description.name, engine_sha256=slot.description.sha256)
-        self.say(f"engine reloaded: {slot.description.name} {slot.description.sha256[:12]}")
-
-
-_Stamp = tuple[int, int, int]
-
-
-def _stamp(slot: EngineSlot) -> _Stamp:
-    """Return what changes when an engine is built again: it moves into place as a new folder, a new file."""
-    try:
-        status = (slot.bundle.folder / ENGINE_FILE).stat()
-    except OSError:
-        return (0, 0, 0)
-    return (status.st_ino, status.st_size, status.st_mtime_ns)

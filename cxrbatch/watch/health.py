@@ -1,16 +1,22 @@
-"""The signs of life of a daemon: a proof that its engine works, for systemd and for a scraper."""
+"""The health of a daemon: its engine, proved again and again, and the signs of life for systemd and for a scraper."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from cxrbatch.engine.bundle import ENGINE_FILE
 from cxrbatch.engine.contract import Engine
 from cxrbatch.errors import EngineError
 from cxrbatch.records import Float32, Gray8
+from cxrbatch.run.batch import Run
+from cxrbatch.run.score import EngineSlot
+from cxrbatch.system.logbook import log_event
 from cxrbatch.watch.metrics_server import MetricsServer
 from cxrbatch.watch.systemd import ServiceManager, Watchdog
 
@@ -46,6 +52,72 @@ class Canary:
     def _pixels(engine: Engine) -> Gray8:
         size = engine.description.input.size_px
         return np.random.default_rng(0).integers(0, 256, (1, 1, size, size), np.uint8)
+
+
+_Stamp = tuple[int, int, int]
+
+
+@dataclass(slots=True)
+class ProvenEngine:
+    """The engine of a daemon: it proves itself again and again, and only what proves itself takes its place."""
+
+    run: Run
+    trouble: str = ""
+    _canary: Canary = field(default_factory=Canary)
+    _stamp: _Stamp = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._stamp = _stamp(self.run.slot)
+
+    def prove(self) -> None:
+        """Show that the engine works.
+
+        Raises:
+            EngineError: it does not.
+        """
+        self._canary.sing(self.run.slot.open())
+
+    def reload(self) -> None:
+        """Take up an engine that was replaced on disk; one that cannot be used leaves the former at work."""
+        stamp = _stamp(self.run.slot)
+        if stamp == self._stamp:
+            return
+        try:
+            slot, canary = EngineSlot(self.run.settings), Canary()
+            if slot.description.sha256 == self.run.slot.description.sha256:
+                self._stamp = stamp
+                return
+            canary.sing(slot.open())
+        except EngineError as error:
+            # Perhaps its files are still being copied: the next pass tries again.
+            self._refuse(str(error))
+            return
+        self._stamp, self._canary, self.trouble = stamp, canary, ""
+        self._take_up(slot)
+
+    def _refuse(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            log_event("engine not reloaded", level=logging.ERROR, error=trouble)
+            self.run.progress.say(f"the engine on disk is not used: {trouble}")
+        self.trouble = trouble
+
+    def _take_up(self, slot: EngineSlot) -> None:
+        self.run.slot, former = slot, self.run.slot
+        former.close()
+        self.run.remember_engine()
+        self.run.requeue()
+        engine = slot.description
+        log_event("engine reloaded", engine=engine.name, engine_sha256=engine.sha256)
+        self.run.progress.say(f"engine reloaded: {engine.name} {engine.sha256[:12]}")
+
+
+def _stamp(slot: EngineSlot) -> _Stamp:
+    """Return what changes when an engine is built again: it moves into place as a new folder, a new file."""
+    try:
+        status = (slot.bundle.folder / ENGINE_FILE).stat()
+    except OSError:
+        return (0, 0, 0)
+    return (status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 class Vitals:

@@ -194,7 +194,7 @@ def test_a_paused_process_does_not_blame_its_engine(monkeypatch: pytest.MonkeyPa
         time.sleep(0.2)
         return "scores"
 
-    monkeypatch.setattr("cxrbatch.system.process_time.time.monotonic", lambda: real() + ahead[0])
+    monkeypatch.setattr("cxrbatch.system.times.time.monotonic", lambda: real() + ahead[0])
     engine = TimeLimitedEngine(SlowEngine(act), 60.0)
     assert engine.infer(np.zeros((1, 1, 8, 8), np.uint8)) == "scores"  # type: ignore[comparison-overlap]
 

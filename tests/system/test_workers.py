@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from cxrbatch.system.workers import WorkerCrashed, WorkerPool, WorkerTimedOut
+from scripts.soak_workers import Plan, soak
 
 
 def act(what: str | int) -> int:
@@ -126,3 +127,15 @@ def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
     parent.communicate()
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive
+
+
+@pytest.mark.slow
+@pytest.mark.hostile("9.6 killed worker")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_runs_whose_workers_are_killed_end_as_others_do(tmp_path: Path, workers: int) -> None:
+    """What the second part of `make soak` does at length, a few times."""
+    record = soak(tmp_path, workers, Plan(kills=6, studies=8, seed=workers, pdf=False, pause_s=0.4))
+    assert record.kills == 6
+    assert record.is_clean, record
+    # Undisturbed machines need less than a second; tests share theirs.
+    assert max(record.standstills_s) < 30

@@ -61,8 +61,8 @@ def test_status_tells_what_was_done_what_failed_and_why_files_were_refused(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = told(out, capsys)
-    assert "nobody works on it" in shown
-    assert "nothing waits" in shown
+    assert "no run is working on it" in shown
+    assert "nothing is waiting" in shown
     assert "2 reported, 1 failed" in shown
     assert "2 rejected, 2 scored, 1 failed" in shown
     assert "3 studies, 2 images in" in shown
@@ -116,7 +116,7 @@ def test_status_changes_nothing(out: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_status_names_who_is_at_work(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with open_output(out):
-        assert f"process {os.getpid()} works on it" in told(out, capsys)
+        assert f"process {os.getpid()} is working on it" in told(out, capsys)
         assert told_as_json(out, capsys)["process"] == str(os.getpid())
     assert told_as_json(out, capsys)["process"] == ""
 
@@ -127,7 +127,7 @@ def test_status_tells_how_many_studies_wait_and_for_how_long(out: Path, capsys: 
         if "queued_at" not in {name for _, name, *_ in database.execute("PRAGMA table_info(studies)")}:
             database.execute("ALTER TABLE studies ADD COLUMN queued_at TEXT NOT NULL DEFAULT ''")
         database.execute("UPDATE studies SET status = 'pending', queued_at = ?", (since,))
-    assert "studies that wait: 3, the oldest for 3 h 00 min" in told(out, capsys)
+    assert "studies waiting: 3, the oldest for 3 h 00 min" in told(out, capsys)
     found = told_as_json(out, capsys)
     assert found["studies_waiting"] == 3
     assert 3 * 3600 <= found["oldest_waiting_s"] < 4 * 3600

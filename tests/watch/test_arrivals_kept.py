@@ -15,7 +15,7 @@ from cxrbatch.errors import Reason
 from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.records import Header, ImageFile, IndexedFile, Rejection
 from cxrbatch.run.headers import Deferred
-from cxrbatch.system.moments import Moment
+from cxrbatch.system.times import Moment
 from cxrbatch.watch.arrivals import Arrivals
 
 pytestmark = pytest.mark.hostile("9.11 watch --once has a memory")
@@ -66,7 +66,7 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine(tmp_path)
-    monkeypatch.setattr("cxrbatch.system.moments._boot", lambda: machine.boot)
+    monkeypatch.setattr("cxrbatch.system.times._boot", lambda: machine.boot)
     monkeypatch.setattr("time.time", lambda: machine.wall_s)
     return machine
 

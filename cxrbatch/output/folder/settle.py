@@ -35,8 +35,15 @@ from cxrbatch.output.report.pictures import (
     picture_names,
     remove_stale_pictures,
 )
-from cxrbatch.output.report.report import REPORT_HTML, is_report_of, report_folder, report_folders
-from cxrbatch.output.report.revisions import REPORT_PDF, RESULT_JSON, remove_earlier_reports
+from cxrbatch.output.report.report import (
+    REPORT_HTML,
+    REPORT_PDF,
+    RESULT_JSON,
+    is_report_of,
+    remove_earlier_reports,
+    report_folder,
+    report_folders,
+)
 from cxrbatch.records import PrintedStudy, StudyResult
 from cxrbatch.system import durable
 from cxrbatch.system.faults import reach

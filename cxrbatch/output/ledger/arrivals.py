@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cxrbatch.output.ledger.store import LedgerStore
-from cxrbatch.system.moments import Moment
 from cxrbatch.system.record_json import from_json, to_json
+from cxrbatch.system.times import Moment
 
 MEMORY = "arrivals"
 # A row whose file is done with, or was, as another process had it: `run` takes studies without asking what arrives.

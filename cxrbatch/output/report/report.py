@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from cxrbatch.errors import StudyFailed
@@ -25,22 +26,19 @@ from cxrbatch.output.report.pictures import (
     read_pictures,
     remove_stale_pictures,
 )
-from cxrbatch.output.report.revisions import (
-    REPORT_PDF,
-    RESULT_JSON,
-    keep_earlier_report,
-    keeps_earlier_reports,
-    remove_earlier_reports,
-)
 from cxrbatch.pages.page import render_page
 from cxrbatch.pages.wording import EVIDENCE, NO_VALUE, NOT_FOR_DIAGNOSIS
 from cxrbatch.records import ImagePixels, PrintedStudy, StudyResult
-from cxrbatch.system.durable import encode, make_folder, replace_files
+from cxrbatch.system.durable import encode, keep_copy, make_folder, replace_files
 from cxrbatch.system.faults import reach
-from cxrbatch.system.record_json import to_json
+from cxrbatch.system.record_json import from_json, to_json
 
 REPORTS = "reports"
+RESULT_JSON = "result.json"
 REPORT_HTML = "report.html"
+REPORT_PDF = "report.pdf"
+EARLIER_REPORTS = "report-r*.pdf"
+"""The PDFs of earlier revisions, which are kept beside the new one."""
 COULD_NOT_PRINT = "the report could not be printed"
 STYLES = ("look.css", "report.css")
 _MARKS = re.compile(rb"(?:<meta name=\"cxrbatch-result\" content=\"|/ID \[\()([0-9a-f]{32} [^\")]*)")
@@ -228,3 +226,55 @@ def _timed(stage_ms: dict[str, float], stage: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
     stage_ms[stage] = (time.perf_counter() - started) * 1000
+
+
+# --------------------------------------------------------------------------- reports of earlier revisions
+
+
+@dataclass(frozen=True, slots=True)
+class _Former:
+    """What of an earlier result.json decides whether its report is kept."""
+
+    revision: int
+    deidentified: bool = False
+
+
+def keeps_earlier_reports(folder: Path, result: StudyResult) -> bool:
+    """Tell whether reports of earlier revisions may stay once the ledger has `result`.
+
+    A de-identified result keeps nothing that may name the patient: no report of an identified revision, nor one
+    of which nobody knows.
+    """
+    former = _former(folder / RESULT_JSON)
+    return not result.deidentified or (former is not None and former.deidentified)
+
+
+def keep_earlier_report(folder: Path, result: StudyResult) -> None:
+    """Keep the PDF that an earlier revision left in `folder` under its own name, before `result` replaces it.
+
+    result.json is replaced before report.pdf is, and says whose the PDF is. So whoever is killed in between and
+    begins again finds the earlier PDF kept already, and its own revision in result.json: nothing is kept twice.
+    """
+    if not keeps_earlier_reports(folder, result):
+        return
+    former, report = _former(folder / RESULT_JSON), folder / REPORT_PDF
+    if former is not None and former.revision < result.revision and report.is_file():
+        keep_copy(report, folder / f"report-r{former.revision}.pdf")
+
+
+def remove_earlier_reports(folder: Path, *, since: int = 0) -> None:
+    """Remove the kept reports of earlier revisions, from revision `since` on."""
+    for report in folder.glob(EARLIER_REPORTS):
+        number = report.stem.removeprefix("report-r")
+        if number.isdecimal() and int(number) >= since:
+            reach("earlier-remove")
+            report.unlink(missing_ok=True)
+            reach("earlier-removed")
+
+
+def _former(path: Path) -> _Former | None:
+    """Return what result.json says; None where there is none, or none that can be read."""
+    try:
+        return from_json(path.read_text(encoding="utf-8"), _Former)
+    except (OSError, ValueError):
+        return None

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from cxrbatch.cli import run_command_line
-from cxrbatch.cli.print_comparison import print_comparison
+from cxrbatch.cli.print_model import print_comparison
 from cxrbatch.engine.bundle import TrainingFacts, load_bundle, save_bundle
 from cxrbatch.errors import EngineError, ExitCode, UsageError
 from cxrbatch.model.compare import throughput
@@ -241,7 +241,7 @@ def test_the_terminal_shows_the_rows_and_where_the_page_is(checkpoint: Checkpoin
     run = write_checkpoint(tmp_path / "one.safetensors", checkpoint, TRAINED)
     comparison = compare_models([run], tmp_path / "out", measure=False)
     shown = io.StringIO()
-    print_comparison(Console(file=shown, width=200), comparison, tmp_path / "out")
+    print_comparison(Console(file=shown, width=200), comparison, tmp_path / "out" / "compare.html")
     printed = " ".join(shown.getvalue().split())
     assert "nih256 val" in printed
     assert "0.900 0.850-0.940 0.770 0.800 0.600" in printed

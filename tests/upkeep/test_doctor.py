@@ -12,8 +12,7 @@ from packaging.requirements import Requirement
 
 from cxrbatch.errors import ExitCode
 from cxrbatch.upkeep import doctor
-from cxrbatch.upkeep.doctor import Finding, examine
-from cxrbatch.upkeep.requirements import look_at_requirements
+from cxrbatch.upkeep.doctor import Finding, examine, look_at_requirements
 
 pytestmark = pytest.mark.hostile("9.15 doctor checks what setup.cfg requires")
 
@@ -39,8 +38,8 @@ class Installation:
         for extra in self.extras:
             for each in lines(options["options.extras_require"][extra]):
                 self.required.append(f'{each}; extra == "{extra}"')
-        monkeypatch.setattr("cxrbatch.upkeep.requirements.requires", lambda _: self.required)
-        monkeypatch.setattr("cxrbatch.upkeep.requirements.version", self.version)
+        monkeypatch.setattr("cxrbatch.upkeep.doctor.requires", lambda _: self.required)
+        monkeypatch.setattr("cxrbatch.upkeep.doctor.version", self.version)
         message = metadata.metadata("cxrbatch")
         monkeypatch.setattr(type(message), "get_all", lambda *_: self.extras)
 
@@ -108,7 +107,7 @@ def test_sources_that_were_never_installed_say_so(monkeypatch: pytest.MonkeyPatc
     def missing(_: str) -> list[str]:
         raise metadata.PackageNotFoundError("cxrbatch")
 
-    monkeypatch.setattr("cxrbatch.upkeep.requirements.requires", missing)
+    monkeypatch.setattr("cxrbatch.upkeep.doctor.requires", missing)
     (finding,) = doctor._packages()
     assert (finding.state, finding.needed) == ("missing", False)
     assert "not installed here" in finding.detail

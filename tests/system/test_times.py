@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from cxrbatch.system.process_time import AwakeTime, ProcessState, TaskTime, look_at_process
+from cxrbatch.system.times import AwakeTime, ProcessState, TaskTime, look_at_process
 
 pytestmark = pytest.mark.hostile("9.5 pause")
 

@@ -1,0 +1,157 @@
+"""What the workshop prints: the figures of `train`, `evaluate` and `compare`, the reasons to doubt them, and the page.
+
+Only types are imported of the workshop: whoever is called has loaded what its command needs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from cxrbatch.pages.terminal_text import TITLE, literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cxrbatch.model.compare.record import ComparedModel, Comparison
+    from cxrbatch.model.evaluate.record import Caution, Evaluation, Severity
+    from cxrbatch.model.figures.bootstrap import Estimate
+    from cxrbatch.model.train.record import TrainingRun, TrainingSummary
+
+_COLOURS: dict[Severity, str] = {"void": "bold red", "doubtful": "yellow", "note": "dim"}
+_NO_FIGURE = "-"
+
+
+# --------------------------------------------------------------------------- train
+
+
+def print_training(console: Console, summary: TrainingSummary, checkpoint: Path, page: Path) -> None:
+    """Print a table of the labels, or of the folds' spread, and what to do next."""
+    run = summary.runs[summary.chosen]
+    console.print(_spread_table(summary) if summary.spread else _label_table(run))
+    for sentence in (
+        *(*run.leaks, *run.notes),
+        f"Kept epoch {run.kept} of {len(run.epochs)}, in {checkpoint} ({run.seconds:.0f} s).",
+        "The same images chose the epoch, the calibration and the operating points; others tell more:",
+        f"  cxrbatch evaluate {checkpoint} DATA -o evaluation",
+    ):
+        console.print(literal(sentence), highlight=False)
+    _print_place(console, page)
+
+
+def _label_table(run: TrainingRun) -> Table:
+    table = Table(
+        *("label", "AUROC", "sensitivity", "specificity", "operating point"),
+        title=literal(f"On the validation images, rule {run.operating_point_rule}", TITLE),
+    )
+    for label in run.facts.labels:
+        figures = [_measured(label.metrics, name) for name in ("auroc", "sensitivity", "specificity")]
+        point = "none: too few images" if label.operating_point is None else f"{label.operating_point:.3f}"
+        table.add_row(literal(label.name), *figures, point)
+    for name in ("macro_auroc", "accuracy"):
+        if name in run.facts.training.figures and len(run.facts.labels) > 1:
+            table.add_row(name.replace("_", " "), f"{run.facts.training.figures[name]:.3f}", "", "", "")
+    return table
+
+
+def _spread_table(summary: TrainingSummary) -> Table:
+    table = Table("figure", "mean", "deviation", title=f"Over {len(summary.runs)} folds")
+    for name, spread in summary.spread.items():
+        table.add_row(literal(name.replace("_", " ")), f"{spread.mean:.3f}", f"{spread.deviation:.3f}")
+    return table
+
+
+# --------------------------------------------------------------------------- evaluate
+
+
+def print_evaluation(console: Console, evaluation: Evaluation, page: Path) -> None:
+    """Print a table of the labels, the task's accuracy, and the cautions."""
+    from cxrbatch.model.figures.metrics import Figure
+
+    data, measured = evaluation.data, evaluation.measured
+    title = f"{evaluation.model.name}: {data.images} images of {data.patients} patients ({data.split})"
+    table = Table(*("label", "with it", "AUROC", "sensitivity", "specificity"), title=literal(title, TITLE))
+    figures = (Figure.AUROC, Figure.SENSITIVITY, Figure.SPECIFICITY)
+    for label in measured.labels:
+        cells = (_estimated(label.figures.get(figure)) for figure in figures)
+        table.add_row(literal(label.label), f"{label.positives} of {label.images}", *cells)
+    if len(measured.labels) > 1:
+        table.add_row("mean", "", *(_estimated(measured.macro.get(figure)) for figure in figures))
+    console.print(table)
+    if measured.classes is not None:
+        console.print(f"Accuracy: {_estimated(measured.classes.accuracy)}", highlight=False)
+    _print_cautions(console, evaluation.cautions)
+    _print_place(console, page)
+
+
+# --------------------------------------------------------------------------- compare
+
+_MODEL, _IMAGES = "model", "measured on"
+_WRAPPED = (_MODEL, _IMAGES)
+
+
+def print_comparison(console: Console, comparison: Comparison, page: Path) -> None:
+    """Print a row per model, the cautions, and where the page is; a column that no model fills is left out."""
+    rows = [_cells(comparison, model) for model in comparison.models]
+    table = Table(box=SIMPLE_HEAD)
+    for name in rows[0]:
+        if any(row[name] for row in rows):
+            table.add_column(name, no_wrap=name not in _WRAPPED, justify="left" if name in _WRAPPED else "right")
+    for row in rows:
+        table.add_row(*(literal(row[str(column.header)] or _NO_FIGURE) for column in table.columns))
+    console.print(table)
+    _print_cautions(console, comparison.cautions)
+    _print_place(console, page)
+
+
+def _cells(comparison: Comparison, model: ComparedModel) -> dict[str, str]:
+    from cxrbatch.model.figures.metrics import Figure
+
+    images = model.measured_on
+    number = f" ({comparison.image_set(model)})" if comparison.image_sets > 1 else ""
+    auroc = model.figures.get(Figure.AUROC)
+    return {
+        _MODEL: model.name,
+        _IMAGES: f"{images.data} {images.part}{number}".strip() if images else "",
+        "AUROC": _value(auroc),
+        "95 %": f"{auroc.low:.3f}-{auroc.high:.3f}" if auroc is not None and auroc.low < auroc.high else "",
+        "acc.": _value(model.accuracy),
+        "sens.": _value(model.figures.get(Figure.SENSITIVITY)),
+        "prec.": _value(model.figures.get(Figure.PPV)),
+        "MB": "" if model.size_bytes is None else f"{model.size_bytes / 1e6:.1f}",
+        "img/s": "" if model.throughput is None else f"{model.throughput.images_per_s:.1f}",
+    }
+
+
+# --------------------------------------------------------------------------- what all of them print
+
+
+def _print_cautions(console: Console, cautions: Iterable[Caution]) -> None:
+    for caution in cautions:
+        console.print(literal(caution.text, _COLOURS[caution.severity]), highlight=False)
+
+
+def _print_place(console: Console, page: Path) -> None:
+    console.print(literal(f"Report: {page.resolve()}"), highlight=False)
+
+
+def _value(estimate: Estimate | None) -> str:
+    return "" if estimate is None else f"{estimate.value:.3f}"
+
+
+def _estimated(estimate: Estimate | None) -> str:
+    return _NO_FIGURE if estimate is None else _with_interval(estimate.value, estimate.low, estimate.high)
+
+
+def _measured(metrics: dict[str, float], name: str) -> str:
+    if name not in metrics:
+        return _NO_FIGURE
+    return _with_interval(metrics[name], metrics[f"{name}_low"], metrics[f"{name}_high"])
+
+
+def _with_interval(value: float, low: float, high: float) -> str:
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"
