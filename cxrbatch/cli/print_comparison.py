@@ -8,8 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from cxrbatch.model.compare.page import COMPARE_HTML
 from cxrbatch.model.compare.record import ComparedModel, Comparison
+from cxrbatch.model.compare.report import COMPARE_HTML
 from cxrbatch.model.evaluate.record import Severity
 from cxrbatch.model.figures.bootstrap import Estimate
 from cxrbatch.model.figures.metrics import Figure

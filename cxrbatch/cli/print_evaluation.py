@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cxrbatch.model.evaluate.page import EVALUATION_HTML
 from cxrbatch.model.evaluate.record import Evaluation, Severity
+from cxrbatch.model.evaluate.report import EVALUATION_HTML
 from cxrbatch.model.figures.bootstrap import Estimate
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.pages.terminal_text import TITLE, literal

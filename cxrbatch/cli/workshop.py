@@ -84,8 +84,7 @@ def build(checkpoint: Path, name: str, engines_folder: Path, data: Path | None, 
 
 
 def _compare_on(wanted: BuildOptions, data: Path, options: DataOptions) -> BuildOptions:
-    from cxrbatch.model.build.gate_images import read_gate_images
-    from cxrbatch.model.build.int8_images import read_int8_images
+    from cxrbatch.model.build.images import read_gate_images, read_int8_images
 
     return replace(
         wanted,

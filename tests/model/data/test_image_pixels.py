@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cxrbatch.model.data import image_pixels
-from cxrbatch.model.data.image_pixels import ImageChunk, PreparedChunk, prepare_chunk, prepare_images
+from cxrbatch.model.data import pixels
+from cxrbatch.model.data.pixels import ImageChunk, PreparedChunk, prepare_chunk, prepare_images
 from cxrbatch.records import InputSpec
 from cxrbatch.system.workers import Outcome, WorkerCrashed
 from tests.factories.labelled import write_images
@@ -43,7 +43,7 @@ class FragilePool:
 
 
 def test_an_image_that_ends_its_worker_is_named_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_pixels, "WorkerPool", FragilePool)
+    monkeypatch.setattr(pixels, "WorkerPool", FragilePool)
     paths = [tmp_path / name for name in write_images(tmp_path, 40)]
     chunks = list(prepare_images(paths, range(40), InputSpec(64), workers=2))
     assert sorted(row for chunk in chunks for row in chunk.rows) == [row for row in range(40) if row != 5]

@@ -11,8 +11,8 @@ import pytest
 from cxrbatch.config import Settings
 from cxrbatch.errors import ExitCode, OutputNotWritable, UsageError
 from cxrbatch.intake.read import read_radiograph
-from cxrbatch.model.data import image_pixels
-from cxrbatch.model.data.pixel_cache import CACHE_VARIABLE, PIXELS_FILE, cache_folder, fill_cache, prepare_cached
+from cxrbatch.model.data import pixels
+from cxrbatch.model.data.pixels import CACHE_VARIABLE, PIXELS_FILE, cache_folder, fill_cache, prepare_cached
 from cxrbatch.records import Gray8, InputSpec, Radiograph
 from tests.factories.labelled import write_image, write_images
 
@@ -34,7 +34,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(path.name)
         return read_radiograph(path, settings)
 
-    monkeypatch.setattr(image_pixels, "read_radiograph", counting)
+    monkeypatch.setattr(pixels, "read_radiograph", counting)
     return names
 
 

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from cxrbatch.demo.evaluate import points_at
 from cxrbatch.model.figures.metrics import (
     Figure,
     average_over_labels,
-    choose_operating_point,
     count_confusions,
     measure_auroc,
     measure_calibration_error,
     measure_figures,
-    points_at,
     sensitivity_and_specificity,
 )
+from cxrbatch.model.figures.operating_points import choose_operating_point
 
 
 def test_auroc_is_the_share_of_pairs_in_order_and_ties_count_half() -> None:

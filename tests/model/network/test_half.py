@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cxrbatch.model.network.architectures import architectures, build_features, smallest_size
-from cxrbatch.model.network.half import fold_normalisation, halve
+from cxrbatch.model.network.export import fold_normalisation, halve
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.records import Gray8
 

@@ -19,15 +19,21 @@ from cxrbatch.cli import run_command_line
 from cxrbatch.engine.bundle import load_bundle
 from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.model.data.dataset import load_data
+from cxrbatch.model.data.labelled import patients_sha256
 from cxrbatch.model.data.options import DataOptions
-from cxrbatch.model.evaluate.overlap import patients_sha256
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.model.figures.operating_points import parse_operating_point
 from cxrbatch.model.network.checkpoint import load_checkpoint
 from cxrbatch.model.train.checks import training_folder
 from cxrbatch.model.train.options import TrainingOptions
-from cxrbatch.model.train.progress import EpochFigures, Listener, TrainingProgress
-from cxrbatch.model.train.record import TrainingPlan, TrainingRun, TrainingSummary
+from cxrbatch.model.train.record import (
+    EpochFigures,
+    Listener,
+    TrainingPlan,
+    TrainingProgress,
+    TrainingRun,
+    TrainingSummary,
+)
 from cxrbatch.model.train.train_model import train_model
 from cxrbatch.system.record_json import from_json
 from cxrbatch.system.stopping import Stopped, stop_cleanly_on
