@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from cxrbatch.errors import UsageError
 from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.model.figures.metrics import measure_auroc
+from cxrbatch.model.network import architectures
 from cxrbatch.model.network.network import ChestNetwork, build_seeded, predict_probabilities
 from cxrbatch.model.train.augment import NONE
 from cxrbatch.model.train.fit import predict_logits, train_network
@@ -23,8 +24,9 @@ from cxrbatch.model.train.options import Schedule, TrainingOptions
 from cxrbatch.model.train.record import EpochFigures, Listener, TrainingProgress
 from cxrbatch.model.train.states import LAST, Journal
 from cxrbatch.model.train.task import one_cycle
-from cxrbatch.records import Gray8, InputSpec
+from cxrbatch.records import Gray8, InputSpec, Task
 from cxrbatch.system.stopping import Stopped
+from tests.factories.model import build_tiny_resnet
 
 SIZE_PX = 32
 OPTIONS = TrainingOptions(epochs=2, batch_size=16, learning_rate=3e-3, precision="fp32")
@@ -41,8 +43,20 @@ def draw_spots(count: int, seed: int) -> PixelSet:
     return PixelSet(pixels, np.stack([present, ~present], axis=1).astype(np.float32))
 
 
-def build_small() -> ChestNetwork:
+def build_learner() -> ChestNetwork:
     return build_seeded(lambda: ChestNetwork("resnet18", 2, spec=InputSpec(SIZE_PX), output_stride=16), seed=0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny() -> Iterator[None]:
+    """Let "tiny" name an architecture: most tests ask how states are kept, not what is learned."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(architectures._ARCHITECTURES, "tiny", architectures._Architecture(build_tiny_resnet))
+        yield
+
+
+def build_small(task: Task = "multilabel") -> ChestNetwork:
+    return build_seeded(lambda: ChestNetwork("tiny", 2, spec=InputSpec(SIZE_PX), task=task), seed=0)
 
 
 def weights(network: ChestNetwork) -> torch.Tensor:
@@ -50,7 +64,7 @@ def weights(network: ChestNetwork) -> torch.Tensor:
 
 
 def test_a_network_learns_what_can_be_learned() -> None:
-    network, unseen = build_small(), draw_spots(64, seed=2)
+    network, unseen = build_learner(), draw_spots(64, seed=2)
     options = TrainingOptions(epochs=4, learning_rate=3e-3, precision="fp32")
     losses = [epoch.loss for epoch in train_network(network, draw_spots(128, seed=1), options).epochs]
     assert len(losses) == 4
@@ -124,7 +138,7 @@ def test_regions_teach_the_maps_where_to_look() -> None:
     data, unseen = draw_spots(160, seed=1), draw_spots(32, seed=2)
     hits = []
     for regions in (None, spot_regions(data)):
-        network = build_small()
+        network = build_learner()
         options = TrainingOptions(epochs=4, batch_size=16, learning_rate=3e-3, precision="fp32")
         train_network(network, replace(data, regions=regions), options)
         with torch.no_grad():
@@ -328,9 +342,7 @@ def test_unknown_labels_teach_nothing() -> None:
 
 def test_between_classes_the_softmax_decides_which_epoch_is_best(tmp_path: Path) -> None:
     data, validation = draw_spots(48, seed=1), draw_spots(48, seed=2)
-    network = build_seeded(
-        lambda: ChestNetwork("resnet18", 2, spec=InputSpec(SIZE_PX), task="multiclass", output_stride=16), seed=0
-    )
+    network = build_small("multiclass")
     trained = train_network(network, data, OPTIONS, validation=validation, journal=journal(tmp_path))
     probabilities, truths = predict_probabilities(network, validation.pixels), validation.targets > 0
     measured = [measure_auroc(truths[:, label], probabilities[:, label]) for label in range(2)]
