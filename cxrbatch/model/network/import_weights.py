@@ -124,68 +124,28 @@ SOURCES: dict[Format, str] = {
 
 # torchxrayvision.datasets.default_pathologies: the order of every model's outputs.
 XRV_LABELS = (
-    "Atelectasis",
-    "Consolidation",
-    "Infiltration",
-    "Pneumothorax",
-    "Edema",
-    "Emphysema",
-    "Fibrosis",
-    "Effusion",
-    "Pneumonia",
-    "Pleural_Thickening",
-    "Cardiomegaly",
-    "Nodule",
-    "Mass",
-    "Hernia",
-    "Lung Lesion",
-    "Fracture",
-    "Lung Opacity",
-    "Enlarged Cardiomediastinum",
-)
+    "Atelectasis", "Consolidation", "Infiltration", "Pneumothorax", "Edema",
+    "Emphysema", "Fibrosis", "Effusion", "Pneumonia", "Pleural_Thickening",
+    "Cardiomegaly", "Nodule", "Mass", "Hernia", "Lung Lesion",
+    "Fracture", "Lung Opacity", "Enlarged Cardiomediastinum",
+)  # fmt: skip
 
 # Its ResNet50 is published without thresholds; these stand in the package, as resnet50-res512-all. None: not trained.
 XRV_RESNET50_POINTS = (
-    0.51570356,
-    0.50444704,
-    0.53787947,
-    0.50723547,
-    0.5025118,
-    0.5035252,
-    0.5038076,
-    0.51862943,
-    0.5078151,
-    0.50724894,
-    0.5056339,
-    0.510706,
-    0.5053923,
-    0.5020846,
-    None,
-    0.5080557,
-    0.5138526,
-    None,
-)
+    0.51570356, 0.50444704, 0.53787947, 0.50723547, 0.5025118, 0.5035252,
+    0.5038076, 0.51862943, 0.5078151, 0.50724894, 0.5056339, 0.510706,
+    0.5053923, 0.5020846, None, 0.5080557, 0.5138526, None,
+)  # fmt: skip
 
 # A grey g of 0..1 enters as 2048 g - 1024.
 _XRV_SCALING = Scaling((0.5,), (1 / 2048,))
 _XRV_SIZES_PX = {"resnet50": 512, "densenet121": 224}
 
 CHEXNET_LABELS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Effusion",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pneumonia",
-    "Pneumothorax",
-    "Consolidation",
-    "Edema",
-    "Emphysema",
-    "Fibrosis",
-    "Pleural_Thickening",
-    "Hernia",
-)
+    "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass",
+    "Nodule", "Pneumonia", "Pneumothorax", "Consolidation", "Edema",
+    "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import torch
 from cxrbatch.errors import UsageError
 from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.model.figures.metrics import measure_auroc
-from cxrbatch.model.network import architectures
 from cxrbatch.model.network.network import ChestNetwork, build_seeded, predict_probabilities
 from cxrbatch.model.train.augment import NONE
 from cxrbatch.model.train.fit import predict_logits, train_network
@@ -26,7 +25,6 @@ from cxrbatch.model.train.states import LAST, Journal
 from cxrbatch.model.train.task import one_cycle
 from cxrbatch.records import Gray8, InputSpec, Task
 from cxrbatch.system.stopping import Stopped
-from tests.factories.model import build_tiny_resnet
 
 SIZE_PX = 32
 OPTIONS = TrainingOptions(epochs=2, batch_size=16, learning_rate=3e-3, precision="fp32")
@@ -45,14 +43,6 @@ def draw_spots(count: int, seed: int) -> PixelSet:
 
 def build_learner() -> ChestNetwork:
     return build_seeded(lambda: ChestNetwork("resnet18", 2, spec=InputSpec(SIZE_PX), output_stride=16), seed=0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny() -> Iterator[None]:
-    """Let "tiny" name an architecture: most tests ask how states are kept, not what is learned."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(architectures._ARCHITECTURES, "tiny", architectures._Architecture(build_tiny_resnet))
-        yield
 
 
 def build_small(task: Task = "multilabel") -> ChestNetwork:
