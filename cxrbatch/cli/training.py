@@ -31,8 +31,7 @@ from cxrbatch.system.standard_streams import put_work_first
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cxrbatch.model.train.progress import Listener
-    from cxrbatch.model.train.record import TrainingPlan
+    from cxrbatch.model.train.record import Listener, TrainingPlan
 
 ARCHITECTURES = (
     "resnet50",
@@ -244,7 +243,7 @@ def _read_plan(options: dict[str, Any]) -> TrainingPlan:
 @contextmanager
 def _following(console: Console) -> Iterator[Listener]:
     """Show what happens on the terminal: bars for images and batches, a line per epoch."""
-    from cxrbatch.model.train.progress import Listener
+    from cxrbatch.model.train.record import Listener
     from cxrbatch.system.progress import RunProgress
 
     def say(sentence: str) -> None:

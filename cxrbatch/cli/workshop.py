@@ -84,8 +84,7 @@ def build(checkpoint: Path, name: str, engines_folder: Path, data: Path | None, 
 
 
 def _compare_on(wanted: BuildOptions, data: Path, options: DataOptions) -> BuildOptions:
-    from cxrbatch.model.build.gate_images import read_gate_images
-    from cxrbatch.model.build.int8_images import read_int8_images
+    from cxrbatch.model.build.images import read_gate_images, read_int8_images
 
     return replace(
         wanted,
@@ -134,7 +133,7 @@ def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
     from cxrbatch.cli.print_model import print_evaluation
     from cxrbatch.config import load_settings
     from cxrbatch.model.evaluate.evaluate import EvaluationOptions, evaluate_model
-    from cxrbatch.model.evaluate.page import EVALUATION_HTML
+    from cxrbatch.model.evaluate.report import EVALUATION_HTML
 
     put_work_first()
     settings = load_settings({name: options.pop(name) for name in ("backend", "precision", "threads", "workers")})
@@ -168,7 +167,7 @@ def compare(runs: tuple[str, ...], out: Path, **options: Any) -> None:
     """
     from cxrbatch.cli.print_model import print_comparison
     from cxrbatch.model.compare.compare import compare_models
-    from cxrbatch.model.compare.page import COMPARE_HTML
+    from cxrbatch.model.compare.report import COMPARE_HTML
 
     put_work_first()
     console = open_console()

@@ -20,16 +20,15 @@ from cxrbatch.engine.bundle import EngineBundle, TrainingFacts, load_bundle, sav
 from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.errors import EngineError
 from cxrbatch.model.build.build import BuildOptions, BuildReport, build_engine
-from cxrbatch.model.build.parity import ParityImages
+from cxrbatch.model.build.gate import ParityImages
 from cxrbatch.model.data.dataset import PixelSet
-from cxrbatch.model.figures.metrics import choose_operating_point
+from cxrbatch.model.figures.operating_points import choose_operating_point
 from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, build_network, save_checkpoint
 from cxrbatch.model.network.network import ChestNetwork, build_seeded, predict_probabilities
 from cxrbatch.model.train.augment import NONE
-from cxrbatch.model.train.devices import resolve_precision
 from cxrbatch.model.train.fit import train_network
-from cxrbatch.model.train.options import TrainingOptions
-from cxrbatch.model.train.progress import Listener
+from cxrbatch.model.train.options import TrainingOptions, resolve_precision
+from cxrbatch.model.train.record import Listener
 from cxrbatch.phantom import FINDINGS, draw_phantom, windowed
 from cxrbatch.records import InputSpec, Label
 

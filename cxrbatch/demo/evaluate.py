@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,7 +12,7 @@ from cxrbatch.demo.cases import Case, Drawing, draw_cases
 from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.contract import Engine
 from cxrbatch.engine.open import open_engine
-from cxrbatch.model.figures.metrics import average_over_labels, measure_auroc, points_at, sensitivity_and_specificity
+from cxrbatch.model.figures.metrics import average_over_labels, measure_auroc, sensitivity_and_specificity
 from cxrbatch.output.report.heatmap import activation_on_display, peak_in_stored
 from cxrbatch.records import Float32, PreparedImage
 
@@ -85,6 +86,23 @@ def _answer(engine: Engine, case: Case) -> _Answer:
 def _hits(cam: Float32, image: PreparedImage, mask: NDArray[np.bool_]) -> bool:
     activation = activation_on_display(cam, image.geometry, image.radiograph.display.shape)
     return points_at(peak_in_stored(activation, image.geometry), mask, tolerance=_POINTING_TOLERANCE)
+
+
+def points_at(peak: tuple[float, float], mask: NDArray[np.bool_], *, tolerance: float) -> bool:
+    """Tell whether a peak hits a lesion: the pointing game (Zhang et al. 2018).
+
+    Args:
+        peak: (x, y) in the mask's pixels.
+        mask: bool [H,W], the lesion.
+        tolerance: how far outside still counts, as a part of the mask's longer side.
+    """
+    if not mask.any():
+        return False
+    radius = tolerance * max(mask.shape)
+    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    row = min(max(int(peak[1]), 0), mask.shape[0] - 1)
+    column = min(max(int(peak[0]), 0), mask.shape[1] - 1)
+    return bool(distance[row, column] <= radius)
 
 
 def _sum_up(bundle: EngineBundle, answers: list[_Answer]) -> DemoFigures:

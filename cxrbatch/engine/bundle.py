@@ -92,7 +92,7 @@ class TrainingFacts:
     the options: the same recipe gives the same weights. `options` are those of the training, by name.
     `figures` holds what was measured over all labels, e.g. {"macro_auroc": 0.97}, on the images that `measured_on`
     names, e.g. "val". `patients` identifies the patients of each part by a digest
-    (`cxrbatch.model.evaluate.overlap.patients_sha256`). `data_sha256` identifies the images, their labels and their
+    (`cxrbatch.model.data.labelled.patients_sha256`). `data_sha256` identifies the images, their labels and their
     parts. `init` says what the weights started from.
     """
 

@@ -201,8 +201,12 @@ def age(value: str) -> str:
     match = re.fullmatch(r"(\d{1,3})([DWMY])", value.strip().upper(), re.ASCII)
     if not match:
         return plain(value)
-    count, unit = int(match[1]), _AGE_UNITS[match[2]]
-    return f"{count} {unit}{'' if count == 1 else 's'}"
+    return counted(int(match[1]), _AGE_UNITS[match[2]])
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number of things in words: 1 image, 2 images."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def probability(value: float, operating_point: float | None = None) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cxrbatch.demo.engine import DemoRecipe, ensure_demo_engine
-from cxrbatch.demo.evaluate import evaluate_demo_engine
+from cxrbatch.demo.evaluate import evaluate_demo_engine, points_at
 from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.model.network.checkpoint import load_checkpoint
 from cxrbatch.model.train.augment import NONE
@@ -82,3 +83,17 @@ def test_any_change_of_the_recipe_changes_its_fingerprint() -> None:
     recipes = [SMALL, DemoRecipe(), DemoRecipe(phantoms=2401), DemoRecipe(training=TrainingOptions(epochs=5))]
     assert len({recipe.fingerprint() for recipe in recipes}) == 4
     assert DemoRecipe().fingerprint() == DemoRecipe().fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("peak", "hit"),
+    [((25.0, 35.0), True), ((33.0, 35.0), True), ((36.0, 35.0), False), ((99.9, 99.9), False), ((-1.0, 500.0), False)],
+)
+def test_pointing_game_counts_hits_on_and_near_the_lesion(peak: tuple[float, float], hit: bool) -> None:
+    mask = np.zeros((100, 100), bool)
+    mask[30:40, 20:30] = True
+    assert points_at(peak, mask, tolerance=0.05) is hit
+
+
+def test_pointing_at_nothing_is_a_miss() -> None:
+    assert not points_at((5.0, 5.0), np.zeros((10, 10), bool), tolerance=1.0)

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
 
+from cxrbatch.model.network.architectures import Features
 from cxrbatch.records import Gray8
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -40,6 +42,22 @@ def settle(build: Callable[[], Module], example: Tensor) -> Module:
             # A map of few cells may hardly vary over the example; dividing by that would blow up rounding errors.
             norm.running_var.clamp_(min=0.5)  # type: ignore[union-attr]  # None without track_running_stats only
     return network.eval()
+
+
+def build_tiny_resnet(_output_stride: int) -> Features:
+    """Build a residual network of a hundred times fewer weights than resnet18, with its names and stages."""
+    widths = (8, 16, 24, 32)
+    children = OrderedDict[str, nn.Module](
+        conv1=nn.Conv2d(1, 8, kernel_size=3, stride=2, padding=1, bias=False),
+        bn1=nn.BatchNorm2d(8),
+        relu=nn.ReLU(inplace=True),
+        maxpool=nn.MaxPool2d(2),
+    )
+    for number, (before, width) in enumerate(zip((8, *widths), widths, strict=False), start=1):
+        shortcut = nn.Sequential(nn.Conv2d(before, width, kernel_size=1, bias=False), nn.BatchNorm2d(width))
+        children[f"layer{number}"] = nn.Sequential(BasicBlock(before, width, downsample=shortcut))
+    stages = (("conv1", "bn1", "relu", "maxpool"), *((f"layer{number}",) for number in range(1, 5)))
+    return Features(nn.Sequential(children), widths[-1], stages)
 
 
 class Original(nn.Module):

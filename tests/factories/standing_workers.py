@@ -21,7 +21,7 @@ from cxrbatch.system.workers import WorkerPool
 
 OPENERS = (
     "cxrbatch.run.print",
-    "cxrbatch.model.data.image_pixels",
+    "cxrbatch.model.data.pixels",
     "cxrbatch.model.evaluate.scoring",
 )
 _KEPT = 2

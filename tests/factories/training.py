@@ -12,9 +12,8 @@ from cxrbatch.model.figures.bootstrap import draw_resamples
 from cxrbatch.model.figures.figures import LabelledScores, MeasuredLabels, make_calls, measure_labels
 from cxrbatch.model.network.checkpoint import CheckpointFacts
 from cxrbatch.model.train.calibration import Calibration
-from cxrbatch.model.train.facts import summarise, with_metrics
-from cxrbatch.model.train.progress import EpochFigures
-from cxrbatch.model.train.record import TrainingPart, TrainingRun
+from cxrbatch.model.train.finish import overall_figures, with_metrics
+from cxrbatch.model.train.record import EpochFigures, TrainingPart, TrainingRun
 from cxrbatch.records import InputSpec, Label, Task
 
 LABELS = (Label("Effusion", 0.31, urgent=True), Label("Pneumonia", 0.44), Label("Hernia", None))
@@ -61,7 +60,7 @@ def make_run(
         seconds=332.4,
         options=OPTIONS,
         libraries={"torch": "2.12.0", "numpy": "2.3.0"},
-        figures=dict(summarise(measured)),
+        figures=dict(overall_figures(measured)),
         patients={"train": "cd" * 32, "val": "ef" * 32},
         measured_on="val",
         data_sha256="12" * 32,

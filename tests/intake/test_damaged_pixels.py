@@ -34,7 +34,7 @@ from pydicom.uid import (
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, ImageRejected, Reason
 from cxrbatch.intake.read import read_radiograph
-from cxrbatch.model.data.image_pixels import ImageChunk, prepare_chunk
+from cxrbatch.model.data.pixels import ImageChunk, prepare_chunk
 from cxrbatch.records import InputSpec, Radiograph
 from tests.factories.damage import Damage, drop, end_early, hole, swap
 from tests.factories.intake import Pixels, blobs, dataset, jpeg_bytes, write_dicom

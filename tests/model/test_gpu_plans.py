@@ -28,7 +28,7 @@ from cxrbatch.engine.open import open_engine
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS
 from cxrbatch.model.build.build import BuildOptions, build_engine
 from cxrbatch.model.build.gate import save_deferred_gate
-from cxrbatch.model.build.gate_images import draw_gate_images
+from cxrbatch.model.build.images import draw_gate_images
 from cxrbatch.model.build.tensorrt_build import PlanOptions
 from cxrbatch.model.network.checkpoint import Checkpoint, save_checkpoint
 from cxrbatch.records import Gray8

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from cxrbatch.system import durable
 from cxrbatch.engine.bundle import (
     ENGINE_FILE,
     EngineBundle,
@@ -25,15 +24,13 @@ from cxrbatch.engine.deferred_gate import PARITY_FILE, PARITY_ROLE
 from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS, Flavour
 from cxrbatch.errors import EngineError, UsageError
-from cxrbatch.model.build.build_int8 import add_int8_file
-from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, read_checkpoint
-from cxrbatch.model.network.export import export_onnx, require_half_precision
-from cxrbatch.model.build.gate import Parity, pass_gate, save_deferred_gate
-from cxrbatch.model.build.gate_images import draw_gate_images
-from cxrbatch.model.network.half import halve
-from cxrbatch.model.build.int8_images import Int8Images, draw_int8_images
-from cxrbatch.model.build.parity import ParityImages
+from cxrbatch.model.build.gate import Parity, ParityImages, pass_gate, save_deferred_gate
+from cxrbatch.model.build.images import Int8Images, draw_gate_images, draw_int8_images
+from cxrbatch.model.build.int8 import add_int8_file
 from cxrbatch.model.build.tensorrt_build import BuildProgress, PlanBuilder, PlanOptions, open_plan_builder
+from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, read_checkpoint
+from cxrbatch.model.network.export import export_onnx, halve, require_half_weights
+from cxrbatch.system import durable
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 ONNX_FILE = "model.onnx"
@@ -144,7 +141,7 @@ def _export_graphs(
     if options.wants_fp16:
         report.say("exporting the network to ONNX (FP16)")
         export_onnx(halve(checkpoint.network), folder / ONNX_FP16_FILE, size_px=size_px)
-        require_half_precision(folder / ONNX_FP16_FILE)
+        require_half_weights(folder / ONNX_FP16_FILE)
         files["onnx_fp16"] = _entry(folder / ONNX_FP16_FILE, "fp16")
     return files
 

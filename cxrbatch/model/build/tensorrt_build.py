@@ -15,13 +15,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from cxrbatch.system import durable
 from cxrbatch.engine.bundle import BatchProfile, PlanFacts
 from cxrbatch.engine.contract import INPUT, OUTPUTS
 from cxrbatch.engine.cuda_device import import_pycuda
 from cxrbatch.engine.cuda_probe import Gpu, probe_cuda
 from cxrbatch.engine.tensorrt_flavour import Flavour, import_flavour, open_logger, told_errors, version_of
 from cxrbatch.errors import EngineError, UsageError
+from cxrbatch.system import durable
 from cxrbatch.system.stopping import stop_at_safe_points, stop_was_asked
 
 if TYPE_CHECKING:

@@ -17,14 +17,14 @@ from cxrbatch.model.compare.compared_runs import (
     find_evaluated,
     read_run,
 )
-from cxrbatch.model.compare.page import write_comparison_page
 from cxrbatch.model.compare.record import ComparedModel, Comparison, find_cautions, sort_models
-from cxrbatch.model.compare.table import write_comparison_table
+from cxrbatch.model.compare.report import write_comparison_page, write_comparison_table
 from cxrbatch.model.compare.throughput import Throughput, busy_cores, measure_throughput
-from cxrbatch.model.data.image_pixels import ReportProgress
-from cxrbatch.model.evaluate.record import Caution, counted
+from cxrbatch.model.data.pixels import ReportProgress
+from cxrbatch.model.evaluate.record import Caution
 from cxrbatch.model.network.open_model import open_model
 from cxrbatch.output.folder.opening import output_errors_explained
+from cxrbatch.pages.wording import counted
 from cxrbatch.records import now_text
 from cxrbatch.system import durable
 

@@ -17,9 +17,9 @@ from cxrbatch.model.evaluate.record import SCHEMA, Caution, Evaluation
 from cxrbatch.model.figures.bootstrap import Estimate
 from cxrbatch.model.figures.figures import MeasuredLabels
 from cxrbatch.model.figures.metrics import Figure
-from cxrbatch.model.network.checkpoint import load_checkpoint
+from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, load_checkpoint
 from cxrbatch.model.network.network import ChestNetwork
-from cxrbatch.model.network.open_model import CHECKPOINT_SUFFIX, describe_checkpoint
+from cxrbatch.model.network.open_model import describe_checkpoint
 from cxrbatch.records import EngineDescription
 from cxrbatch.system.record_json import from_json
 
@@ -92,7 +92,7 @@ def compare_stored(model: StoredModel) -> ComparedModel:
         trained_s=training.seconds or None,
         measured_on=_own_images(training),
         figures=dict(_own_figures(training.figures)),
-        accuracy=_own_estimate(training.figures, "accuracy"),
+        accuracy=Estimate.stored(training.figures, "accuracy"),
         parameters=model.parameters,
         size_bytes=model.size_bytes,
         cautions=_notice(description),
@@ -197,16 +197,9 @@ def _own_images(training: TrainingFacts) -> MeasuredOn | None:
 
 def _own_figures(figures: Mapping[str, float]) -> Iterator[tuple[Figure, Estimate]]:
     for figure in Figure:
-        estimate = _own_estimate(figures, f"macro_{figure.value}")
+        estimate = Estimate.stored(figures, f"macro_{figure.value}")
         if estimate is not None:
             yield figure, estimate
-
-
-def _own_estimate(figures: Mapping[str, float], name: str) -> Estimate | None:
-    if name not in figures:
-        return None
-    value = figures[name]
-    return Estimate(value, figures.get(f"{name}_low", value), figures.get(f"{name}_high", value))
 
 
 def _notice(description: EngineDescription) -> tuple[Caution, ...]:

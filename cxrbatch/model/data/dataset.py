@@ -11,29 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrbatch.errors import UsageError
-from cxrbatch.model.data.image_pixels import BadImage, ReportProgress, prepare_images, refuse_bad
 from cxrbatch.model.data.labelled import LabelledImages, Sample
 from cxrbatch.model.data.layouts import read_data
-from cxrbatch.model.data.leaks import check_patients, check_pixels, hash_pixels
 from cxrbatch.model.data.options import DataOptions
-from cxrbatch.model.data.pixel_cache import prepare_cached
-from cxrbatch.model.data.splits import split_data, split_into_folds
-from cxrbatch.model.data.table_layout import TABLE
+from cxrbatch.model.data.pixels import BadImage, ReportProgress, prepare_cached, prepare_images, refuse_bad
+from cxrbatch.model.data.splits import check_patients, check_pixels, hash_pixels, split_data, split_into_folds
 from cxrbatch.records import Float32, Gray8, InputSpec
-
-__all__ = [
-    "TABLE",
-    "DataOptions",
-    "LabelledImages",
-    "PixelSet",
-    "PreparedImages",
-    "Sample",
-    "load_data",
-    "load_folds",
-    "prepare_folds",
-    "prepare_pixels",
-    "read_data",
-]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
-"""The records of labelled data: what is known of each image, its part, and the set as a whole."""
+"""Labelled data as records: what is known of each image, its part and its group, and the set as a whole."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,10 +12,13 @@ from typing import Literal
 import numpy as np
 
 from cxrbatch.errors import UsageError
-from cxrbatch.records import Task
+from cxrbatch.records import Float32, Task
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+LAYOUT_NAMES = {"nih": "NIH ChestX-ray14", "folders": "class folders", "csv": "CSV table"}
+TASK_NAMES = {"multilabel": "multi-label", "binary": "one label, yes or no", "multiclass": "multi-class"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +92,44 @@ def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
     """Return at most `count` of the samples, spread evenly over all."""
     places = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
     return [samples[place] for place in places]
+
+
+UNKNOWN = "unknown"
+
+_BANDS = ((0, 17), (18, 39), (40, 59), (60, 79))
+_OLDEST = f"{_BANDS[-1][1] + 1}+"
+AGE_BANDS = (*(f"{youngest}-{oldest}" for youngest, oldest in _BANDS), _OLDEST)
+"""Years, both ends included, the youngest first."""
+
+
+def age_band(age: float | None) -> str:
+    """Return the band of an age in years, such as 40-59."""
+    if age is None or not math.isfinite(age) or age < 0:
+        return UNKNOWN
+    return next((name for name, (_, oldest) in zip(AGE_BANDS, _BANDS, strict=False) if age < oldest + 1), _OLDEST)
+
+
+def patients_sha256(samples: Iterable[Sample]) -> str:
+    """Identify a set of patients: the same ones give the same 64 hex digits, whatever folder they lie in.
+
+    An image of an unknown patient stands for itself, by its file name. Nobody can be recognised by the digest.
+    """
+    keys = sorted({sample.patient if sample.patient_id else f"file:{sample.path.name}" for sample in samples})
+    return hashlib.sha256("\n".join(keys).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def take_targets(samples: Sequence[Sample], given: Sequence[str], wanted: Sequence[str], *, missing: float) -> Float32:
+    """Return the images' targets for the labels that are wanted, in their order, float32 [N,C].
+
+    Args:
+        samples: the images.
+        given: the labels of their targets.
+        wanted: the labels, of which the data may lack some.
+        missing: the target of a label that the data lacks.
+    """
+    known = np.array([sample.targets for sample in samples], np.float32)
+    targets = np.full((len(samples), len(wanted)), missing, np.float32)
+    for column, name in enumerate(wanted):
+        if name in given:
+            targets[:, column] = known[:, given.index(name)]
+    return targets

@@ -1,15 +1,22 @@
-"""Splitting labelled data by patient: stratified, and the same each time.
+"""Splitting labelled data by patient, stratified and the same each time; and refusing a split that leaks.
+
+Start at `split_data`, `check_patients` and `check_pixels`.
 
 Parts are drawn in the manner of iterative stratification (Sechidis et al. 2011), with patients in place of
 examples: labels are dealt with from the rarest on, and each patient who shows the label goes to the part that
 has least of its share, seats being dealt as Webster did: half of what the patient brings counts already, so
 that a patient with many images does not land in a small part. One rule so serves findings, classes and two-way
 labels alike, which the stratified group splitters of scikit-learn do not.
+
+Nobody, and no picture, may be in two parts: a model that was trained on a patient recognises the patient, and its
+figures measure that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +25,7 @@ from numpy.typing import NDArray
 from cxrbatch.errors import UsageError
 from cxrbatch.model.data.labelled import LabelledImages, Sample
 from cxrbatch.model.data.options import DataOptions
+from cxrbatch.records import Gray8
 
 
 def split_data(images: LabelledImages, options: DataOptions) -> LabelledImages:
@@ -127,3 +135,73 @@ def _validated_on(dealt: LabelledImages, fold: str) -> LabelledImages:
     return replace(
         dealt, samples=tuple(replace(sample, split=parts.get(sample.split, "train")) for sample in dealt.samples)
     )
+
+
+_CASES_SHOWN = 5
+
+
+# --------------------------------------------------------------------------- leaks
+
+
+def check_patients(images: LabelledImages, *, allow_leak: bool) -> LabelledImages:
+    """Refuse data with a patient in two parts; let it through with a note in `leaks` where allowed.
+
+    Raises:
+        UsageError: naming the images; never the patient.
+    """
+    by_patient = _group((sample.patient_id, sample) for sample in images.samples if sample.patient_id)
+    return _refuse_shared(images, by_patient, "Patients with images in two parts", allow_leak=allow_leak)
+
+
+def check_pixels(images: LabelledImages, digests: Sequence[str], *, allow_leak: bool) -> LabelledImages:
+    """Refuse data with the same picture in two parts; let it through with a note in `leaks` where allowed.
+
+    What counts is what the network sees: an image that was copied as PNG, JPEG without loss or DICOM, or
+    renamed, is found though its files differ.
+
+    Args:
+        images: the images.
+        digests: of their pixels (`hash_pixels`), in the order of the images.
+        allow_leak: let it through.
+
+    Raises:
+        UsageError: naming the images.
+    """
+    by_picture = _group(zip(digests, images.samples, strict=True))
+    return _refuse_shared(images, by_picture, "Pictures that are in two parts", allow_leak=allow_leak)
+
+
+def hash_pixels(pixels: Gray8) -> list[str]:
+    """Return the SHA-256 of each picture of uint8 [N,1,S,S]."""
+    return [hashlib.sha256(picture.tobytes()).hexdigest() for picture in pixels]
+
+
+def _group(items: Iterable[tuple[str, Sample]]) -> dict[str, list[Sample]]:
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for key, sample in items:
+        groups[key].append(sample)
+    return groups
+
+
+def _refuse_shared(
+    images: LabelledImages, groups: Mapping[str, list[Sample]], what: str, *, allow_leak: bool
+) -> LabelledImages:
+    shared = [samples for samples in groups.values() if len({sample.split for sample in samples}) > 1]
+    if not shared:
+        return images
+    sentence = f"{what}: {len(shared)} ({_name_cases(images, shared)})."
+    if not allow_leak:
+        raise UsageError(
+            f"{images.root}: {sentence} Figures on such a split measure recognition, not diagnosis. Mend the split, "
+            f"remove it to have the images split by patient, or keep it with --allow-leak."
+        )
+    return replace(images, leaks=(*images.leaks, sentence))
+
+
+def _name_cases(images: LabelledImages, shared: list[list[Sample]]) -> str:
+    cases = []
+    for samples in shared[:_CASES_SHOWN]:
+        by_part = {sample.split: sample for sample in samples}
+        cases.append(", ".join(f"{images.name_of(sample)} in {part}" for part, sample in sorted(by_part.items())))
+    more = f"; and {len(shared) - _CASES_SHOWN} more" if len(shared) > _CASES_SHOWN else ""
+    return "; ".join(cases) + more

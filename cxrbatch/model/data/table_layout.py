@@ -17,9 +17,17 @@ from cxrbatch.model.data.image_facts import (
     split_of,
     view_of,
 )
-from cxrbatch.model.data.label_choice import is_normal_name, join_findings, one_hot
-from cxrbatch.model.data.label_table import LabelTable, label_columns, parse_labels, read_label_table, shorten
 from cxrbatch.model.data.labelled import LabelledImages, Sample
+from cxrbatch.model.data.labels import (
+    LabelTable,
+    is_normal_name,
+    join_findings,
+    label_columns,
+    one_hot,
+    parse_labels,
+    read_label_table,
+    shorten,
+)
 from cxrbatch.model.data.options import DataOptions
 from cxrbatch.pages.cells import restored
 from cxrbatch.records import Float32, Task

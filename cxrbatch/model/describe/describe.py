@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import io
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,16 +14,14 @@ import numpy as np
 from cxrbatch.config import Settings
 from cxrbatch.errors import ImageRejected, UsageError
 from cxrbatch.intake.read import inspect_file
-from cxrbatch.model.data.image_pixels import ReportProgress
-from cxrbatch.model.data.labelled import LabelledImages
+from cxrbatch.model.data.labelled import LAYOUT_NAMES, TASK_NAMES, LabelledImages
 from cxrbatch.model.data.layouts import read_data
-from cxrbatch.model.data.leaks import check_patients, check_pixels
 from cxrbatch.model.data.options import DataOptions
-from cxrbatch.model.data.pixel_cache import fill_cache
-from cxrbatch.model.data.splits import split_data
+from cxrbatch.model.data.pixels import ReportProgress, fill_cache
+from cxrbatch.model.data.splits import check_patients, check_pixels, split_data
 from cxrbatch.model.describe import plots
-from cxrbatch.model.describe.summary import DataSummary, ImageSize, MeasuredImages, Share, summarise
-from cxrbatch.model.describe.tables import tabulate
+from cxrbatch.model.describe.summary import DataSummary, ImageSize, MeasuredImages, Share, summarise_data
+from cxrbatch.pages.cells import write_rows
 from cxrbatch.pages.page import render_page
 from cxrbatch.records import Gray8, InputSpec
 from cxrbatch.system import durable
@@ -32,8 +31,6 @@ INDEX_HTML = "index.html"
 TILE_PX = 160
 MOSAIC_IMAGES = 8
 NONE_OF_THEM = "None of the labels"
-LAYOUT_NAMES = {"nih": "NIH ChestX-ray14", "folders": "class folders", "csv": "CSV table"}
-TASK_NAMES = {"multilabel": "multi-label", "binary": "one label, yes or no", "multiclass": "multi-class"}
 # What is more stands in the CSV files.
 MOST_LISTED = 40
 SIZE_LINES = 12
@@ -120,7 +117,7 @@ def _summarise(images: MeasuredImages) -> DataSummary:
     readable = [row for row, digest in enumerate(digests) if digest]
     seen = replace(checked, samples=tuple(checked.samples[row] for row in readable))
     leaks = check_pixels(seen, [digests[row] for row in readable], allow_leak=True).leaks if split else ()
-    return summarise(replace(images, images=replace(checked, leaks=leaks)))
+    return summarise_data(replace(images, images=replace(checked, leaks=leaks)))
 
 
 # --------------------------------------------------------------------------- pictures
@@ -195,3 +192,66 @@ def _columns_of_groups(summary: DataSummary) -> list[str]:
 def _percent(share: Share) -> str:
     """Write a share: 0.123 is 12.3 %; a dash where nothing is known."""
     return "\N{EN DASH}" if share is None else f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
+
+
+def tabulate(summary: DataSummary, images: MeasuredImages) -> dict[str, bytes]:
+    """Return the CSV files, by name."""
+    parts = [part.name or "all" for part in summary.parts]
+    labels = summary.labels
+    return {
+        "label_counts.csv": _to_csv(
+            ["label", "positive", "negative", "not_known", "patients", "share", *(f"share_{part}" for part in parts)],
+            (
+                [line.name, line.positive, line.negative, line.unknown, line.patients]
+                + [_number(share) for share in (line.share, *line.prevalence)]
+                for line in summary.lines
+            ),
+        ),
+        "together.csv": _to_csv(
+            ["label", *labels],
+            ([name, *row] for name, row in zip(labels, summary.together.tolist(), strict=True)),
+        ),
+        "groups.csv": _to_csv(
+            ["column", "value", "images", *(f"share_{name}" for name in labels)],
+            ([line.column, line.value, line.images, *map(_number, line.prevalence)] for line in summary.groups),
+        ),
+        "sizes.csv": _to_csv(
+            ["rows", "columns", "images"], ([size.rows, size.columns, count] for size, count in summary.sizes)
+        ),
+        "duplicates.csv": _to_csv(
+            ["group", "path", "labels_differ"],
+            (
+                [number, name, int(double.differ)]
+                for number, double in enumerate(summary.doubles, start=1)
+                for name in double.names
+            ),
+        ),
+        "unreadable.csv": _to_csv(["path", "reason"], ([str(image.path), image.reason] for image in summary.bad)),
+        "images.csv": _to_csv(["path", "split", "age", "sex", "view", "rows", "columns", *labels], _image_rows(images)),
+    }
+
+
+def _image_rows(images: MeasuredImages) -> Iterator[Sequence[object]]:
+    """Yield a row per image. Who the patient is stays where it is."""
+    for sample, size in zip(images.images.samples, images.sizes, strict=True):
+        yield [
+            images.images.name_of(sample),
+            sample.split,
+            "" if sample.age is None else f"{sample.age:g}",
+            sample.sex,
+            sample.view,
+            size.rows or "",
+            size.columns or "",
+            *("" if np.isnan(target) else int(target) for target in sample.targets),
+        ]
+
+
+def _to_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    table = io.StringIO()
+    write_rows(table, [columns])
+    write_rows(table, rows)
+    return durable.encode(table.getvalue())
+
+
+def _number(share: Share) -> str:
+    return "" if share is None else f"{share:.4f}"

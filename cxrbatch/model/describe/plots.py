@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
-from cxrbatch.model.data.groups import UNKNOWN
-from cxrbatch.model.data.labelled import Sample
+from cxrbatch.model.data.labelled import UNKNOWN, Sample
 from cxrbatch.model.describe.summary import DataSummary
 from cxrbatch.pages import wording
 from cxrbatch.pages.plot_style import ACCENT, DASHES, INK, LABEL_COLOURS, LINE, MUTED, as_svg, plot_style, plot_text

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrbatch.model.data.groups import AGE_BANDS, UNKNOWN, age_band
-from cxrbatch.model.data.image_pixels import BadImage
-from cxrbatch.model.data.labelled import SPLITS, LabelledImages, Sample
-from cxrbatch.model.data.leaks import hash_pixels
+from cxrbatch.model.data.labelled import AGE_BANDS, SPLITS, UNKNOWN, LabelledImages, Sample, age_band
+from cxrbatch.model.data.pixels import BadImage
+from cxrbatch.model.data.splits import hash_pixels
 from cxrbatch.records import Float32, Gray8, Task
 
 # A table of hundreds of source folders tells nobody anything; the largest ones may.
@@ -119,8 +118,8 @@ class DataSummary:
         return sum(part.patients for part in self.parts)
 
 
-def summarise(measured: MeasuredImages) -> DataSummary:
-    """Count."""
+def summarise_data(measured: MeasuredImages) -> DataSummary:
+    """Count what there is: parts, labels, groups, sizes, doubles."""
     images = measured.images
     targets = np.array([sample.targets for sample in images.samples], np.float32)
     parts = tuple(_part_lines(images.samples))

@@ -15,25 +15,36 @@ from cxrbatch import __version__
 from cxrbatch.config import Settings
 from cxrbatch.engine.bundle import TrainingFacts
 from cxrbatch.errors import UsageError
-from cxrbatch.model.data.labelled import LabelledImages, Sample
+from cxrbatch.model.data.labelled import LabelledImages, Sample, take_targets
 from cxrbatch.model.data.layouts import read_data
-from cxrbatch.model.data.leaks import check_patients
 from cxrbatch.model.data.options import DataOptions
-from cxrbatch.model.data.splits import split_data
-from cxrbatch.model.evaluate.overlap import find_overlap, is_trained_on
-from cxrbatch.model.evaluate.page import write_evaluation_page
-from cxrbatch.model.evaluate.plots import write_plots
-from cxrbatch.model.evaluate.prediction_table import write_predictions
-from cxrbatch.model.evaluate.record import Caution, EvaluatedData, Evaluation, counted
-from cxrbatch.model.evaluate.scoring import ReportProgress, ScoredImages, score_images
-from cxrbatch.model.evaluate.shortcuts import Shortcut, compare_with_model, predict_trivially, trivial_predictors
+from cxrbatch.model.data.pixels import ReportProgress
+from cxrbatch.model.data.splits import check_patients, split_data
+from cxrbatch.model.evaluate.doubts import (
+    Shortcut,
+    compare_with_model,
+    find_overlap,
+    is_trained_on,
+    predict_trivially,
+    trivial_predictors,
+)
+from cxrbatch.model.evaluate.localisation import Boxes, find_boxes, measure_pointing, read_boxes
+from cxrbatch.model.evaluate.record import Caution, EvaluatedData, Evaluation
+from cxrbatch.model.evaluate.report import write_evaluation_page, write_predictions
+from cxrbatch.model.evaluate.scoring import ScoredImages, score_images
 from cxrbatch.model.figures.bootstrap import draw_resamples
-from cxrbatch.model.figures.figures import LabelledScores, MeasuredLabels, make_calls, measure_labels
-from cxrbatch.model.figures.localisation import Boxes, find_boxes, measure_pointing, read_boxes
+from cxrbatch.model.figures.figures import (
+    LabelledScores,
+    MeasuredLabels,
+    judge_scores,
+    measure_labels,
+    measure_subgroups,
+)
 from cxrbatch.model.figures.metrics import Figure
-from cxrbatch.model.figures.subgroups import measure_subgroups
+from cxrbatch.model.figures.plots import write_plots
 from cxrbatch.model.network.open_model import locate_model, open_model
 from cxrbatch.output.folder.opening import output_errors_explained
+from cxrbatch.pages.wording import counted
 from cxrbatch.records import EngineDescription, Float32, Label, now_text
 from cxrbatch.system import durable
 from cxrbatch.system.record_json import to_json
@@ -95,7 +106,7 @@ def evaluate_model(
         images = score_images(engine, samples, settings, keep_maps=with_boxes, report=report)
     finally:
         engine.close()
-    scores = compare(engine.description, data, images, labels, options)
+    scores = set_beside_truth(engine.description, data, images, labels, options)
     scored = _Scored(engine.description, data, images, labels, scores, cut)
     evaluation = replace(_measure(scored, boxes, options), model_place=str(locate_model(model)))
     _write(out, evaluation, scored)
@@ -159,7 +170,7 @@ def match_labels(model: EngineDescription, data: LabelledImages) -> tuple[int, .
     return tuple(range(len(names))) if model.task == "multiclass" else shared
 
 
-def compare(
+def set_beside_truth(
     model: EngineDescription,
     data: LabelledImages,
     images: ScoredImages,
@@ -168,20 +179,10 @@ def compare(
 ) -> LabelledScores:
     """Set what the model says beside what is true, label by label, and draw the resamples."""
     labels = tuple(model.labels[place] for place in outputs)
-    probabilities = images.probabilities[:, outputs]
-    likeliest = images.probabilities.argmax(axis=1).astype(np.int64)
-    multiclass = model.task == "multiclass"
-    return LabelledScores(
-        labels=labels,
-        task=model.task,
-        targets=_targets(labels, data.labels, images.samples, exclusive=multiclass),
-        probabilities=probabilities,
-        calls=make_calls(labels, model.task, probabilities, likeliest),
-        classes=likeliest if multiclass else np.empty(0, np.int64),
-        weights=draw_resamples(
-            [sample.patient for sample in images.samples], count=options.resamples, seed=options.seed
-        ),
-    )
+    targets = _targets(labels, data.labels, images.samples, exclusive=model.task == "multiclass")
+    patients = [sample.patient for sample in images.samples]
+    weights = draw_resamples(patients, count=options.resamples, seed=options.seed)
+    return judge_scores(labels, model.task, targets, images.probabilities[:, outputs], weights)
 
 
 def _targets(labels: Sequence[Label], names: Sequence[str], samples: Sequence[Sample], *, exclusive: bool) -> Float32:
@@ -189,11 +190,7 @@ def _targets(labels: Sequence[Label], names: Sequence[str], samples: Sequence[Sa
 
     Of exclusive classes, one that the data lacks is false; an image of a class that the model lacks is unknown.
     """
-    given = np.array([sample.targets for sample in samples], np.float32)
-    targets = np.zeros((len(samples), len(labels)), np.float32)
-    for column, label in enumerate(labels):
-        if label.name in names:
-            targets[:, column] = given[:, names.index(label.name)]
+    targets = take_targets(samples, names, [label.name for label in labels], missing=0.0)
     if exclusive:
         targets[np.nan_to_num(targets).sum(axis=1) != 1] = np.nan
     return targets
@@ -292,7 +289,7 @@ def _load_boxes(data: LabelledImages, named: Path | None) -> Boxes:
 def _write(out: Path, evaluation: Evaluation, scored: _Scored) -> None:
     with output_errors_explained(out):
         durable.make_folder(out)
-        plots = write_plots(out, evaluation, scored.scores)
+        plots = write_plots(out, evaluation.measured, scored.scores)
         write_predictions(out, scored.data, scored.images, scored.scores, scored.outputs)
         durable.replace_text(out / METRICS_JSON, to_json(evaluation, indent=2) + "\n")
         write_evaluation_page(out, evaluation, plots)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cxrbatch.model.evaluate.shortcuts import Shortcut
-from cxrbatch.model.figures.figures import MeasuredLabels
-from cxrbatch.model.figures.localisation import PointingFigures
-from cxrbatch.model.figures.subgroups import SubgroupFigures
+from cxrbatch.model.evaluate.doubts import Shortcut
+from cxrbatch.model.evaluate.localisation import PointingFigures
+from cxrbatch.model.figures.figures import MeasuredLabels, SubgroupFigures
 from cxrbatch.records import EngineDescription
 
 SCHEMA = 1
@@ -25,11 +24,6 @@ class Caution:
 
     severity: Severity
     text: str
-
-
-def counted(count: int, what: str) -> str:
-    """Return a number of things in words: 1 image, 2 images."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 @dataclass(frozen=True, slots=True)

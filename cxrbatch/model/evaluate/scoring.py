@@ -14,6 +14,7 @@ from cxrbatch.errors import CxrBatchError, EngineError, ImageRejected, Reason, U
 from cxrbatch.intake.preprocess import prepare
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.model.data.labelled import Sample
+from cxrbatch.model.data.pixels import ReportProgress
 from cxrbatch.records import Float32, Geometry, Gray8, InputSpec, Scores
 from cxrbatch.system.workers import WorkerPool
 
@@ -22,8 +23,6 @@ NOT_A_NUMBER = "not_a_number"
 
 # Starting worker processes takes as long as reading about this many small images.
 _IMAGES_WORTH_A_POOL = 48
-
-ReportProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

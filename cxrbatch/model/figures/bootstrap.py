@@ -31,6 +31,14 @@ class Estimate:
     low: float
     high: float
 
+    @classmethod
+    def stored(cls, figures: Mapping[str, float], name: str) -> Estimate | None:
+        """Return the estimate that figures by name hold as NAME, NAME_low and NAME_high; None where they lack it."""
+        if name not in figures:
+            return None
+        value = figures[name]
+        return cls(value, figures.get(f"{name}_low", value), figures.get(f"{name}_high", value))
+
 
 def draw_resamples(patients: Sequence[str], *, count: int, seed: int) -> Weights:
     """Draw patients with replacement, as many as there are, `count` times.

@@ -1,13 +1,14 @@
-"""Every figure of every label, with its interval. Start at `measure_labels`."""
+"""Every figure of every label, with its interval, of all images and of groups of them. Start at `measure_labels`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrbatch.model.data.labelled import AGE_BANDS, UNKNOWN, Sample, age_band
 from cxrbatch.model.figures.bootstrap import (
     Estimate,
     Resampled,
@@ -92,6 +93,30 @@ class MeasuredLabels:
     classes: ClassFigures | None = None
 
 
+def judge_scores(
+    labels: Sequence[Label], task: Task, targets: Float32, probabilities: Float32, weights: Weights
+) -> LabelledScores:
+    """Set what an engine says, and what it makes of that, beside what is true.
+
+    Args:
+        labels: those that are measured, with their operating points; all of a multi-class task.
+        task: what is asked.
+        targets: float32 [N,C], 0 or 1, nan where unknown.
+        probabilities: float32 [N,C], in the same order.
+        weights: uint8 [B,N], resamples over patients.
+    """
+    likeliest = probabilities.argmax(axis=1).astype(np.int64)
+    return LabelledScores(
+        labels=tuple(labels),
+        task=task,
+        targets=targets,
+        probabilities=probabilities,
+        calls=make_calls(labels, task, probabilities, likeliest),
+        classes=likeliest if task == "multiclass" else np.empty(0, np.int64),
+        weights=weights,
+    )
+
+
 def make_calls(
     labels: Sequence[Label], task: Task, probabilities: Float32, likeliest: NDArray[np.int64]
 ) -> tuple[Calls | None, ...]:
@@ -162,3 +187,47 @@ def _measure_classes(scores: LabelledScores) -> ClassFigures | None:
         balanced_accuracy=float(recalls.mean()),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SubgroupFigures:
+    """One group of images, such as sex F, and what was measured on it alone."""
+
+    column: str
+    group: str
+    images: int
+    patients: int
+    measured: MeasuredLabels
+
+
+def measure_subgroups(scores: LabelledScores, samples: Sequence[Sample]) -> tuple[SubgroupFigures, ...]:
+    """Measure every group of sex, age band and view that these images form; a column with one group is left out."""
+    found: list[SubgroupFigures] = []
+    for column, group_of in _COLUMNS.items():
+        groups = np.array([group_of(sample) for sample in samples])
+        names = sorted(set(groups.tolist()), key=_unknown_last)
+        if len(names) > 1:
+            found.extend(_measure_group(column, name, groups == name, scores, samples) for name in names)
+    return tuple(found)
+
+
+def _measure_group(
+    column: str,
+    name: str,
+    images: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+    scores: LabelledScores,
+    samples: Sequence[Sample],
+) -> SubgroupFigures:
+    patients = {sample.patient for sample, inside in zip(samples, images.tolist(), strict=True) if inside}
+    return SubgroupFigures(column, name, int(images.sum()), len(patients), measure_labels(scores.part(images)))
+
+
+def _unknown_last(name: str) -> tuple[bool, int, str]:
+    return name == UNKNOWN, AGE_BANDS.index(name) if name in AGE_BANDS else 0, name
+
+
+_COLUMNS: dict[str, Callable[[Sample], str]] = {
+    "sex": lambda sample: sample.sex or UNKNOWN,
+    "age": lambda sample: age_band(sample.age),
+    "view": lambda sample: sample.view or UNKNOWN,
+}

@@ -1,4 +1,4 @@
-"""The figures themselves: AUROC, what an operating point does, calibration, the pointing game.
+"""The figures themselves: AUROC, what an operating point does, calibration.
 
 The points come from scikit-learn and torchmetrics; `bootstrap` resamples the same figures for their intervals.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from enum import Enum
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import (
@@ -18,7 +17,6 @@ from sklearn.metrics import (
     precision_score,
     recall_score,
     roc_auc_score,
-    roc_curve,
 )
 
 from cxrbatch.records import Float32
@@ -121,50 +119,23 @@ def measure_auroc(truths: Truths, scores: Float32) -> float | None:
     return float(roc_auc_score(truths, scores))
 
 
+def measure_aurocs(targets: Float32, scores: Float32) -> tuple[float | None, ...]:
+    """Return the area under the ROC curve of each label: float32 [N,C], targets 0, 1 or nan where not known."""
+    known = ~np.isnan(targets)
+    return tuple(
+        measure_auroc(targets[known[:, label], label] > 0.5, scores[known[:, label], label])
+        if known[:, label].any()
+        else None
+        for label in range(targets.shape[1])
+    )
+
+
 def average_over_labels(values: list[float | None]) -> float | None:
     """Return the mean of those that could be measured ("macro"), or None when none could."""
     measured = [value for value in values if value is not None]
     return sum(measured) / len(measured) if measured else None
 
 
-def choose_operating_point(truths: Truths, scores: Float32) -> float | None:
-    """Return the threshold with the greatest sensitivity + specificity (Youden 1950).
-
-    None with one class, and where no threshold is better than calling nothing.
-
-    The threshold lies halfway between the score that it admits last and the next lower one, so that
-    rounding in another backend does not turn the image at the edge.
-    """
-    if truths.all() or not truths.any():
-        return None
-    false_positive_rate, true_positive_rate, thresholds = roc_curve(truths, scores, drop_intermediate=False)
-    admitted = float(thresholds[int(np.argmax(true_positive_rate - false_positive_rate))])
-    return halfway_below(admitted, scores) if np.isfinite(admitted) else None
-
-
-def halfway_below(admitted: float, scores: Float32) -> float:
-    """Return the threshold halfway between the score that it admits last and the next lower one, if there is one."""
-    lower = scores[scores < admitted]
-    return (admitted + float(lower.max())) / 2 if lower.size else admitted
-
-
 def sensitivity_and_specificity(truths: Truths, calls: Truths) -> tuple[float, float]:
     """Return the rate of true cases that were called, and of others that were not; both bool [N], both classes."""
     return float(calls[truths].mean()), float((~calls[~truths]).mean())
-
-
-def points_at(peak: tuple[float, float], mask: Mask, *, tolerance: float) -> bool:
-    """Tell whether a peak hits a lesion: the pointing game (Zhang et al. 2018).
-
-    Args:
-        peak: (x, y) in the mask's pixels.
-        mask: bool [H,W], the lesion.
-        tolerance: how far outside still counts, as a part of the mask's longer side.
-    """
-    if not mask.any():
-        return False
-    radius = tolerance * max(mask.shape)
-    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    row = min(max(int(peak[1]), 0), mask.shape[0] - 1)
-    column = min(max(int(peak[0]), 0), mask.shape[1] - 1)
-    return bool(distance[row, column] <= radius)

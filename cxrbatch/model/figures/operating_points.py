@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cxrbatch.errors import UsageError
-from cxrbatch.model.figures.metrics import Truths, choose_operating_point, halfway_below
+from cxrbatch.model.figures.metrics import Truths
 from cxrbatch.records import Float32
 
 Goal = Literal["sensitivity", "specificity", "youden", "f1", "fixed"]
@@ -63,6 +63,27 @@ def place_operating_points(
         probabilities: float32 [N,C], 0..1, calibrated.
     """
     return tuple(_place_one(rule, targets[:, label], probabilities[:, label]) for label in range(targets.shape[1]))
+
+
+def choose_operating_point(truths: Truths, scores: Float32) -> float | None:
+    """Return the threshold with the greatest sensitivity + specificity (Youden 1950).
+
+    None with one class, and where no threshold is better than calling nothing.
+
+    The threshold lies halfway between the score that it admits last and the next lower one, so that
+    rounding in another backend does not turn the image at the edge.
+    """
+    if truths.all() or not truths.any():
+        return None
+    false_positive_rate, true_positive_rate, thresholds = roc_curve(truths, scores, drop_intermediate=False)
+    admitted = float(thresholds[int(np.argmax(true_positive_rate - false_positive_rate))])
+    return halfway_below(admitted, scores) if np.isfinite(admitted) else None
+
+
+def halfway_below(admitted: float, scores: Float32) -> float:
+    """Return the threshold halfway between the score that it admits last and the next lower one, if there is one."""
+    lower = scores[scores < admitted]
+    return (admitted + float(lower.max())) / 2 if lower.size else admitted
 
 
 def _place_one(rule: OperatingPointRule, targets: Float32, probabilities: Float32) -> float | None:

@@ -18,6 +18,7 @@ from cxrbatch.model.network.weights_file import is_pickle, load_safetensors
 from cxrbatch.records import InputSpec, Label, Task
 from cxrbatch.system import durable
 
+CHECKPOINT_SUFFIX = ".safetensors"
 SCHEMA = 1
 _METADATA_KEY = "cxrbatch"
 

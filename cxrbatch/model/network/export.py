@@ -1,7 +1,8 @@
-"""Exporting a network to ONNX, in the precision of its weights."""
+"""Exporting a network to ONNX in the precision of its weights, and the half-precision copy of a network."""
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections import Counter
@@ -12,6 +13,8 @@ from pathlib import Path
 import onnx
 import torch
 from onnx import TensorProto
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cxrbatch.engine.contract import INPUT, OUTPUTS
 from cxrbatch.errors import EngineError
@@ -49,7 +52,7 @@ def export_onnx(network: ChestNetwork, path: Path, *, size_px: int) -> None:
         )
 
 
-def require_half_precision(path: Path) -> None:
+def require_half_weights(path: Path) -> None:
     """Check that every convolution of an exported graph has half-precision weights.
 
     Raises:
@@ -78,3 +81,62 @@ def _quiet_exporter() -> Iterator[None]:
             yield
     finally:
         exporter.setLevel(level)
+
+
+def halve(network: ChestNetwork) -> ChestNetwork:
+    """Return a copy that computes its features and class activation maps in FP16.
+
+    Normalisation layers are folded into the convolutions before them in FP32: a running variance below 6e-8
+    would be 0 in FP16, and a folded weight would be rounded twice. Grey scaling before the features, pooling,
+    bias and calibration after them stay in FP32: they cost nothing, and every verdict passes through them.
+    """
+    half = copy.deepcopy(network).eval()
+    half.features = nn.Sequential(fold_normalisation(half.features)).half()
+    half.head.weight.data = half.head.weight.data.half()
+    return half
+
+
+def fold_normalisation(features: nn.Module) -> fx.GraphModule:
+    """Return a copy without normalisation layers, for inference only.
+
+    One behind a convolution that nothing else reads becomes part of it; any other (DenseNet's come first)
+    becomes the scale and shift per channel that it is in evaluation mode.
+    """
+    graph = fx.symbolic_trace(copy.deepcopy(features).eval())
+    modules = dict(graph.named_modules())
+    for node in list(graph.graph.nodes):
+        normalisation = modules.get(str(node.target)) if node.op == "call_module" else None
+        if not isinstance(normalisation, nn.BatchNorm2d):
+            continue
+        before = node.args[0]
+        convolution = modules.get(str(before.target)) if before.op == "call_module" else None
+        if isinstance(convolution, nn.Conv2d) and len(before.users) == 1:
+            graph.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, normalisation))
+            node.replace_all_uses_with(before)
+            graph.graph.erase_node(node)
+        else:
+            graph.set_submodule(str(node.target), _ScaleAndShift(normalisation))
+    graph.delete_all_unused_submodules()
+    graph.recompile()
+    return graph
+
+
+class _ScaleAndShift(nn.Module):
+    """What a normalisation layer is once its statistics are fixed: [N,C,H,W] -> x * scale + shift, per channel."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, normalisation: nn.BatchNorm2d) -> None:
+        super().__init__()
+        mean, variance = normalisation.running_mean, normalisation.running_var
+        if mean is None or variance is None:
+            raise ValueError("a normalisation layer without running statistics is no function of one image")
+        gain = torch.rsqrt(variance + normalisation.eps)
+        scale = gain if normalisation.weight is None else gain * normalisation.weight
+        offset = torch.zeros_like(mean) if normalisation.bias is None else normalisation.bias
+        self.register_buffer("scale", scale.detach()[:, None, None])
+        self.register_buffer("shift", (offset - mean * scale).detach()[:, None, None])
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features * self.scale + self.shift

@@ -12,10 +12,8 @@ from cxrbatch.engine.contract import Engine
 from cxrbatch.engine.open import open_engine
 from cxrbatch.engine.torch_engine import BACKEND, TorchEngine
 from cxrbatch.errors import UsageError
-from cxrbatch.model.network.checkpoint import CheckpointFacts, load_checkpoint
+from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, CheckpointFacts, load_checkpoint
 from cxrbatch.records import EngineDescription
-
-CHECKPOINT_SUFFIX = ".safetensors"
 
 
 def open_model(

@@ -1,24 +1,32 @@
-"""What is settled before a training computes anything: what cannot work, and what the options come to."""
+"""What is settled before a training computes anything: what cannot work, what the options come to, what is trained."""
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 from cxrbatch.errors import UsageError
-from cxrbatch.model.data.dataset import LabelledImages
+from cxrbatch.model.data.dataset import PreparedImages
+from cxrbatch.model.data.labelled import LabelledImages
 from cxrbatch.model.network.architectures import smallest_size
-from cxrbatch.model.network.checkpoint import CheckpointFacts, build_network
-from cxrbatch.model.train.devices import count_processes, images_per_round
+from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, CheckpointFacts, build_network
+from cxrbatch.model.network.pretrained import Init
 from cxrbatch.model.train.losses import check_loss, usual_loss
-from cxrbatch.model.train.options import TrainingOptions, usual_learning_rate
-from cxrbatch.model.train.record import TrainingPlan
+from cxrbatch.model.train.options import (
+    TrainingOptions,
+    count_processes,
+    images_per_round,
+    resolve_precision,
+    usual_learning_rate,
+)
+from cxrbatch.model.train.record import Listener, TrainingPlan
 from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.records import InputSpec, Label, now_text
 from cxrbatch.system import durable
-
-CHECKPOINT_SUFFIX = ".safetensors"
+from cxrbatch.system.record_json import to_json
 
 
 def training_folder(checkpoint: Path) -> Path:
@@ -99,3 +107,39 @@ def describe_untrained(plan: TrainingPlan, images: LabelledImages) -> Checkpoint
         input=InputSpec(plan.size_px, fit=plan.fit),
         output_stride=plan.output_stride,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """One network to train: its images, where its checkpoint goes, and everything that decides its weights."""
+
+    prepared: PreparedImages
+    checkpoint: Path
+    plan: TrainingPlan
+    options: TrainingOptions
+    init: Init
+    fold: int
+    listener: Listener
+
+    @property
+    def images(self) -> LabelledImages:
+        """The labelled images."""
+        return self.prepared.images
+
+    @property
+    def untrained(self) -> CheckpointFacts:
+        """What its checkpoint says before anything is learned."""
+        return describe_untrained(self.plan, self.images)
+
+    @property
+    def folder(self) -> Path:
+        """Where everything but its checkpoint goes."""
+        return training_folder(self.checkpoint)
+
+    @property
+    def recipe(self) -> str:
+        """The SHA-256 of what decides the weights, but for the processor and its threads: 64 hex digits."""
+        options = replace(self.options, precision=resolve_precision(self.options))
+        data = (self.images.sha256, self.prepared.pixels_sha256)
+        decisive = (data, replace(self.untrained, created=""), options, self.init.origin, version("torch"))
+        return hashlib.sha256(to_json(decisive).encode()).hexdigest()

@@ -17,10 +17,15 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from cxrbatch.errors import UsageError
 from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.model.network.network import SCORING_BATCH, ChestNetwork
-from cxrbatch.model.train.devices import count_processes, find_devices, images_per_round, resolve_precision
 from cxrbatch.model.train.image_batches import OrderedBatches
-from cxrbatch.model.train.options import TrainingOptions
-from cxrbatch.model.train.progress import NOBODY, EpochFigures, Listener
+from cxrbatch.model.train.options import (
+    TrainingOptions,
+    count_processes,
+    find_devices,
+    images_per_round,
+    resolve_precision,
+)
+from cxrbatch.model.train.record import NOBODY, EpochFigures, Listener
 from cxrbatch.model.train.states import (
     BEST,
     LAST,

@@ -1,12 +1,18 @@
-"""Mean and spread of the figures of several folds."""
+"""Several folds together: mean and spread of their figures, and the lines of them that the page shows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from cxrbatch.model.figures.bootstrap import Estimate
+from cxrbatch.model.figures.figure_lines import FIGURE_NAMES, Line, Number, number
+from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.model.train.record import Spread, TrainingRun, TrainingSummary
+from cxrbatch.pages import wording
 
 
 def summarise_folds(runs: Sequence[TrainingRun]) -> TrainingSummary:
@@ -41,3 +47,88 @@ def _figures_of(run: TrainingRun) -> dict[str, float]:
 
 def _spread(values: Sequence[float]) -> Spread:
     return Spread(float(np.mean(values)), float(np.std(values, ddof=1)), len(values))
+
+
+_FOLD_FIGURES = ("accuracy", "macro_auroc", "macro_average_precision", "macro_sensitivity", "macro_specificity")
+
+
+@dataclass(frozen=True, slots=True)
+class FoldRow:
+    """One fold: its page, where it has one of its own, and its line of figures."""
+
+    page: str
+    line: Line
+
+
+def fold_figures(summary: TrainingSummary) -> list[str]:
+    """Return the figures that all folds have, of those that are shown."""
+    return [name for name in _FOLD_FIGURES if name in summary.spread]
+
+
+def fold_figure_name(name: str) -> str:
+    """Return the name of a figure as people write it."""
+    return "Accuracy" if name == "accuracy" else FIGURE_NAMES[Figure(name.removeprefix("macro_"))]
+
+
+def fold_headlines(summary: TrainingSummary) -> Iterator[Line]:
+    """Yield the few numbers to read first: mean and spread of the folds."""
+    for name in fold_figures(summary):
+        spread = summary.spread[name]
+        yield Line(fold_figure_name(name), f"mean of {spread.folds} folds", (_spread_number(spread),))
+
+
+def fold_rows(out: Path, page: str, summary: TrainingSummary) -> list[FoldRow]:
+    """Return a row per fold, and their mean and spread; none where there are no folds.
+
+    Args:
+        out: the folder of the page that shows them; a fold's own page lies in a folder beside its checkpoint, there.
+        page: how such a page is called.
+        summary: the folds.
+    """
+    names = fold_figures(summary)
+    if not names:
+        return []
+    rows = [
+        FoldRow(_own_page(out, page, run), _fold_line(run, names, chosen=place == summary.chosen))
+        for place, run in enumerate(summary.runs)
+    ]
+    numbers = tuple(_spread_number(summary.spread[name]) for name in names)
+    return [*rows, FoldRow("", Line("Mean and spread", "", numbers, "mean"))]
+
+
+def _own_page(out: Path, page: str, run: TrainingRun) -> str:
+    own = f"{Path(run.checkpoint).stem}-training/{page}"
+    return own if (out / own).is_file() else ""
+
+
+def _fold_line(run: TrainingRun, names: list[str], *, chosen: bool) -> Line:
+    figures = run.facts.training.figures
+    numbers = tuple(number(Estimate.stored(figures, name)) for name in names)
+    kept = f"epoch {run.kept} of {len(run.epochs)}, {wording.duration(run.seconds)}"
+    name = f"Fold {run.fold}{', the checkpoint' if chosen else ''}{', interrupted' if run.interrupted else ''}"
+    return Line(name, kept, numbers)
+
+
+def fold_labels(summary: TrainingSummary) -> list[tuple[str, list[str], str]]:
+    """Return, per label, its AUROC in every fold, and mean and spread; only where there are several labels."""
+    labels = summary.runs[summary.chosen].facts.labels
+    if len(summary.runs) == 1 or len(labels) == 1:
+        return []
+    lines = []
+    for place, label in enumerate(labels):
+        found = [run.facts.labels[place].metrics.get("auroc") for run in summary.runs]
+        cells = [wording.NO_VALUE if auroc is None else f"{auroc:.3f}" for auroc in found]
+        spread = summary.spread.get(f"auroc {label.name}")
+        told = wording.NO_VALUE if spread is None else f"{spread.mean:.3f} ± {spread.deviation:.3f}"
+        lines.append((label.name, cells, told))
+    return lines
+
+
+def _spread_number(spread: Spread) -> Number:
+    return Number(
+        value=f"{spread.mean:.3f}",
+        interval=f"± {spread.deviation:.3f}",
+        at=100 * spread.mean,
+        start=100 * max(0.0, spread.mean - spread.deviation),
+        width=100 * (min(1.0, spread.mean + spread.deviation) - max(0.0, spread.mean - spread.deviation)),
+    )

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cxrbatch.model.describe.describe import LAYOUT_NAMES, TASK_NAMES
-from cxrbatch.model.evaluate.record import counted
-from cxrbatch.model.figures.confusion_plot import CONFUSION
+from cxrbatch.model.data.labelled import LAYOUT_NAMES, TASK_NAMES
 from cxrbatch.model.figures.figure_lines import (
     CALLING_FIGURES,
     FIGURE_NAMES,
@@ -21,7 +19,8 @@ from cxrbatch.model.figures.figure_lines import (
 )
 from cxrbatch.model.figures.metrics import CALIBRATION_BINS
 from cxrbatch.model.figures.operating_points import MIN_CASES
-from cxrbatch.model.train.fold_lines import fold_figure_name, fold_figures, fold_headlines, fold_labels, fold_rows
+from cxrbatch.model.figures.plots import CONFUSION
+from cxrbatch.model.train.folds import fold_figure_name, fold_figures, fold_headlines, fold_labels, fold_rows
 from cxrbatch.model.train.plots import small_epochs, write_training_plots
 from cxrbatch.model.train.record import TrainingPart, TrainingRun, TrainingSummary
 from cxrbatch.output.report.content import SHORT_HASH, Fact
@@ -156,11 +155,12 @@ def _optimism(run: TrainingRun) -> Notice:
     checkpoint = shlex.quote(run.checkpoint)
     if "test" in parts:
         command = f"cxrbatch evaluate {checkpoint} DATA -o evaluation --split test"
-        others = f"Its test part ({counted(parts['test'].images, 'image')}) played no part; with the same data options:"
+        images = wording.counted(parts["test"].images, "image")
+        others = f"Its test part ({images}) played no part; with the same data options:"
     else:
         command = f"cxrbatch evaluate {checkpoint} OTHER_DATA -o evaluation --split all"
         others = "Measure it on other patients:"
-    images = counted(parts["val"].images, "validation image") if "val" in parts else "validation images"
+    images = wording.counted(parts["val"].images, "validation image") if "val" in parts else "validation images"
     text = (
         f"The same {images} chose the epoch, the calibration and the operating points, so the figures below promise "
         f"a little too much. {others}"

@@ -11,9 +11,8 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from cxrbatch.model.figures.confusion_plot import CONFUSION, draw_confusion
-from cxrbatch.model.train.progress import EpochFigures
-from cxrbatch.model.train.record import TrainingRun, TrainingSummary
+from cxrbatch.model.figures.plots import CONFUSION, draw_confusion
+from cxrbatch.model.train.record import EpochFigures, TrainingRun, TrainingSummary
 from cxrbatch.pages.plot_style import (
     ACCENT,
     DASHES,

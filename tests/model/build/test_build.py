@@ -17,14 +17,13 @@ from cxrbatch.engine.open import open_engine
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.build import build as builds, tensorrt_build
 from cxrbatch.model.build.build import BuildOptions, BuildReport, build_engine
-from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, save_checkpoint
-from cxrbatch.model.data.options import DataOptions
+from cxrbatch.model.build.gate import ParityImages, measure_parity, score_by_reference
+from cxrbatch.model.build.images import draw_gate_images, read_gate_images
 from cxrbatch.model.data.dataset import load_data, prepare_pixels
-from cxrbatch.model.network.export import export_onnx
-from cxrbatch.model.build.gate_images import draw_gate_images, read_gate_images
-from cxrbatch.model.network.half import halve
+from cxrbatch.model.data.options import DataOptions
+from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, save_checkpoint
+from cxrbatch.model.network.export import export_onnx, halve
 from cxrbatch.model.network.network import ChestNetwork
-from cxrbatch.model.build.parity import ParityImages, measure_parity, score_by_reference
 from cxrbatch.records import Gray8
 from tests.factories.labelled import write_table
 from tests.factories.wheels import fetch_package

@@ -10,15 +10,11 @@ from typing import Any
 import onnx
 import pytest
 
-from cxrbatch.system import stopping
 from cxrbatch.engine.bundle import BatchProfile
 from cxrbatch.engine.cuda_probe import CudaProbe, Gpu
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS, open_logger, told_errors
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.build import tensorrt_build
-from cxrbatch.model.network.export import export_onnx, require_half_precision
-from cxrbatch.model.network.half import halve
-from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.model.build.tensorrt_build import (
     RTX_COMPUTE_CAPABILITIES,
     BuildPhases,
@@ -29,8 +25,10 @@ from cxrbatch.model.build.tensorrt_build import (
     open_plan_builder,
     parse_network,
 )
-from cxrbatch.model.network.network import build_seeded
+from cxrbatch.model.network.export import export_onnx, halve, require_half_weights
+from cxrbatch.model.network.network import ChestNetwork, build_seeded
 from cxrbatch.records import InputSpec
+from cxrbatch.system import stopping
 from cxrbatch.system.stopping import Stopped
 from tests.factories.wheels import fetch_package
 
@@ -55,7 +53,7 @@ def resnet50(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     network = build_seeded(lambda: ChestNetwork("resnet50", 14, spec=InputSpec(SIZE_PX), output_stride=16), seed=1)
     path = tmp_path_factory.mktemp("half") / "model.fp16.onnx"
     export_onnx(halve(network.eval()), path, size_px=SIZE_PX)
-    require_half_precision(path)
+    require_half_weights(path)
     return path.read_bytes()
 
 
@@ -128,7 +126,7 @@ def test_a_network_in_fp32_is_refused(rtx: ModuleType, network: ChestNetwork, tm
             report=lambda *_: None,
         )
     with pytest.raises(EngineError, match=r"not all FLOAT16: \d+ FLOAT"):
-        require_half_precision(tmp_path / "model.onnx")
+        require_half_weights(tmp_path / "model.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 

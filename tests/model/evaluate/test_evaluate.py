@@ -15,10 +15,10 @@ import pytest
 from cxrbatch.cli import run_command_line
 from cxrbatch.engine.bundle import TrainingFacts
 from cxrbatch.errors import EngineError, ExitCode, UsageError
-from cxrbatch.model.data.labelled import LabelledImages, Sample
+from cxrbatch.model.data.labelled import LabelledImages, Sample, patients_sha256
 from cxrbatch.model.data.options import DataOptions
+from cxrbatch.model.evaluate.doubts import find_overlap
 from cxrbatch.model.evaluate.evaluate import EvaluationOptions, evaluate_model
-from cxrbatch.model.evaluate.overlap import find_overlap, patients_sha256
 from cxrbatch.model.network.checkpoint import Checkpoint
 from cxrbatch.model.network.open_model import open_model
 from cxrbatch.records import Gray8, Label

@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxrbatch.model.data.groups import age_band
-from cxrbatch.model.data.labelled import Sample
+from cxrbatch.model.data.labelled import Sample, age_band
 from cxrbatch.model.figures.bootstrap import draw_resamples
-from cxrbatch.model.figures.figures import LabelledScores, make_calls, measure_labels
+from cxrbatch.model.figures.figures import LabelledScores, make_calls, measure_labels, measure_subgroups
 from cxrbatch.model.figures.metrics import Figure
-from cxrbatch.model.figures.subgroups import measure_subgroups
 from cxrbatch.records import Label, Task
 
 NAN = float("nan")

@@ -9,14 +9,13 @@ from hypothesis import given, strategies as st
 from cxrbatch.model.figures.metrics import (
     Figure,
     average_over_labels,
-    choose_operating_point,
     count_confusions,
     measure_auroc,
     measure_calibration_error,
     measure_figures,
-    points_at,
     sensitivity_and_specificity,
 )
+from cxrbatch.model.figures.operating_points import choose_operating_point
 
 
 def test_auroc_is_the_share_of_pairs_in_order_and_ties_count_half() -> None:
@@ -60,20 +59,6 @@ def test_sensitivity_and_specificity() -> None:
     truths = np.array([True, True, True, False, False])
     calls = np.array([True, False, True, False, True])
     assert sensitivity_and_specificity(truths, calls) == pytest.approx((2 / 3, 0.5))
-
-
-@pytest.mark.parametrize(
-    ("peak", "hit"),
-    [((25.0, 35.0), True), ((33.0, 35.0), True), ((36.0, 35.0), False), ((99.9, 99.9), False), ((-1.0, 500.0), False)],
-)
-def test_pointing_game_counts_hits_on_and_near_the_lesion(peak: tuple[float, float], hit: bool) -> None:
-    mask = np.zeros((100, 100), bool)
-    mask[30:40, 20:30] = True
-    assert points_at(peak, mask, tolerance=0.05) is hit
-
-
-def test_pointing_at_nothing_is_a_miss() -> None:
-    assert not points_at((5.0, 5.0), np.zeros((10, 10), bool), tolerance=1.0)
 
 
 def test_figures_of_one_label_by_hand() -> None:

@@ -21,8 +21,7 @@ from cxrbatch.errors import EngineError, ExitCode, UsageError
 from cxrbatch.intake.preprocess import prepare
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.model.network.checkpoint import Checkpoint, load_checkpoint
-from cxrbatch.model.network.import_weights import ImportOptions, import_weights
-from cxrbatch.model.network.weight_formats import XRV_RESNET50_POINTS
+from cxrbatch.model.network.import_weights import XRV_RESNET50_POINTS, ImportOptions, import_weights
 from tests.factories.model import Original, colours_of, draw_noise, settle
 
 with warnings.catch_warnings():

@@ -19,15 +19,21 @@ from cxrbatch.cli import run_command_line
 from cxrbatch.engine.bundle import load_bundle
 from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.model.data.dataset import load_data
+from cxrbatch.model.data.labelled import patients_sha256
 from cxrbatch.model.data.options import DataOptions
-from cxrbatch.model.evaluate.overlap import patients_sha256
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.model.figures.operating_points import parse_operating_point
 from cxrbatch.model.network.checkpoint import load_checkpoint
 from cxrbatch.model.train.checks import training_folder
 from cxrbatch.model.train.options import TrainingOptions
-from cxrbatch.model.train.progress import EpochFigures, Listener, TrainingProgress
-from cxrbatch.model.train.record import TrainingPlan, TrainingRun, TrainingSummary
+from cxrbatch.model.train.record import (
+    EpochFigures,
+    Listener,
+    TrainingPlan,
+    TrainingProgress,
+    TrainingRun,
+    TrainingSummary,
+)
 from cxrbatch.model.train.train_model import train_model
 from cxrbatch.system.record_json import from_json
 from cxrbatch.system.stopping import Stopped, stop_cleanly_on
@@ -46,7 +52,9 @@ QUICK_ARGUMENTS = [
     *("--architecture", "resnet18", "--image-size", "64"),
     *("--epochs", "3", "--small-epochs", "0", "--batch-size", "8", "--lr", "0.002", "--workers", "1"),
 ]
-SHORT = replace(QUICK, training=replace(QUICK.training, epochs=1))
+# Where what is learned does not matter: states and checkpoints of few bytes.
+TINY = replace(QUICK, architecture="tiny")
+SHORT = replace(TINY, training=replace(QUICK.training, epochs=1))
 LAYOUTS: dict[str, Callable[[Path], Path]] = {"nih": write_nih_data, "folders": write_class_data, "csv": write_csv_data}
 
 
@@ -196,14 +204,14 @@ def stop_in_epoch(number: int) -> Listener:
 def test_a_stopped_training_keeps_the_best_so_far_and_goes_on(data: Path, tmp_path: Path) -> None:
     checkpoint, whole = tmp_path / "model.safetensors", tmp_path / "whole.safetensors"
     with pytest.raises(Stopped) as stopped:
-        train_model(data, checkpoint, QUICK, stop_in_epoch(3))
+        train_model(data, checkpoint, TINY, stop_in_epoch(3))
     assert "--resume" in stopped.value.advice
     assert read_summary(checkpoint).runs[0].interrupted
     assert len(read_summary(checkpoint).runs[0].epochs) == 2
     assert load_checkpoint(checkpoint).facts.labels[0].operating_point is not None
 
-    (resumed,) = train_model(data, checkpoint, replace(QUICK, resume=True)).runs
-    (expected,) = train_model(data, whole, QUICK).runs
+    (resumed,) = train_model(data, checkpoint, replace(TINY, resume=True)).runs
+    (expected,) = train_model(data, whole, TINY).runs
     assert (resumed.interrupted, resumed.kept, resumed.measured) == (False, expected.kept, expected.measured)
 
 
@@ -237,7 +245,8 @@ def test_another_operating_point_is_placed_anew(trained: TrainingRun, tmp_path: 
 def test_a_checkpoint_to_start_from_brings_its_head_where_the_labels_are_the_same(
     trained: TrainingRun, tmp_path: Path
 ) -> None:
-    plan = replace(SHORT, init=trained.checkpoint, data=DataOptions(val_fraction=0.4), learning_rate=1e-9)
+    data = DataOptions(val_fraction=0.4)
+    plan = replace(SHORT, architecture="resnet18", init=trained.checkpoint, data=data, learning_rate=1e-9)
     (run,) = train_model(Path(trained.data), tmp_path / "finer.safetensors", plan).runs
     assert "with its head" in run.facts.training.init
     before, after = (load_checkpoint(Path(path)).network.head.weight for path in (trained.checkpoint, run.checkpoint))
@@ -247,8 +256,8 @@ def test_a_checkpoint_to_start_from_brings_its_head_where_the_labels_are_the_sam
 def test_a_training_of_other_data_is_not_gone_on_with(data: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "model.safetensors"
     with pytest.raises(Stopped):
-        train_model(data, checkpoint, QUICK, stop_in_epoch(2))
-    other = replace(QUICK, resume=True, data=DataOptions(labels=("Lower",)))
+        train_model(data, checkpoint, TINY, stop_in_epoch(2))
+    other = replace(TINY, resume=True, data=DataOptions(labels=("Lower",)))
     with pytest.raises(UsageError, match="the state of another training"):
         train_model(data, checkpoint, other)
 

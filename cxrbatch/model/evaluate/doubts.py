@@ -1,7 +1,8 @@
-"""How well each label can be told from what is known of an image besides its pixels.
+"""What else than skill would explain a model's figures: patients that it knows, and shortcuts.
 
 A network can learn the view position, the scanner's image size or the hospital instead of the finding
-(Zech et al. 2018). Where one of these reaches the model's AUROC, the model may have learned nothing else.
+(Zech et al. 2018). Where one of these, known of an image besides its pixels, reaches the model's AUROC, the model may
+have learned nothing else.
 """
 
 from __future__ import annotations
@@ -12,9 +13,39 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrbatch.model.data.labelled import Sample
+from cxrbatch.engine.bundle import TrainingFacts
+from cxrbatch.model.data.labelled import LabelledImages, Sample, patients_sha256
 from cxrbatch.model.figures.bootstrap import Estimate
 from cxrbatch.model.figures.metrics import Truths, measure_auroc
+from cxrbatch.pages.wording import counted
+
+TRAINING_PART = "train"
+
+
+def is_trained_on(training: TrainingFacts, data: LabelledImages) -> bool:
+    """Tell whether the model learned from this data's training part, as far as its checkpoint says."""
+    training_part = [sample for sample in data.samples if sample.split == TRAINING_PART]
+    return bool(training_part) and training.patients.get(TRAINING_PART) == patients_sha256(training_part)
+
+
+def find_overlap(evaluated: Sequence[Sample], data: LabelledImages, training: TrainingFacts) -> tuple[str, ...]:
+    """Return, in sentences, how the evaluated images overlap with what the model may have learned from.
+
+    The data's own split tells which patients are its training part; that the model learned from this very
+    part is known where the checkpoint says so (`TrainingFacts.patients`).
+    """
+    learned_from = training.patients.get(TRAINING_PART, "")
+    training_part = [sample for sample in data.samples if sample.split == TRAINING_PART]
+    shared = {sample.patient for sample in evaluated} & {sample.patient for sample in training_part}
+    if learned_from and learned_from == patients_sha256(evaluated):
+        return ("The model learned from these very patients: its checkpoint names them as its training part.",)
+    if not shared:
+        return ()
+    images = sum(sample.patient in shared for sample in evaluated)
+    how = "learned from" if is_trained_on(training, data) else "may have learned from"
+    shown = f"{counted(len(shared), 'patient')} of this data's training part, which the model {how}."
+    return (f"Of {counted(len(evaluated), 'image')} {images} show {shown}",)
+
 
 FOLDS = 5
 TELLING = 0.6

@@ -1,4 +1,4 @@
-"""The plots of an evaluation: ROC, precision and recall, calibration, confusion."""
+"""Figures drawn: ROC, precision and recall, calibration, confusion."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from cxrbatch.model.evaluate.record import Evaluation
-from cxrbatch.model.figures.confusion_plot import CONFUSION, draw_confusion
-from cxrbatch.model.figures.figures import LabelledScores
+from cxrbatch.model.figures.figures import ClassFigures, LabelledScores, MeasuredLabels
 from cxrbatch.model.figures.metrics import Figure, Truths
-from cxrbatch.pages.plot_style import DASHES, MUTED, Plot, as_svg, label_colour, plot_style, plot_text
+from cxrbatch.pages.plot_style import ACCENT, DASHES, LINE, MUTED, Plot, as_svg, label_colour, plot_style, plot_text
 from cxrbatch.records import Float32, Label
 from cxrbatch.system import durable
 
@@ -34,16 +32,16 @@ class _Curve:
     probabilities: Float32
 
 
-def write_plots(out: Path, evaluation: Evaluation, scores: LabelledScores) -> tuple[Plot, ...]:
-    """Write every plot that the data allows into `out`; return them in the order of the page."""
+def write_plots(out: Path, measured: MeasuredLabels, scores: LabelledScores) -> tuple[Plot, ...]:
+    """Write every plot that the images allow into `out`; return them in the order of a page."""
     curves = _curves(scores)
     drawn: dict[Plot, Canvas] = {}
     with plot_style():
         if curves:
             for plot, draw in _CURVE_PLOTS.items():
-                drawn[plot] = _draw_curves(curves, evaluation, draw)
-        if evaluation.measured.classes is not None:
-            drawn[CONFUSION] = draw_confusion(evaluation.measured.classes)
+                drawn[plot] = _draw_curves(curves, measured, draw)
+        if measured.classes is not None:
+            drawn[CONFUSION] = draw_confusion(measured.classes)
         contents = {plot.file: as_svg(canvas) for plot, canvas in drawn.items()}
     durable.replace_files(out, contents)
     return tuple(drawn)
@@ -61,12 +59,12 @@ def _curves(scores: LabelledScores) -> list[_Curve]:
 
 
 def _draw_curves(
-    curves: list[_Curve], evaluation: Evaluation, draw: Callable[[Axes, _Curve, float | None], str]
+    curves: list[_Curve], measured: MeasuredLabels, draw: Callable[[Axes, _Curve, float | None], str]
 ) -> Canvas:
     rows_below = -(-len(curves) // 2)
     canvas = Canvas(figsize=(4.6, 4.55 + 0.2 * rows_below), layout="constrained")
     axes = canvas.subplots()
-    estimates = {label.label: label.figures for label in evaluation.measured.labels}
+    estimates = {label.label: label.figures for label in measured.labels}
     for curve in curves:
         figure = _SHOWN_FIGURE[draw.__name__]
         value = estimates[curve.label.name].get(figure)
@@ -150,3 +148,34 @@ _SHOWN_FIGURE = {
     _draw_precision_recall.__name__: Figure.AVERAGE_PRECISION,
     _draw_calibration.__name__: Figure.CALIBRATION_ERROR,
 }
+
+
+CONFUSION = Plot(
+    "confusion.svg",
+    "Confusion",
+    "Images by true class (rows) and likeliest class (columns), with the share of the row.",
+)
+
+
+def draw_confusion(classes: ClassFigures) -> Canvas:
+    """Draw images by true and answered class; to be called and saved within `plot_style`."""
+    counts = np.array(classes.confusion)
+    share = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    side = 2.2 + 0.6 * len(classes.labels)
+    canvas = Canvas(figsize=(side + 0.6, side), layout="constrained")
+    axes = canvas.subplots()
+    for (row, column), count in np.ndenumerate(counts):
+        # Colour by opacity, so that an empty cell is the paper, whatever the paper's colour is.
+        axes.fill_between(
+            [column, column + 1], row, row + 1, color=ACCENT, alpha=0.62 * share[row, column], linewidth=0
+        )
+        axes.text(column + 0.5, row + 0.43, str(count), fontsize=12, fontweight="bold", ha="center", va="center")
+        axes.text(column + 0.5, row + 0.72, f"{share[row, column]:.0%}", fontsize=8.5, ha="center", va="center")
+    ticks = np.arange(len(classes.labels)) + 0.5
+    names = [plot_text(label) for label in classes.labels]
+    axes.set_xticks(ticks, names, rotation=25, ha="right")
+    axes.set_yticks(ticks, names)
+    axes.set(xlim=(0, len(counts)), ylim=(len(counts), 0), aspect="equal", xlabel="answered", ylabel="true")
+    axes.tick_params(length=0)
+    axes.spines[:].set_color(LINE)
+    return canvas

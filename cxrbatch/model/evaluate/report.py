@@ -1,13 +1,18 @@
-"""evaluation.html, for the person who decides whether to trust the model."""
+"""What an evaluation leaves for people: evaluation.html, and predictions.csv with a row per image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrbatch.model.evaluate.record import Evaluation, counted
-from cxrbatch.model.evaluate.shortcuts import FOLDS, Shortcut
+import numpy as np
+
+from cxrbatch.model.data.labelled import LabelledImages, Sample
+from cxrbatch.model.evaluate.doubts import FOLDS, Shortcut
+from cxrbatch.model.evaluate.localisation import MAP_SHARE
+from cxrbatch.model.evaluate.record import Evaluation
+from cxrbatch.model.evaluate.scoring import ScoredImages
 from cxrbatch.model.figures.bootstrap import Estimate
 from cxrbatch.model.figures.figure_lines import (
     CALLING_FIGURES,
@@ -21,14 +26,14 @@ from cxrbatch.model.figures.figure_lines import (
     numbers,
     ranking_lines,
 )
-from cxrbatch.model.figures.localisation import MAP_SHARE
+from cxrbatch.model.figures.figures import LabelledScores, SubgroupFigures
 from cxrbatch.model.figures.metrics import CALIBRATION_BINS, Figure
-from cxrbatch.model.figures.subgroups import SubgroupFigures
 from cxrbatch.output.report.content import SHORT_HASH
 from cxrbatch.pages import wording
+from cxrbatch.pages.cells import write_rows
 from cxrbatch.pages.page import render_page
 from cxrbatch.pages.plot_style import Plot
-from cxrbatch.system.durable import replace_text
+from cxrbatch.system.durable import replace_text, replacing
 
 EVALUATION_HTML = "evaluation.html"
 
@@ -37,7 +42,7 @@ _GROUP_COLUMNS = {"sex": "Sex", "age": "Age", "view": "View position"}
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class ShortcutCell:
     """One trivial predictor for one label: its AUROC, and "reaches" or "near" where it rivals the model."""
 
     value: str
@@ -84,7 +89,7 @@ def _group_tables(subgroups: Sequence[SubgroupFigures]) -> list[tuple[str, list[
     tables: dict[str, list[Line]] = {}
     for group in subgroups:
         name = wording.sex(group.group) if group.column == "sex" else group.group
-        count = f"{counted(group.images, 'image')}, {counted(group.patients, 'patient')}"
+        count = f"{wording.counted(group.images, 'image')}, {wording.counted(group.patients, 'patient')}"
         if len(group.measured.labels) == 1:
             count += f", {group.measured.labels[0].positives} with it"
         line = Line(name, count, numbers(group.measured.macro, _GROUP_FIGURES))
@@ -92,12 +97,12 @@ def _group_tables(subgroups: Sequence[SubgroupFigures]) -> list[tuple[str, list[
     return list(tables.items())
 
 
-def _shortcut_lines(evaluation: Evaluation) -> list[tuple[str, list[Cell]]]:
+def _shortcut_lines(evaluation: Evaluation) -> list[tuple[str, list[ShortcutCell]]]:
     """Return a row for the model and one per trivial predictor, a cell per label."""
     labels = [label for label in evaluation.measured.labels if Figure.AUROC in label.figures]
     found = {(shortcut.predictor, shortcut.label): shortcut for shortcut in evaluation.shortcuts}
     predictors = dict.fromkeys(shortcut.predictor for shortcut in evaluation.shortcuts)
-    model = ("The model", [Cell(f"{label.figures[Figure.AUROC].value:.3f}", "model") for label in labels])
+    model = ("The model", [ShortcutCell(f"{label.figures[Figure.AUROC].value:.3f}", "model") for label in labels])
     lines = [
         (predictor.capitalize(), [_cell(found.get((predictor, label.label))) for label in labels])
         for predictor in predictors
@@ -105,10 +110,10 @@ def _shortcut_lines(evaluation: Evaluation) -> list[tuple[str, list[Cell]]]:
     return [model, *lines] if lines else []
 
 
-def _cell(shortcut: Shortcut | None) -> Cell:
+def _cell(shortcut: Shortcut | None) -> ShortcutCell:
     if shortcut is None:
-        return Cell(wording.NO_VALUE)
-    return Cell(f"{shortcut.auroc:.3f}", "reaches" if shortcut.reaches else "near" if shortcut.near else "")
+        return ShortcutCell(wording.NO_VALUE)
+    return ShortcutCell(f"{shortcut.auroc:.3f}", "reaches" if shortcut.reaches else "near" if shortcut.near else "")
 
 
 def _pointing_lines(evaluation: Evaluation) -> list[Line]:
@@ -120,3 +125,51 @@ def _pointing_lines(evaluation: Evaluation) -> list[Line]:
         shown = (number(figures.hits), number(chance), among_called, number(figures.box_iou))
         lines.append(Line(figures.label, str(figures.images), shown))
     return lines
+
+
+PREDICTIONS_CSV = "predictions.csv"
+
+Cell = str | int | float
+
+
+def write_predictions(
+    out: Path, data: LabelledImages, images: ScoredImages, scores: LabelledScores, outputs: Sequence[int]
+) -> None:
+    """Write the table, whole or not at all.
+
+    Columns: path, patient_id, split, sex, age, view, status (scored or refused), reason, and per label target_
+    (empty where unknown), logit_, prob_ and positive_ (empty without a verdict).
+    """
+    labels = [label.name for label in scores.labels]
+    head = ["path", "patient_id", "split", "sex", "age", "view", "status", "reason"]
+    columns = [f"{kind}_{label}" for label in labels for kind in ("target", "logit", "prob", "positive")]
+    with replacing(out / PREDICTIONS_CSV) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        write_rows(stream, [[*head, *columns]])
+        write_rows(stream, _rows(data, images, scores, outputs))
+
+
+def _rows(
+    data: LabelledImages, images: ScoredImages, scores: LabelledScores, outputs: Sequence[int]
+) -> Iterator[list[Cell]]:
+    for at, sample in enumerate(images.samples):
+        cells: list[Cell] = [*_image_cells(data, sample), "scored", ""]
+        for column, place in enumerate(outputs):
+            calls = scores.calls[column]
+            cells += [
+                _target(float(scores.targets[at, column])),
+                round(float(images.logits[at, place]), 6),
+                round(float(scores.probabilities[at, column]), 6),
+                "" if calls is None else int(calls[at]),
+            ]
+        yield cells
+    for refused in images.refused:
+        yield [*_image_cells(data, refused.sample), "refused", refused.reason, *[""] * (4 * len(outputs))]
+
+
+def _image_cells(data: LabelledImages, sample: Sample) -> list[Cell]:
+    age = "" if sample.age is None else f"{sample.age:g}"
+    return [data.name_of(sample), sample.patient_id, sample.split, sample.sex, age, sample.view]
+
+
+def _target(value: float) -> Cell:
+    return "" if np.isnan(value) else int(value)

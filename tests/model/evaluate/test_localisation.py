@@ -11,8 +11,7 @@ import pytest
 from cxrbatch.errors import UsageError
 from cxrbatch.intake.preprocess import fit_image
 from cxrbatch.model.data.labelled import Sample
-from cxrbatch.model.evaluate.scoring import ImageMap, ScoredImages
-from cxrbatch.model.figures.localisation import (
+from cxrbatch.model.evaluate.localisation import (
     Box,
     box_iou,
     boxes_of,
@@ -22,6 +21,7 @@ from cxrbatch.model.figures.localisation import (
     read_boxes,
     spread_map,
 )
+from cxrbatch.model.evaluate.scoring import ImageMap, ScoredImages
 from cxrbatch.records import Fit, Float32, InputSpec
 
 HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"

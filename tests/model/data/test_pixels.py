@@ -1,9 +1,12 @@
-"""An image is decoded once: not again the second time, nor after an interruption; but when its file changes."""
+"""Prepared pixels are kept, and made again only where they have to be; an image that ends its worker is named alone."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +14,20 @@ import pytest
 from cxrbatch.config import Settings
 from cxrbatch.errors import ExitCode, OutputNotWritable, UsageError
 from cxrbatch.intake.read import read_radiograph
-from cxrbatch.model.data import image_pixels
-from cxrbatch.model.data.pixel_cache import CACHE_VARIABLE, PIXELS_FILE, cache_folder, fill_cache, prepare_cached
+from cxrbatch.model.data import pixels
+from cxrbatch.model.data.pixels import (
+    CACHE_VARIABLE,
+    PIXELS_FILE,
+    ImageChunk,
+    PreparedChunk,
+    cache_folder,
+    fill_cache,
+    prepare_cached,
+    prepare_chunk,
+    prepare_images,
+)
 from cxrbatch.records import Gray8, InputSpec, Radiograph
+from cxrbatch.system.workers import Outcome, WorkerCrashed
 from tests.factories.labelled import write_image, write_images
 
 SPEC = InputSpec(64)
@@ -34,7 +48,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(path.name)
         return read_radiograph(path, settings)
 
-    monkeypatch.setattr(image_pixels, "read_radiograph", counting)
+    monkeypatch.setattr(pixels, "read_radiograph", counting)
     return names
 
 
@@ -165,3 +179,39 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.delenv(CACHE_VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder() == tmp_path / "xdg" / "cxrbatch" / "pixels"
+
+
+DEADLY = "005.png"
+
+
+class FragilePool:
+    """Stands in for WorkerPool: runs tasks here, and dies of any chunk that holds the deadly image."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.tasks: list[ImageChunk] = []
+
+    def __enter__(self) -> FragilePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run_ahead(
+        self, _function: object, tasks: Iterable[ImageChunk], *, timeout_s: float
+    ) -> Iterator[Outcome[ImageChunk, PreparedChunk]]:
+        for task in tasks:
+            future: Future[PreparedChunk] = Future()
+            if any(path.name == DEADLY for path in task.paths):
+                future.set_exception(WorkerCrashed(-11))
+            else:
+                future.set_result(prepare_chunk(task))
+            yield Outcome(task, future, timeout_s)
+
+
+def test_an_image_that_ends_its_worker_is_named_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixels, "WorkerPool", FragilePool)
+    paths = [tmp_path / name for name in write_images(tmp_path, 40)]
+    chunks = list(prepare_images(paths, range(40), InputSpec(64), workers=2))
+    assert sorted(row for chunk in chunks for row in chunk.rows) == [row for row in range(40) if row != 5]
+    (bad,) = (image for chunk in chunks for image in chunk.bad)
+    assert (bad.path.name, bad.reason) == (DEADLY, "its worker process died (SIGSEGV)")

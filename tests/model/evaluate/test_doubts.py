@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cxrbatch.model.data.labelled import Sample
-from cxrbatch.model.evaluate.shortcuts import (
+from cxrbatch.model.evaluate.doubts import (
     TrivialPredictor,
     compare_with_model,
     predict_trivially,

@@ -15,15 +15,13 @@ from cxrbatch.cli import run_command_line
 from cxrbatch.engine.bundle import EngineBundle, ParityFigures, load_bundle
 from cxrbatch.engine.open import open_engine, plan_engine
 from cxrbatch.errors import EngineError, ExitCode, UsageError
-from cxrbatch.model.build import build_int8
+from cxrbatch.model.build import int8
 from cxrbatch.model.build.build import BuildOptions, build_engine
-from cxrbatch.model.build.build_int8 import add_int8_file, judge_int8
-from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, save_checkpoint
-from cxrbatch.model.data.options import DataOptions
+from cxrbatch.model.build.images import Int8Images, draw_gate_images, draw_int8_images, read_int8_images
+from cxrbatch.model.build.int8 import add_int8_file, judge_int8, nodes_kept_in_float
 from cxrbatch.model.data.dataset import PixelSet
-from cxrbatch.model.build.gate_images import draw_gate_images
-from cxrbatch.model.build.int8_images import Int8Images, draw_int8_images, read_int8_images
-from cxrbatch.model.build.quantise import nodes_kept_in_float
+from cxrbatch.model.data.options import DataOptions
+from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, save_checkpoint
 from cxrbatch.model.network.network import predict_probabilities
 from cxrbatch.records import Gray8, Label
 from tests.factories.engine import write_tiny_bundle
@@ -83,7 +81,8 @@ def test_its_figures_are_measured_and_kept(built: EngineBundle, images: Int8Imag
     parity, accuracy = manifest.parity["onnx_int8"], manifest.accuracy["onnx_int8"]
     engine = open_engine(built, precision="int8")
     change = np.abs(
-        engine.infer(images.judged.pixels).probabilities - predict_probabilities(checkpoint.network, images.judged.pixels)
+        engine.infer(images.judged.pixels).probabilities
+        - predict_probabilities(checkpoint.network, images.judged.pixels)
     )
     assert isinstance(parity, ParityFigures)
     assert parity.max_probability_change == pytest.approx(change.max(), abs=1e-6)
@@ -99,7 +98,7 @@ def test_its_figures_are_measured_and_kept(built: EngineBundle, images: Int8Imag
 def test_too_great_a_loss_is_refused_and_nothing_is_installed(
     tmp_path: Path, checkpoint_file: Path, images: Int8Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build_int8, "AUROC_LIMIT", -1e-9)
+    monkeypatch.setattr(int8, "AUROC_LIMIT", -1e-9)
     options = BuildOptions(precision="int8", choose_int8_images=lambda _: images)
     with pytest.raises(EngineError, match=r"AUROC drops from 1\.0000 to .* it was not installed"):
         build_engine(checkpoint_file, "worse", engines_folder=tmp_path / "engines", options=options)
@@ -111,7 +110,7 @@ def test_a_broken_int8_engine_is_refused_also_without_labels(
 ) -> None:
     unlabelled = replace(images, judged=replace(images.judged, targets=np.full_like(images.judged.targets, np.nan)))
     assert judge_int8(built, checkpoint.network, unlabelled)[1] is None
-    monkeypatch.setattr(build_int8, "_score", lambda *_: np.full((N_JUDGED, 3), np.nan, np.float32))
+    monkeypatch.setattr(int8, "_score", lambda *_: np.full((N_JUDGED, 3), np.nan, np.float32))
     with pytest.raises(EngineError, match=r"change by nan on average .* --data"):
         judge_int8(built, checkpoint.network, unlabelled)
 
@@ -136,8 +135,8 @@ def test_a_graph_without_enough_convolutions_is_refused() -> None:
 def test_phantoms_judge_only_what_learned_from_phantoms(
     facts: CheckpointFacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cxrbatch.model.build.int8_images.CALIBRATION_IMAGES", 2)
-    monkeypatch.setattr("cxrbatch.model.build.int8_images._PHANTOMS_JUDGED", 12)
+    monkeypatch.setattr("cxrbatch.model.build.images.CALIBRATION_IMAGES", 2)
+    monkeypatch.setattr("cxrbatch.model.build.images._PHANTOMS_JUDGED", 12)
     labelled = replace(facts, labels=(Label("Effusion"), Label("Of another kind")))
     assert np.isnan(draw_int8_images(labelled).judged.targets).all()
     learned = replace(labelled, training=replace(facts.training, data="phantoms that were drawn"))

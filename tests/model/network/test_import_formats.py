@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from cxrbatch.errors import UsageError
-from cxrbatch.model.network.weight_formats import (
+from cxrbatch.model.network.import_weights import (
     CHEXNET_LABELS,
     XRV_LABELS,
     XRV_RESNET50_POINTS,

@@ -1,0 +1,206 @@
+"""From trained weights to a checkpoint and its report: calibrated, measured, saved. Start at `finish_training`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from importlib.metadata import version
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from cxrbatch import __version__
+from cxrbatch.engine.bundle import TrainingFacts
+from cxrbatch.model.data.labelled import SPLITS, LabelledImages, patients_sha256
+from cxrbatch.model.figures.bootstrap import Estimate, draw_resamples
+from cxrbatch.model.figures.figures import MeasuredLabels, judge_scores, measure_labels
+from cxrbatch.model.figures.metrics import Figure
+from cxrbatch.model.figures.operating_points import place_operating_points
+from cxrbatch.model.network.checkpoint import Checkpoint, save_checkpoint
+from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.model.train.calibration import fit_calibration
+from cxrbatch.model.train.checks import Training
+from cxrbatch.model.train.fit import TrainedEpochs, predict_logits
+from cxrbatch.model.train.folds import summarise_folds
+from cxrbatch.model.train.options import TrainingOptions
+from cxrbatch.model.train.page import write_training_page
+from cxrbatch.model.train.record import EpochFigures, TrainingPart, TrainingRun, TrainingSummary
+from cxrbatch.output.folder.opening import output_errors_explained
+from cxrbatch.pages.cells import harmless
+from cxrbatch.pages.wording import counted
+from cxrbatch.records import Float32, Label, now_text
+from cxrbatch.system import durable
+from cxrbatch.system.record_json import from_json, to_json
+
+RUN_JSON, EPOCHS_CSV = "training.json", "epochs.csv"
+VALIDATION = "val"
+RESAMPLES = 1000
+LIBRARIES = ("torch", "torchvision", "lightning", "numpy", "pydicom", "scikit-learn")
+# What reports and model cards show of a label; evaluate measures more.
+_LABEL_FIGURES = (Figure.AUROC, Figure.SENSITIVITY, Figure.SPECIFICITY)
+
+
+def finish_training(training: Training, network: ChestNetwork, trained: TrainedEpochs, init: str) -> TrainingRun:
+    """Make a checkpoint of trained weights: calibrated, with operating points, and with all that is known of it."""
+    images, plan, validation = training.images, training.plan, training.prepared.part(VALIDATION)
+    seconds = sum(epoch.seconds for epoch in trained.epochs)
+    logits = predict_logits(network, validation, training.options.devices)
+    calibration = fit_calibration(logits, validation.targets, images.task)
+    calibration.apply_to(network)
+    probabilities = calibration.probabilities(logits, images.task)
+    points = place_operating_points(plan.operating_point, validation.targets, probabilities)
+    labels = [
+        replace(label, operating_point=point) for label, point in zip(training.untrained.labels, points, strict=True)
+    ]
+    measured = measure_validation(labels, images, probabilities, resamples=RESAMPLES)
+    facts = replace(
+        training.untrained,
+        created=now_text(),
+        labels=with_metrics(labels, measured),
+        notice=" ".join(images.leaks),
+        training=replace(
+            describe_training(images, training.options, measured, rule=str(plan.operating_point)),
+            recipe=training.recipe,
+            init=init,
+            seconds=round(seconds, 1),
+        ),
+    )
+    run = TrainingRun(
+        checkpoint=str(training.checkpoint),
+        data=str(images.root),
+        layout=images.layout,
+        data_sha256=images.sha256,
+        parts=describe_parts(images),
+        notes=images.notes,
+        leaks=images.leaks,
+        facts=facts,
+        operating_point_rule=str(plan.operating_point),
+        calibration=calibration,
+        epochs=trained.epochs,
+        kept=trained.kept,
+        measured=measured,
+        resamples=RESAMPLES,
+        interrupted=trained.stopped is not None or trained.diverged is not None,
+        seconds=round(seconds, 1),
+        fold=training.fold,
+        trained_at=facts.created,
+        cxrbatch_version=__version__,
+    )
+    _save(training, Checkpoint(network, facts), run)
+    return run
+
+
+def _save(training: Training, checkpoint: Checkpoint, run: TrainingRun) -> None:
+    with output_errors_explained(training.folder):
+        save_checkpoint(training.checkpoint, checkpoint)
+        durable.replace_text(training.folder / RUN_JSON, to_json(summarise_folds([run]), indent=2) + "\n")
+        durable.replace_text(training.folder / EPOCHS_CSV, _epochs_table(run))
+        write_training_page(training.folder, summarise_folds([run]))
+
+
+def _epochs_table(run: TrainingRun) -> str:
+    labels = [f"val_auroc_{label.name}" for label in run.facts.labels]
+    names = [each.name for each in fields(EpochFigures) if each.name != "label_auroc"]
+    rows = [[getattr(epoch, name) for name in names] + list(epoch.label_auroc) for epoch in run.epochs]
+    return str(pd.DataFrame(rows, columns=[*names, *map(harmless, labels)]).to_csv(index=False))
+
+
+def find_finished(training: Training) -> TrainingRun | None:
+    """Return what an earlier call of the same recipe finished, where this one is to go on."""
+    record = training.folder / RUN_JSON
+    if not (training.plan.resume and record.is_file() and training.checkpoint.is_file()):
+        return None
+    try:
+        run = from_json(record.read_text(), TrainingSummary).runs[0]
+    except ValueError:  # of another version: train again
+        return None
+    same = (run.facts.training.recipe, run.operating_point_rule) == (
+        training.recipe,
+        str(training.plan.operating_point),
+    )
+    return run if same and not run.interrupted else None
+
+
+# --------------------------------------------------------------------------- what is said of it
+
+
+def measure_validation(
+    labels: Sequence[Label], images: LabelledImages, probabilities: Float32, *, resamples: int
+) -> MeasuredLabels:
+    """Measure the validation images, with intervals over patients, as `cxrbatch evaluate` does.
+
+    Args:
+        labels: with their operating points.
+        images: the data set.
+        probabilities: calibrated, float32 [N,C], in the order of its validation images.
+        resamples: of the bootstrap.
+    """
+    samples = images.part(VALIDATION)
+    targets = np.array([sample.targets for sample in samples], np.float32)
+    weights = draw_resamples([sample.patient for sample in samples], count=resamples, seed=0)
+    return measure_labels(judge_scores(labels, images.task, targets, probabilities, weights))
+
+
+def with_metrics(labels: Sequence[Label], measured: MeasuredLabels) -> tuple[Label, ...]:
+    """Write each label's figures, with their intervals, where reports find them."""
+    figures_of = {label.label: label.figures for label in measured.labels}
+    return tuple(replace(label, metrics=dict(_metrics(figures_of.get(label.name, {})))) for label in labels)
+
+
+def _metrics(figures: dict[Figure, Estimate]) -> Iterator[tuple[str, float]]:
+    for figure in _LABEL_FIGURES:
+        if figure in figures:
+            estimate = figures[figure]
+            yield figure.value, estimate.value
+            yield f"{figure.value}_low", estimate.low
+            yield f"{figure.value}_high", estimate.high
+
+
+def describe_training(
+    images: LabelledImages, options: TrainingOptions, measured: MeasuredLabels, *, rule: str
+) -> TrainingFacts:
+    """Say what the weights learned from, and how."""
+    parts = {name: [sample for sample in images.samples if sample.split == name] for name in SPLITS}
+    present = {name: samples for name, samples in parts.items() if samples}
+    patients = counted(len({sample.patient for sample in images.samples}), "patient")
+    return TrainingFacts(
+        data=f"{images.root.name}, {images.layout} layout: {counted(len(images.samples), 'image')} of {patients}",
+        images={name: len(samples) for name, samples in present.items()},
+        seed=options.seed,
+        options=msgspec.to_builtins(options) | {"operating_point": rule},
+        libraries={name: version(name) for name in LIBRARIES},
+        figures=dict(overall_figures(measured)),
+        patients={name: patients_sha256(samples) for name, samples in present.items()},
+        measured_on=VALIDATION,
+        data_sha256=images.sha256,
+    )
+
+
+def overall_figures(measured: MeasuredLabels) -> Iterator[tuple[str, float]]:
+    """Yield the figures over all labels by name: macro_auroc, macro_auroc_low, ..., and accuracy of classes."""
+    for figure, estimate in measured.macro.items():
+        yield f"macro_{figure.value}", estimate.value
+        if figure is Figure.AUROC:
+            yield f"macro_{figure.value}_low", estimate.low
+            yield f"macro_{figure.value}_high", estimate.high
+    if measured.classes is not None:
+        yield "accuracy", measured.classes.accuracy.value
+        yield "balanced_accuracy", measured.classes.balanced_accuracy
+
+
+def describe_parts(images: LabelledImages) -> tuple[TrainingPart, ...]:
+    """Count images, patients and labels in each part that the data has."""
+    return tuple(_describe_part(images, name) for name in SPLITS if name in {each.split for each in images.samples})
+
+
+def _describe_part(images: LabelledImages, name: str) -> TrainingPart:
+    samples = images.part(name)
+    targets = np.array([sample.targets for sample in samples], np.float32)
+    return TrainingPart(
+        name=name,
+        images=len(samples),
+        patients=len({sample.patient for sample in samples}),
+        positives=tuple(int(count) for count in (targets == 1.0).sum(axis=0)),
+        unknown=tuple(int(count) for count in np.isnan(targets).sum(axis=0)),
+    )
