@@ -46,8 +46,8 @@ from pydicom.uid import (
 )
 
 from cxrbatch.config import Settings
-from cxrbatch.engine.bundle import find_bundle
 from cxrbatch.engine.contract import Engine
+from cxrbatch.engine.installed import find_bundle
 from cxrbatch.engine.open import open_engine
 from cxrbatch.errors import ImageRejected
 from cxrbatch.intake.preprocess import prepare

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cxrbatch.config import Settings
-from cxrbatch.engine.bundle import EngineBundle, find_bundle
+from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.contract import Engine
+from cxrbatch.engine.installed import find_bundle
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.open import open_engine, plan_engine
 from cxrbatch.engine.time_limit import TimeLimitedEngine

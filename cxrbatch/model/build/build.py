@@ -11,17 +11,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from cxrbatch.system import durable
-from cxrbatch.engine.bundle import (
-    ENGINE_FILE,
-    EngineBundle,
-    EngineFile,
-    Manifest,
-    Precision,
-    load_bundle,
-    save_bundle,
-    sha256_of_file,
-)
-from cxrbatch.engine.deferred_gate import PARITY_FILE, PARITY_ROLE
+from cxrbatch.engine.bundle import ENGINE_FILE, EngineBundle, load_bundle, save_bundle
+from cxrbatch.engine.manifest import EngineFile, Manifest, Precision
+from cxrbatch.engine.untrusted import sha256_of_file
+from cxrbatch.engine.agreement import PARITY_FILE, PARITY_ROLE
 from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS, Flavour
 from cxrbatch.errors import EngineError, UsageError

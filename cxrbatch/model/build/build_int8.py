@@ -7,14 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from cxrbatch.engine.bundle import (
-    AccuracyFigures,
-    EngineBundle,
-    EngineFile,
-    ParityFigures,
-    save_bundle,
-    sha256_of_file,
-)
+from cxrbatch.engine.manifest import AccuracyFigures, EngineFile, ParityFigures
+from cxrbatch.engine.bundle import EngineBundle, save_bundle
+from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.errors import EngineError
 from cxrbatch.model.data.dataset import PixelSet

@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from cxrbatch.engine.bundle import PENDING, EngineBundle, ParityFigures
+from cxrbatch.engine.manifest import PENDING, ParityFigures
+from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.contract import Engine
-from cxrbatch.engine.deferred_gate import DeferredGate, save_gate
+from cxrbatch.engine.agreement import DeferredGate, save_gate
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.tensorrt_engine import open_tensorrt
 from cxrbatch.model.network.network import ChestNetwork

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from cxrbatch.engine.agreement import compare_scores, infer_in_batches, refuse_disagreement
-from cxrbatch.engine.bundle import ParityFigures, Precision
+from cxrbatch.engine.manifest import ParityFigures, Precision
 from cxrbatch.engine.contract import Engine
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.records import Gray8, Scores

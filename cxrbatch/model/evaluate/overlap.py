@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from cxrbatch.engine.bundle import TrainingFacts
+from cxrbatch.engine.manifest import TrainingFacts
 from cxrbatch.model.data.labelled import LabelledImages, Sample
 from cxrbatch.model.evaluate.record import counted
 

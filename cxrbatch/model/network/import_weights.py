@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrbatch.engine.bundle import TrainingFacts
+from cxrbatch.engine.manifest import TrainingFacts
 from cxrbatch.errors import UsageError
 from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, build_network, save_checkpoint
 from cxrbatch.model.network.network import ChestNetwork

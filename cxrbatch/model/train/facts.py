@@ -9,7 +9,7 @@ from importlib.metadata import version
 import msgspec
 import numpy as np
 
-from cxrbatch.engine.bundle import TrainingFacts
+from cxrbatch.engine.manifest import TrainingFacts
 from cxrbatch.model.data.labelled import SPLITS, LabelledImages
 from cxrbatch.model.evaluate.overlap import patients_sha256
 from cxrbatch.model.evaluate.record import counted

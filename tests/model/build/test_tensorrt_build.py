@@ -11,8 +11,8 @@ import onnx
 import pytest
 
 from cxrbatch.system import stopping
-from cxrbatch.engine.bundle import BatchProfile
-from cxrbatch.engine.cuda_probe import CudaProbe, Gpu
+from cxrbatch.engine.manifest import BatchProfile
+from cxrbatch.engine.cuda import CudaProbe, Gpu
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS, open_logger, told_errors
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.build import tensorrt_build
