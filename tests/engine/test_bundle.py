@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cxrbatch.engine import installed
-from cxrbatch.engine.bundle import load_bundle, save_bundle
+from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
 from cxrbatch.engine.installed import find_bundle, installed_bundles, installed_folders
 from cxrbatch.engine.manifest import EngineFile, ParityFigures, TrainingFacts
 from cxrbatch.errors import EngineError, ExitCode

@@ -14,7 +14,7 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate, get_frame
+from pydicom.encaps import get_frame
 from pydicom.uid import (
     JPEG2000,
     UID,
@@ -37,7 +37,8 @@ from cxrbatch.intake.read import read_radiograph
 from cxrbatch.model.data.image_pixels import ImageChunk, prepare_chunk
 from cxrbatch.records import InputSpec, Radiograph
 from tests.factories.damage import Damage, drop, end_early, hole, swap
-from tests.factories.intake import Pixels, blobs, dataset, jpeg_bytes, write_dicom
+from tests.factories.encoded import Pixels, encode_frame
+from tests.factories.intake import blobs, dataset, jpeg_bytes, with_frame, write_dicom
 
 SHARED = Path(os.environ.get("CXRBATCH_SHARED_DATA", "/nowhere")) / "dicom"
 needs_shared_data = pytest.mark.skipif(not SHARED.is_dir(), reason="CXRBATCH_SHARED_DATA is not set")
@@ -70,14 +71,12 @@ def noisy_image(bits: int = 12) -> Pixels:
 
 @cache
 def header_of(syntax: UID) -> tuple[Dataset, bytes]:
-    made = dataset(noisy_image(8 if syntax == JPEGBaseline8Bit else 12), transfer_syntax=syntax)
-    return made, get_frame(made.PixelData, 0, number_of_frames=1)
+    pixels = noisy_image(8 if syntax == JPEGBaseline8Bit else 12)
+    return dataset(pixels, transfer_syntax=syntax), encode_frame(pixels, syntax)
 
 
 def read_frame(folder: Path, header: Dataset, frame: bytes) -> Radiograph:
-    header.PixelData = encapsulate([frame])
-    header.save_as(folder / "image.dcm", enforce_file_format=True)
-    return read_radiograph(folder / "image.dcm", Settings())
+    return read_file(folder, with_frame(header, frame))
 
 
 def read_file(folder: Path, content: bytes) -> Radiograph:
@@ -145,9 +144,7 @@ def test_swapped_blocks_are_refused(tmp_path: Path, syntax: UID, where: float) -
 
 def picture(**options: object) -> bytes:
     colour = np.dstack([noisy_image(8)] * 3)
-    stream = BytesIO()
-    Image.fromarray(colour if options.pop("colour", False) else colour[..., 0]).save(stream, "JPEG", **options)
-    return stream.getvalue()
+    return jpeg_bytes(colour if options.pop("colour", False) else colour[..., 0], **options)
 
 
 PICTURES = {

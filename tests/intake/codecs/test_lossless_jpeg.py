@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 from cxrbatch.errors import ImageRejected
 from cxrbatch.intake.codecs.jpeg import decode_jpeg
 from cxrbatch.intake.codecs.lossless_jpeg import check_entropy_coded_length
-from tests.factories.damage import lossless_jpeg
+from tests.factories.encoded import lossless_jpeg
 
 pytestmark = pytest.mark.hostile("9.3 damaged pixels")
 

@@ -31,7 +31,8 @@ from cxrbatch.intake.codecs.transfer_syntaxes import (
     read_codestream,
     register_plugin,
 )
-from tests.factories.intake import Pixels, blobs, dataset, jpeg_bytes
+from tests.factories.encoded import Pixels
+from tests.factories.intake import blobs, dataset, jpeg_bytes
 
 SHARED = Path(os.environ.get("CXRBATCH_SHARED_DATA", "/nowhere")) / "dicom" / "transfer_syntaxes"
 needs_shared_data = pytest.mark.skipif(not SHARED.is_dir(), reason="CXRBATCH_SHARED_DATA is not set")
