@@ -48,6 +48,11 @@ class Segment:
     start: int
     end: int
 
+    @property
+    def has_length(self) -> bool:
+        """Whether its length counts at least itself, as it must; libjpeg goes on behind a smaller one."""
+        return self.end >= self.start + 4
+
     def parameters(self, content: bytes) -> bytes:
         """Return what it says, behind its marker and its length."""
         return content[self.start + 4 : self.end]
@@ -109,13 +114,17 @@ def end_of_image(content: bytes) -> int:
         ImageRejected: the file ends before (truncated_pixels), or its markers lead nowhere (unreadable_pixels).
     """
     with suppress(*NO_JPEG):
-        *_, scan = walk_header(content)
-        at = _end_of_scan(content, scan)
+        header = list(walk_header(content))
+        if not all(segment.has_length for segment in header):
+            raise ValueError("a length that is none")
+        at = _end_of_scan(content, header[-1])
         for _ in range(_MOST_SEGMENTS):
             at = _skip_filling(content, at)
             if content[at : at + 2] == _EOI:
                 return at + 2
             segment = _read_segment(content, at)
+            if not segment.has_length:
+                break
             if segment.marker not in _BETWEEN_SCANS:
                 raise ImageRejected(
                     Reason.UNREADABLE_PIXELS, "the JPEG file is damaged: a marker where pixels should be"
@@ -138,7 +147,7 @@ def _find_marker(content: bytes, at: int) -> int:
 
 def _read_segment(content: bytes, at: int) -> Segment:
     start, marker, length = unpack_from(">BBH", content, at)
-    if start != 0xFF or length < 2:
+    if start != 0xFF:
         raise ValueError("no marker segment")
     return Segment(marker, at, at + 2 + length)
 
