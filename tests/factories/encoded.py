@@ -1,8 +1,9 @@
-"""Pixels encoded as a frame of any transfer syntax; and a lossless JPEG encoder for what no library at hand writes."""
+"""Pixels encoded as a frame of any transfer syntax; PNG chunks; and lossless JPEG as no library at hand writes it."""
 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,11 @@ def encode_frame(pixels: Pixels, syntax: UID) -> bytes:
         RLELossless: lambda: encode_rle(pixels.view(np.dtype(f"u{pixels.dtype.itemsize}"))),
     }
     return bytes(encoders[syntax]())
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    """Return a PNG chunk with its checksum."""
+    return struct.pack(">L", len(data)) + name + data + struct.pack(">L", zlib.crc32(name + data))
 
 
 def lossless_jpeg(

@@ -20,8 +20,8 @@ from cxrbatch.intake.raster.png import MAX_INFLATED_BYTES
 from cxrbatch.intake.raster.read_raster import _upright
 from cxrbatch.intake.read import inspect_file, read_radiograph
 from cxrbatch.records import Gray8
+from tests.factories.encoded import chunk
 from tests.factories.intake import blobs, jpeg_bytes, png_bytes
-from tests.factories.torture import chunk
 
 LOOSE = Settings(pixel_check=False)
 GRAY = blobs(bits=8)

@@ -17,6 +17,7 @@ from cxrbatch.intake.discover import index_file
 from cxrbatch.intake.raster.read_raster import _upright
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.records import ImageFile, Radiograph
+from tests.factories.encoded import chunk
 from tests.factories.intake import blobs, jpeg_bytes, png_bytes
 
 SETTINGS = Settings()
@@ -48,8 +49,17 @@ def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 def png_claiming(rows: int, columns: int, bits: int = 8) -> bytes:
     """Return a small PNG whose header claims any size, with a valid CRC."""
     content = png_bytes(blobs(bits=8))
-    header = b"IHDR" + struct.pack(">LLBBBBB", columns, rows, bits, 0, 0, 0, 0)
-    return content[:12] + header + struct.pack(">L", zlib.crc32(header)) + content[33:]
+    header = chunk(b"IHDR", struct.pack(">LLBBBBB", columns, rows, bits, 0, 0, 0, 0))
+    return content[:8] + header + content[33:]
+
+
+def png_of_wrong_bytes() -> bytes:
+    """Return a PNG with the right sum of wrong bytes, so that the decoder and not the checksum finds them."""
+    content = bytearray(png_bytes(blobs(80, 72, bits=8)))
+    at = content.index(b"IDAT")
+    (length,) = struct.unpack_from(">L", content, at - 4)
+    content[at + 40] ^= 0xFF
+    return bytes(content[: at - 4] + chunk(b"IDAT", content[at + 4 : at + 4 + length]) + content[at + 8 + length :])
 
 
 def test_eight_bit_grey_is_shown_as_it_is(tmp_path: Path) -> None:
@@ -180,21 +190,17 @@ def test_the_size_is_judged_before_decoding(tmp_path: Path, rows: int, columns: 
 def test_a_bomb_that_pillow_would_warn_of_is_refused_in_silence(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
-    bomb = zlib.compress(bytes(13001 * 13000), 9)
-    chunk = b"IDAT" + bomb
-    header = png_claiming(13000, 13000)[:33]
-    end = b"\0\0\0\0IEND\xaeB\x60\x82"
-    content = header + struct.pack(">L", len(bomb)) + chunk + struct.pack(">L", zlib.crc32(chunk)) + end
+    bomb = chunk(b"IDAT", zlib.compress(bytes(13001 * 13000), 9))
+    content = png_claiming(13000, 13000)[:33] + bomb + chunk(b"IEND", b"")
     assert outcome(tmp_path, content) == (Reason.TOO_LARGE,) * 2
     assert not recwarn.list
 
 
 def test_a_text_bomb_in_a_png_is_refused_uninflated(tmp_path: Path) -> None:
-    text = b"zTXtComment\0\0" + zlib.compress(bytes(200_000_000), 9)
+    text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(200_000_000), 9))
     content = png_bytes(blobs(bits=8))
-    chunk = struct.pack(">L", len(text) - 4) + text + struct.pack(">L", zlib.crc32(text))
     tracemalloc.start()
-    assert outcome(tmp_path, content[:33] + chunk + content[33:]) == (None, Reason.UNREADABLE_PIXELS)
+    assert outcome(tmp_path, content[:33] + text + content[33:]) == (None, Reason.UNREADABLE_PIXELS)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20_000_000
@@ -205,25 +211,15 @@ def test_a_damaged_file_is_refused_also_where_reports_are_printed(
 ) -> None:
     """WeasyPrint sets this for the whole process when it is imported."""
     monkeypatch.setattr(PillowFile, "LOAD_TRUNCATED_IMAGES", True)
-    content = bytearray(png_bytes(blobs(80, 72, bits=8)))
-    at = content.index(b"IDAT")
-    (length,) = struct.unpack_from(">L", content, at - 4)
-    content[at + 40] ^= 0xFF
-    struct.pack_into(">L", content, at + 4 + length, zlib.crc32(content[at : at + 4 + length]))
-    assert outcome(tmp_path, bytes(content)) == (None, Reason.UNREADABLE_PIXELS)
+    assert outcome(tmp_path, png_of_wrong_bytes()) == (None, Reason.UNREADABLE_PIXELS)
 
 
 def test_thousands_of_damaged_files_do_not_wear_the_interpreter_out(tmp_path: Path) -> None:
     """imagecodecs' PNG decoder would have given up a thousand references to None by then."""
-    content = bytearray(png_bytes(blobs(80, 72, bits=8)))
-    at = content.index(b"IDAT")
-    (length,) = struct.unpack_from(">L", content, at - 4)
-    content[at + 40] ^= 0xFF
-    # With the right sum of the wrong bytes, so that the decoder and not the checksum finds them.
-    struct.pack_into(">L", content, at + 4 + length, zlib.crc32(content[at : at + 4 + length]))
+    content = png_of_wrong_bytes()
     before = sys.getrefcount(None)
     for _ in range(1000):
-        assert outcome(tmp_path, bytes(content)) == (None, Reason.UNREADABLE_PIXELS)
+        assert outcome(tmp_path, content) == (None, Reason.UNREADABLE_PIXELS)
     assert sys.getrefcount(None) > before - 500
 
 

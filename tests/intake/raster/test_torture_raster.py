@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from cxrbatch.errors import Flag, Reason
+from tests.factories.encoded import chunk
 from tests.factories.intake import blobs, jpeg_bytes, png_bytes
-from tests.factories.torture import Entry, chunk, content, processed, refused
+from tests.factories.torture import Entry, content, processed, refused
 
 GRAY = blobs(bits=8)
 UNTOLD = (Flag.NO_VIEW, Flag.NO_BODY_PART)
