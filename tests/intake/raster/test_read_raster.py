@@ -55,11 +55,12 @@ def png_claiming(rows: int, columns: int, bits: int = 8) -> bytes:
 
 def png_of_wrong_bytes() -> bytes:
     """Return a PNG with the right sum of wrong bytes, so that the decoder and not the checksum finds them."""
-    content = bytearray(png_bytes(blobs(80, 72, bits=8)))
+    content = png_bytes(blobs(80, 72, bits=8))
     at = content.index(b"IDAT")
     (length,) = struct.unpack_from(">L", content, at - 4)
-    content[at + 40] ^= 0xFF
-    return bytes(content[: at - 4] + chunk(b"IDAT", content[at + 4 : at + 4 + length]) + content[at + 8 + length :])
+    data = bytearray(content[at + 4 : at + 4 + length])
+    data[36] ^= 0xFF
+    return content[: at - 4] + chunk(b"IDAT", bytes(data)) + content[at + 8 + length :]
 
 
 def test_eight_bit_grey_is_shown_as_it_is(tmp_path: Path) -> None:
