@@ -55,7 +55,7 @@ from cxrbatch.intake.preprocess import prepare  # noqa: E402
 from cxrbatch.intake.read import read_radiograph  # noqa: E402
 from cxrbatch.records import Radiograph  # noqa: E402
 from tests.factories.damage import HOLE_BYTES, exchange, leave_out, overwrite  # noqa: E402
-from tests.factories.encoded import Pixels, encode_frame  # noqa: E402
+from tests.factories.encoded import Pixels, bits_of, encode_frame  # noqa: E402
 from tests.factories.intake import dataset, jpeg_bytes, png_bytes, with_frame  # noqa: E402
 
 SHARED = Path(os.environ.get("CXRBATCH_SHARED_DATA", "/nowhere"))
@@ -179,7 +179,7 @@ def dicom_sample(name: str, syntax: UID, pixels: Pixels) -> Sample:
     made = dataset(pixels, transfer_syntax=syntax, **uids)
     if syntax == DeflatedExplicitVRLittleEndian:
         return deflated_sample(name, made, pixels)
-    coded = encode_frame(pixels, syntax)
+    coded = encode_frame(pixels, syntax, psnr_db=45 + bits_of(pixels))
     return Sample(name, coded, start_of_data(coded, syntax), partial(with_frame, made))
 
 

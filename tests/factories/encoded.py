@@ -34,14 +34,17 @@ def bits_of(pixels: Pixels) -> int:
     return max(8, int(np.abs(pixels).max()).bit_length() + (pixels.dtype.kind == "i"))
 
 
-def encode_frame(pixels: Pixels, syntax: UID) -> bytes:
-    """Encode [H,W] pixels as the frame of an encapsulated transfer syntax, or as the bytes of a native one."""
+def encode_frame(pixels: Pixels, syntax: UID, *, psnr_db: int = 60) -> bytes:
+    """Encode [H,W] pixels as the frame of an encapsulated transfer syntax, or as the bytes of a native one.
+
+    `psnr_db` is how good lossy JPEG 2000 is.
+    """
     if not syntax.is_encapsulated:
         return pixels.astype(pixels.dtype.newbyteorder("<" if syntax.is_little_endian else ">")).tobytes()
     bits = bits_of(pixels)
     encoders: dict[UID, Callable[[], Any]] = {
         JPEG2000Lossless: lambda: imagecodecs.jpeg2k_encode(pixels, level=0, reversible=True, codecformat="j2k"),
-        JPEG2000: lambda: imagecodecs.jpeg2k_encode(pixels, level=45 + bits, codecformat="j2k"),
+        JPEG2000: lambda: imagecodecs.jpeg2k_encode(pixels, level=psnr_db, codecformat="j2k"),
         HTJ2KLossless: lambda: imagecodecs.htj2k_encode(pixels),
         JPEGBaseline8Bit: lambda: imagecodecs.jpeg_encode(pixels, level=92),
         JPEGExtended12Bit: lambda: imagecodecs.jpeg_encode(pixels, level=92, bitspersample=12),
