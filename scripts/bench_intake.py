@@ -36,9 +36,9 @@ from pydicom.uid import (
 )
 
 from cxrbatch.config import Settings
-from cxrbatch.engine.bundle import find_bundle
+from cxrbatch.engine.installed import find_bundle
 from cxrbatch.engine.open import open_engine
-from cxrbatch.intake import dicom
+from cxrbatch.intake.dicom.read_dicom import pixel_data
 from cxrbatch.intake.discover import index_file, walk
 from cxrbatch.intake.preprocess import prepare
 from cxrbatch.intake.read import read_radiograph
@@ -145,12 +145,12 @@ def print_changes(name: str, images: Sequence[Path], engine_name: str, settings:
 
 def read_whole(path: Path, settings: Settings) -> Radiograph:
     """Read an image with the decoder's reduction switched off."""
-    usual = dicom.reducible_levels
-    dicom.reducible_levels = lambda *_: 0
+    usual = pixel_data.reducible_levels
+    pixel_data.reducible_levels = lambda *_: 0
     try:
         return read_radiograph(path, settings)
     finally:
-        dicom.reducible_levels = usual
+        pixel_data.reducible_levels = usual
 
 
 def read_rounded_first(path: Path, settings: Settings) -> Radiograph:

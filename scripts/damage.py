@@ -11,24 +11,22 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import sys
 import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import cv2
 import imagecodecs
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate, get_frame
+from pydicom.encaps import get_frame
 from pydicom.uid import (
     JPEG2000,
     UID,
@@ -45,18 +43,23 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from cxrbatch.config import Settings
-from cxrbatch.engine.bundle import find_bundle
-from cxrbatch.engine.contract import Engine
-from cxrbatch.engine.open import open_engine
-from cxrbatch.errors import ImageRejected
-from cxrbatch.intake.preprocess import prepare
-from cxrbatch.intake.read import read_radiograph
-from cxrbatch.records import Radiograph
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from cxrbatch.config import Settings  # noqa: E402
+from cxrbatch.engine.contract import Engine  # noqa: E402
+from cxrbatch.engine.installed import find_bundle  # noqa: E402
+from cxrbatch.engine.open import open_engine  # noqa: E402
+from cxrbatch.errors import ImageRejected  # noqa: E402
+from cxrbatch.intake.preprocess import prepare  # noqa: E402
+from cxrbatch.intake.read import read_radiograph  # noqa: E402
+from cxrbatch.records import Radiograph  # noqa: E402
+from tests.factories.damage import HOLE_BYTES, exchange, leave_out, overwrite  # noqa: E402
+from tests.factories.encoded import Pixels, bits_of, encode_frame  # noqa: E402
+from tests.factories.intake import dataset, jpeg_bytes, png_bytes, with_frame  # noqa: E402
 
 SHARED = Path(os.environ.get("CXRBATCH_SHARED_DATA", "/nowhere"))
 SETTINGS = Settings()
-HOLE_BYTES = 4096
 SCORE_MOVED = 0.01
 GREY_MOVED = 8
 OUTCOMES = (
@@ -69,7 +72,21 @@ OUTCOMES = (
     "nothing moved",
 )
 
-Pixels = NDArray[np.integer[Any]]
+# How each transfer syntax is called in the tables.
+ENCODINGS = {
+    JPEGBaseline8Bit: "JPEG Baseline",
+    JPEGExtended12Bit: "JPEG Extended, 12 bits",
+    JPEGLosslessSV1: "JPEG Lossless SV1",
+    JPEGLossless: "JPEG Lossless, predictor 7",
+    JPEGLSLossless: "JPEG-LS",
+    JPEGLSNearLossless: "JPEG-LS near lossless",
+    JPEG2000Lossless: "JPEG 2000 lossless",
+    JPEG2000: "JPEG 2000 lossy",
+    HTJ2KLossless: "HTJ2K lossless",
+    RLELossless: "RLE",
+    DeflatedExplicitVRLittleEndian: "deflated",
+    ExplicitVRLittleEndian: "native",
+}
 
 
 @dataclass(frozen=True)
@@ -84,32 +101,33 @@ class Sample:
 
 def hole(filling: str, coded: bytes, first: int, dice: random.Random) -> bytes:
     """Overwrite 4 KiB, or a quarter of what is smaller."""
-    size = min(HOLE_BYTES, (len(coded) - first) // 4)
+    size = size_of_hole(coded, first)
     start = dice.randrange(first, len(coded) - size)
-    content = {"00": bytes(size), "FF": b"\xff" * size, "random": dice.randbytes(size)}[filling]
-    return coded[:start] + content + coded[start + size :]
+    return overwrite(coded, start, {"00": bytes(size), "FF": b"\xff" * size, "random": dice.randbytes(size)}[filling])
 
 
 def stale_block(coded: bytes, first: int, dice: random.Random) -> bytes:
     """Copy 4 KiB from elsewhere in the same data over them, as a disk does that wrote a block to the wrong place."""
-    size = min(HOLE_BYTES, (len(coded) - first) // 4)
+    size = size_of_hole(coded, first)
     start, source = (dice.randrange(first, len(coded) - size) for _ in range(2))
-    return coded[:start] + coded[source : source + size] + coded[start + size :]
+    return overwrite(coded, start, coded[source : source + size])
 
 
 def swap_blocks(coded: bytes, first: int, dice: random.Random) -> bytes:
     """Exchange two neighbouring blocks of 4 KiB."""
-    size = min(HOLE_BYTES, (len(coded) - first) // 4)
-    start = dice.randrange(first, len(coded) - 2 * size + 1)
-    middle, end = start + size, start + 2 * size
-    return coded[:start] + coded[middle:end] + coded[start:middle] + coded[end:]
+    size = size_of_hole(coded, first)
+    return exchange(coded, dice.randrange(first, len(coded) - 2 * size + 1), size)
 
 
 def drop_fragment(coded: bytes, first: int, dice: random.Random) -> bytes:
     """Leave 4 KiB out, as where one fragment of an encapsulated frame is missing."""
-    size = min(HOLE_BYTES, (len(coded) - first) // 4)
-    start = dice.randrange(first, len(coded) - size)
-    return coded[:start] + coded[start + size :]
+    size = size_of_hole(coded, first)
+    return leave_out(coded, dice.randrange(first, len(coded) - size), size)
+
+
+def size_of_hole(coded: bytes, first: int) -> int:
+    """Return how much is damaged at once."""
+    return min(HOLE_BYTES, (len(coded) - first) // 4)
 
 
 def cut(end: bytes, coded: bytes, first: int, dice: random.Random) -> bytes:
@@ -155,38 +173,19 @@ def real_pixels() -> dict[str, Pixels]:
     return pixels
 
 
-def dicom_sample(name: str, syntax: UID, coded: bytes, pixels: Pixels) -> Sample:
+def dicom_sample(name: str, syntax: UID, pixels: Pixels) -> Sample:
     """Return a chest radiograph in DICOM whose pixels these are."""
-    bits = max(8, int(pixels.max()).bit_length())
-    made = Dataset()
-    made.file_meta = pydicom.dataset.FileMetaDataset()
-    made.file_meta.TransferSyntaxUID = syntax
-    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = pydicom.uid.ComputedRadiographyImageStorage
-    made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = "2.25.3"
-    made.StudyInstanceUID, made.SeriesInstanceUID, made.PatientID = "2.25.1", "2.25.2", "1"
-    made.Modality, made.BodyPartExamined, made.ViewPosition = "CR", "CHEST", "PA"
-    made.Rows, made.Columns = pixels.shape
-    made.SamplesPerPixel, made.PixelRepresentation, made.PhotometricInterpretation = 1, 0, "MONOCHROME2"
-    made.BitsAllocated, made.BitsStored, made.HighBit = pixels.dtype.itemsize * 8, bits, bits - 1
+    uids = {"StudyInstanceUID": "2.25.1", "SeriesInstanceUID": "2.25.2", "SOPInstanceUID": "2.25.3"}
+    made = dataset(pixels, transfer_syntax=syntax, **uids)
     if syntax == DeflatedExplicitVRLittleEndian:
         return deflated_sample(name, made, pixels)
-    return Sample(name, coded, start_of_data(coded, syntax), partial(write_dicom, made))
-
-
-def write_dicom(header: Dataset, coded: bytes) -> bytes:
-    """Write the file that holds these coded pixels."""
-    syntax = header.file_meta.TransferSyntaxUID
-    value = encapsulate([coded]) if syntax.is_encapsulated else coded + b"\0" * (len(coded) % 2)
-    header.add_new("PixelData", "OB" if syntax.is_encapsulated else "OW", value)
-    header["PixelData"].is_undefined_length = syntax.is_encapsulated
-    stream = BytesIO()
-    header.save_as(stream, enforce_file_format=True)
-    return stream.getvalue()
+    coded = encode_frame(pixels, syntax, psnr_db=45 + bits_of(pixels))
+    return Sample(name, coded, start_of_data(coded, syntax), partial(with_frame, made))
 
 
 def deflated_sample(name: str, header: Dataset, pixels: Pixels) -> Sample:
     """Return a sample whose whole data set is deflated, which is what damage is done to."""
-    whole = write_dicom(header, pixels.tobytes())
+    whole = with_frame(header, pixels.tobytes())
     end_of_meta = 144 + int.from_bytes(whole[140:144], "little")
     return Sample(name, whole[end_of_meta:], 2048, lambda coded: whole[:end_of_meta] + coded)
 
@@ -212,7 +211,7 @@ def file_sample(name: str, path: Path) -> Sample:
         if keyword in source:
             delattr(source, keyword)
     frame = get_frame(source.PixelData, 0, number_of_frames=1)
-    return Sample(name, frame, start_of_data(frame, source.file_meta.TransferSyntaxUID), partial(write_dicom, source))
+    return Sample(name, frame, start_of_data(frame, source.file_meta.TransferSyntaxUID), partial(with_frame, source))
 
 
 def picture_sample(name: str, content: bytes, start: bytes) -> Sample:
@@ -225,16 +224,19 @@ def samples() -> Iterator[Sample]:
     for name, pixels in real_pixels().items():
         eight = np.asarray(pixels >> max(0, int(pixels.max()).bit_length() - 8), np.uint8)
         twelve = np.asarray(pixels.astype(np.uint16) >> max(0, int(pixels.max()).bit_length() - 12), np.uint16)
-        for syntax, kind, stored, coded in encodings(pixels, eight, twelve):
-            yield dicom_sample(kind, syntax, coded, stored)
+        for syntax, kind in ENCODINGS.items():
+            stored = {JPEGBaseline8Bit: eight, JPEGExtended12Bit: twelve}.get(syntax, pixels)
+            yield dicom_sample(kind, syntax, stored)
         colour = np.dstack([eight] * 3)
         if name != "RG1":
-            yield picture_sample("JPEG file", save(eight, "JPEG", quality=92), b"\xff\xda")
+            yield picture_sample("JPEG file", jpeg_bytes(eight, quality=92), b"\xff\xda")
+            yield picture_sample("JPEG file, progressive", jpeg_bytes(eight, quality=92, progressive=True), b"\xff\xda")
             yield picture_sample(
-                "JPEG file, progressive", save(eight, "JPEG", quality=92, progressive=True), b"\xff\xda"
+                "JPEG file, colour, restarts",
+                jpeg_bytes(colour, quality=92, subsampling=2, restart_marker_rows=1),
+                b"\xff\xda",
             )
-            yield picture_sample("JPEG file, colour, restarts", restarts(colour), b"\xff\xda")
-            yield picture_sample("PNG file", save(eight, "PNG"), b"IDAT")
+            yield picture_sample("PNG file", png_bytes(eight), b"IDAT")
     folder = SHARED / "dicom" / "transfer_syntaxes"
     yield file_sample("JPEG Lossless SV1", folder / "RG3_JPLL")
     yield file_sample("JPEG Extended, 12 bits", folder / "RG3_JPLY")
@@ -243,48 +245,6 @@ def samples() -> Iterator[Sample]:
     yield file_sample("RLE", folder / "RG3_RLE")
     yield file_sample("JPEG 2000 lossy", SHARED / "dicom" / "chest" / "rg1_cr_pa_mono1_15bit_j2k.dcm")
     yield file_sample("JPEG Baseline", SHARED / "dicom" / "chest" / "siim_cr_jpeg_baseline.dcm")
-
-
-def encodings(pixels: Pixels, eight: Pixels, twelve: Pixels) -> Iterator[tuple[UID, str, Pixels, bytes]]:
-    """Yield transfer syntax, its name here, the stored pixels and the frame."""
-    encode, bits = imagecodecs.jpeg_encode, max(8, int(pixels.max()).bit_length())
-    lossless = partial(encode, pixels, lossless=True, bitspersample=bits)
-    yield JPEGBaseline8Bit, "JPEG Baseline", eight, bytes(encode(eight, level=92))
-    yield JPEGExtended12Bit, "JPEG Extended, 12 bits", twelve, bytes(encode(twelve, level=92, bitspersample=12))
-    yield JPEGLosslessSV1, "JPEG Lossless SV1", pixels, bytes(lossless(predictor=1))
-    yield JPEGLossless, "JPEG Lossless, predictor 7", pixels, bytes(lossless(predictor=7))
-    yield JPEGLSLossless, "JPEG-LS", pixels, bytes(imagecodecs.jpegls_encode(pixels))
-    yield JPEGLSNearLossless, "JPEG-LS near lossless", pixels, bytes(imagecodecs.jpegls_encode(pixels, level=2))
-    j2k = partial(imagecodecs.jpeg2k_encode, pixels, codecformat="j2k")
-    yield JPEG2000Lossless, "JPEG 2000 lossless", pixels, bytes(j2k(level=0, reversible=True))
-    yield JPEG2000, "JPEG 2000 lossy", pixels, bytes(j2k(level=45 + bits))
-    yield HTJ2KLossless, "HTJ2K lossless", pixels, bytes(imagecodecs.htj2k_encode(pixels))
-    yield RLELossless, "RLE", pixels, pydicom_rle(pixels)
-    yield DeflatedExplicitVRLittleEndian, "deflated", pixels, b""
-    yield ExplicitVRLittleEndian, "native", pixels, pixels.tobytes()
-
-
-def pydicom_rle(pixels: Pixels) -> bytes:
-    """Encode a frame as DICOM RLE, one byte plane after the other."""
-    planes = [(pixels >> shift).astype(np.uint8) for shift in range(8 * (pixels.dtype.itemsize - 1), -1, -8)]
-    segments = [b"".join(imagecodecs.packbits_encode(row.tobytes()) for row in plane) for plane in planes]
-    padded = [segment + b"\0" * (len(segment) % 2) for segment in segments]
-    offsets = np.zeros(16, "<u4")
-    offsets[0] = len(padded)
-    offsets[1 : 1 + len(padded)] = 64 + np.cumsum([0, *map(len, padded[:-1])])
-    return offsets.tobytes() + b"".join(padded)
-
-
-def save(pixels: Pixels, kind: str, **options: Any) -> bytes:
-    """Return pixels as a picture file."""
-    stream = BytesIO()
-    Image.fromarray(pixels).save(stream, kind, **options)
-    return stream.getvalue()
-
-
-def restarts(colour: Pixels) -> bytes:
-    """Return a colour JPEG with subsampled colours and a restart marker after every row of blocks."""
-    return save(colour, "JPEG", quality=92, subsampling=2, restart_marker_rows=1)
 
 
 @cache

@@ -26,7 +26,7 @@ import numpy as np
 
 from cxrbatch.engine.backends import FASTEST_FIRST, look_at_backend
 from cxrbatch.engine.bundle import EngineBundle, load_bundle
-from cxrbatch.engine.cuda_probe import probe_cuda
+from cxrbatch.engine.cuda import probe_cuda
 from cxrbatch.engine.open import EngineChoice, open_choice, runnable
 from cxrbatch.errors import CxrBatchError
 from cxrbatch.upkeep.bench import BenchOptions, BenchReport, measure_engine

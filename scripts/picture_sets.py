@@ -19,7 +19,7 @@ import numpy as np
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import ImageRejected
-from cxrbatch.intake.anatomy import shrink
+from cxrbatch.intake.anatomy import small_copy
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.records import Gray8, Radiograph
 
@@ -64,7 +64,7 @@ def read_pictures(paths: list[Path], limit: int = PER_LIBRARY) -> Iterator[Radio
         # A library's own damaged files may fail in any way; what a run makes of them is tested elsewhere.
         with suppress(ImageRejected, OSError, SyntaxError):
             picture = read_radiograph(path, SETTINGS)
-            small = shrink(picture.display)
+            small = small_copy(picture.display)
             if small.tobytes() not in met:
                 met.add(small.tobytes())
                 yield replace(picture, display=small)
@@ -75,7 +75,7 @@ def read_small(paths: list[Path]) -> list[Gray8]:
     images = []
     for path in paths:
         try:
-            images.append(shrink(read_radiograph(path, SETTINGS).display))
+            images.append(small_copy(read_radiograph(path, SETTINGS).display))
         except ImageRejected as rejected:
             print(f"not read: {path.name}: {rejected.reason.value}", file=sys.stderr)
     return images

@@ -22,7 +22,7 @@ from tests.factories.engine import write_tiny_bundle
 from tests.factories.intake import write_dicom
 from tests.factories.studies import read_rows, run_quietly
 from tests.factories.torture import full
-from tests.intake.test_torture_raster import bomb, text_bomb
+from tests.intake.raster.test_torture_raster import bomb, text_bomb
 from tests.intake.test_torture_structure import deflate_bomb
 
 # All that its wheel brings: test files, character sets, palettes, and the modules between them.

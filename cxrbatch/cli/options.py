@@ -240,7 +240,7 @@ def read_plan_options(options: dict[str, Any]) -> BuildOptions:
     Raises:
         UsageError: the batch sizes are not in order.
     """
-    from cxrbatch.engine.bundle import BatchProfile
+    from cxrbatch.engine.manifest import BatchProfile
     from cxrbatch.model.build.build import BuildOptions
     from cxrbatch.model.build.tensorrt_build import PlanOptions
 

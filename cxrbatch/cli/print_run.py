@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cxrbatch.engine.bundle import PENDING, EngineBundle, Manifest, engine_folders, installed_bundles
+from cxrbatch.engine.bundle import EngineBundle
+from cxrbatch.engine.installed import engine_folders, installed_bundles
+from cxrbatch.engine.manifest import PENDING, Manifest
 from cxrbatch.engine.open import runnable
 from cxrbatch.output.run_json import RUN_FILE, RunReport
 from cxrbatch.output.worklist import INDEX_HTML

@@ -264,7 +264,7 @@ def bench(engine: str | None, batch_sizes: str, json_file: Path | None, **option
       cxrbatch bench
       cxrbatch bench -e engines/pneumonia --batch-sizes 1,4,8 --json bench.json
     """
-    from cxrbatch.engine.bundle import find_bundle
+    from cxrbatch.engine.installed import find_bundle
     from cxrbatch.upkeep.bench import BenchOptions, measure_engine, print_bench, write_bench
 
     if json_file:

@@ -1,20 +1,41 @@
-"""The arithmetic of the parity gate: how far two engines agree about the same images."""
+"""How far two engines agree about the same images, and the gate of a plan that nobody has run on this GPU yet.
+
+A plan for a workstation may be built on a machine without a GPU, and one plan may run on several models. What the
+gate compares is therefore kept in the bundle: phantoms, never a patient's image, and what the PyTorch reference says
+of them. A machine whose GPU, or TensorRT, is not the one that was compared last compares before it scores anything
+(`settle_parity`), and writes the figures into engine.json and the model card.
+"""
 
 from __future__ import annotations
 
+import io
+import logging
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrbatch.engine.bundle import ParityFigures
+from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
 from cxrbatch.engine.contract import Engine, join_scores
+from cxrbatch.engine.manifest import PENDING, ParityFigures
+from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.errors import EngineError
 from cxrbatch.records import Float32, Gray8, Label, Scores
+from cxrbatch.system import durable
 
+PARITY_ROLE = "parity_images"
+PARITY_FILE = "parity.npz"
+
+# What numpy and its zip file raise over bytes that are not what they claim to be.
+_DAMAGE = (ValueError, KeyError, TypeError, OSError, EOFError, MemoryError, BadZipFile, zlib.error, NotImplementedError)
 # Rows of the table of the worst images that a refusal shows.
 _WORST = 8
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,3 +172,83 @@ def _worst_rows(agreement: Agreement) -> Iterator[str]:
             f"  {image:>5}  {agreement.labels[label].name[:24]:<24} {agreement.reference[image, label]:>9.4f} "
             f"{agreement.answered[image, label]:>9.4f} {agreement.change[image, label]:>9.4f}  {verdict}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class DeferredGate:
+    """Images for the gate, uint8 [N,1,S,S], what the reference says of them, and how far an engine may be off."""
+
+    pixels: Gray8
+    reference: Scores
+    source: str
+    limit: float
+
+
+def save_gate(path: Path, gate: DeferredGate) -> None:
+    """Write the gate to `path`, a compressed .npz without any pickled object."""
+    content = io.BytesIO()
+    np.savez_compressed(
+        content,
+        pixels=gate.pixels,
+        probabilities=gate.reference.probabilities,
+        logits=gate.reference.logits,
+        cams=gate.reference.cams,
+        source=np.array(gate.source),
+        limit=np.array(gate.limit),
+    )
+    durable.replace_bytes(path, content.getvalue())
+
+
+def load_gate(bundle: EngineBundle) -> DeferredGate:
+    """Read the gate of a bundle; nothing in the file is ever executed.
+
+    Raises:
+        EngineError: missing, not the file that was built, or damaged.
+    """
+    content = bundle.read_verified(PARITY_ROLE)
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            reference = Scores(arrays["probabilities"], arrays["logits"], arrays["cams"])
+            return DeferredGate(arrays["pixels"], reference, str(arrays["source"]), float(arrays["limit"]))
+    except _DAMAGE as error:
+        where = bundle.folder / bundle.file(PARITY_ROLE).path
+        raise EngineError(f"{where}: cannot be read: {error}. {bundle.mend}") from error
+
+
+def is_unproven(bundle: EngineBundle, role: str, device: str) -> bool:
+    """Tell whether the role's plan has yet to be compared on `device`, and the bundle holds what it takes."""
+    figures = bundle.manifest.parity.get(role)
+    if figures is None or figures == PENDING:
+        return figures == PENDING
+    return figures.device != device and PARITY_ROLE in bundle.manifest.files
+
+
+def settle_parity(bundle: EngineBundle, role: str, engine: Engine, *, device: str) -> EngineBundle:
+    """Run the gate of a plan on this machine, and write the figures into engine.json and the model card.
+
+    Args:
+        bundle: where the plan lies.
+        role: the plan's.
+        engine: the plan, opened.
+        device: what it runs on, for engine.json.
+
+    Raises:
+        EngineError: the plan disagrees with its checkpoint, and is not used.
+    """
+    log.info("engine %s: comparing its %s with its checkpoint first, on %s", bundle.name, role, device)
+    gate = load_gate(bundle)
+    comparison = compare_scores(infer_in_batches(engine, gate.pixels, 8), gate.reference, bundle.labels)
+    figures = comparison.figures(gate.source, gate.limit, device)
+    description = engine.description
+    refuse_disagreement(
+        comparison, figures, f"engine {bundle.name} ({description.backend}, {device})", "it is not used"
+    )
+    # What engine.json says now: another process may have settled another plan in the meantime.
+    manifest = load_bundle(bundle.folder).manifest
+    settled = EngineBundle(bundle.folder, replace(manifest, parity={**manifest.parity, role: figures}))
+    try:
+        write_model_card(settled.folder / MODEL_CARD, settled.manifest)
+        return save_bundle(settled.folder, settled.manifest)
+    except OSError as error:
+        log.warning("%s: cannot be written (%s); the next run compares again", bundle.folder, error.strerror)
+        return settled

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from cxrbatch.engine.cuda_device import import_pycuda
-from cxrbatch.engine.cuda_probe import probe_cuda
-from cxrbatch.engine.tensorrt_flavour import FLAVOURS, import_flavour, require_gpu, version_of as version_of_module
+from cxrbatch.engine.cuda import import_pycuda, probe_cuda
+from cxrbatch.engine.tensorrt_flavour import FLAVOURS, import_flavour, require_gpu, tensorrt_version
 from cxrbatch.errors import EngineError
 
 FASTEST_FIRST = ("tensorrt", "tensorrt-rtx", "torch", "onnxruntime")
@@ -57,7 +56,7 @@ def _tensorrt(backend: str) -> BackendState:
         import_pycuda()
     except EngineError as error:
         return BackendState(backend, runs=False, detail=str(error).removeprefix(f"backend {backend}: ").rstrip("."))
-    return BackendState(backend, runs=True, detail=f"{flavour.title} {version_of_module(module)} on {gpu.name}")
+    return BackendState(backend, runs=True, detail=f"{flavour.title} {tensorrt_version(module)} on {gpu.name}")
 
 
 _LOOKS: dict[str, Callable[[], BackendState]] = {
@@ -68,7 +67,7 @@ _LOOKS: dict[str, Callable[[], BackendState]] = {
 }
 
 
-def version_of(package: str) -> str:
+def installed_version(package: str) -> str:
     """Return an installed package's version, empty where it is not installed."""
     try:
         return version(package)

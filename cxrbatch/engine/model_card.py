@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cxrbatch.engine.bundle import PENDING, Manifest, ParityFigures
+from cxrbatch.engine.manifest import PENDING, Manifest, ParityFigures
 from cxrbatch.records import Label
 from cxrbatch.system import durable
 

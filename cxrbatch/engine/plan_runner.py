@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxrbatch.engine.contract import INPUT, OUTPUTS
-from cxrbatch.engine.cuda_device import Array, CudaDevice, DeviceMemoryExhausted
+from cxrbatch.engine.cuda import Array, CudaDevice, DeviceMemoryExhausted
 from cxrbatch.engine.tensorrt_flavour import told_errors
 from cxrbatch.errors import EngineError
 from cxrbatch.records import Gray8

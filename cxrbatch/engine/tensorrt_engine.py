@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cxrbatch.engine.bundle import BatchProfile, EngineBundle, PlanFacts
+from cxrbatch.engine.agreement import is_unproven, settle_parity
+from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.contract import INPUT, OUTPUTS, require_pixels
-from cxrbatch.engine.cuda_device import CudaDevice, DeviceMemoryExhausted, import_pycuda
-from cxrbatch.engine.cuda_probe import Gpu
-from cxrbatch.engine.deferred_gate import is_unproven, settle_parity
+from cxrbatch.engine.cuda import CudaDevice, DeviceMemoryExhausted, Gpu, import_pycuda
+from cxrbatch.engine.manifest import BatchProfile, PlanFacts
 from cxrbatch.engine.plan_runner import PlanRunner
 from cxrbatch.engine.tensorrt_flavour import (
     Flavour,
     import_flavour,
     open_logger,
     require_gpu,
+    tensorrt_version,
     told_errors,
-    version_of,
 )
 from cxrbatch.errors import EngineError
 from cxrbatch.records import EngineDescription, Gray8, Scores
@@ -144,7 +144,7 @@ class _LoadedPlan:
     @property
     def title(self) -> str:
         """Which TensorRT this is, in words."""
-        return f"{self._module.__name__} {version_of(self._module)}"
+        return f"{self._module.__name__} {tensorrt_version(self._module)}"
 
     def told(self) -> str:
         """Return what TensorRT said about what failed."""
@@ -174,7 +174,7 @@ def open_tensorrt(bundle: EngineBundle, flavour: Flavour) -> TensorRTEngine:
         device.close()
         raise
     try:
-        here = f"{gpu.name}, {flavour.title} {version_of(module)}"
+        here = f"{gpu.name}, {flavour.title} {tensorrt_version(module)}"
         if is_unproven(bundle, flavour.role, here):
             settle_parity(bundle, flavour.role, engine, device=here)
     except BaseException:
@@ -193,7 +193,7 @@ def find_machine(bundle: EngineBundle, flavour: Flavour) -> tuple[Gpu, ModuleTyp
     _facts(bundle, flavour)
     module = import_flavour(flavour)
     import_pycuda()
-    refuse_foreign_plan(bundle, flavour, gpu, version_of(module))
+    refuse_foreign_plan(bundle, flavour, gpu, tensorrt_version(module))
     return gpu, module
 
 

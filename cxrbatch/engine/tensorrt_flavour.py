@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from cxrbatch.engine.cuda_probe import CudaProbe, Gpu, probe_cuda
+from cxrbatch.engine.cuda import CudaProbe, Gpu, probe_cuda
 from cxrbatch.errors import EngineError
 
 if TYPE_CHECKING:
@@ -78,16 +78,17 @@ def import_flavour(flavour: Flavour) -> ModuleType:
         ) from None
     except (ImportError, OSError) as error:
         raise EngineError(f"backend {flavour.backend}: {flavour.title} cannot be loaded: {error}") from error
-    found = tuple(int(part) for part in version_of(module).split(".")[:2])
+    version = tensorrt_version(module)
+    found = tuple(int(part) for part in version.split(".")[:2])
     if flavour.backend == "tensorrt" and found < OLDEST_TENSORRT:
         oldest = ".".join(map(str, OLDEST_TENSORRT))
         raise EngineError(
-            f"backend tensorrt: version {version_of(module)} is older than {oldest}. pip install 'tensorrt>={oldest}'"
+            f"backend tensorrt: version {version} is older than {oldest}. pip install 'tensorrt>={oldest}'"
         )
     return module
 
 
-def version_of(module: ModuleType) -> str:
+def tensorrt_version(module: ModuleType) -> str:
     """Return the version of a flavour's module, such as "11.4.0.106"."""
     return str(module.__version__)
 

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import ImageRejected, Reason
-from cxrbatch.intake.codecs import JPEG_DECODER, decoder_name
-from cxrbatch.intake.dicom import decode_pixels, encoded_pixels
-from cxrbatch.intake.dicom_file import DicomFile, parse_dicom
+from cxrbatch.intake.codecs.transfer_syntaxes import JPEG_DECODER, decoder_name
+from cxrbatch.intake.dicom.dicom_file import DicomFile, parse_dicom
+from cxrbatch.intake.dicom.elements import Elements
+from cxrbatch.intake.dicom.pixel_data import decode_pixels, encoded_pixels
+from cxrbatch.intake.dicom.pixel_module import PixelModule, read_look, read_pixel_module
 from cxrbatch.intake.display import Lut, PixelLook, display_pixels
-from cxrbatch.intake.elements import Elements, refusing_malformed
 from cxrbatch.intake.kind import Kind, recognise
-from cxrbatch.intake.pixel_module import PixelModule, read_look, read_pixel_module
-from cxrbatch.intake.raster import decode_raster
+from cxrbatch.intake.libraries import refusing_malformed
+from cxrbatch.intake.raster.read_raster import decode_raster
 from cxrbatch.intake.read import MAX_BYTES_PER_PIXEL
 
 

@@ -73,14 +73,14 @@ class Anatomy:
 
 def measure_anatomy(display: Gray8) -> Anatomy:
     """Compare a display image, uint8 [H,W], 0..255, with a chest; without its frame if that fits better."""
-    small = shrink(display)
+    small = small_copy(display)
     whole = _measure(small)
     if whole.is_chest:
         return whole
     return max((whole, *map(_measure, views_inside(small))), key=lambda anatomy: anatomy.resemblance)
 
 
-def shrink(display: Gray8) -> Gray8:
+def small_copy(display: Gray8) -> Gray8:
     """Return an image of at most SMALL_PX: the blur of 1024 pixels takes 25 ms, and of these 1, and says the same."""
     scale = min(1.0, SMALL_PX / max(display.shape))
     size = [max(1, round(side * scale)) for side in display.shape]

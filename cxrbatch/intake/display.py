@@ -155,12 +155,12 @@ def reduce_pixels(
         return stored, padded
     size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
     if padded is None:
-        return _shrink(stored, size), None
+        return _average_areas(stored, size), None
     # One large array at a time: of the largest image, each takes a third of what a worker may.
-    weight = _shrink(np.subtract(1, padded, dtype=np.float32), size)
+    weight = _average_areas(np.subtract(1, padded, dtype=np.float32), size)
     visible = stored.astype(np.float32)
     visible[padded] = 0
-    total = _shrink(visible, size)
+    total = _average_areas(visible, size)
     average = np.rint(total / np.maximum(weight, np.float32(1e-6)))
     return np.where(weight > 0, average, 0).astype(stored.dtype), weight < 0.5
 
@@ -266,7 +266,7 @@ def _to_gray(levels: Levels, look: PixelLook) -> Gray8:
     return np.rint(upright).astype(np.uint8)
 
 
-def _shrink(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+def _average_areas(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """Average areas of [H,W] to (width, height); OpenCV knows no signed 8-bit, and no byte order but its own.
 
     Whole factors first: 2022x2464 at 16 bits to 840x1024 takes 4 ms in two steps and 13 ms in one.

@@ -12,12 +12,12 @@ from typing import BinaryIO
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import ImageRejected, Reason
-from cxrbatch.intake.dicom import inspect_dicom, read_dicom
-from cxrbatch.intake.dicom_file import DicomFile, parse_dicom
-from cxrbatch.intake.elements import refusing_malformed
+from cxrbatch.intake.dicom.dicom_file import DicomFile, parse_dicom
+from cxrbatch.intake.dicom.read_dicom import inspect_dicom, read_dicom
 from cxrbatch.intake.kind import Kind, recognise
-from cxrbatch.intake.radiograph import Inspection
-from cxrbatch.intake.raster import inspect_raster, read_raster
+from cxrbatch.intake.libraries import refusing_malformed
+from cxrbatch.intake.raster.read_raster import inspect_raster, read_raster
+from cxrbatch.intake.screen import Inspection
 from cxrbatch.records import Radiograph
 
 # Holds the header of nearly every radiograph; one read from a cold disk or a share costs a seek anyway.

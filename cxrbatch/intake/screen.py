@@ -1,7 +1,8 @@
-"""Accepting, flagging or refusing a radiograph by its header, and refusing blank pixels."""
+"""What becomes of a file: its header accepted, flagged or refused; its image put together, or refused as blank."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,9 +12,8 @@ import numpy as np
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, ImageRejected, Reason
-from cxrbatch.intake.species import SpeciesFacts, is_animal
-from cxrbatch.intake.vocabulary import Named, name_body_part, name_view, name_view_code, words
-from cxrbatch.records import Gray8, Header
+from cxrbatch.intake.vocabulary import Named, SpeciesFacts, is_animal, name_body_part, name_view, name_view_code, words
+from cxrbatch.records import Gray8, Header, Radiograph, Rejection
 
 OWN_MANUFACTURER = "cxrbatch"
 PAEDIATRIC_BELOW_YEARS = 16
@@ -40,6 +40,15 @@ _BY_DESCRIPTION = "lateral or oblique by its description"
 # A file that does not say is taken for one without: most images are.
 _NOT_BURNED_IN = {"", "NO", "N"}
 _DAYS = {"D": 1.0, "W": 7.0, "M": 30.4, "Y": 365.25}
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What the header of a readable file tells; `rejection` is there when it gets no score."""
+
+    header: Header
+    flags: tuple[Flag, ...] = ()
+    rejection: Rejection | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +124,33 @@ def screen_pixels(display: Gray8) -> None:
     low, high = np.searchsorted(cumulated, np.array([0.005, 0.995]) * display.size)
     if high - low < BLANK_BELOW_LEVELS:
         raise ImageRejected(Reason.BLANK, f"nothing to see: 99 % of the pixels lie within {high - low} grey levels")
+
+
+def check_image_size(rows: int, columns: int, settings: Settings) -> None:
+    """Refuse an image beyond the limits of the settings, before anything is allocated for it."""
+    size = f"{rows} rows x {columns} columns"
+    if rows * columns > settings.max_stored_px:
+        raise ImageRejected(Reason.TOO_LARGE, f"{size}; the limit is {settings.max_stored_px} pixels (max_stored_px)")
+    if min(rows, columns) < settings.min_stored_px:
+        raise ImageRejected(Reason.TOO_SMALL, f"{size}; sides under {settings.min_stored_px} pixels are thumbnails")
+
+
+def assemble_radiograph(header: Header, display: Gray8, flags: tuple[Flag, ...], stored_sha256: str) -> Radiograph:
+    """Put a radiograph together from its display image, uint8 [H,W], 0..255.
+
+    Raises:
+        ImageRejected: there is nothing to see on it (blank).
+    """
+    screen_pixels(display)
+    return Radiograph(
+        header=header,
+        display=display,
+        rows=header.rows,
+        columns=header.columns,
+        flags=tuple(dict.fromkeys(flags)),
+        stored_sha256=stored_sha256,
+        display_sha256=hashlib.sha256(str(display.shape).encode() + display.tobytes()).hexdigest(),
+    )
 
 
 def age_years(header: Header) -> float | None:

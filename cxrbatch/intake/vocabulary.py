@@ -1,4 +1,4 @@
-"""What the words and codes of a header name: a chest, another part of the body, a frontal or another view.
+"""What the words and codes of a header name: a chest or another part of the body, a frontal or another view, an animal.
 
 The words are those that technologists and equipment write into Body Part Examined, View Position and the
 descriptions, in the languages of Europe and East Asia; accents and case do not count.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import Enum
 
 # Stems: THORA is in thorax, thoracique, thoracal; a word that begins with one of them names the chest.
@@ -78,6 +79,30 @@ _OTHER_VIEW_CODES = {
     *("399312000", "R-10208", "399059000", "R-10216", "399061009", "R-10241", "399110001", "R-102C2"),
     *("399162004", "R-10242", "399368009", "R-10226", "30730003", "G-A145"),
 }
+# SNOMED CT, and the SNOMED RT code of older equipment.
+_HUMAN_CODES = {"337915000", "L-85B00"}
+_HUMAN_WORDS = {
+    "HUMAN",
+    "HUMANS",
+    "HOMO",
+    "SAPIENS",
+    "MENSCH",
+    "HUMAIN",
+    "HUMANO",
+    "HUMANA",
+    "UMANO",
+    "MENSELIJK",
+    "ヒト",
+}
+_NO_SPECIES = {"", "UNKNOWN", "UNSPECIFIED", "OTHER", "NONE", "N A", "NA", "NOT APPLICABLE", "UNDEFINED"}
+# A child's parent may be responsible, too; these answer for animals only.
+_KEEPERS = {"OWNER", "VETERINARIAN", "BREEDER"}
+# Words that people's radiographs have, too, are left out: CAT (a scan), BOVINE and PORCINE (valves), DORSOVENTRAL.
+_ANIMAL_STEMS = ("VETERINAR", "CANINE", "FELINE", "EQUINE", "CANIS", "FELIS", "EQUUS", "TIERARZT", "TIERKLINIK")
+_ANIMAL_WORDS = {
+    *("DOG", "DOGS", "PUPPY", "KITTEN", "HORSE", "FOAL", "RABBIT", "FERRET"),
+    *("HUND", "KATZE", "PFERD", "CHIEN", "CHEVAL", "PERRO", "GATO", "CABALLO", "GATTO", "CAVALLO", "HOND", "PAARD"),
+}
 
 
 class Named(Enum):
@@ -126,3 +151,29 @@ def _named(wanted: bool, other: bool) -> Named:
     if wanted:
         return Named.BOTH if other else Named.WANTED
     return Named.OTHER if other else Named.NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class SpeciesFacts:
+    """What a header says of the species, as text; empty where it does not say.
+
+    `species` and `codes` are of Patient Species Description and Code Sequence; `marks` what only an animal has, a
+    breed or Patient's Sex Neutered; `responsible` is Responsible Person Role.
+    """
+
+    species: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+    responsible: str = ""
+
+
+def is_animal(facts: SpeciesFacts, descriptions: Iterable[str] = ()) -> bool:
+    """Tell whether anything says that the patient is no human being; a header that says human is believed."""
+    named = [stated for text in facts.species if (stated := " ".join(words(text))) not in _NO_SPECIES]
+    if set(facts.codes) & _HUMAN_CODES or any(_HUMAN_WORDS & set(stated.split()) for stated in named):
+        return False
+    marked = any(" ".join(words(mark)) not in _NO_SPECIES for mark in facts.marks)
+    if named or any(facts.codes) or marked or facts.responsible.strip().upper() in _KEEPERS:
+        return True
+    said = {word for text in descriptions for word in words(text)}
+    return bool(said & _ANIMAL_WORDS) or any(word.startswith(_ANIMAL_STEMS) for word in said)

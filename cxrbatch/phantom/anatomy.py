@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Literal
 
 import numpy as np
 
-from cxrbatch.phantom.frame import Points, smooth_closed, smooth_open
+from cxrbatch.phantom.grid import Points, smooth_closed
 from cxrbatch.records import Float32
 
 Side = Literal[-1, 1]
@@ -16,9 +17,34 @@ LEFT: Side = 1
 SIDES: tuple[Side, Side] = (RIGHT, LEFT)
 
 
+class Stream(IntEnum):
+    """The random streams of one phantom: what is drawn from one never shifts what another gives.
+
+    Numbers are part of what a seed means: append, never renumber.
+    """
+
+    PATIENT = 0
+    POSE = 1
+    VESSELS = 2
+    TEXTURE = 3
+    EXPOSURE = 4
+    NOISE = 5
+    FINDINGS = 6
+    CARDIOMEGALY = 10
+    EFFUSION = 11
+    PNEUMOTHORAX = 12
+    NODULE = 13
+    CONSOLIDATION = 14
+
+
+def open_stream(seed: int, stream: Stream, take: int = 0) -> np.random.Generator:
+    """Return the generator of one stream of the phantom `seed`; `take` numbers its exposures."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(int(stream), take))))
+
+
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """Sizes in cm, in the coordinates of `Frame`; densities relative to water."""
+    """Sizes in cm, in the coordinates of `Grid`; densities relative to water."""
 
     sex: Literal["F", "M"]
     age: int
@@ -208,38 +234,6 @@ def body_outlines(patient: Patient) -> list[Points]:
         ]
     )  # fmt: skip
     return [smooth_closed(trunk), smooth_closed(arm), smooth_closed(mirrored(arm, RIGHT))]
-
-
-def clavicle(patient: Patient, side: Side) -> tuple[Points, Points]:
-    """Return a clavicle's centre line [N, 2] and its radius [N], from the sternum to the shoulder."""
-    drop, y = patient.clavicle_drop, patient.clavicle_height
-    corners = np.array(
-        [[1.9, y + 1.1], [4.2, y + 0.6], [7.4, y - 0.4 - 0.3 * drop], [11.0, y - 1.4 - 0.8 * drop],
-         [14.0, y - 1.7 - drop], [17.2, y - 1.1 - drop]]
-    )  # fmt: skip
-    line = smooth_open(corners)
-    along = np.linspace(0.0, 1.0, len(line))
-    blunt = np.sqrt(np.clip(1.02 - along**10, 0.0, 1.0))
-    radius = 0.60 + 0.40 * np.exp(-((along / 0.12) ** 2)) + 0.18 * np.exp(-(((along - 1.0) / 0.15) ** 2))
-    return mirrored(line, side), radius * blunt
-
-
-def scapula(patient: Patient, side: Side) -> list[Points]:
-    """Return the closed outlines of blade, spine with acromion, and the head of the humerus."""
-    out = patient.thorax_half_width - 3.2 + patient.scapula_out
-    up = patient.shoulder_height - 0.5
-    blade = np.array(
-        [[out + 0.4, 2.6 + up], [out + 0.2, 6.5], [out + 0.9, 11.0], [out + 2.2, 14.4], [out + 3.2, 13.6],
-         [out + 4.3, 9.5], [out + 5.6, 6.2], [out + 6.0, 4.2 + up], [out + 4.6, 2.6 + up], [out + 2.4, 2.0 + up]]
-    )  # fmt: skip
-    spine = np.array(
-        [[out + 0.6, 4.8 + up], [out + 3.4, 3.0 + up], [out + 6.4, 1.0 + up], [out + 8.0, 0.6 + up],
-         [out + 8.2, 1.6 + up], [out + 6.6, 2.3 + up], [out + 3.8, 4.0 + up], [out + 1.0, 5.5 + up]]
-    )  # fmt: skip
-    angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-    head = np.stack([out + 8.3 + 2.3 * np.cos(angle), 4.4 + up + 2.5 * np.sin(angle)], axis=1)
-    shaft = np.array([[out + 7.2, 6.0 + up], [out + 10.4, 5.0 + up], [out + 15.0, 24.0], [out + 12.0, 25.0]])
-    return [mirrored(smooth_closed(outline), side) for outline in (blade, spine, head, shaft)]
 
 
 def gas_bubble_outline(patient: Patient) -> Points:

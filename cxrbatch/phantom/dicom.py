@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import imagecodecs
 import numpy as np
@@ -198,13 +197,16 @@ def _native(pixels: _Pixels) -> bytes:
     return content + b"\0" * (len(content) % 2)
 
 
-def _rle(pixels: _Pixels) -> bytes:
-    """Encode the high and the low bytes as a segment each, row by row (PS3.5 annex G)."""
-    planes = (pixels >> 8).astype(np.uint8), (pixels & 0xFF).astype(np.uint8)
+def encode_rle(pixels: NDArray[np.unsignedinteger[Any]]) -> bytes:
+    """Encode [H,W] of 8 or 16 bits: a segment for each byte, the highest first, row by row (PS3.5 annex G)."""
+    shifts = range(8 * (pixels.dtype.itemsize - 1), -1, -8)
+    planes = [(pixels >> shift & 0xFF).astype(np.uint8) for shift in shifts]
     segments = [b"".join(imagecodecs.packbits_encode(row.tobytes()) for row in plane) for plane in planes]
     segments = [segment + b"\0" * (len(segment) % 2) for segment in segments]
-    offsets = [64, 64 + len(segments[0])] + [0] * 13
-    return struct.pack("<16L", 2, *offsets) + b"".join(segments)
+    offsets = np.zeros(16, "<u4")
+    offsets[0] = len(segments)
+    offsets[1 : 1 + len(segments)] = 64 + np.cumsum([0, *map(len, segments[:-1])])
+    return offsets.tobytes() + b"".join(segments)
 
 
 def _jpeg_lossless(pixels: _Pixels) -> bytes:
@@ -223,7 +225,7 @@ def _jpeg_2000(pixels: _Pixels) -> bytes:
 TRANSFER_SYNTAXES: dict[str, _Syntax] = {
     str(ExplicitVRLittleEndian): _Syntax(_native, encapsulated=False),
     str(ImplicitVRLittleEndian): _Syntax(_native, encapsulated=False),
-    str(RLELossless): _Syntax(_rle),
+    str(RLELossless): _Syntax(encode_rle),
     str(JPEGLosslessSV1): _Syntax(_jpeg_lossless),
     str(JPEG2000Lossless): _Syntax(_jpeg_2000),
     # The encoder writes a precision of 16 bits, and the header must say what the code stream says.

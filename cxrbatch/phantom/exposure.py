@@ -10,7 +10,7 @@ import numpy as np
 
 from cxrbatch.phantom.anatomy import Patient
 from cxrbatch.phantom.attenuation import TISSUE_PER_CM, air_filled, soft_tissue
-from cxrbatch.phantom.frame import Frame
+from cxrbatch.phantom.grid import Grid
 from cxrbatch.phantom.shapes import Shapes
 from cxrbatch.records import Float32
 
@@ -79,10 +79,10 @@ def survey_patient(patient: Patient, shapes: Shapes, exposure: Exposure) -> Surv
 
     That exposure and processing don't react to a lesion keeps everything outside it as it would be.
     """
-    air = air_filled(patient, shapes, shapes.frame)
-    tissue = TISSUE_PER_CM * soft_tissue(patient, shapes, shapes.frame, air)
+    air = air_filled(patient, shapes, shapes.grid)
+    tissue = TISSUE_PER_CM * soft_tissue(patient, shapes, shapes.grid, air)
     light = cv2.resize(np.exp(-tissue), None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
-    wide = 4.0 / (shapes.frame.cm_per_px * 4)
+    wide = 4.0 / (shapes.grid.cm_per_px * 4)
     haze = cv2.GaussianBlur(np.minimum(light, 0.45), (0, 0), wide) * np.float32(exposure.scatter)
     density = -np.log(light + haze)
     # Air around the body counts as thin tissue, or processing would brighten everything near the skin.
@@ -90,23 +90,23 @@ def survey_patient(patient: Patient, shapes: Shapes, exposure: Exposure) -> Surv
     shown = density - np.float32(exposure.equalisation) * base
     inside = cv2.resize(shapes.body, (light.shape[1], light.shape[0]), interpolation=cv2.INTER_AREA) > 2
     low, high = np.percentile(shown[inside], [3.0, 96.0])
-    return Survey(shapes.frame.resample(haze), shapes.frame.resample(base), float(low), float(high))
+    return Survey(shapes.grid.resample(haze), shapes.grid.resample(base), float(low), float(high))
 
 
 def develop(
-    attenuation: Float32, frame: Frame, survey: Survey, exposure: Exposure, noise: np.random.Generator
+    attenuation: Float32, grid: Grid, survey: Survey, exposure: Exposure, noise: np.random.Generator
 ) -> Float32:
-    """Turn attenuation into display density, 0 dark .. 1 bright, float32 [rows, columns] of `frame`.
+    """Turn attenuation into display density, 0 dark .. 1 bright, float32 [rows, columns] of `grid`.
 
     `attenuation` may come from another grid over the same image; grain is that of the image's own pixels.
     """
-    detail = frame.with_long_side(max(attenuation.shape))
+    detail = grid.with_long_side(max(attenuation.shape))
     light = np.exp(-attenuation) + detail.resample(survey.haze)
     density = -np.log(light) - np.float32(exposure.equalisation) * detail.resample(survey.base)
     sigma = exposure.blur_cm / detail.cm_per_px
     if sigma > 0.3:
         density = cv2.GaussianBlur(density, (0, 0), sigma)
-    shown = frame.resample(np.asarray(density, np.float32)) + _grain(frame, exposure, noise)
+    shown = grid.resample(np.asarray(density, np.float32)) + _grain(grid, exposure, noise)
     level = (shown - np.float32(survey.low)) * np.float32(1 / (survey.high - survey.low))
     # Below the darkest lung there is only thin skin and air: they may fade, but not at once.
     level = np.maximum(level, np.float32(0.45) * level)
@@ -115,15 +115,15 @@ def develop(
     return np.asarray(np.maximum(shown, 0.0), np.float32)
 
 
-def mark_side(shown: Float32, frame: Frame, exposure: Exposure) -> Float32:
+def mark_side(shown: Float32, grid: Grid, exposure: Exposure) -> Float32:
     """Return the image with a lead letter beside the shoulder it names: L on the right of the image."""
     if not exposure.marker:
         return shown
     side = 1.0 if exposure.marker == "L" else -1.0
-    height_px = 1.7 / frame.cm_per_px
-    x = (0.5 + 0.5 * side * exposure.marker_at[0]) * frame.columns
-    y = (0.5 + 0.5 * exposure.marker_at[1]) * frame.rows
-    letter = np.zeros((frame.rows, frame.columns), np.uint8)
+    height_px = 1.7 / grid.cm_per_px
+    x = (0.5 + 0.5 * side * exposure.marker_at[0]) * grid.columns
+    y = (0.5 + 0.5 * exposure.marker_at[1]) * grid.rows
+    letter = np.zeros((grid.rows, grid.columns), np.uint8)
     origin = (round(x - 0.4 * height_px), round(y + 0.5 * height_px))
     thickness = max(1, round(0.15 * height_px))
     # Hershey capitals are 21 units high at scale 1.
@@ -132,20 +132,20 @@ def mark_side(shown: Float32, frame: Frame, exposure: Exposure) -> Float32:
     return np.asarray(shown + cover * (np.float32(1.02) - shown), np.float32)
 
 
-def shutter(shown: Float32, frame: Frame, exposure: Exposure) -> Float32:
+def shutter(shown: Float32, grid: Grid, exposure: Exposure) -> Float32:
     """Return the image with its collimation border: unexposed and so white, or blackened by the workstation."""
     if exposure.collimation is None:
         return shown
     left, top, right, bottom = exposure.collimation
     bordered = np.full_like(shown, 0.0 if exposure.shutter_black else 1.15)
-    rows = slice(math.ceil((1 - top) / 2 * frame.rows), math.floor((1 + bottom) / 2 * frame.rows))
-    columns = slice(math.ceil((1 - left) / 2 * frame.columns), math.floor((1 + right) / 2 * frame.columns))
+    rows = slice(math.ceil((1 - top) / 2 * grid.rows), math.floor((1 + bottom) / 2 * grid.rows))
+    columns = slice(math.ceil((1 - left) / 2 * grid.columns), math.floor((1 + right) / 2 * grid.columns))
     bordered[rows, columns] = shown[rows, columns]
     return bordered
 
 
-def _grain(frame: Frame, exposure: Exposure, rng: np.random.Generator) -> Float32:
+def _grain(grid: Grid, exposure: Exposure, rng: np.random.Generator) -> Float32:
     """Return quantum noise, slightly correlated by the detector; larger pixels catch more light and have less."""
-    deviation = exposure.noise * max(frame.rows, frame.columns) / 1024
-    white = rng.standard_normal((frame.rows, frame.columns), dtype=np.float32) * np.float32(deviation)
+    deviation = exposure.noise * max(grid.rows, grid.columns) / 1024
+    white = rng.standard_normal((grid.rows, grid.columns), dtype=np.float32) * np.float32(deviation)
     return np.asarray(cv2.GaussianBlur(white, (3, 3), 0.5), np.float32)

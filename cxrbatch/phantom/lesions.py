@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrbatch.phantom.anatomy import LEFT, RIGHT, SIDES, Patient, Side, lung_outline
-from cxrbatch.phantom.frame import Frame, Points
+from cxrbatch.phantom.anatomy import LEFT, RIGHT, SIDES, Patient, Side, Stream, lung_outline, open_stream
+from cxrbatch.phantom.grid import Grid, Points
 from cxrbatch.phantom.shapes import Shapes
-from cxrbatch.phantom.streams import Stream, open_stream
 from cxrbatch.records import Float32
 
 FINDINGS: tuple[str, ...] = ("Cardiomegaly", "Effusion", "Pneumothorax", "Nodule", "Consolidation")
@@ -94,26 +93,26 @@ def draw_lesions(seed: int, findings: Collection[str], patient: Patient, shapes:
     return lesions
 
 
-def lesion_masks(lesions: Lesions, shapes: Shapes, frame: Frame) -> dict[str, NDArray[np.bool_]]:
-    """Return where each lesion lies on the image: bool [rows, columns] of `frame` for every finding present."""
-    lung = frame.resample(shapes.lung) > 0
+def lesion_masks(lesions: Lesions, shapes: Shapes, grid: Grid) -> dict[str, NDArray[np.bool_]]:
+    """Return where each lesion lies on the image: bool [rows, columns] of `grid` for every finding present."""
+    lung = grid.resample(shapes.lung) > 0
     masks: dict[str, NDArray[np.bool_]] = {}
     if lesions.heart_ratio is not None:
-        masks[CARDIOMEGALY] = frame.resample(shapes.heart) > 0
+        masks[CARDIOMEGALY] = grid.resample(shapes.heart) > 0
     if lesions.fluid is not None:
-        masks[EFFUSION] = lung & (frame.resample(lesions.fluid) > 0)
+        masks[EFFUSION] = lung & (grid.resample(lesions.fluid) > 0)
     if lesions.collapsed is not None:
-        masks[PNEUMOTHORAX] = lung & (frame.resample(lesions.collapsed) < -0.1)
+        masks[PNEUMOTHORAX] = lung & (grid.resample(lesions.collapsed) < -0.1)
     if lesions.nodules:
-        masks[NODULE] = nodules_depth(lesions.nodules, frame) > 0
+        masks[NODULE] = nodules_depth(lesions.nodules, grid) > 0
     if lesions.consolidation is not None:
-        masks[CONSOLIDATION] = lung & (frame.resample(lesions.consolidation) > 0)
+        masks[CONSOLIDATION] = lung & (grid.resample(lesions.consolidation) > 0)
     return masks
 
 
-def nodules_depth(nodules: tuple[Nodule, ...], frame: Frame) -> Float32:
+def nodules_depth(nodules: tuple[Nodule, ...], grid: Grid) -> Float32:
     """Return how deep each pixel lies inside the nearest nodule, cm, negative outside."""
-    x, y = frame.coordinates()
+    x, y = grid.coordinates()
     return np.asarray(np.maximum.reduce([nodule.depth(x, y) for nodule in nodules]), np.float32)
 
 
@@ -144,7 +143,7 @@ def _draw_collapse(rng: np.random.Generator, patient: Patient, shapes: Shapes) -
     base_pull = float(rng.uniform(0.15, 0.7))
     outlines = [lung_outline(patient, each) for each in SIDES if each != side]
     outlines.append(_shrunken(lung_outline(patient, side), patient, side, pull, base_pull))
-    return shapes.frame.depth_inside(outlines)
+    return shapes.grid.depth_inside(outlines)
 
 
 def _shrunken(outline: Points, patient: Patient, side: Side, pull: float, base_pull: float) -> Points:
@@ -216,8 +215,8 @@ def _place_in_lung(
     """
     reach = patient.thorax_half_width
     candidates = rng.uniform([-reach, 0.0], [reach, patient.right_dome + 3.0], (_N_CANDIDATES, 2))
-    columns, rows = np.rint(shapes.frame.to_px(candidates)).astype(int).T
-    columns, rows = columns.clip(0, shapes.frame.columns - 1), rows.clip(0, shapes.frame.rows - 1)
+    columns, rows = np.rint(shapes.grid.to_px(candidates)).astype(int).T
+    columns, rows = columns.clip(0, shapes.grid.columns - 1), rows.clip(0, shapes.grid.rows - 1)
     free = np.minimum(shapes.visible_lung, 0.9 * shapes.lung_on_image)[rows, columns] - margin
     taken = clear_of[rows, columns]
     suited = np.flatnonzero((free > 0) & (taken <= 0))

@@ -16,18 +16,18 @@ from cxrbatch.phantom.anatomy import (
     lung_outline,
     mediastinum_outline,
 )
-from cxrbatch.phantom.frame import SHAPE_GRID_PX, Frame, smooth_open, tube_outline
+from cxrbatch.phantom.grid import SHAPE_GRID_PX, Grid, smooth_open, tube_outline
 from cxrbatch.records import Float32
 
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """Depth inside each organ in cm, negative outside: float32 [h,w] on `frame`, the shape grid.
+    """Depth inside each organ in cm, negative outside: float32 [h,w] on `grid`, the shape grid.
 
     `x`, `y` are patient coordinates; `breast` and `gas` are None where there is nothing to see.
     """
 
-    frame: Frame
+    grid: Grid
     x: Float32
     y: Float32
     body: Float32
@@ -49,14 +49,14 @@ class Shapes:
         rows, columns = self.lung.shape
         down = np.minimum(np.arange(rows), np.arange(rows)[::-1])[:, None]
         along = np.minimum(np.arange(columns), np.arange(columns)[::-1])[None, :]
-        edge = np.minimum(down, along) * np.float32(self.frame.cm_per_px)
+        edge = np.minimum(down, along) * np.float32(self.grid.cm_per_px)
         return np.asarray(np.minimum(self.lung, edge), np.float32)
 
 
-def lay_out(patient: Patient, image: Frame, heart_ratio: float | None = None) -> Shapes:
+def lay_out(patient: Patient, image: Grid, heart_ratio: float | None = None) -> Shapes:
     """Lay the patient's organs over an image; `heart_ratio` replaces the patient's own."""
-    frame = image.with_long_side(SHAPE_GRID_PX)
-    x, y = frame.coordinates()
+    grid = image.with_long_side(SHAPE_GRID_PX)
+    x, y = grid.coordinates()
     hila = [np.array(patient.hilum(side)) + np.array([0.0, 1.0]) for side in SIDES]
     carina = np.array([0.2 + patient.mediastinum_shift, 0.33 * patient.right_dome])
     trachea = smooth_open(
@@ -65,14 +65,14 @@ def lay_out(patient: Patient, image: Frame, heart_ratio: float | None = None) ->
     bronchi = [smooth_open(np.array([carina, 0.55 * carina + 0.45 * hilum, hilum])) for hilum in hila]
     airways = [tube_outline(trachea, 0.9), *(tube_outline(bronchus, 0.45) for bronchus in bronchi)]
     return Shapes(
-        frame=frame,
+        grid=grid,
         x=x,
         y=y,
-        body=frame.depth_inside(body_outlines(patient)),
-        lung=frame.depth_inside([lung_outline(patient, side) for side in SIDES]),
-        heart=frame.depth_inside([heart_outline(patient, heart_ratio or patient.heart_ratio)]),
-        mediastinum=frame.depth_inside([mediastinum_outline(patient)]),
-        airway=frame.depth_inside(airways),
-        breast=frame.depth_inside(breast_outlines(patient)) if patient.breast > 0.25 else None,
-        gas=frame.depth_inside([gas_bubble_outline(patient)]) if patient.gas_bubble else None,
+        body=grid.depth_inside(body_outlines(patient)),
+        lung=grid.depth_inside([lung_outline(patient, side) for side in SIDES]),
+        heart=grid.depth_inside([heart_outline(patient, heart_ratio or patient.heart_ratio)]),
+        mediastinum=grid.depth_inside([mediastinum_outline(patient)]),
+        airway=grid.depth_inside(airways),
+        breast=grid.depth_inside(breast_outlines(patient)) if patient.breast > 0.25 else None,
+        gas=grid.depth_inside([gas_bubble_outline(patient)]) if patient.gas_bubble else None,
     )

@@ -13,8 +13,7 @@ from typing import Literal
 import numpy as np
 
 from cxrbatch.phantom.dicom import TRANSFER_SYNTAXES, PhantomIdentity, Photometric, View, write_phantom_dicom
-from cxrbatch.phantom.draw import Phantom, draw_phantom
-from cxrbatch.phantom.lateral import draw_lateral
+from cxrbatch.phantom.draw import Phantom, draw_lateral, draw_phantom
 from cxrbatch.phantom.lesions import FINDINGS
 from cxrbatch.system.durable import make_folder, replace_text
 

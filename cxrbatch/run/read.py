@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, ImageRejected, Reason, RunError, error_name
-from cxrbatch.intake.identity import settle_duplicates
+from cxrbatch.intake.duplicates import settle_duplicates
 from cxrbatch.intake.patient import are_different_patients, identify, same_identity
 from cxrbatch.output.ledger.attempts import failed_again, may_pass
 from cxrbatch.output.ledger.queue import StudyTask

@@ -11,8 +11,9 @@ import numpy as np
 
 from cxrbatch import __version__
 from cxrbatch.config import Settings
-from cxrbatch.engine.bundle import EngineBundle, find_bundle
+from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.contract import Engine
+from cxrbatch.engine.installed import find_bundle
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.open import open_engine, plan_engine
 from cxrbatch.engine.time_limit import TimeLimitedEngine

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from cxrbatch import __version__
 from cxrbatch.config import Backend, PrecisionChoice, available_cores
-from cxrbatch.engine.backends import look_at_backend, version_of
+from cxrbatch.engine.backends import installed_version, look_at_backend
 from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.contract import INPUT, OUTPUTS, ComputesAlone, Engine
 from cxrbatch.engine.open import EngineChoice, choose_engine, open_choice, runnable
@@ -111,7 +111,7 @@ def measure_engine(bundle: EngineBundle, options: BenchOptions, *, report: Repor
         threads=options.threads or available_cores(),
         processor=_processor(),
         backends={choice.backend: look_at_backend(choice.backend).detail for choice in choices},
-        libraries={name: version for name in REPORTED_LIBRARIES if (version := version_of(name))},
+        libraries={name: version for name in REPORTED_LIBRARIES if (version := installed_version(name))},
         rows=tuple(rows),
     )
 

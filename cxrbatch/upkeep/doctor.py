@@ -25,8 +25,8 @@ from rich.table import Table
 from cxrbatch import __version__
 from cxrbatch.config import available_cores
 from cxrbatch.engine.backends import FASTEST_FIRST, look_at_backend
-from cxrbatch.engine.bundle import engine_folders, installed_bundles
-from cxrbatch.engine.cuda_probe import probe_cuda
+from cxrbatch.engine.cuda import probe_cuda
+from cxrbatch.engine.installed import engine_folders, installed_bundles
 from cxrbatch.errors import CxrBatchError, ExitCode
 from cxrbatch.pages.terminal_text import literal
 

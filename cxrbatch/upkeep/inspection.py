@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cxrbatch.config import Settings
-from cxrbatch.engine.bundle import find_bundle
+from cxrbatch.engine.installed import find_bundle
 from cxrbatch.errors import Flag, ImageRejected, UsageError
 from cxrbatch.intake.account import PixelAccount, account_for_pixels
 from cxrbatch.intake.anatomy import (

@@ -14,7 +14,8 @@ from types import ModuleType
 import pytest
 
 from cxrbatch.cli import commands, run_command_line
-from cxrbatch.engine.bundle import PENDING, load_bundle, save_bundle
+from cxrbatch.engine.bundle import load_bundle, save_bundle
+from cxrbatch.engine.manifest import PENDING
 from cxrbatch.errors import ExitCode
 from cxrbatch.output.folder.opening import open_output
 from tests.factories.engine import write_tiny_bundle
@@ -244,7 +245,7 @@ def test_python_dash_m_is_the_same_command(arguments: list[str]) -> None:
 def test_build_says_at_once_that_a_plan_needs_a_gpu(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cxrbatch.engine.cuda_probe.DRIVER_LIBRARY", str(tmp_path / "libcuda.so.1"))
+    monkeypatch.setattr("cxrbatch.engine.cuda.DRIVER_LIBRARY", str(tmp_path / "libcuda.so.1"))
     (tmp_path / "model.safetensors").write_bytes(b"never read")
     arguments = ("build", tmp_path / "model.safetensors", "-n", "x", "--engines", tmp_path / "engines")
     assert cxrbatch(*arguments, "--backend", "tensorrt") == ExitCode.ENGINE
@@ -258,6 +259,6 @@ def test_build_says_at_once_that_a_plan_needs_a_gpu(
 def test_run_says_at_once_that_a_backend_needs_a_gpu(
     images: Path, tmp_path: Path, engine: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cxrbatch.engine.cuda_probe.DRIVER_LIBRARY", str(tmp_path / "libcuda.so.1"))
+    monkeypatch.setattr("cxrbatch.engine.cuda.DRIVER_LIBRARY", str(tmp_path / "libcuda.so.1"))
     assert run(images, tmp_path, engine, "--backend", "tensorrt") == ExitCode.ENGINE
     assert "backend tensorrt cannot run here: needs an NVIDIA GPU: no NVIDIA driver" in capsys.readouterr().err

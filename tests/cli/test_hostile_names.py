@@ -217,7 +217,7 @@ def test_an_engine_that_is_not_there_is_said_in_letters(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CXRBATCH_ENGINES", str(tmp_path / "none\x1b[2J"))
-    monkeypatch.setattr("cxrbatch.engine.bundle.user_engines_folder", lambda: tmp_path / "nor here")
+    monkeypatch.setattr("cxrbatch.engine.installed.user_engines_folder", lambda: tmp_path / "nor here")
     (tmp_path / "images").mkdir()
     said = call("run", "images", "-o", "out", f"--engine={name}")
     # A NUL is refused where the settings are read.

@@ -13,7 +13,7 @@ from cxrbatch.cli.options import BACKENDS, PRECISIONS
 from cxrbatch.config import Backend, PrecisionChoice
 from cxrbatch.engine import backends, tensorrt_flavour
 from cxrbatch.engine.backends import FASTEST_FIRST, BackendState, look_at_backend
-from cxrbatch.engine.cuda_probe import CudaProbe, Gpu
+from cxrbatch.engine.cuda import CudaProbe, Gpu
 from cxrbatch.engine.open import ROLES
 
 ONE_GPU = CudaProbe((Gpu(0, "Test GPU", "9.0", 2**34),), "13.0")

@@ -10,17 +10,10 @@ from typing import Any
 
 import pytest
 
-from cxrbatch.engine import bundle as bundles
-from cxrbatch.engine.bundle import (
-    EngineFile,
-    ParityFigures,
-    TrainingFacts,
-    find_bundle,
-    installed_bundles,
-    installed_folders,
-    load_bundle,
-    save_bundle,
-)
+from cxrbatch.engine import installed
+from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
+from cxrbatch.engine.installed import find_bundle, installed_bundles, installed_folders
+from cxrbatch.engine.manifest import EngineFile, ParityFigures, TrainingFacts
 from cxrbatch.errors import EngineError, ExitCode
 from cxrbatch.records import InputSpec, Label
 from tests.factories.engine import write_tiny_bundle
@@ -33,7 +26,7 @@ def empty_lookup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     work.mkdir()
     monkeypatch.chdir(work)
     monkeypatch.setenv("CXRBATCH_ENGINES", str(tmp_path / "from-variable"))
-    monkeypatch.setattr(bundles, "user_engines_folder", lambda: tmp_path / "from-user")
+    monkeypatch.setattr(installed, "user_engines_folder", lambda: tmp_path / "from-user")
     return work
 
 
@@ -66,7 +59,7 @@ def test_an_engine_is_its_file_and_all_that_decides_a_verdict(tmp_path: Path) ->
 
     def identity(**changes: object) -> str:
         manifest = replace(bundle.manifest, **changes)  # type: ignore[arg-type]  # any field of it
-        return bundles.EngineBundle(bundle.folder, manifest).describe("onnx", "onnxruntime").sha256
+        return EngineBundle(bundle.folder, manifest).describe("onnx", "onnxruntime").sha256
 
     (first, *others), entry = bundle.labels, bundle.file("onnx")
     assert identity(name="renamed", created="today", notice="new") == identity()

@@ -10,19 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cxrbatch.engine.bundle import (
-    PENDING,
-    EngineBundle,
-    EngineFile,
-    ParityFigures,
-    load_bundle,
-    save_bundle,
-    sha256_of_file,
-)
-from cxrbatch.engine.deferred_gate import PARITY_FILE, PARITY_ROLE, DeferredGate, load_gate, save_gate
+from cxrbatch.engine.agreement import PARITY_FILE, PARITY_ROLE, DeferredGate, load_gate, save_gate
+from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
+from cxrbatch.engine.manifest import PENDING, EngineFile, ParityFigures
 from cxrbatch.engine.model_card import MODEL_CARD
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.open import open_engine
+from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.errors import EngineError
 from cxrbatch.records import Gray8
 from tests.factories.engine import write_tiny_bundle

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from cxrbatch.cli import run_command_line
-from cxrbatch.engine.bundle import EngineBundle, find_bundle, load_bundle
-from cxrbatch.engine.bundle_file import read_file
+from cxrbatch.engine.bundle import EngineBundle, load_bundle
+from cxrbatch.engine.installed import find_bundle
 from cxrbatch.engine.onnx_file import refers_to_other_files
 from cxrbatch.engine.open import open_engine, plan_engine
+from cxrbatch.engine.untrusted import read_file
 from cxrbatch.errors import EngineError
 from tests.factories.engine import tiny_graph, tiny_probabilities, write_tiny_bundle
 
@@ -200,6 +201,6 @@ def test_the_command_that_mends_it_can_be_pasted(name: str, tmp_path: Path) -> N
 def test_a_name_that_no_folder_has_is_not_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CXRBATCH_ENGINES", str(tmp_path))
-    monkeypatch.setattr("cxrbatch.engine.bundle.user_engines_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("cxrbatch.engine.installed.user_engines_folder", lambda: tmp_path / "none")
     with pytest.raises(EngineError, match=r"no engine"):
         find_bundle(name)

@@ -16,9 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
 from cxrbatch.engine import onnx_file
-from cxrbatch.engine.bundle import EngineFile, load_bundle, save_bundle, sha256_of_file
+from cxrbatch.engine.bundle import load_bundle, save_bundle
+from cxrbatch.engine.manifest import EngineFile
 from cxrbatch.engine.onnx_file import refers_to_other_files
 from cxrbatch.engine.open import open_engine
+from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.errors import EngineError
 from tests.factories.engine import tiny_graph, write_tiny_bundle
 

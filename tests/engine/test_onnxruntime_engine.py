@@ -11,11 +11,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cxrbatch.config import Backend
-from cxrbatch.engine.bundle import EngineBundle, EngineFile, load_bundle, save_bundle, sha256_of_file
+from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
 from cxrbatch.engine.contract import Engine
+from cxrbatch.engine.manifest import EngineFile
 from cxrbatch.engine.onnx_file import refers_to_other_files
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.open import open_engine
+from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.errors import EngineError
 from cxrbatch.records import Gray8, InputSpec, Label
 from tests.factories.engine import tiny_graph, tiny_probabilities, write_tiny_bundle
@@ -69,7 +71,7 @@ def test_the_choice_of_backend_is_logged(bundle: EngineBundle, caplog: pytest.Lo
 def test_a_backend_that_cannot_run_is_an_error_not_a_fallback(
     bundle: EngineBundle, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cxrbatch.engine.cuda_probe.DRIVER_LIBRARY", "libcuda-that-is-not-there.so")
+    monkeypatch.setattr("cxrbatch.engine.cuda.DRIVER_LIBRARY", "libcuda-that-is-not-there.so")
     why = "needs an NVIDIA GPU: no NVIDIA driver"
     with pytest.raises(EngineError, match=f"backend {backend} cannot run here: {why}.* --backend onnxruntime"):
         open_engine(bundle, backend=backend)

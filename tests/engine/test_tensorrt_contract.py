@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrbatch.engine.bundle import PlanFacts
+from cxrbatch.engine.manifest import PlanFacts
 from tests.factories.tensorrt_api import (
     Api,
     compile_stub_libraries,

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cxrbatch.engine.bundle import EngineBundle, PlanFacts, load_bundle, save_bundle
-from cxrbatch.engine.cuda_probe import CudaProbe, Gpu
+from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
+from cxrbatch.engine.cuda import CudaProbe, Gpu
+from cxrbatch.engine.manifest import PlanFacts
 from cxrbatch.engine.open import open_engine, plan_engine
 from cxrbatch.engine.tensorrt_engine import open_tensorrt, refuse_foreign_plan
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS, import_flavour

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from cxrbatch.engine import torch_cuda_engine
 from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
-from cxrbatch.engine.cuda_probe import probe_cuda
-from cxrbatch.engine.fixed_batch import FixedBatch
+from cxrbatch.engine.cuda import probe_cuda
 from cxrbatch.engine.open import open_engine
-from cxrbatch.engine.torch_cuda_engine import TorchCudaEngine
+from cxrbatch.engine.torch_cuda_engine import FixedBatch, TorchCudaEngine
 from cxrbatch.errors import EngineError
 from cxrbatch.records import Gray8, Label
 from tests.factories.engine import tiny_probabilities, write_tiny_bundle

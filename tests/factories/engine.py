@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from cxrbatch.engine.bundle import EngineFile, Manifest, save_bundle, sha256_of_file
+from cxrbatch.engine.bundle import save_bundle
+from cxrbatch.engine.manifest import EngineFile, Manifest
+from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.records import Float32, Gray8, InputSpec, Label
 
 GAIN = 8.0

@@ -23,9 +23,10 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from cxrbatch.engine.bundle import BatchProfile, EngineBundle, EngineFile, PlanFacts, load_bundle, save_bundle
+from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
 from cxrbatch.engine.contract import INPUT, OUTPUTS
-from cxrbatch.engine.cuda_probe import CudaProbe, Gpu
+from cxrbatch.engine.cuda import CudaProbe, Gpu
+from cxrbatch.engine.manifest import BatchProfile, EngineFile, PlanFacts
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS
 
 GPU = Gpu(0, "NVIDIA Fake 4090", "8.9", 24 << 30)

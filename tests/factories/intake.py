@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import cv2
-import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
-from pydicom.uid import (
-    JPEG2000,
-    UID,
-    ComputedRadiographyImageStorage,
-    ExplicitVRLittleEndian,
-    HTJ2KLossless,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
-    generate_uid,
-)
+from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
-Pixels = NDArray[np.integer[Any]]
+from tests.factories.encoded import Pixels, bits_of, encode_frame
 
 
 def blobs(rows: int = 320, columns: int = 256, bits: int = 12, seed: int = 0) -> Pixels:
@@ -52,7 +35,7 @@ def dataset(pixels: Pixels, *, transfer_syntax: UID = ExplicitVRLittleEndian, **
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = transfer_syntax
     made.file_meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
-    bits = max(8, int(np.abs(pixels).max()).bit_length() + (pixels.dtype.kind == "i"))
+    bits = bits_of(pixels)
     elements = {
         "SOPClassUID": ComputedRadiographyImageStorage,
         "SOPInstanceUID": generate_uid(),
@@ -71,7 +54,7 @@ def dataset(pixels: Pixels, *, transfer_syntax: UID = ExplicitVRLittleEndian, **
         "HighBit": max(0, keywords.get("BitsStored", bits) - 1),
         "PixelRepresentation": int(pixels.dtype.kind == "i"),
         "PhotometricInterpretation": "MONOCHROME2",
-        "PixelData": _pixel_data(pixels, transfer_syntax, bits),
+        "PixelData": _element_value(encode_frame(pixels, transfer_syntax), transfer_syntax),
     }
     for keyword, value in (elements | keywords).items():
         if value is not None:
@@ -88,6 +71,16 @@ def write_dicom(path: Path, *, pixels: Pixels | None = None, **keywords: Any) ->
     made = dataset(blobs() if pixels is None else pixels, **keywords)
     made.save_as(path, enforce_file_format=True)
     return path
+
+
+def with_frame(header: Dataset, coded: bytes) -> bytes:
+    """Return the DICOM file of a header whose pixel data are these, encoded as its transfer syntax says."""
+    syntax = header.file_meta.TransferSyntaxUID
+    header.add_new("PixelData", "OB" if syntax.is_encapsulated else "OW", _element_value(coded, syntax))
+    header["PixelData"].is_undefined_length = syntax.is_encapsulated
+    stream = BytesIO()
+    header.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
 
 
 def lut_item(entries: NDArray[np.integer[Any]], first: int, bits: int) -> Sequence:
@@ -123,40 +116,5 @@ def _image_bytes(image: Image.Image, kind: str, **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def _pixel_data(pixels: Pixels, syntax: UID, bits: int) -> bytes:
-    if not syntax.is_encapsulated:
-        dtype = pixels.dtype.newbyteorder("<" if syntax.is_little_endian else ">")
-        raw = pixels.astype(dtype).tobytes()
-        return raw + b"\0" * (len(raw) % 2)
-    encoders: dict[UID, Callable[[], Any]] = {
-        JPEG2000Lossless: lambda: imagecodecs.jpeg2k_encode(pixels, level=0, reversible=True, codecformat="j2k"),
-        JPEG2000: lambda: imagecodecs.jpeg2k_encode(pixels, level=60, codecformat="j2k"),
-        HTJ2KLossless: lambda: imagecodecs.htj2k_encode(pixels),
-        JPEGBaseline8Bit: lambda: imagecodecs.jpeg_encode(pixels, level=92),
-        JPEGExtended12Bit: lambda: imagecodecs.jpeg_encode(pixels, level=92, bitspersample=12),
-        JPEGLossless: lambda: imagecodecs.jpeg_encode(pixels, lossless=True, predictor=7, bitspersample=bits),
-        JPEGLSNearLossless: lambda: imagecodecs.jpegls_encode(pixels, level=2),
-        JPEGLSLossless: lambda: imagecodecs.jpegls_encode(pixels),
-        JPEGLosslessSV1: lambda: imagecodecs.jpeg_encode(pixels, lossless=True, predictor=1, bitspersample=bits),
-        RLELossless: lambda: _rle(pixels),
-    }
-    return encapsulate([bytes(encoders[syntax]())])
-
-
-def _rle(pixels: Pixels) -> bytes:
-    """Encode by PS3.5 annex G with literal runs only: one segment per byte plane, most significant first."""
-    planes = [
-        (pixels.astype(np.uint16) >> shift & 0xFF).astype(np.uint8).tobytes()
-        for shift in range((pixels.dtype.itemsize - 1) * 8, -1, -8)
-    ]
-    segments = [_literal_runs(plane) for plane in planes]
-    offsets = np.zeros(16, "<u4")
-    offsets[0] = len(segments)
-    offsets[1 : 1 + len(segments)] = 64 + np.cumsum([0, *map(len, segments[:-1])])
-    return offsets.tobytes() + b"".join(segments)
-
-
-def _literal_runs(plane: bytes) -> bytes:
-    runs = [plane[start : start + 128] for start in range(0, len(plane), 128)]
-    encoded = b"".join(bytes([len(run) - 1]) + run for run in runs)
-    return encoded + b"\0" * (len(encoded) % 2)
+def _element_value(coded: bytes, syntax: UID) -> bytes:
+    return encapsulate([coded]) if syntax.is_encapsulated else coded + b"\0" * (len(coded) % 2)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,8 +142,3 @@ def before_patient(insertion: bytes) -> Callable[[bytes], bytes]:
     """Return an edit that inserts bytes before Patient's Name, between two elements."""
     at = b"\x10\x00\x10\x00PN"
     return swap(at, insertion + at)
-
-
-def chunk(name: bytes, data: bytes) -> bytes:
-    """Return a PNG chunk with its checksum."""
-    return struct.pack(">L", len(data)) + name + data + struct.pack(">L", zlib.crc32(name + data))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cxrbatch.engine.bundle import TrainingFacts
+from cxrbatch.engine.manifest import TrainingFacts
 from cxrbatch.model.figures.bootstrap import draw_resamples
 from cxrbatch.model.figures.figures import LabelledScores, MeasuredLabels, make_calls, measure_labels
 from cxrbatch.model.network.checkpoint import CheckpointFacts

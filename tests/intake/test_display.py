@@ -20,7 +20,8 @@ from cxrbatch.intake.display import (
     mask_unused_bits,
     reduce_pixels,
 )
-from tests.factories.intake import Pixels, dataset, lut_item
+from tests.factories.encoded import Pixels
+from tests.factories.intake import dataset, lut_item
 
 RAMP12 = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 

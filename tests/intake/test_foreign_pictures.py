@@ -18,7 +18,7 @@ from PIL import Image
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, ImageRejected
 from cxrbatch.intake.anatomy import check_anatomy, measure_anatomy
-from cxrbatch.intake.colour import coloured_share
+from cxrbatch.intake.raster.read_raster import coloured_share
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.phantom.draw import draw_phantom
 from cxrbatch.phantom.pictures import windowed

@@ -13,11 +13,12 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import ExitCode, ImageRejected, Reason
-from cxrbatch.intake import raster, read
+from cxrbatch.intake import read
 from cxrbatch.intake.anatomy import check_anatomy, measure_anatomy
 from cxrbatch.intake.discover import index_file
-from cxrbatch.intake.elements import refusing_malformed
+from cxrbatch.intake.libraries import refusing_malformed
 from cxrbatch.intake.preprocess import _LARGEST_CUT, fit_image
+from cxrbatch.intake.raster.read_raster import read_raster
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.output.report.pictures import draw_study
 from cxrbatch.records import (
@@ -141,7 +142,7 @@ def test_an_error_on_bytes_that_were_read_is_a_verdict_that_names_its_type(
         raise error
 
     (tmp_path / "a.png").write_bytes(png_bytes(blobs(bits=8)))
-    monkeypatch.setattr(raster, place, fail)
+    monkeypatch.setattr(read_raster, place, fail)
     with pytest.raises(ImageRejected) as caught:
         read_radiograph(tmp_path / "a.png", Settings())
     assert caught.value.reason is Reason.UNREADABLE_PIXELS

@@ -28,7 +28,8 @@ from pydicom.uid import (
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, Reason
-from tests.factories.intake import Pixels, blobs, dataset, lut_item
+from tests.factories.encoded import Pixels
+from tests.factories.intake import blobs, dataset, lut_item
 from tests.factories.torture import (
     NAME,
     PIXELS,

@@ -11,21 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from cxrbatch.engine.bundle import (
-    PENDING,
-    BatchProfile,
-    EngineBundle,
-    EngineFile,
-    ParityFigures,
-    load_bundle,
-    save_bundle,
-    sha256_of_file,
-)
-from cxrbatch.engine.cuda_probe import probe_cuda
-from cxrbatch.engine.deferred_gate import PARITY_FILE, PARITY_ROLE
+from cxrbatch.engine.agreement import PARITY_FILE, PARITY_ROLE
+from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
+from cxrbatch.engine.cuda import probe_cuda
+from cxrbatch.engine.manifest import PENDING, BatchProfile, EngineFile, ParityFigures
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.open import open_engine
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS
+from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.model.build.build import BuildOptions, build_engine
 from cxrbatch.model.build.gate import save_deferred_gate
 from cxrbatch.model.build.images import draw_gate_images

@@ -22,7 +22,9 @@ from rich.console import Console
 
 from cxrbatch.cli import run_command_line
 from cxrbatch.config import Settings
-from cxrbatch.engine.bundle import EngineFile, load_bundle, save_bundle, sha256_of_file
+from cxrbatch.engine.bundle import load_bundle, save_bundle
+from cxrbatch.engine.manifest import EngineFile
+from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.errors import EngineError, ExitCode, OutputLocked, OutputNotWritable, UsageError
 from cxrbatch.intake.discover import walk
 from cxrbatch.intake.preprocess import prepare

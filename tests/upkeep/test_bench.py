@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from cxrbatch.cli import run_command_line
-from cxrbatch.engine.bundle import EngineFile, load_bundle, save_bundle, sha256_of_file
+from cxrbatch.engine.bundle import load_bundle, save_bundle
+from cxrbatch.engine.manifest import EngineFile
+from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.errors import EngineError, ExitCode, UsageError
 from cxrbatch.upkeep.bench import BenchOptions, measure_engine, time_in_turns
 from tests.factories.engine import write_tiny_bundle

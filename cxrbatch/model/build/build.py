@@ -10,19 +10,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from cxrbatch.engine.bundle import (
-    ENGINE_FILE,
-    EngineBundle,
-    EngineFile,
-    Manifest,
-    Precision,
-    load_bundle,
-    save_bundle,
-    sha256_of_file,
-)
-from cxrbatch.engine.deferred_gate import PARITY_FILE, PARITY_ROLE
+from cxrbatch.engine.agreement import PARITY_FILE, PARITY_ROLE
+from cxrbatch.engine.bundle import ENGINE_FILE, EngineBundle, load_bundle, save_bundle
+from cxrbatch.engine.manifest import EngineFile, Manifest, Precision
 from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS, Flavour
+from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.build.gate import Parity, ParityImages, pass_gate, save_deferred_gate
 from cxrbatch.model.build.images import Int8Images, draw_gate_images, draw_int8_images

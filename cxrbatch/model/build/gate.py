@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from cxrbatch.engine.agreement import compare_scores, infer_in_batches, refuse_disagreement
-from cxrbatch.engine.bundle import PENDING, EngineBundle, ParityFigures, Precision
+from cxrbatch.engine.agreement import DeferredGate, compare_scores, infer_in_batches, refuse_disagreement, save_gate
+from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.contract import Engine
-from cxrbatch.engine.deferred_gate import DeferredGate, save_gate
+from cxrbatch.engine.manifest import PENDING, ParityFigures, Precision
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.tensorrt_engine import open_tensorrt
 from cxrbatch.model.build.tensorrt_build import PlanBuilder

@@ -18,16 +18,11 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from cxrbatch.engine.bundle import (
-    AccuracyFigures,
-    EngineBundle,
-    EngineFile,
-    ParityFigures,
-    save_bundle,
-    sha256_of_file,
-)
+from cxrbatch.engine.bundle import EngineBundle, save_bundle
 from cxrbatch.engine.contract import INPUT
+from cxrbatch.engine.manifest import AccuracyFigures, EngineFile, ParityFigures
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
+from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.errors import EngineError
 from cxrbatch.model.build.images import Int8Images
 from cxrbatch.model.data.dataset import PixelSet

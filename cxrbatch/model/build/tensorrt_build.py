@@ -15,11 +15,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from cxrbatch.engine.bundle import BatchProfile, PlanFacts
 from cxrbatch.engine.contract import INPUT, OUTPUTS
-from cxrbatch.engine.cuda_device import import_pycuda
-from cxrbatch.engine.cuda_probe import Gpu, probe_cuda
-from cxrbatch.engine.tensorrt_flavour import Flavour, import_flavour, open_logger, told_errors, version_of
+from cxrbatch.engine.cuda import Gpu, import_pycuda, probe_cuda
+from cxrbatch.engine.manifest import BatchProfile, PlanFacts
+from cxrbatch.engine.tensorrt_flavour import Flavour, import_flavour, open_logger, tensorrt_version, told_errors
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.system import durable
 from cxrbatch.system.stopping import stop_at_safe_points, stop_was_asked
@@ -70,7 +69,7 @@ class PlanBuilder:
     @property
     def device(self) -> str:
         """What the plan runs on here, in words: the GPU and the version."""
-        return f"{self.gpu.name if self.gpu else 'no GPU'}, {self.flavour.title} {version_of(self.module)}"
+        return f"{self.gpu.name if self.gpu else 'no GPU'}, {self.flavour.title} {tensorrt_version(self.module)}"
 
     def runs_here(self) -> bool:
         """Tell whether this machine can also run the plan that it builds."""
@@ -131,7 +130,7 @@ class PlanBuilder:
 
     def _facts(self) -> PlanFacts:
         return PlanFacts(
-            tensorrt_version=version_of(self.module),
+            tensorrt_version=tensorrt_version(self.module),
             compute_capabilities=self._compute_capabilities(),
             gpu=self.gpu.name if self.gpu else "",
             profile=self.options.profile,
@@ -235,7 +234,7 @@ def name_compute_capabilities(rtx: Any, config: rtx.IBuilderConfig, wanted: tupl
         capability = known.get("SM" + text.replace(".", ""))
         if capability is None or not config.set_compute_capability(capability, number):
             raise UsageError(
-                f"compute capability {text}: TensorRT-RTX {version_of(rtx)} builds for "
+                f"compute capability {text}: TensorRT-RTX {tensorrt_version(rtx)} builds for "
                 f"{', '.join(f'{name[2:-1]}.{name[-1]}' for name in known)}."
             )
 

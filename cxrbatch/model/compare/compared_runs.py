@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from cxrbatch.engine.bundle import TrainingFacts, find_bundle
+from cxrbatch.engine.installed import find_bundle
+from cxrbatch.engine.manifest import TrainingFacts
 from cxrbatch.engine.open import plan_engine
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.compare.record import ComparedModel, MeasuredOn

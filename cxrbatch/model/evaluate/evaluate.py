@@ -13,7 +13,7 @@ import numpy as np
 
 from cxrbatch import __version__
 from cxrbatch.config import Settings
-from cxrbatch.engine.bundle import TrainingFacts
+from cxrbatch.engine.manifest import TrainingFacts
 from cxrbatch.errors import UsageError
 from cxrbatch.model.data.labelled import LabelledImages, Sample, take_targets
 from cxrbatch.model.data.layouts import read_data

@@ -9,9 +9,8 @@ import msgspec
 import safetensors
 import safetensors.torch
 
-from cxrbatch.engine.bundle import TrainingFacts
-from cxrbatch.engine.bundle_file import read_file, require_schema
-from cxrbatch.engine.plausible import require_input, require_labels
+from cxrbatch.engine.manifest import TrainingFacts
+from cxrbatch.engine.untrusted import read_file, require_input, require_labels, require_schema
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.model.network.weights_file import is_pickle, load_safetensors

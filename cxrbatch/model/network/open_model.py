@@ -7,10 +7,11 @@ from pathlib import Path
 import msgspec
 
 from cxrbatch.config import Backend, PrecisionChoice
-from cxrbatch.engine.bundle import find_bundle, sha256_of_file
 from cxrbatch.engine.contract import Engine
+from cxrbatch.engine.installed import find_bundle
 from cxrbatch.engine.open import open_engine
 from cxrbatch.engine.torch_engine import BACKEND, TorchEngine
+from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.errors import UsageError
 from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, CheckpointFacts, load_checkpoint
 from cxrbatch.records import EngineDescription

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from cxrbatch.engine.bundle_file import read_file
+from cxrbatch.engine.untrusted import read_file
 from cxrbatch.errors import EngineError, UsageError
 
 # A zip file is what torch.save writes today, a bare pickle (protocol 2 and up) what it wrote before.

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cxrbatch import __version__
-from cxrbatch.engine.bundle import TrainingFacts
+from cxrbatch.engine.manifest import TrainingFacts
 from cxrbatch.model.data.labelled import SPLITS, LabelledImages, patients_sha256
 from cxrbatch.model.figures.bootstrap import Estimate, draw_resamples
 from cxrbatch.model.figures.figures import MeasuredLabels, judge_scores, measure_labels

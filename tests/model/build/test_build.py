@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from cxrbatch.engine.bundle import BatchProfile, EngineBundle, ParityFigures, find_bundle, load_bundle
-from cxrbatch.engine.cuda_probe import CudaProbe
-from cxrbatch.engine.deferred_gate import load_gate
+from cxrbatch.engine.agreement import load_gate
+from cxrbatch.engine.bundle import EngineBundle, load_bundle
+from cxrbatch.engine.cuda import CudaProbe
+from cxrbatch.engine.installed import find_bundle
+from cxrbatch.engine.manifest import BatchProfile, ParityFigures
 from cxrbatch.engine.open import open_engine
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.build import build as builds, tensorrt_build

@@ -12,7 +12,8 @@ import onnx
 import pytest
 
 from cxrbatch.cli import run_command_line
-from cxrbatch.engine.bundle import EngineBundle, ParityFigures, load_bundle
+from cxrbatch.engine.bundle import EngineBundle, load_bundle
+from cxrbatch.engine.manifest import ParityFigures
 from cxrbatch.engine.open import open_engine, plan_engine
 from cxrbatch.errors import EngineError, ExitCode, UsageError
 from cxrbatch.model.build import int8

@@ -10,8 +10,8 @@ from typing import Any
 import onnx
 import pytest
 
-from cxrbatch.engine.bundle import BatchProfile
-from cxrbatch.engine.cuda_probe import CudaProbe, Gpu
+from cxrbatch.engine.cuda import CudaProbe, Gpu
+from cxrbatch.engine.manifest import BatchProfile
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS, open_logger, told_errors
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.build import tensorrt_build

@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from cxrbatch.engine.bundle import TrainingFacts
+from cxrbatch.engine.manifest import TrainingFacts
 from cxrbatch.errors import EngineError
 from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, save_checkpoint
 from cxrbatch.model.network.network import ChestNetwork

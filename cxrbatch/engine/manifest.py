@@ -1,0 +1,155 @@
+"""What engine.json says of an engine, its files, training and gate, as records that refuse what makes no sense."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cxrbatch.engine.untrusted import require_file, require_finite, require_input, require_labels, require_name
+from cxrbatch.records import InputSpec, Label, Task
+
+SCHEMA = 1
+
+Precision = Literal["fp32", "fp16", "int8"]
+PENDING: Literal["pending"] = "pending"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProfile:
+    """The batch sizes that a plan takes, and the one it is fastest at."""
+
+    min: int = 1
+    opt: int = 32
+    max: int = 128
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min <= self.opt <= self.max:
+            raise ValueError(f"batch sizes must be 1 <= min <= opt <= max, not {self.min}, {self.opt}, {self.max}")
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFacts:
+    """What a TensorRT plan was built with, and the only GPUs and versions that it runs on.
+
+    `compute_capabilities` such as ("8.9",). `gpu` names the GPU of the building machine; empty: built without one.
+    `version_compatible` plans also run on later versions, `hardware_compatible` ones on any GPU from Ampere on.
+    """
+
+    tensorrt_version: str
+    compute_capabilities: tuple[str, ...]
+    gpu: str
+    profile: BatchProfile
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFile:
+    """One file of a bundle: where it lies, relative to the bundle folder, and the SHA-256 of its bytes."""
+
+    path: str
+    sha256: str
+    precision: Precision
+    plan: PlanFacts | None = None
+
+    def __post_init__(self) -> None:
+        require_file(self.path, self.sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFacts:
+    """What the weights learned from, and how; kept in the checkpoint, copied to every bundle built of it.
+
+    `images` counts per part of the data, e.g. {"train": 2000, "val": 400}. `recipe` identifies the data and
+    the options: the same recipe gives the same weights. `options` are those of the training, by name.
+    `figures` holds what was measured over all labels, e.g. {"macro_auroc": 0.97}, on the images that `measured_on`
+    names, e.g. "val". `patients` identifies the patients of each part by a digest
+    (`cxrbatch.model.data.labelled.patients_sha256`). `data_sha256` identifies the images, their labels and their
+    parts. `init` says what the weights started from.
+    """
+
+    data: str = ""
+    images: dict[str, int] = field(default_factory=dict)
+    recipe: str = ""
+    seed: int = 0
+    seconds: float = 0.0
+    options: dict[str, Any] = field(default_factory=dict)
+    libraries: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+    patients: dict[str, str] = field(default_factory=dict)
+    measured_on: str = ""
+    data_sha256: str = ""
+    init: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ParityFigures:
+    """How far one file of the bundle is from the PyTorch FP32 reference, over `images` images.
+
+    Changes are absolute differences of probabilities; `limit` is the largest change the gate lets pass.
+    `heatmap_correlation` is the lowest Pearson correlation of a class activation map with the reference's; None
+    where no map has any structure. `decision_flips` counts the verdicts that differ, `farthest_flip` is how far
+    the reference's probability of such a verdict is from its operating point. `device` names the GPU, if any.
+    """
+
+    images: int
+    source: str
+    max_probability_change: float
+    mean_probability_change: float
+    limit: float
+    heatmap_correlation: float | None = None
+    decision_flips: int = 0
+    farthest_flip: float = 0.0
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyFigures:
+    """What one file of the bundle loses against the PyTorch FP32 reference on `images` labelled images.
+
+    `auroc` is the mean over the labels that the images can tell, `auroc_reference` that of the reference; `limit`
+    is the largest drop that the gate lets pass, `worst_drop` the largest drop of a single label.
+    """
+
+    images: int
+    source: str
+    auroc_reference: float
+    auroc: float
+    worst_drop: float
+    limit: float
+
+    @property
+    def drop(self) -> float:
+        """How much mean AUROC is lost; negative where some is won."""
+        return self.auroc_reference - self.auroc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What engine.json says; `files`, `parity` and `accuracy` are keyed by role.
+
+    Roles: onnx, onnx_fp16, onnx_int8, plan, plan_rtx, checkpoint, and parity_images for what the gate looks at on
+    the machine that first loads a plan whose parity is "pending": the machine that built it could not run it.
+    """
+
+    schema: int = SCHEMA
+    name: str
+    created: str
+    architecture: str
+    task: Task
+    labels: tuple[Label, ...]
+    input: InputSpec
+    files: dict[str, EngineFile]
+    output_stride: int = 32
+    training: TrainingFacts = field(default_factory=TrainingFacts)
+    parity: dict[str, ParityFigures | Literal["pending"]] = field(default_factory=dict)
+    accuracy: dict[str, AccuracyFigures] = field(default_factory=dict)
+    notice: str = ""
+
+    def __post_init__(self) -> None:
+        require_name("the engine", self.name)
+        require_labels(self.labels)
+        require_input(self.input)
+        if not 1 <= self.output_stride <= self.input.size_px:
+            raise ValueError("output_stride must be from 1 to the input's size_px")
+        require_finite("figures", self.training.figures.values())

@@ -1,0 +1,156 @@
+"""What a file says of itself, and the radiograph that is decoded of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxrbatch.errors import Flag, Reason
+
+Gray8 = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
+
+# What every output folder holds: its rooms write both, and intake, which must not score its pictures, knows them.
+LOG_FILE, MARKER_FILE = "cxrbatch.log", ".cxrbatch.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """One regular file that the walk met.
+
+    `path` is relative to the input folder, `/`-separated, as `os.fsdecode` gives it (it may hold
+    surrogates for bytes that are not UTF-8).
+    """
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+
+
+# Beyond this, up or down, a time is folded; in nanoseconds since 1970, the years 2116 and 1823.
+_PLAIN_NS = 2**62
+
+
+def storable_ns(mtime_ns: int) -> int:
+    """Return a file's modification time as a whole number that ledger, JSON and arrays of 64 bits can hold.
+
+    A file system may say any year at all. What lies far off is folded into the ends of the range: it stays older or
+    newer than every other time, and two different times hardly ever become one. -1 is kept free: it means "not known".
+    """
+    if mtime_ns >= _PLAIN_NS:
+        return _PLAIN_NS + mtime_ns % _PLAIN_NS
+    if mtime_ns < -_PLAIN_NS:
+        return -2 * _PLAIN_NS + mtime_ns % _PLAIN_NS
+    return -2 if mtime_ns == -1 else mtime_ns
+
+
+@dataclass(frozen=True, slots=True)
+class PatientIdentity:
+    """Who a header says the patient is, in a form that can be compared (`patient`); empty where it does not say.
+
+    `name` are family, given, middle name, prefix, suffix, and given and middle name together, or one text that is
+    not taken apart; `spellings` are the ways in which such a text can spell it. Of a de-identified header each text
+    is a keyed hash.
+    """
+
+    patient_id: str = ""
+    issuer: str = ""
+    universal_issuer: str = ""
+    name: tuple[str, ...] = ()
+    spellings: tuple[str, ...] = ()
+    birth_date: str = ""
+    sex: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Identity and facts of one image, as text; empty where the file does not say.
+
+    `identity` is there where the header was de-identified, and only hashes of who the patient is are left.
+    `is_name_certain`: the name was read in the character set that it was written in, as far as can be told.
+    """
+
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    sop_instance_uid: str = ""
+    sop_class_uid: str = ""
+    patient_id: str = ""
+    patient_id_issuer: str = ""
+    patient_id_universal_issuer: str = ""
+    patient_name: str = ""
+    patient_birth_date: str = ""
+    patient_sex: str = ""
+    patient_age: str = ""
+    accession_number: str = ""
+    study_date: str = ""
+    study_description: str = ""
+    modality: str = ""
+    body_part: str = ""
+    view: str = ""
+    rows: int = 0
+    columns: int = 0
+    photometric: str = ""
+    transfer_syntax: str = ""
+    identity: PatientIdentity | None = None
+    is_name_certain: bool = True
+
+    def deidentified(self) -> Header:
+        """Return the same header without who the patient is, when the study was made, and free text about it."""
+        return replace(
+            self,
+            patient_id="",
+            patient_id_issuer="",
+            patient_id_universal_issuer="",
+            patient_name="",
+            patient_birth_date="",
+            patient_sex="",
+            patient_age="",
+            accession_number="",
+            study_date="",
+            study_description="",
+            is_name_certain=True,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why one file gets no score."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedFile:
+    """What the header alone tells: which study the file belongs to, and whether it is refused already.
+
+    `study_key` is empty for a file that belongs to no study (it is no image).
+    """
+
+    file: ImageFile
+    study_key: str
+    header: Header
+    flags: tuple[Flag, ...] = ()
+    rejection: Rejection | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Radiograph:
+    """One decoded radiograph, ready to look at.
+
+    `display` is uint8 [H,W], 0..255, air black and bone white, its long side at most the display limit.
+    `rows` and `columns` are those of the stored pixels, before any reduction.
+    `stored_sha256` identifies the stored pixel values, `display_sha256` what is shown of them.
+    `coloured_share` is how much of it, 0..1, was in colour before it was made grey.
+    """
+
+    header: Header
+    display: Gray8
+    rows: int
+    columns: int
+    flags: tuple[Flag, ...]
+    stored_sha256: str
+    display_sha256: str
+    coloured_share: float = 0.0

@@ -1,0 +1,198 @@
+"""What came of a study: its scores, its refused images, its report, and its rows in the tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Literal
+
+from cxrbatch.errors import Flag
+from cxrbatch.records.engines import EngineDescription, Geometry, Label, Priority, positive_labels, priority_of
+from cxrbatch.records.images import Float32, Gray8, Header
+
+FileStatus = Literal["scored", "rejected", "duplicate", "failed", "pending"]
+StudyStatus = Literal["pending", "reported", "failed", "unscored"]
+
+
+@dataclass(frozen=True, slots=True)
+class Heatmap:
+    """One heatmap picture beside the report; the peak is in stored pixels of the radiograph.
+
+    `faint`: no part of the radiograph speaks for the finding; nothing is coloured and the peak means nothing.
+    """
+
+    label: str
+    file: str
+    peak_x: float
+    peak_y: float
+    faint: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """One scored image. `probabilities` follows the order of the engine's labels.
+
+    `image_file`, `thumbnail_file` and `heatmaps` name files in the study's report folder; they are
+    empty until the pictures are written.
+    """
+
+    path: str
+    header: Header
+    flags: tuple[Flag, ...]
+    probabilities: tuple[float, ...]
+    stored_sha256: str
+    image_file: str = ""
+    thumbnail_file: str = ""
+    heatmaps: tuple[Heatmap, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedImage:
+    """One image of the study that got no score of its own, and why.
+
+    `counts`: it failed in a way that is refused when it comes back, see `attempts`; with `engine_sha256`, the engine
+    did, and another one may not.
+    """
+
+    path: str
+    status: Literal["rejected", "duplicate", "failed"]
+    reason: str
+    message: str
+    counts: bool = False
+    engine_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file of a study as it was indexed, by which a later run tells that it did not change.
+
+    `header` is None for a scored image, whose `ImageResult` has it.
+    """
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+    refused_by_header: bool = False
+    flags: tuple[Flag, ...] = ()
+    header: Header | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyResult:
+    """Everything a report says about one study; no pixels, so it is kept as JSON and printed again.
+
+    A `deidentified` result is printed without input paths, which may be named after patients. `files` are all
+    files of the study, scored or not; empty in results of earlier versions.
+    """
+
+    study_key: str
+    revision: int
+    engine: EngineDescription
+    images: tuple[ImageResult, ...]
+    refused: tuple[RefusedImage, ...]
+    scored_at: str
+    cxrbatch_version: str
+    deidentified: bool = False
+    files: tuple[SourceFile, ...] = ()
+
+    @property
+    def header(self) -> Header:
+        """The header that speaks for the study: that of its first scored image."""
+        return self.images[0].header
+
+    @property
+    def probabilities(self) -> tuple[float, ...]:
+        """Per label the maximum over the study's scored images."""
+        return tuple(max(column) for column in zip(*(image.probabilities for image in self.images), strict=True))
+
+    @property
+    def positives(self) -> tuple[Label, ...]:
+        """The labels called positive, in the engine's order."""
+        return positive_labels(self.engine.labels, self.probabilities)
+
+    @property
+    def priority(self) -> Priority:
+        """How soon somebody should look at this study."""
+        return priority_of(self.engine.labels, self.probabilities)
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePixels:
+    """The arrays that belong to one `ImageResult`: needed once, to draw its pictures.
+
+    `display` is uint8 [H,W], 0..255; `cams` is float32 [C,h,w] over the engine's input square.
+    """
+
+    display: Gray8
+    cams: Float32
+    geometry: Geometry
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedStudy:
+    """What printing left in the report folder: file names relative to OUT, empty where not asked for.
+
+    `failure` says which report could not be made although the pictures and the result were.
+    """
+
+    result: StudyResult
+    report_html: str = ""
+    report_pdf: str = ""
+    stage_ms: dict[str, float] = field(default_factory=dict)
+    failure: str = ""
+
+    @property
+    def is_printed(self) -> bool:
+        """Tell whether any report was written."""
+        return bool(self.report_html or self.report_pdf)
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """What the ledger knows of one file; `probabilities` is empty unless it is scored."""
+
+    path: str
+    status: FileStatus
+    reason: str
+    message: str
+    study_key: str
+    header: Header
+    flags: tuple[Flag, ...]
+    engine: str = ""
+    engine_sha256: str = ""
+    backend: str = ""
+    precision: str = ""
+    probabilities: tuple[float, ...] = ()
+    scored_at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRow:
+    """What the ledger knows of one study. `report_html`, `report_pdf`, `thumbnail` are relative to OUT.
+
+    `result` is there once the study was reported; `reasons` are those of its files without a score.
+    """
+
+    study_key: str
+    header: Header
+    revision: int
+    status: StudyStatus
+    n_images: int
+    n_scored: int
+    reasons: tuple[str, ...] = ()
+    message: str = ""
+    report_html: str = ""
+    report_pdf: str = ""
+    thumbnail: str = ""
+    reported_at: str = ""
+    result: StudyResult | None = None
+
+    @property
+    def priority(self) -> Priority:
+        """How soon somebody should look at this study."""
+        return self.result.priority if self.result else "unscored"
+
+
+def now_text() -> str:
+    """Return the time as every record and table writes it: UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
