@@ -18,7 +18,7 @@ demo: setup
 
 # One process more than cores: many tests wait for processes of their own. A file's fixtures stay in one process.
 test: check
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,26 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
+
+
+LONGEST_FIRST = (
+    "demo/test_demo_engine.py",
+    "run/test_killed.py",
+    "model/train/test_train_model.py",
+    "run/test_soak.py",
+    "engine/test_torch_graph.py",
+    "model/network/test_architectures.py",
+    "test_every_file_runs.py",
+    "system/test_pauses.py",
+    "system/test_killed_workers.py",
+    "run/test_report_and_ledger.py",
+    "watch/test_daemon.py",
+    "run/test_moved.py",
+)
+
+
+def _place(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).as_posix()
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +57,12 @@ def workers_that_stand() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the report of a hostile case say its subject: `make hostile` counts by it, whichever process ran the case."""
+    """Begin with the files that take longest, and let the report of a hostile case say its subject.
+
+    A file that takes minutes and comes last keeps one process busy while the others have nothing left to do. `make
+    hostile` counts by subject, whichever process ran the case.
+    """
+    items.sort(key=lambda item: LONGEST_FIRST.index(place) if (place := _place(item)) in LONGEST_FIRST else len(items))
     for item in items:
         if marker := item.get_closest_marker("hostile"):
             item.user_properties.append(("hostile", marker.args[0]))

@@ -159,7 +159,7 @@ def _run_and_leave(order: dict[str, Any], said: int, points: int) -> None:
 
 def _set_clock(days: float) -> None:
     """Let everything that asks for the time be told a wrong one."""
-    from cxrbatch import records
+    from cxrbatch.records import results
 
     class Clock(datetime):
         @classmethod
@@ -168,7 +168,7 @@ def _set_clock(days: float) -> None:
 
     real_time = time.time
     time.time = lambda: real_time() + 86400 * days
-    vars(records)["datetime"] = Clock
+    vars(results)["datetime"] = Clock
 
 
 def _content(descriptor: int) -> str:

@@ -18,7 +18,7 @@ from cxrbatch.intake.anatomy import check_anatomy, measure_anatomy
 from cxrbatch.intake.discover import index_file
 from cxrbatch.intake.libraries import refusing_malformed
 from cxrbatch.intake.preprocess import _LARGEST_CUT, fit_image
-from cxrbatch.intake.raster.read_raster import read_raster
+from cxrbatch.intake.raster import read_raster
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.output.report.pictures import draw_study
 from cxrbatch.records import (

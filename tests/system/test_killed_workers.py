@@ -24,6 +24,7 @@ from cxrbatch.errors import RunError, TaskFailed, WorkerCrashed
 from cxrbatch.system import worker_crew, worker_handle
 from cxrbatch.system.worker_process import BrokenFrame, Frame, FrameKind, FrameReader
 from cxrbatch.system.workers import Outcome, WorkerPool
+from tests.factories import standing_workers
 
 pytestmark = pytest.mark.hostile("9.6 killed worker")
 
@@ -105,6 +106,7 @@ def misbehave(how: str) -> Any:  # noqa: C901, PLR0912  # one table of faults
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[WorkerPool]:
+    standing_workers.end_all()
     others = psutil.Process().children()
     with WorkerPool(2, memory_mb=512) as pool:
         yield pool
