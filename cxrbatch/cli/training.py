@@ -16,6 +16,7 @@ from cxrbatch.cli.options import (
     BATCH,
     COUNT,
     EXISTING,
+    FRACTION,
     NEW_FILE,
     PROCESSES,
     SEED,
@@ -45,6 +46,7 @@ ARCHITECTURES = (
 OPTIMIZERS = ("adamw", "adam", "adamax", "rmsprop", "sgd")
 SCHEDULES = ("one-cycle", "cosine", "plateau")
 _DEVICES = re.compile(r"auto|cpu(:[1-9]\d{0,3})?|[1-9]\d{0,3}|\d{1,4}(,\d{1,4})+")
+KEEP = ("auto", "best", "last")
 LOSSES = ("bce", "weighted-bce", "focal", "ce", "weighted-ce")
 
 
@@ -86,12 +88,12 @@ def learning_options(command: Command) -> Command:
     """Add the options that say how the network learns."""
     options = [
         click.option(
-            "--epochs", type=click.IntRange(1, 100_000), default=16, show_default=True, metavar="N",
-            help="Passes over the training images.",
+            "--epochs", type=click.IntRange(1, 100_000), metavar="N",
+            help="Passes over the training images.  [default: as many as make 600 steps, at least 16]",
         ),
         click.option(
-            "--batch-size", type=click.IntRange(2, 65_536), default=32, show_default=True, metavar="N",
-            help="Images per batch.",
+            "--batch-size", type=click.IntRange(2, 65_536), metavar="N",
+            help="Images per batch.  [default: 16, from 2,000 training images on 32]",
         ),
         click.option("--accumulate", type=BATCH, default=1, show_default=True, metavar="N", help="Batches per step."),
         click.option(
@@ -124,12 +126,25 @@ def learning_options(command: Command) -> Command:
             help="Train them, too, after N epochs.  [default: never]",
         ),
         click.option(
+            "--average", type=FRACTION, default=0.98, show_default=True, metavar="DECAY",
+            help="Keep a moving average of the weights; 0 keeps those of the last step.",
+        ),
+        click.option(
+            "--keep", type=click.Choice(KEEP), default="auto", show_default=True,
+            help="The epoch to keep. auto: the best one with --patience or 1,000 validation images, else the last.",
+        ),
+        click.option(
+            "--balance", type=FRACTION, default=0.1, show_default=True, metavar="SHARE",
+            help="Draw images with a label rarer than this more often; 0 draws all alike.",
+        ),
+        click.option(
             "--patience", type=COUNT, default=0, metavar="N",
             help="Stop after N epochs without improvement.  [default: never]",
         ),
         click.option(
             "--small-epochs", type=COUNT, metavar="N",
-            help="Do the first N epochs at half the image size, in a quarter of the time.  [default: three of four]",
+            help="Do the first N epochs at half the image size, in a quarter of the time.  [default: none; three of "
+            "four from 4,000 training images on, where half the size is 112 px or more]",
         ),
     ]  # fmt: skip
     return add_options(options, command)
@@ -197,8 +212,8 @@ def train(data: Path, checkpoint: Path, **options: Any) -> None:
     """Train a network on labelled DATA; write CHECKPOINT.safetensors, and a report to CHECKPOINT-training.
 
     DATA is a folder with labels.csv, a folder with the NIH table, a folder with one folder per class, or a table.
-    The epoch that does best on the validation images is kept, calibrated on them, and given an operating point for
-    each label. Ctrl-C keeps the best epoch so far.
+    What is kept is calibrated on the validation images and given an operating point for each label. Ctrl-C keeps what
+    there is so far.
 
     \b
     Examples:
@@ -229,8 +244,10 @@ def _read_plan(options: dict[str, Any]) -> TrainingPlan:
     seed = options["seed"]
     data = read_data_options(options)
     options["augmentation"] = replace(AUGMENTATIONS[options.pop("augment")], flip=options.pop("flip"))
-    # What is left open here is settled by the plan, which knows the optimiser and the length.
+    # What is left open here is settled by the plan, which knows the optimiser and how many images there are.
     settled = {each.name for each in fields(TrainingOptions)} - {"learning_rate", "small_epochs", "loss"}
+    for name in ("epochs", "batch_size"):
+        options[name] = options[name] or 0
     training = TrainingOptions(
         **{name: options.pop(name) for name in settled & options.keys()}
         | {"seed": seed, "loss": options.pop("loss") or ""}

@@ -16,11 +16,15 @@ from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, CheckpointFacts
 from cxrbatch.model.network.pretrained import Init
 from cxrbatch.model.train.losses import check_loss, usual_loss
 from cxrbatch.model.train.options import (
+    SMALLEST_SIDE_PX,
     TrainingOptions,
     count_processes,
     images_per_round,
     resolve_precision,
+    usual_keep,
     usual_learning_rate,
+    usual_small_epochs,
+    with_usual_length,
 )
 from cxrbatch.model.train.record import Listener, TrainingPlan
 from cxrbatch.output.folder.opening import output_errors_explained
@@ -57,19 +61,24 @@ def _write_probe(folder: Path) -> None:
         probe.write(b"0")
 
 
-def settle_options(plan: TrainingPlan, *, pretrained: bool) -> TrainingOptions:
-    """Put the usual values where the plan leaves them open."""
+def settle_options(plan: TrainingPlan, images: LabelledImages, *, pretrained: bool) -> TrainingOptions:
+    """Put the usual values for these images where the plan leaves them open."""
     wanted, rate, small = plan.training, plan.learning_rate, plan.small_epochs
-    usual_small = wanted.epochs * 3 // 4 if _can_be_small(plan) else 0
+    training, validation = len(images.part("train")), sum(sample.split == "val" for sample in images.samples)
+    wanted = with_usual_length(wanted, training)
+    can_be_small = _small_side(plan) >= max(smallest_size(plan.architecture), SMALLEST_SIDE_PX)
+    usual_small = usual_small_epochs(training, wanted.epochs) if can_be_small else 0
     return replace(
         wanted,
         learning_rate=usual_learning_rate(wanted.optimizer, pretrained=pretrained) if rate is None else rate,
         small_epochs=usual_small if small is None else small,
+        # Who stops early wants the epoch that nothing later was better than.
+        keep=("best" if wanted.patience else usual_keep(validation)) if wanted.keep == "auto" else wanted.keep,
     )
 
 
-def _can_be_small(plan: TrainingPlan) -> bool:
-    return round(plan.size_px * plan.training.small_scale) >= smallest_size(plan.architecture)
+def _small_side(plan: TrainingPlan) -> int:
+    return round(plan.size_px * plan.training.small_scale)
 
 
 def check_plan(plan: TrainingPlan, options: TrainingOptions, images: LabelledImages) -> None:
@@ -82,7 +91,7 @@ def check_plan(plan: TrainingPlan, options: TrainingOptions, images: LabelledIma
     network = build_network(describe_untrained(plan, images))
     if options.freeze > len(network.stages()):
         raise UsageError(f"freeze {options.freeze}: {plan.architecture} has {len(network.stages())} stages.")
-    if options.small_epochs and not _can_be_small(plan):
+    if options.small_epochs and _small_side(plan) < smallest_size(plan.architecture):
         raise UsageError(
             f"small epochs: {plan.architecture} takes {smallest_size(plan.architecture)} px and more, and half of "
             f"{plan.size_px} px is less. Use --small-epochs 0, or larger images."

@@ -24,6 +24,7 @@ from cxrbatch.model.train.options import (
     find_devices,
     images_per_round,
     resolve_precision,
+    with_usual_length,
 )
 from cxrbatch.model.train.record import NOBODY, EpochFigures, Listener
 from cxrbatch.model.train.states import (
@@ -34,7 +35,7 @@ from cxrbatch.model.train.states import (
     RecipeKeeper,
     state_to_resume,
     state_writer,
-    take_best,
+    take_weights,
 )
 from cxrbatch.model.train.task import SCORE, Diverged, TrainingTask
 from cxrbatch.records import Float32
@@ -43,7 +44,7 @@ from cxrbatch.system.stopping import Stopped, stop_at_safe_points, stop_if_asked
 
 @dataclass(frozen=True, slots=True)
 class TrainedEpochs:
-    """What became of the epochs; the network holds the weights of epoch `kept`, the best where images were validated.
+    """What became of the epochs; the network holds the weights of epoch `kept`: the best or the last, as was asked.
 
     `stopped` is the signal that ended the training early, `diverged` says where its loss ceased to be a number. Of
     several processes that train together, `writes` tells
@@ -66,7 +67,7 @@ def train_network(
     journal: Journal | None = None,
     listener: Listener = NOBODY,
 ) -> TrainedEpochs:
-    """Train the network in place, and leave the best epoch's weights in it.
+    """Train the network in place, and leave the weights of the epoch that is to be kept in it.
 
     The same network, data, options, thread count and processor give the same weights, also when the training
     was interrupted and went on in between.
@@ -75,7 +76,7 @@ def train_network(
         network: left in evaluation mode, FP32, on the CPU.
         data: the images to learn from.
         options: how.
-        validation: images that choose the best epoch; without them the last one stays.
+        validation: images that measure every epoch, and choose the best where that is kept.
         journal: where to keep what a later call needs to go on; without one nothing is written.
         listener: told after every batch and every epoch.
 
@@ -83,16 +84,22 @@ def train_network(
         UsageError: too few images, the journal is of another training, or the loss is no number from the start.
         Stopped: a signal ended it before there was anything to keep.
     """
+    options = with_usual_length(options, len(data))
     if len(data) < (needed := images_per_round(options)):
         raise UsageError(f"{len(data)} images are fewer than one batch of {needed}.")
     options = replace(options, precision=resolve_precision(options))
     network.to(memory_format=torch.channels_last)
     task = TrainingTask(network, data, validation, options, listener=listener)
-    ended = _fit(task, options, journal, validated=validation is not None)
+    chooses = validation is not None and options.keep == "best"
+    ended = _fit(task, options, journal, chooses=chooses)
+    if task.averaged is not None:
+        network.load_state_dict(task.kept_network.state_dict())
     network.cpu().to(memory_format=torch.contiguous_format).requires_grad_(True).eval()
     kept = len(task.epochs)
-    if journal is not None and validation is not None and journal.best.is_file():
-        kept = take_best(network, journal.best)
+    if journal is not None and chooses and journal.best.is_file():
+        kept = take_weights(network, journal.best)
+    elif journal is not None and ended is not None and options.keep == "last" and journal.last.is_file():
+        kept = take_weights(network, journal.last)
     elif isinstance(ended, Stopped):
         raise ended
     elif ended is not None:
@@ -107,12 +114,12 @@ def train_network(
 
 
 def _fit(
-    task: TrainingTask, options: TrainingOptions, journal: Journal | None, *, validated: bool
+    task: TrainingTask, options: TrainingOptions, journal: Journal | None, *, chooses: bool
 ) -> Stopped | Diverged | None:
     """Run the epochs; return what ended them early, if something did."""
     state = state_to_resume(journal)
     with _quiet_lightning(), torch.random.fork_rng(devices=[]):
-        trainer = _make_trainer(options, journal, validated=validated)
+        trainer = _make_trainer(options, journal, chooses=chooses)
         try:
             with stop_at_safe_points():
                 trainer.fit(task, ckpt_path=state, weights_only=True)
@@ -128,7 +135,7 @@ def _fit(
     return None
 
 
-def _make_trainer(options: TrainingOptions, journal: Journal | None, *, validated: bool) -> lightning.Trainer:
+def _make_trainer(options: TrainingOptions, journal: Journal | None, *, chooses: bool) -> lightning.Trainer:
     accelerator, devices = find_devices(options.devices)
     return lightning.Trainer(
         max_epochs=options.epochs,
@@ -140,7 +147,7 @@ def _make_trainer(options: TrainingOptions, journal: Journal | None, *, validate
         precision="bf16-mixed" if options.precision == "bf16" else "32-true",
         accumulate_grad_batches=options.accumulate,
         plugins=[DurableStates()],
-        callbacks=_callbacks(options, journal, validated=validated),
+        callbacks=_callbacks(options, journal, chooses=chooses),
         logger=_logger(journal),
         num_sanity_val_steps=0,
         enable_checkpointing=journal is not None,
@@ -149,14 +156,14 @@ def _make_trainer(options: TrainingOptions, journal: Journal | None, *, validate
     )
 
 
-def _callbacks(options: TrainingOptions, journal: Journal | None, *, validated: bool) -> list[Callback]:
+def _callbacks(options: TrainingOptions, journal: Journal | None, *, chooses: bool) -> list[Callback]:
     callbacks: list[Callback] = []
-    if options.patience and validated:
+    if options.patience and chooses:
         callbacks.append(EarlyStopping(SCORE, mode="max", patience=options.patience, check_on_train_epoch_end=True))
     if journal is not None:
         callbacks.append(RecipeKeeper(journal))
         # The last state is written last: it tells how good the best one is, so that a worse epoch after it never wins.
-        states = [(BEST, SCORE), (LAST, None)] if validated else [(LAST, None)]
+        states = [(BEST, SCORE), (LAST, None)] if chooses else [(LAST, None)]
         for name, monitor in states:
             callbacks.append(state_writer(journal.folder, name, monitor))
     return callbacks

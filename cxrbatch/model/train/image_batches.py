@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cxrbatch.model.data.dataset import PixelSet
+from cxrbatch.records import Float32
 
 # Where chance comes from in an epoch: each use has a stream of its own.
 SHUFFLING, AUGMENTATION, NETWORK = range(3)
@@ -41,7 +42,8 @@ class ShuffledBatches:
     """Whole batches of images in an order that each epoch draws anew; what is left over waits for the next epoch.
 
     Not a DataLoader: the images are bytes in memory, or mapped there, so picking rows is all there is to do.
-    Of `processes` that train together each takes every n-th batch.
+    Of `processes` that train together each takes every n-th batch. `repeats`, float64 [N], is how often each image is
+    drawn, beside the others: where images of rare labels come more often, others miss an epoch now and then.
     """
 
     data: PixelSet
@@ -50,14 +52,37 @@ class ShuffledBatches:
     epoch: Callable[[], int]
     process: int = 0
     processes: int = 1
+    repeats: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.data) // (self.batch_size * self.processes)
 
     def __iter__(self) -> Iterator[ImageBatch]:
-        order = np.random.default_rng(epoch_seed(self.seed, self.epoch(), SHUFFLING)).permutation(len(self.data))
+        chance = np.random.default_rng(epoch_seed(self.seed, self.epoch(), SHUFFLING))
+        if self.repeats is None:
+            order = chance.permutation(len(self.data))
+        else:
+            times = np.floor(self.repeats + chance.random(len(self.data))).astype(np.int64)
+            order = chance.permutation(np.repeat(np.arange(len(self.data)), times))
         for number in range(self.process, len(self) * self.processes, self.processes):
             yield take_images(self.data, order[number * self.batch_size :][: self.batch_size])
+
+
+def repeat_factors(targets: Float32, threshold: float) -> NDArray[np.float64] | None:
+    """Return how often to draw each image so that rare labels are seen, float64 [N], >= 1; None: each once.
+
+    A label that a share f of the images has, less than `threshold`, counts sqrt(threshold / f), and an image as much
+    as the rarest label that it has (Gupta et al. 2019, LVIS, section 5.1).
+
+    Args:
+        targets: float32 [N,C], 0, 1 or nan.
+        threshold: a share of the images.
+    """
+    has_label = targets > 0.5
+    shares = has_label.mean(axis=0)
+    factors = np.sqrt(np.maximum(1.0, threshold / np.maximum(shares, 1 / max(1, len(targets)))))
+    repeats = np.where(has_label, factors, 1.0).max(axis=1)
+    return repeats if (repeats > 1).any() else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,11 +142,16 @@ def _notices(run: TrainingRun) -> Iterator[Notice]:
             "doubtful",
             "Interrupted.",
             f"A signal ended the training after epoch {len(run.epochs)}{of}. The checkpoint holds epoch {run.kept}, "
-            "the best so far; the same command with --resume goes on.",
+            f"the {_kept_by(run)} so far; the same command with --resume goes on.",
         )
     if run.facts.notice and run.facts.notice != " ".join(run.leaks):
         yield Notice("doubtful", "About this model:", wording.plain(run.facts.notice, longest=600))
     yield _optimism(run)
+
+
+def _kept_by(run: TrainingRun) -> str:
+    """Say which epoch was to be kept: the best one, as always in earlier versions, or the last."""
+    return str(run.facts.training.options.get("keep", "best"))
 
 
 def _optimism(run: TrainingRun) -> Notice:
@@ -162,8 +167,8 @@ def _optimism(run: TrainingRun) -> Notice:
         others = "Measure it on other patients:"
     images = wording.counted(parts["val"].images, "validation image") if "val" in parts else "validation images"
     text = (
-        f"The same {images} chose the epoch, the calibration and the operating points, so the figures below promise "
-        f"a little too much. {others}"
+        f"The same {images} chose {'the epoch, ' if _kept_by(run) == 'best' else ''}the calibration and the operating "
+        f"points, so the figures below promise a little too much. {others}"
     )
     return Notice("doubtful", "Read with care.", text, command)
 

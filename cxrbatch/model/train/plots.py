@@ -44,7 +44,7 @@ LOSS = Plot(
 AUROC = Plot(
     "auroc.svg",
     "AUROC on the validation images",
-    "The epoch with the highest mean over the labels is kept. The dashed line is chance.",
+    "The ring marks the epoch that was kept. The dashed line is chance.",
 )
 RATE = Plot("learning_rate.svg", "Learning rate", "At the end of each epoch.")
 PACE = Plot("pace.svg", "Time", "Seconds of each epoch, validation included, and images trained on per second.")

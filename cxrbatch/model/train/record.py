@@ -79,7 +79,7 @@ class TrainingPlan:
     """What `cxrbatch train` is asked for.
 
     `init`: none, imagenet, or a file with weights. `learning_rate`: None takes the optimiser's usual one, and
-    `small_epochs`: None three quarters of the epochs. `resume` goes on where an interrupted training of the same
+    `small_epochs`: None what is usual for so many images. `resume` goes on where an interrupted training of the same
     plan stopped. `workers` processes read images; 0 takes one per core.
     """
 
@@ -113,8 +113,9 @@ class TrainingRun:
     """One trained network: everything that training.json holds.
 
     `facts` is what the checkpoint says of itself (labels with operating points, options, provenance). `kept` is
-    the epoch whose weights it holds, the best on the validation images. `measured` are the figures on those images,
-    which also chose the epoch, the calibration and the operating points: they promise a little too much.
+    the epoch whose weights it holds: the best on the validation images, or the last. `measured` are the figures on
+    those images, which also chose the calibration, the operating points and perhaps the epoch: they promise a little
+    too much.
     `interrupted` tells that a signal ended the training before its last epoch. `fold` counts from 1; 0: no folds.
     """
 

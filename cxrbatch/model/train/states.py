@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from cxrbatch.system import durable
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 _RECIPE_KEY, _FOLDER_KEY = "cxrbatch_recipe", "cxrbatch_folder"
-_WEIGHTS_PREFIX = "network."
+_NOTICEABLE_S = 0.25
+_WEIGHTS_PREFIX, _AVERAGED_PREFIX = "network.", "averaged.module."
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +77,13 @@ def state_to_resume(journal: Journal | None) -> Path | None:
     return journal.last
 
 
-def take_best(network: ChestNetwork, path: Path) -> int:
-    """Load the best epoch's weights into the network; return its number."""
+def take_weights(network: ChestNetwork, path: Path) -> int:
+    """Load the weights that a state keeps, averaged ones if it has them, into the network; return their epoch."""
     state = read_state(path)
+    averages = any(name.startswith(_AVERAGED_PREFIX) for name in state["state_dict"])
+    prefix = _AVERAGED_PREFIX if averages else _WEIGHTS_PREFIX
     weights = {
-        name.removeprefix(_WEIGHTS_PREFIX): tensor
-        for name, tensor in state["state_dict"].items()
-        if name.startswith(_WEIGHTS_PREFIX)
+        name.removeprefix(prefix): tensor for name, tensor in state["state_dict"].items() if name.startswith(prefix)
     }
     network.load_state_dict(weights)
     return int(state["epoch"]) + 1
@@ -123,9 +125,30 @@ class DurableStates(TorchCheckpointIO):
             torch.save(checkpoint, temporary)
 
 
+class _StateWriter(ModelCheckpoint):
+    """Writes a state after an epoch unless writing would take more than a twentieth of the time.
+
+    A ResNet50's state of some 400 MB takes seconds on a slow disk, an epoch of a small set no more.
+    """
+
+    _written_at = _write_took_s = 0.0
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write it, or wait for a later epoch; the last one is always written."""
+        is_last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
+        started = time.monotonic()
+        if self.monitor is None and not is_last and started - self._written_at < 20 * self._write_took_s:
+            return
+        super().on_train_epoch_end(trainer, pl_module)
+        self._written_at = time.monotonic()
+        # What takes no time is written each time.
+        took_s = self._written_at - started
+        self._write_took_s = took_s if took_s > _NOTICEABLE_S else 0.0
+
+
 def state_writer(folder: Path, name: str, monitor: str | None) -> ModelCheckpoint:
-    """Make what writes a state after every epoch, or after every one with more of what it monitors."""
-    return ModelCheckpoint(
+    """Make what writes a state after epochs, or after every one with more of what it monitors."""
+    return _StateWriter(
         dirpath=folder,
         filename=name.removesuffix(".ckpt"),
         monitor=monitor,

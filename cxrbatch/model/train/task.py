@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import msgspec
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # everyone's name for it
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel
 
 from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.model.figures.metrics import average_over_labels, measure_aurocs
@@ -26,6 +27,7 @@ from cxrbatch.model.train.image_batches import (
     OrderedBatches,
     ShuffledBatches,
     epoch_seed,
+    repeat_factors,
 )
 from cxrbatch.model.train.losses import LabelLoss, RegionLoss, usual_loss
 from cxrbatch.model.train.options import TrainingOptions
@@ -63,10 +65,14 @@ class TrainingTask(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.network = network
+        # Its state is part of this module's: what goes on goes on averaging.
+        self.averaged = _averaging(network, options.average) if options.average else None
         self.region_loss = RegionLoss(network.head.out_features)
         self.label_loss = LabelLoss(options.loss or usual_loss(network.task), data.targets)
         self.epochs: list[EpochFigures] = []
         self._data, self._validation, self._options = data, validation, options
+        self._repeats = repeat_factors(data.targets, options.balance)
+        self._averaged_at = -1
         self._listener = listener
         self._losses: list[float] = []
         self._validated: list[tuple[Tensor, Tensor]] = []
@@ -76,6 +82,12 @@ class TrainingTask(lightning.LightningModule):
         self._plateau: ReduceLROnPlateau | None = None
         self._rate = options.learning_rate
         self._started = self._epoch_started = self._trained_until = time.monotonic()
+
+    @property
+    def kept_network(self) -> ChestNetwork:
+        """The network that is validated and kept: the average of the weights, where there is one."""
+        network: Any = self.network if self.averaged is None else self.averaged.module
+        return cast("ChestNetwork", network)
 
     # ------------------------------------------------------------------ data
 
@@ -89,6 +101,7 @@ class TrainingTask(lightning.LightningModule):
             lambda: self.current_epoch,
             trainer.global_rank,
             trainer.world_size,
+            self._repeats,
         )
 
     def val_dataloader(self) -> Any:
@@ -125,7 +138,10 @@ class TrainingTask(lightning.LightningModule):
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Say how far it is; between two batches is a safe point to stop."""
+        """Say how far it is, and average the weights after a step; between two batches is a safe point to stop."""
+        if self.averaged is not None and self.trainer.global_step != self._averaged_at:
+            self.averaged.update_parameters(self.network)
+            self._averaged_at = self.trainer.global_step
         self._trained_until = time.monotonic()
         batches = int(self.trainer.num_training_batches)
         epoch, epochs = self.current_epoch + 1, self._options.epochs
@@ -159,7 +175,8 @@ class TrainingTask(lightning.LightningModule):
 
     def validation_step(self, batch: ImageBatch, _index: int) -> None:
         """Score validation images, at their full size and as they are."""
-        logits = self.network(batch.pixels.contiguous(memory_format=torch.channels_last)).logits.float()
+        network = self.kept_network
+        logits = network(batch.pixels.contiguous(memory_format=torch.channels_last)).logits.float()
         self._validated.append((logits, batch.targets))
 
     def on_validation_batch_end(self, *_: Any) -> None:
@@ -230,6 +247,16 @@ class TrainingTask(lightning.LightningModule):
             val_auroc=average_over_labels(list(self._aurocs)),
             label_auroc=self._aurocs,
         )
+
+
+def _averaging(network: ChestNetwork, decay: float) -> AveragedModel:
+    """Return the moving average of a network's weights and normalisation; the first steps soon count no more."""
+
+    def average(averaged: Tensor, now: Tensor, steps: Tensor | int) -> Tensor:
+        share = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
+        return averaged.lerp(now, share) if averaged.is_floating_point() else now
+
+    return AveragedModel(network, avg_fn=average, use_buffers=True).requires_grad_(False)
 
 
 def _scalars(figures: EpochFigures) -> dict[str, float]:

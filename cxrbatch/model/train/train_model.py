@@ -48,8 +48,8 @@ def train_model(data: Path, checkpoint: Path, plan: TrainingPlan, listener: List
     """
     folder = check_place(checkpoint)
     init = find_init(plan.init, plan.architecture)
-    options = settle_options(plan, pretrained=bool(init.features))
     folds = load_folds(data, plan.data)
+    options = settle_options(plan, folds[0], pretrained=bool(init.features))
     for images in folds:
         check_plan(plan, options, images)
     prepared = prepare_folds(
@@ -86,12 +86,12 @@ def _train(training: Training) -> TrainingRun:
     with _stopping_afterwards():
         run = finish_training(training, network, trained, init)
     if trained.stopped is not None:
-        say(f"kept epoch {run.kept}, the best so far, in {training.checkpoint}")
+        say(f"kept epoch {run.kept}, the {training.options.keep} so far, in {training.checkpoint}")
         raise trained.stopped.advising(GO_ON)
     if trained.diverged is not None:
         raise UsageError(
-            f"{trained.diverged}. Epoch {run.kept}, the best before it, is in {training.checkpoint}. "
-            f"Try a lower --lr, or --precision fp32."
+            f"{trained.diverged}. Epoch {run.kept}, the {training.options.keep} before it, is in "
+            f"{training.checkpoint}. Try a lower --lr, or --precision fp32."
         )
     journal.forget()
     return run

@@ -116,8 +116,50 @@ def test_fewer_images_than_a_batch_are_refused() -> None:
 
 
 def test_options_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(UsageError, match="epochs must be greater than 0"):
-        TrainingOptions(epochs=0)
+    with pytest.raises(UsageError, match="epochs must not be negative"):
+        TrainingOptions(epochs=-1)
+    with pytest.raises(UsageError, match="average is a decay"):
+        TrainingOptions(average=1.0)
+
+
+def test_the_weights_that_are_kept_are_the_moving_average_of_those_after_each_step() -> None:
+    network, after_steps = build_small(), []
+    options = replace(OPTIONS, epochs=2, average=0.5)
+    listener = Listener(step=lambda _: after_steps.append(network.head.weight.detach().clone()))
+    train_network(network, draw_spots(48, seed=1), options, listener=listener)
+    expected = after_steps[0]
+    for step, weights in enumerate(after_steps[1:], start=1):
+        expected = expected.lerp(weights, 1 - min(0.5, (1 + step) / (10 + step)))
+    torch.testing.assert_close(network.head.weight.detach(), expected)
+    assert not torch.equal(expected, after_steps[-1])
+
+
+def test_an_averaging_training_that_was_interrupted_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    data, validation = draw_spots(32, seed=1), draw_spots(16, seed=2)
+    options = replace(OPTIONS, epochs=4, average=0.9, keep="last")
+    whole, halved, resumed = build_small(), build_small(), build_small()
+    train_network(whole, data, options, validation=validation, journal=Journal(tmp_path / "whole", "r"))
+    stopping = Listener(step=stop_in_epoch(3))
+    stopped = train_network(
+        halved, data, options, validation=validation, journal=Journal(tmp_path / "half", "r"), listener=stopping
+    )
+    assert stopped.stopped is not None
+    assert stopped.kept == 2
+    ended = train_network(
+        resumed, data, options, validation=validation, journal=Journal(tmp_path / "half", "r", resume=True)
+    )
+    assert ended.kept == 4
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_the_last_epoch_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
+    options = replace(OPTIONS, epochs=5, learning_rate=1e-2, keep="last")
+    journal = Journal(tmp_path, "recipe")
+    trained = train_network(
+        build_small(), draw_spots(48, seed=1), options, validation=draw_spots(48, seed=2), journal=journal
+    )
+    assert trained.kept == 5
+    assert not journal.best.exists()
 
 
 def test_regions_teach_the_maps_where_to_look() -> None:
