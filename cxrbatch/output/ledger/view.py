@@ -47,7 +47,7 @@ WHERE held_back AND files.present AND files.study_key = ''
 
 @dataclass(frozen=True, slots=True)
 class WaitingStudy:
-    """A study that waits: its files that wait, how many of these were seen arriving, how many end too early.
+    """A study that waits: its files that wait, and how many of them end too early.
 
     `first_met` and `same_since` are of the file met first, and of the one that changed last, on the clock of the
     memory's `seen`; None where no file was seen arriving. Without a key: files that belong to no study yet.
@@ -55,7 +55,6 @@ class WaitingStudy:
 
     study_key: str
     n_files: int = 0
-    n_arriving: int = 0
     n_cut_short: int = 0
     first_met: float | None = None
     same_since: float | None = None
