@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cxrbatch.model.train.record import TrainingRun, TrainingSummary
 
 _COLOURS: dict[Severity, str] = {"void": "bold red", "doubtful": "yellow", "note": "dim"}
-_NO_FIGURE = "-"
+_NO_FIGURE, _TOO_FEW = "-", "too few"
 
 
 # --------------------------------------------------------------------------- train
@@ -50,6 +50,8 @@ def _label_table(run: TrainingRun) -> Table:
     )
     for label in run.facts.labels:
         figures = [_measured(label.metrics, name) for name in ("auroc", "sensitivity", "specificity")]
+        if figures[0] == _NO_FIGURE and label.metrics:
+            figures[0] = _TOO_FEW
         point = "none: too few images" if label.operating_point is None else f"{label.operating_point:.3f}"
         table.add_row(literal(label.name), *figures, point)
     for name in ("macro_auroc", "accuracy"):
@@ -77,7 +79,9 @@ def print_evaluation(console: Console, evaluation: Evaluation, page: Path) -> No
     table = Table(*("label", "with it", "AUROC", "sensitivity", "specificity"), title=literal(title, TITLE))
     figures = (Figure.AUROC, Figure.SENSITIVITY, Figure.SPECIFICITY)
     for label in measured.labels:
-        cells = (_estimated(label.figures.get(figure)) for figure in figures)
+        cells = [_estimated(label.figures.get(figure)) for figure in figures]
+        if label.too_few:
+            cells[0] = _TOO_FEW
         table.add_row(literal(label.label), f"{label.positives} of {label.images}", *cells)
     if len(measured.labels) > 1:
         table.add_row("mean", "", *(_estimated(measured.macro.get(figure)) for figure in figures))

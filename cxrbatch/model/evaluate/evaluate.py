@@ -33,6 +33,7 @@ from cxrbatch.model.evaluate.record import Caution, EvaluatedData, Evaluation
 from cxrbatch.model.evaluate.report import write_evaluation_page, write_predictions
 from cxrbatch.model.evaluate.scoring import ScoredImages, score_images
 from cxrbatch.model.figures.bootstrap import draw_resamples
+from cxrbatch.model.figures.figure_lines import describe_too_few
 from cxrbatch.model.figures.figures import (
     LabelledScores,
     MeasuredLabels,
@@ -182,7 +183,7 @@ def set_beside_truth(
     targets = _targets(labels, data.labels, images.samples, exclusive=model.task == "multiclass")
     patients = [sample.patient for sample in images.samples]
     weights = draw_resamples(patients, count=options.resamples, seed=options.seed)
-    return judge_scores(labels, model.task, targets, images.probabilities[:, outputs], weights)
+    return judge_scores(labels, model.task, targets, images.probabilities[:, outputs], patients, weights)
 
 
 def _targets(labels: Sequence[Label], names: Sequence[str], samples: Sequence[Sample], *, exclusive: bool) -> Float32:
@@ -250,6 +251,8 @@ def _cautions(scored: _Scored, measured: MeasuredLabels, shortcuts: Sequence[Sho
     judged = {label.label for label in measured.labels}
     if missing := [label.name for label in scored.model.labels if label.name not in judged]:
         yield Caution("note", f"The data says nothing about {', '.join(missing)}: not evaluated.")
+    if few := describe_too_few(measured):
+        yield Caution("note", few)
     if scored.images.refused:
         yield Caution("note", f"Not scored, and in no figure: {counted(len(scored.images.refused), 'image')}.")
     yield from (Caution("note", sentence) for sentence in scored.data.notes)

@@ -28,7 +28,11 @@ class Caution:
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedData:
-    """Which images were evaluated: `split` is a part of the data, or "all"; `refused` counts them by reason."""
+    """Which images were evaluated: `split` is a part of the data, or "all"; `refused` counts them by reason.
+
+    `patients` counts those who are known, `of_unknown` the images of which nobody knows whose they are. `chosen_by`
+    tells that some of these images also chose the model's epoch, calibration and operating points.
+    """
 
     root: str
     layout: str
@@ -37,6 +41,8 @@ class EvaluatedData:
     images: int
     patients: int
     refused: dict[str, int]
+    of_unknown: int = 0
+    chosen_by: bool = False
 
 
 @dataclass(frozen=True, slots=True)

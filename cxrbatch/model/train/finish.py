@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from cxrbatch import __version__
-from cxrbatch.engine.manifest import TrainingFacts
+from cxrbatch.engine.manifest import CHOOSING_PART, TrainingFacts
 from cxrbatch.model.data.labelled import SPLITS, LabelledImages, patients_sha256
-from cxrbatch.model.figures.bootstrap import Estimate, draw_resamples
-from cxrbatch.model.figures.figures import MeasuredLabels, judge_scores, measure_labels
+from cxrbatch.model.figures.bootstrap import draw_resamples
+from cxrbatch.model.figures.figures import LabelFigures, MeasuredLabels, judge_scores, measure_labels
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.model.figures.operating_points import place_operating_points
 from cxrbatch.model.network.checkpoint import Checkpoint, save_checkpoint
@@ -29,12 +29,12 @@ from cxrbatch.model.train.record import EpochFigures, TrainingPart, TrainingRun,
 from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.pages.cells import harmless
 from cxrbatch.pages.wording import counted
-from cxrbatch.records import Float32, Label, now_text
+from cxrbatch.records import PATIENTS_WITH, PATIENTS_WITHOUT, POSITIVES, Float32, Label, now_text
 from cxrbatch.system import durable
 from cxrbatch.system.record_json import from_json, to_json
 
 RUN_JSON, EPOCHS_CSV = "training.json", "epochs.csv"
-VALIDATION = "val"
+VALIDATION = CHOOSING_PART
 RESAMPLES = 1000
 LIBRARIES = ("torch", "torchvision", "lightning", "numpy", "pydicom", "scikit-learn")
 # What reports and model cards show of a label; evaluate measures more.
@@ -138,20 +138,28 @@ def measure_validation(
     """
     samples = images.part(VALIDATION)
     targets = np.array([sample.targets for sample in samples], np.float32)
-    weights = draw_resamples([sample.patient for sample in samples], count=resamples, seed=0)
-    return measure_labels(judge_scores(labels, images.task, targets, probabilities, weights))
+    patients = [sample.patient for sample in samples]
+    weights = draw_resamples(patients, count=resamples, seed=0)
+    return measure_labels(judge_scores(labels, images.task, targets, probabilities, patients, weights))
 
 
 def with_metrics(labels: Sequence[Label], measured: MeasuredLabels) -> tuple[Label, ...]:
     """Write each label's figures, with their intervals, where reports find them."""
-    figures_of = {label.label: label.figures for label in measured.labels}
-    return tuple(replace(label, metrics=dict(_metrics(figures_of.get(label.name, {})))) for label in labels)
+    measured_of = {label.label: label for label in measured.labels}
+    return tuple(
+        replace(label, metrics=dict(_metrics(measured_of[label.name]))) if label.name in measured_of else label
+        for label in labels
+    )
 
 
-def _metrics(figures: dict[Figure, Estimate]) -> Iterator[tuple[str, float]]:
+def _metrics(label: LabelFigures) -> Iterator[tuple[str, float]]:
+    if label.patients_with is not None and label.patients_without is not None:
+        yield POSITIVES, label.positives
+        yield PATIENTS_WITH, label.patients_with
+        yield PATIENTS_WITHOUT, label.patients_without
     for figure in _LABEL_FIGURES:
-        if figure in figures:
-            estimate = figures[figure]
+        if figure in label.figures:
+            estimate = label.figures[figure]
             yield figure.value, estimate.value
             yield f"{figure.value}_low", estimate.low
             yield f"{figure.value}_high", estimate.high
@@ -181,11 +189,14 @@ def overall_figures(measured: MeasuredLabels) -> Iterator[tuple[str, float]]:
     """Yield the figures over all labels by name: macro_auroc, macro_auroc_low, ..., and accuracy of classes."""
     for figure, estimate in measured.macro.items():
         yield f"macro_{figure.value}", estimate.value
-        if figure is Figure.AUROC:
+        if estimate.low < estimate.high:
             yield f"macro_{figure.value}_low", estimate.low
             yield f"macro_{figure.value}_high", estimate.high
     if measured.classes is not None:
-        yield "accuracy", measured.classes.accuracy.value
+        accuracy = measured.classes.accuracy
+        yield "accuracy", accuracy.value
+        if accuracy.low < accuracy.high:
+            yield from (("accuracy_low", accuracy.low), ("accuracy_high", accuracy.high))
         yield "balanced_accuracy", measured.classes.balanced_accuracy
 
 
