@@ -15,7 +15,7 @@ from rich.table import Table
 from cxrbatch.pages.terminal_text import TITLE, literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from cxrbatch.model.compare.record import ComparedModel, Comparison
     from cxrbatch.model.evaluate.record import Caution, Evaluation, Severity
@@ -88,8 +88,33 @@ def print_evaluation(console: Console, evaluation: Evaluation, page: Path) -> No
     console.print(table)
     if measured.classes is not None:
         console.print(f"Accuracy: {_estimated(measured.classes.accuracy)}", highlight=False)
+    for sentence in _worklist_sentences(evaluation):
+        console.print(literal(sentence), highlight=False)
     _print_cautions(console, evaluation.cautions)
     _print_place(console, page)
+
+
+def _worklist_sentences(evaluation: Evaluation) -> Iterator[str]:
+    from cxrbatch.model.evaluate.report import wait_in_words
+
+    worklist = evaluation.worklist
+    if worklist is None:
+        return
+    studies = f"{worklist.with_finding} studies with a finding, {worklist.without} without"
+    if worklist.sensitivity is not None or worklist.specificity is not None:
+        rates = f"sensitivity {_estimated(worklist.sensitivity)}, specificity {_estimated(worklist.specificity)}"
+        yield f"Any finding, by study ({studies}): {rates}."
+    if worklist.false_alarms_per_100 is not None:
+        alarms = worklist.false_alarms_per_100
+        ends = f" ({alarms.low:.1f} to {alarms.high:.1f})" if alarms.low < alarms.high else ""
+        yield f"False alarms per 100 studies without a finding: {alarms.value:.1f}{ends}."
+    if worklist.sorted is not None and worklist.first_come is not None:
+        for name, sorted_, first_come in (
+            ("the first with a finding", worklist.sorted.first, worklist.first_come.first),
+            ("each with a finding", worklist.sorted.each, worklist.first_come.each),
+        ):
+            beside = f"{wait_in_words(sorted_)} sorted, {wait_in_words(first_come)} first come first served"
+            yield f"Studies read before {name}: {beside}."
 
 
 # --------------------------------------------------------------------------- compare

@@ -40,8 +40,8 @@ def test_too_few_is_said_also_where_no_label_has_an_auroc(tmp_path: Path) -> Non
 
 
 def test_figures_of_images_that_also_chose_are_marked(tmp_path: Path) -> None:
-    chosen = read_card(tmp_path, (Label("A"),), TrainingFacts(figures=FIGURES, measured_on="val"))
+    chosen = read_card(tmp_path / "chosen", (Label("A"),), TrainingFacts(figures=FIGURES, measured_on="val"))
     assert "The same images chose the epoch, the calibration and the operating points" in chosen
     assert "- **macro_auroc: 0.900 (0.800 to 0.950)**\n- **alarm_rate: 0.050**\n" in chosen
-    apart = read_card(tmp_path, (Label("A"),), TrainingFacts(figures=FIGURES, measured_on="calibration"))
+    apart = read_card(tmp_path / "apart", (Label("A"),), TrainingFacts(figures=FIGURES, measured_on="calibration"))
     assert "The same images chose" not in apart

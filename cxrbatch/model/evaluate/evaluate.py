@@ -32,6 +32,8 @@ from cxrbatch.model.evaluate.localisation import Boxes, find_boxes, measure_poin
 from cxrbatch.model.evaluate.record import Caution, EvaluatedData, Evaluation
 from cxrbatch.model.evaluate.report import write_evaluation_page, write_predictions
 from cxrbatch.model.evaluate.scoring import ScoredImages, score_images
+from cxrbatch.model.evaluate.study_rule import rule_of
+from cxrbatch.model.evaluate.worklist import WorklistFigures, measure_worklist
 from cxrbatch.model.figures.bootstrap import draw_resamples
 from cxrbatch.model.figures.figure_lines import describe_too_few
 from cxrbatch.model.figures.figures import (
@@ -210,12 +212,18 @@ def _measure(scored: _Scored, boxes: Boxes, options: EvaluationOptions) -> Evalu
         subgroups=measure_subgroups(scores, samples),
         shortcuts=shortcuts,
         pointing=measure_pointing(scored.images, columns, boxes, calls, scores.weights),
+        worklist=_measure_worklist(scored, options),
         cautions=tuple(_cautions(scored, measured, shortcuts)),
         resamples=options.resamples,
         seed=options.seed,
         evaluated_at=now_text(),
         cxrbatch_version=__version__,
     )
+
+
+def _measure_worklist(scored: _Scored, options: EvaluationOptions) -> WorklistFigures | None:
+    studies = [sample.study_key(options.settings.group_by) for sample in scored.images.samples]
+    return measure_worklist(scored.scores, rule_of(scored.model), studies, seed=options.seed)
 
 
 def find_shortcuts(images: ScoredImages, scores: LabelledScores, measured: MeasuredLabels) -> tuple[Shortcut, ...]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from cxrbatch.model.evaluate.doubts import Shortcut
 from cxrbatch.model.evaluate.localisation import PointingFigures
+from cxrbatch.model.evaluate.worklist import WorklistFigures
 from cxrbatch.model.figures.figures import MeasuredLabels, SubgroupFigures
 from cxrbatch.records import EngineDescription
 
@@ -49,7 +50,8 @@ class EvaluatedData:
 class Evaluation:
     """Everything that was measured. Intervals are 95 %, from `resamples` over patients drawn with `seed`.
 
-    `model_place` is where the model lay: a checkpoint, or an engine's folder.
+    `model_place` is where the model lay: a checkpoint, or an engine's folder. `worklist` is what a run would make of
+    these studies; None where nothing is known of a whole study, or an earlier version evaluated.
     """
 
     model: EngineDescription
@@ -65,3 +67,4 @@ class Evaluation:
     cxrbatch_version: str
     schema: int = SCHEMA
     model_place: str = ""
+    worklist: WorklistFigures | None = None

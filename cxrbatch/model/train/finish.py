@@ -12,11 +12,12 @@ import pandas as pd
 
 from cxrbatch import __version__
 from cxrbatch.engine.manifest import CHOOSING_PART, TrainingFacts
-from cxrbatch.model.data.labelled import SPLITS, LabelledImages, patients_sha256
+from cxrbatch.model.data.labelled import SPLITS, LabelledImages, count_patients, describe_patients, patients_sha256
+from cxrbatch.model.figures.alarms import Alarms, ImagesByStudy, place_for_alarms
 from cxrbatch.model.figures.bootstrap import draw_resamples
 from cxrbatch.model.figures.figures import LabelFigures, MeasuredLabels, judge_scores, measure_labels
 from cxrbatch.model.figures.metrics import Figure
-from cxrbatch.model.figures.operating_points import place_operating_points
+from cxrbatch.model.figures.operating_points import OperatingPointRule, enough_cases, place_operating_points
 from cxrbatch.model.network.checkpoint import Checkpoint, save_checkpoint
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.model.train.calibration import fit_calibration
@@ -49,18 +50,20 @@ def finish_training(training: Training, network: ChestNetwork, trained: TrainedE
     calibration = fit_calibration(logits, validation.targets, images.task)
     calibration.apply_to(network)
     probabilities = calibration.probabilities(logits, images.task)
-    points = place_operating_points(plan.operating_point, validation.targets, probabilities)
+    points, alarms = place_points(plan.operating_point, training.untrained.labels, images, probabilities)
     labels = [
         replace(label, operating_point=point) for label, point in zip(training.untrained.labels, points, strict=True)
     ]
     measured = measure_validation(labels, images, probabilities, resamples=RESAMPLES)
+    described = describe_training(images, training.options, measured, rule=str(plan.operating_point))
+    described.figures.update(alarm_figures(alarms))
     facts = replace(
         training.untrained,
         created=now_text(),
         labels=with_metrics(labels, measured),
         notice=" ".join(images.leaks),
         training=replace(
-            describe_training(images, training.options, measured, rule=str(plan.operating_point)),
+            described,
             recipe=training.recipe,
             init=init,
             seconds=round(seconds, 1),
@@ -76,6 +79,7 @@ def finish_training(training: Training, network: ChestNetwork, trained: TrainedE
         leaks=images.leaks,
         facts=facts,
         operating_point_rule=str(plan.operating_point),
+        alarms=alarms,
         calibration=calibration,
         epochs=trained.epochs,
         kept=trained.kept,
@@ -89,6 +93,40 @@ def finish_training(training: Training, network: ChestNetwork, trained: TrainedE
     )
     _save(training, Checkpoint(network, facts), run)
     return run
+
+
+def place_points(
+    rule: OperatingPointRule, labels: Sequence[Label], images: LabelledImages, probabilities: Float32
+) -> tuple[tuple[float | None, ...], Alarms | None]:
+    """Choose the operating points on the validation images; for a rate of alarms also say what they come to.
+
+    Args:
+        rule: how.
+        labels: of the network.
+        images: the data set.
+        probabilities: calibrated, float32 [N,C], in the order of its validation images.
+    """
+    samples = images.part(VALIDATION)
+    targets = np.array([sample.targets for sample in samples], np.float32)
+    if rule.goal != "alarms" or rule.value is None:
+        return place_operating_points(rule, targets, probabilities), None
+    studies, patients = [sample.study_key() for sample in samples], [sample.patient for sample in samples]
+    by_study = ImagesByStudy(targets, probabilities, studies, patients)
+    return place_for_alarms(rule.value, labels, by_study, judged=enough_cases(targets))
+
+
+def alarm_figures(alarms: Alarms | None) -> dict[str, float]:
+    """Return what points chosen for a rate of alarms come to, by name, as a checkpoint's figures hold it."""
+    if alarms is None:
+        return {}
+    found = {"alarm_rate": alarms.rate, "any_finding_sensitivity": alarms.sensitivity}
+    ends = {"": "value", "_low": "low", "_high": "high"}
+    return {
+        f"{name}{end}": float(getattr(estimate, at))
+        for name, estimate in found.items()
+        if estimate is not None
+        for end, at in ends.items()
+    }
 
 
 def _save(training: Training, checkpoint: Checkpoint, run: TrainingRun) -> None:
@@ -171,7 +209,7 @@ def describe_training(
     """Say what the weights learned from, and how."""
     parts = {name: [sample for sample in images.samples if sample.split == name] for name in SPLITS}
     present = {name: samples for name, samples in parts.items() if samples}
-    patients = counted(len({sample.patient for sample in images.samples}), "patient")
+    patients = describe_patients(images.samples)
     return TrainingFacts(
         data=f"{images.root.name}, {images.layout} layout: {counted(len(images.samples), 'image')} of {patients}",
         images={name: len(samples) for name, samples in present.items()},
@@ -211,7 +249,8 @@ def _describe_part(images: LabelledImages, name: str) -> TrainingPart:
     return TrainingPart(
         name=name,
         images=len(samples),
-        patients=len({sample.patient for sample in samples}),
+        patients=count_patients(samples)[0],
+        of_unknown=count_patients(samples)[1],
         positives=tuple(int(count) for count in (targets == 1.0).sum(axis=0)),
         unknown=tuple(int(count) for count in np.isnan(targets).sum(axis=0)),
     )
