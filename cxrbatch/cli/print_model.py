@@ -75,7 +75,8 @@ def print_evaluation(console: Console, evaluation: Evaluation, page: Path) -> No
     from cxrbatch.model.figures.metrics import Figure
 
     data, measured = evaluation.data, evaluation.measured
-    title = f"{evaluation.model.name}: {data.images} images of {data.patients} patients ({data.split})"
+    unknown = f", {data.of_unknown} of them of unknown ones" if data.of_unknown else ""
+    title = f"{evaluation.model.name}: {data.images} images of {data.patients} patients{unknown} ({data.split})"
     table = Table(*("label", "with it", "AUROC", "sensitivity", "specificity"), title=literal(title, TITLE))
     figures = (Figure.AUROC, Figure.SENSITIVITY, Figure.SPECIFICITY)
     for label in measured.labels:

@@ -211,7 +211,8 @@ def describe(data: Path, out: Path, workers: int, **options: Any) -> None:
         summary = describe_data(data, read_data_options(options), out, workers=workers, report=report)
     for sentence in (*summary.notes, *summary.leaks):
         say(sentence)
-    say(f"{summary.images} images of {summary.patients} patients: {out / INDEX_HTML}")
+    unknown = f" and {summary.of_unknown} of unknown ones" if summary.of_unknown else ""
+    say(f"{summary.images} images of {summary.patients} patients{unknown}: {out / INDEX_HTML}")
 
 
 @commands.command("import", short_help="Turn weights from elsewhere into a checkpoint.")

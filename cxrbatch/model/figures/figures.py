@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrbatch.model.data.labelled import AGE_BANDS, UNKNOWN, Sample, age_band
+from cxrbatch.model.data.labelled import AGE_BANDS, UNKNOWN, Sample, age_band, count_patients
 from cxrbatch.model.figures.bootstrap import (
     Estimate,
     Resampled,
@@ -258,8 +258,8 @@ def _measure_group(
     scores: LabelledScores,
     samples: Sequence[Sample],
 ) -> SubgroupFigures:
-    patients = {sample.patient for sample, inside in zip(samples, images.tolist(), strict=True) if inside}
-    return SubgroupFigures(column, name, int(images.sum()), len(patients), measure_labels(scores.part(images)))
+    patients, _ = count_patients(sample for sample, inside in zip(samples, images.tolist(), strict=True) if inside)
+    return SubgroupFigures(column, name, int(images.sum()), patients, measure_labels(scores.part(images)))
 
 
 def _unknown_last(name: str) -> tuple[bool, int, str]:

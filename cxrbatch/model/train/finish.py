@@ -12,6 +12,7 @@ import pandas as pd
 
 from cxrbatch import __version__
 from cxrbatch.engine.manifest import CHOOSING_PART, TrainingFacts
+from cxrbatch.model.data.known_images import remember
 from cxrbatch.model.data.labelled import SPLITS, LabelledImages, count_patients, describe_patients, patients_sha256
 from cxrbatch.model.figures.alarms import Alarms, ImagesByStudy, place_for_alarms
 from cxrbatch.model.figures.bootstrap import draw_resamples
@@ -91,7 +92,8 @@ def finish_training(training: Training, network: ChestNetwork, trained: TrainedE
         trained_at=facts.created,
         cxrbatch_version=__version__,
     )
-    _save(training, Checkpoint(network, facts), run)
+    known = (remember(images, training.prepared.digests), *training.init.known)
+    _save(training, Checkpoint(network, facts, known), run)
     return run
 
 
