@@ -122,7 +122,8 @@ def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
 
     MODEL is a checkpoint (*.safetensors) or an engine (its folder or its name). DATA is a folder or a table, as for
     training. Figures come with 95 % confidence intervals over patients, by sex, age and view, and beside what trivial
-    predictors such as the view position reach.
+    predictors such as the view position reach; also what the worklist of these studies is worth, and which of the
+    patients the model knows from its training.
 
     \b
     Examples:

@@ -35,8 +35,6 @@ _PATIENT_PATTERNS = (
     re.compile(r"(?:^|/)(p\d{8})/s\d{8}/"),  # MIMIC-CXR: p10000032/s50414267/02aa804e.jpg
     # Kermany et al. 2018 number bacterial and viral cases apart: person12_bacteria_46.jpeg
     re.compile(r"(?:^|/)(person\d+_(?:bacteria|virus))_\d+\.\w+$"),
-    # and normal ones twice: IM-0115-0001.jpeg, NORMAL2-IM-0376-0001-0002.jpeg
-    re.compile(r"(?:^|/)((?:NORMAL2-)?IM-\d{4})-\d{4}(?:-\d{4})?\.\w+$"),
 )
 # Collections of published cases, such as that of Cohen et al. 2020, name the publication before figure and panel. The
 # figures of one are often of one patient on different days, so they stay together; whose they are nobody says.
@@ -48,6 +46,8 @@ _PUBLICATIONS = (
     re.compile(rf"^{_FOUR_DIGITS}([^/]*?\d[^/]*?)[-_.](?:fig(?:ure)?|gr?|f)[-_]?\d", re.IGNORECASE),
     re.compile(r"^auntminnie-[a-z]-([^/]+)\.\w+$"),  # auntminnie-b-2020_01_28_23_51_6665_2020_01_28_Vietnam.jpg
     re.compile(r"^([a-z-]*covid-19-pneumonia-\d+)\b"),  # a case of Radiopaedia: covid-19-pneumonia-15-PA.jpg
+    # Not published, but numbered likewise: IM-0115-0001.jpeg, NORMAL2-IM-0376-0001-0002.jpeg of Kermany et al. 2018.
+    re.compile(r"^((?:NORMAL2-)?IM-\d{4})-\d{4}(?:-\d{4})?\.\w+$"),
 )
 
 
