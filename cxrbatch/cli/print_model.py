@@ -15,7 +15,7 @@ from rich.table import Table
 from cxrbatch.pages.terminal_text import TITLE, literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from cxrbatch.model.compare.record import ComparedModel, Comparison
     from cxrbatch.model.evaluate.record import Caution, Evaluation, Severity
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cxrbatch.model.train.record import TrainingRun, TrainingSummary
 
 _COLOURS: dict[Severity, str] = {"void": "bold red", "doubtful": "yellow", "note": "dim"}
-_NO_FIGURE = "-"
+_NO_FIGURE, _TOO_FEW = "-", "too few"
 
 
 # --------------------------------------------------------------------------- train
@@ -50,6 +50,8 @@ def _label_table(run: TrainingRun) -> Table:
     )
     for label in run.facts.labels:
         figures = [_measured(label.metrics, name) for name in ("auroc", "sensitivity", "specificity")]
+        if figures[0] == _NO_FIGURE and label.metrics:
+            figures[0] = _TOO_FEW
         point = "none: too few images" if label.operating_point is None else f"{label.operating_point:.3f}"
         table.add_row(literal(label.name), *figures, point)
     for name in ("macro_auroc", "accuracy"):
@@ -73,19 +75,47 @@ def print_evaluation(console: Console, evaluation: Evaluation, page: Path) -> No
     from cxrbatch.model.figures.metrics import Figure
 
     data, measured = evaluation.data, evaluation.measured
-    title = f"{evaluation.model.name}: {data.images} images of {data.patients} patients ({data.split})"
+    unknown = f", {data.of_unknown} of them of unknown ones" if data.of_unknown else ""
+    title = f"{evaluation.model.name}: {data.images} images of {data.patients} patients{unknown} ({data.split})"
     table = Table(*("label", "with it", "AUROC", "sensitivity", "specificity"), title=literal(title, TITLE))
     figures = (Figure.AUROC, Figure.SENSITIVITY, Figure.SPECIFICITY)
     for label in measured.labels:
-        cells = (_estimated(label.figures.get(figure)) for figure in figures)
+        cells = [_estimated(label.figures.get(figure)) for figure in figures]
+        if label.too_few:
+            cells[0] = _TOO_FEW
         table.add_row(literal(label.label), f"{label.positives} of {label.images}", *cells)
     if len(measured.labels) > 1:
         table.add_row("mean", "", *(_estimated(measured.macro.get(figure)) for figure in figures))
     console.print(table)
     if measured.classes is not None:
         console.print(f"Accuracy: {_estimated(measured.classes.accuracy)}", highlight=False)
+    for sentence in _worklist_sentences(evaluation):
+        console.print(literal(sentence), highlight=False)
     _print_cautions(console, evaluation.cautions)
     _print_place(console, page)
+
+
+def _worklist_sentences(evaluation: Evaluation) -> Iterator[str]:
+    from cxrbatch.model.evaluate.report import wait_in_words
+
+    worklist = evaluation.worklist
+    if worklist is None:
+        return
+    studies = f"{worklist.with_finding} studies with a finding, {worklist.without} without"
+    if worklist.sensitivity is not None or worklist.specificity is not None:
+        rates = f"sensitivity {_estimated(worklist.sensitivity)}, specificity {_estimated(worklist.specificity)}"
+        yield f"Any finding, by study ({studies}): {rates}."
+    if worklist.false_alarms_per_100 is not None:
+        alarms = worklist.false_alarms_per_100
+        ends = f" ({alarms.low:.1f} to {alarms.high:.1f})" if alarms.low < alarms.high else ""
+        yield f"False alarms per 100 studies without a finding: {alarms.value:.1f}{ends}."
+    if worklist.sorted is not None and worklist.first_come is not None:
+        for name, sorted_, first_come in (
+            ("the first with a finding", worklist.sorted.first, worklist.first_come.first),
+            ("each with a finding", worklist.sorted.each, worklist.first_come.each),
+        ):
+            beside = f"{wait_in_words(sorted_)} sorted, {wait_in_words(first_come)} first come first served"
+            yield f"Studies read before {name}: {beside}."
 
 
 # --------------------------------------------------------------------------- compare

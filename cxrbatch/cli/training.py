@@ -197,8 +197,8 @@ def machine_options(command: Command) -> Command:
     default="youden",
     show_default=True,
     metavar="RULE",
-    help="How operating points are chosen on the validation images: youden, f1, sensitivity=0.95, specificity=0.95 or "
-    "fixed=0.3.",
+    help="How operating points are chosen on the validation images: youden, f1, sensitivity=0.95, specificity=0.95, "
+    "fixed=0.3, or alarms=5% (of the normal studies, over all findings together).",
 )
 @click.option(
     "--seed",

@@ -122,7 +122,8 @@ def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
 
     MODEL is a checkpoint (*.safetensors) or an engine (its folder or its name). DATA is a folder or a table, as for
     training. Figures come with 95 % confidence intervals over patients, by sex, age and view, and beside what trivial
-    predictors such as the view position reach.
+    predictors such as the view position reach; also what the worklist of these studies is worth, and which of the
+    patients the model knows from its training.
 
     \b
     Examples:
@@ -211,7 +212,8 @@ def describe(data: Path, out: Path, workers: int, **options: Any) -> None:
         summary = describe_data(data, read_data_options(options), out, workers=workers, report=report)
     for sentence in (*summary.notes, *summary.leaks):
         say(sentence)
-    say(f"{summary.images} images of {summary.patients} patients: {out / INDEX_HTML}")
+    unknown = f" and {summary.of_unknown} of unknown ones" if summary.of_unknown else ""
+    say(f"{summary.images} images of {summary.patients} patients{unknown}: {out / INDEX_HTML}")
 
 
 @commands.command("import", short_help="Turn weights from elsewhere into a checkpoint.")

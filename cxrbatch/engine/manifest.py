@@ -12,6 +12,8 @@ SCHEMA = 1
 
 Precision = Literal["fp32", "fp16", "int8"]
 PENDING: Literal["pending"] = "pending"
+CHOOSING_PART = "val"
+"""The part of the data whose images choose the epoch, the calibration and the operating points of a training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,11 @@ class TrainingFacts:
     measured_on: str = ""
     data_sha256: str = ""
     init: str = ""
+
+    @property
+    def figures_promise_too_much(self) -> bool:
+        """Whether the images of the figures also chose the epoch, the calibration or the operating points."""
+        return bool(self.figures) and self.measured_on == CHOOSING_PART
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrbatch.engine.manifest import PENDING, Manifest, ParityFigures
-from cxrbatch.records import Label
+from cxrbatch.records import FEWEST_PATIENTS, PATIENTS_WITH, PATIENTS_WITHOUT, POSITIVES, Label
 from cxrbatch.system import durable
 
 MODEL_CARD = "MODEL_CARD.md"
@@ -19,6 +19,9 @@ _MARKUP = re.compile(r"[\\`*\[\]|~#!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _LINK_OR_HTML = re.compile(r"[<>&@]|(?<=[A-Za-z])://|(?<=www)\.", re.IGNORECASE)
 # They shape Persian and Indic words.
 _JOINERS = "\u200c\u200d"
+
+_ENDS = ("_low", "_high")
+_COUNTS = {POSITIVES: "images with it", PATIENTS_WITH: "patients with it", PATIENTS_WITHOUT: "without"}
 
 
 def write_model_card(path: Path, manifest: Manifest) -> None:
@@ -43,22 +46,32 @@ def _lines(manifest: Manifest) -> Iterator[str]:
 
 
 def _label_table(labels: tuple[Label, ...]) -> Iterator[str]:
-    bounds = ("_low", "_high")
-    metrics = list(dict.fromkeys(name for label in labels for name in label.metrics if not name.endswith(bounds)))
-    head = ["Finding", "operating point", "urgent", *map(_text, metrics)]
+    named = dict.fromkeys(name for label in labels for name in label.metrics if not name.endswith(_ENDS))
+    metrics = [name for name in named if name not in _COUNTS]
+    if any(_too_few(label) for label in labels) and "auroc" not in metrics:
+        metrics.insert(0, "auroc")
+    counted = [heading for name, heading in _COUNTS.items() if name in named]
+    head = ["Finding", "operating point", "urgent", *counted, *map(_text, metrics)]
     yield from ("", "## Findings", "", _row(head), _row(["---"] * len(head)))
     for label in labels:
         point = "none: no verdict" if label.operating_point is None else f"{label.operating_point:.3f}"
-        measured = [_measured(label, name) for name in metrics]
+        counts = [f"{label.metrics[name]:.0f}" if name in label.metrics else "" for name in _COUNTS if name in named]
+        measured = [*counts, *(_measured(label, name) for name in metrics)]
         yield _row([_text(label.name), point, "yes" if label.urgent else "", *measured])
 
 
 def _measured(label: Label, name: str) -> str:
     if name not in label.metrics:
-        return ""
+        return "too few patients" if name == "auroc" and _too_few(label) else ""
     low, high = label.metrics.get(f"{name}_low"), label.metrics.get(f"{name}_high")
     interval = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
     return f"{label.metrics[name]:.3f}{interval}"
+
+
+def _too_few(label: Label) -> bool:
+    """Tell whether too few patients speak for the label, or against it; older bundles don't say how many did."""
+    counts = [label.metrics[name] for name in (PATIENTS_WITH, PATIENTS_WITHOUT) if name in label.metrics]
+    return bool(counts) and min(counts) < FEWEST_PATIENTS
 
 
 def _training(manifest: Manifest) -> Iterator[str]:
@@ -70,9 +83,26 @@ def _training(manifest: Manifest) -> Iterator[str]:
     yield f"- Seed {facts.seed}, {facts.seconds:.0f} s"
     if facts.measured_on:
         yield f"- All figures are those of the part {_text(facts.measured_on)}, with 95 % intervals over patients"
+    if facts.figures_promise_too_much:
+        yield (
+            "- **The same images chose the epoch, the calibration and the operating points: these figures promise a "
+            "little too much.** `cxrbatch evaluate` measures on others"
+        )
     yield from (f"- {_text(name)}: {_text(_listed(value))}" for name, value in facts.options.items() if value != "")
     yield from (f"- {_text(library)} {_text(version)}" for library, version in facts.libraries.items())
-    yield from (f"- **{_text(name)}: {_figure(value)}**" for name, value in facts.figures.items())
+    yield from (f"- **{_text(name)}: {_with_interval(facts.figures, name)}**" for name in _figure_names(facts.figures))
+
+
+def _figure_names(figures: dict[str, float]) -> list[str]:
+    """Return the names of the figures, without those of the ends of their intervals."""
+    ends = {f"{name}{end}" for name in figures for end in _ENDS}
+    return [name for name in figures if name not in ends]
+
+
+def _with_interval(figures: dict[str, float], name: str) -> str:
+    low, high = (figures.get(f"{name}{end}") for end in _ENDS)
+    interval = "" if low is None or high is None else f" ({_figure(low)} to {_figure(high)})"
+    return f"{_figure(figures[name])}{interval}"
 
 
 def _listed(option: Any) -> str:

@@ -1,6 +1,10 @@
 """The frozen records that the stages exchange; they know how to derive, never how to read or write."""
 
 from cxrbatch.records.engines import (
+    FEWEST_PATIENTS,
+    PATIENTS_WITH,
+    PATIENTS_WITHOUT,
+    POSITIVES,
     EngineDescription,
     Fit,
     Geometry,
@@ -42,8 +46,12 @@ from cxrbatch.records.results import (
 )
 
 __all__ = [
+    "FEWEST_PATIENTS",
     "LOG_FILE",
     "MARKER_FILE",
+    "PATIENTS_WITH",
+    "PATIENTS_WITHOUT",
+    "POSITIVES",
     "EngineDescription",
     "FileRow",
     "FileStatus",

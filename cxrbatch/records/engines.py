@@ -9,6 +9,15 @@ from cxrbatch.records.images import Float32, Gray8, Radiograph
 
 Task = Literal["multilabel", "binary", "multiclass"]
 Fit = Literal["pad", "crop", "stretch"]
+FEWEST_PATIENTS = 5
+"""Fewer patients with a finding, or without it, are too few to measure how well it is ranked: no AUROC is shown.
+
+As many as have to speak for an operating point. The AUROC of one image in front of fourteen is 0.93 and says nothing.
+"""
+
+POSITIVES, PATIENTS_WITH, PATIENTS_WITHOUT = "positives", "patients_with", "patients_without"
+"""In a label's metrics: how many of the images that measured it show the finding, and whom they are of."""
+
 Priority = Literal["urgent", "abnormal", "normal", "unscored"]
 
 
@@ -73,7 +82,8 @@ class Label:
 
     `operating_point` is the probability from which on the finding is called positive; None: no verdict.
     `normal` marks a class that means "nothing found" (binary and multi-class tasks).
-    `metrics` holds what the evaluation measured, e.g. {"auroc": 0.91}.
+    `metrics` holds what the evaluation measured, e.g. {"auroc": 0.91, "auroc_low": 0.85, "auroc_high": 0.95}, and on
+    how much: POSITIVES, PATIENTS_WITH, PATIENTS_WITHOUT. Too few of the latter (FEWEST_PATIENTS) measure no AUROC.
     """
 
     name: str

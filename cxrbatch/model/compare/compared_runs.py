@@ -16,6 +16,7 @@ from cxrbatch.model.compare.record import ComparedModel, MeasuredOn
 from cxrbatch.model.evaluate.evaluate import METRICS_JSON
 from cxrbatch.model.evaluate.record import SCHEMA, Caution, Evaluation
 from cxrbatch.model.figures.bootstrap import Estimate
+from cxrbatch.model.figures.figure_lines import describe_too_few
 from cxrbatch.model.figures.figures import MeasuredLabels
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, load_checkpoint
@@ -105,6 +106,7 @@ def compare_evaluated(run: EvaluatedRun, model: StoredModel | None) -> ComparedM
     evaluation, description = run.evaluation, run.evaluation.model
     data, training = evaluation.data, _training(description)
     cautions = tuple(caution for caution in evaluation.cautions if caution.severity == "void")
+    few = describe_too_few(evaluation.measured)
     return ComparedModel(
         run=run.run,
         name=description.name,
@@ -115,12 +117,12 @@ def compare_evaluated(run: EvaluatedRun, model: StoredModel | None) -> ComparedM
         size_px=description.input.size_px,
         trained_on=training.data,
         trained_s=training.seconds or None,
-        measured_on=MeasuredOn(Path(data.root).name, data.split, data.sha256, data.images),
+        measured_on=MeasuredOn(Path(data.root).name, data.split, data.sha256, data.images, chosen_by=data.chosen_by),
         figures=evaluation.measured.macro,
         accuracy=find_accuracy(evaluation.measured),
         parameters=None if model is None else model.parameters,
         size_bytes=None if model is None else model.size_bytes,
-        cautions=(*cautions, *_notice(description)),
+        cautions=(*cautions, *((Caution("doubtful", few),) if few else ()), *_notice(description)),
     )
 
 
@@ -187,13 +189,15 @@ def _training(description: EngineDescription) -> TrainingFacts:
 
 
 def _own_images(training: TrainingFacts) -> MeasuredOn | None:
-    """Return the images that the training measured on: those that chose the epoch, which it says are its `val`."""
+    """Return the images that the training measured on: as a rule those that also chose the epoch."""
     if not training.figures:
         return None
     part = training.measured_on
     # What it says of its data begins with the name and a comma.
     data, _, _ = training.data.partition(",")
-    return MeasuredOn(data, part, training.data_sha256, training.images.get(part), chosen_by=True)
+    # Who does not say where figures are from is not trusted more than who does.
+    chosen_by = training.figures_promise_too_much or not part
+    return MeasuredOn(data, part, training.data_sha256, training.images.get(part), chosen_by=chosen_by)
 
 
 def _own_figures(figures: Mapping[str, float]) -> Iterator[tuple[Figure, Estimate]]:

@@ -96,7 +96,7 @@ def find_cautions(models: Sequence[ComparedModel]) -> Iterator[Caution]:
     if own := [model.name for model in models if model.measured_on is not None and model.measured_on.chosen_by]:
         yield Caution(
             "doubtful",
-            f"Figures from training, on the images that also chose the epoch and the operating points, promise a "
+            f"Figures on the images that also chose the epoch and the operating points promise a "
             f"little too much: {', '.join(own)}.",
         )
     if bare := [model.name for model in models if model.measured_on is None]:

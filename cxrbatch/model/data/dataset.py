@@ -45,12 +45,13 @@ class PixelSet:
 class PreparedImages:
     """A data set and its pixels, uint8 [N,1,S,S], mapped from the cache, in the order of its images.
 
-    `pixels_sha256` identifies all of the pixels.
+    `pixels_sha256` identifies all of the pixels, `digests` are those of the pictures (`hash_pixels`), in order.
     """
 
     images: LabelledImages
     pixels: Gray8
     pixels_sha256: str = ""
+    digests: tuple[str, ...] = ()
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Return which rows belong to a part, int64 [n]."""
@@ -108,7 +109,8 @@ def prepare_folds(
     digests = hash_pixels(pixels)
     whole = hashlib.sha256("".join(digests).encode()).hexdigest()
     return tuple(
-        PreparedImages(check_pixels(images, digests, allow_leak=allow_leak), pixels, whole) for images in folds
+        PreparedImages(check_pixels(images, digests, allow_leak=allow_leak), pixels, whole, tuple(digests))
+        for images in folds
     )
 
 

@@ -11,7 +11,10 @@ from typing import Literal
 
 import numpy as np
 
+from cxrbatch.config import GroupBy
 from cxrbatch.errors import UsageError
+from cxrbatch.intake.discover import raster_identity
+from cxrbatch.pages.wording import counted
 from cxrbatch.records import Float32, Task
 
 Split = Literal["train", "val", "test"]
@@ -27,8 +30,10 @@ class Sample:
 
     `split` is one of SPLITS, or "" before the data is split. `targets` has a value per label: 0.0, 1.0, or
     nan where it is not known (left out of loss and metrics); in a multi-class task exactly one is 1.0.
-    `patient_id` is "" where unknown: then the image is taken for a patient of its own. `age` is in years.
-    `source` is the folder that the file came from.
+    `patient_id` is "" where unknown: then the image is taken for a patient of its own, but that it stays together with
+    others of its `group`, such as the figures of one publication. `issuer`, normalised, is who gave the ID, where a
+    file says so; `study` names the study: a table's or a DICOM header's. `age` is in years. `source` is the folder that
+    the file came from.
     """
 
     path: Path
@@ -39,11 +44,25 @@ class Sample:
     sex: str = ""
     view: str = ""
     source: str = ""
+    issuer: str = ""
+    study: str = ""
+    group: str = ""
 
     @property
     def patient(self) -> str:
-        """Who is on the image, as a key for grouping: the patient, or the file where the patient is unknown."""
-        return f"patient:{self.patient_id}" if self.patient_id else f"file:{self.path}"
+        """Who is on the image, as a key for grouping: the patient, else the group, else the file."""
+        if self.patient_id:
+            return f"patient:{self.patient_id}"
+        return f"group:{self.group}" if self.group else f"file:{self.path}"
+
+    def study_key(self, group_by: GroupBy = "file") -> str:
+        """Return which study the image is of: the one that is named, else what a run would take for one.
+
+        A run takes a DICOM file's Study Instance UID, and of a PNG or JPEG the file itself, or its folder.
+        """
+        if self.study:
+            return f"study:{self.patient}:{self.study}"
+        return f"path:{self.patient}:{raster_identity(self.path.as_posix(), group_by)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +126,22 @@ def age_band(age: float | None) -> str:
     if age is None or not math.isfinite(age) or age < 0:
         return UNKNOWN
     return next((name for name, (_, oldest) in zip(AGE_BANDS, _BANDS, strict=False) if age < oldest + 1), _OLDEST)
+
+
+def count_patients(samples: Iterable[Sample]) -> tuple[int, int]:
+    """Return how many patients are known, and how many images are of nobody knows whom."""
+    patients = [sample.patient_id for sample in samples]
+    return len({*patients} - {""}), patients.count("")
+
+
+def describe_patients(samples: Iterable[Sample]) -> str:
+    """Say how many patients the images are of, such as: 12 patients and 30 images of unknown ones."""
+    known, unknown = count_patients(samples)
+    if not unknown:
+        return counted(known, "patient")
+    return (
+        f"{counted(known, 'patient')} and {counted(unknown, 'image')} of unknown ones" if known else "unknown patients"
+    )
 
 
 def patients_sha256(samples: Iterable[Sample]) -> str:

@@ -19,6 +19,7 @@ from cxrbatch.records import Float32, Task
 _SYNONYMS: dict[str, tuple[str, ...]] = {
     "path": ("path", "imageindex", "imagepath", "filepath", "filename", "file", "imagefile", "image", "imagename"),
     "patient": ("patientid", "patient", "subjectid", "subject", "pid"),
+    "study": ("studyinstanceuid", "studyuid", "studyid", "study"),
     "split": ("split", "part", "partition", "subset", "set", "datasplit"),
     "view": ("view", "viewposition", "appa", "projection"),
     "frontal": ("frontallateral",),
@@ -37,6 +38,7 @@ class Columns:
 
     path: str = ""
     patient: str = ""
+    study: str = ""
     split: str = ""
     view: str = ""
     frontal: str = ""

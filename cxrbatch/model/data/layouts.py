@@ -140,7 +140,8 @@ def _read_images(each: _ClassFolder, finder: PatientFinder) -> Iterator[Sample]:
     for file in walk(each.folder):
         path = each.folder / file.path
         patient = finder.find(path)
-        yield Sample(path, each.split, (), patient_id=patient, source=source_of(path, each.folder))
+        group = finder.find_group(path)
+        yield Sample(path, each.split, (), patient_id=patient, source=source_of(path, each.folder), group=group)
 
 
 def _folders(folder: Path) -> list[Path]:

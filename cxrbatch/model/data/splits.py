@@ -101,7 +101,9 @@ def _deal(images: LabelledImages, shares: dict[str, float], seed: int, *, anew: 
     """Deal the images that are not yet in val or test (or, anew, not in test) to the parts with these shares."""
     free = [row for row, sample in enumerate(images.samples) if _is_free(sample, anew=anew)]
     # By name, so that neither the order of the table nor the place of the folder changes the split.
-    patients = [images.samples[row].patient_id or images.name_of(images.samples[row]) for row in free]
+    patients = [
+        sample.patient_id or sample.group or images.name_of(sample) for sample in map(images.samples.__getitem__, free)
+    ]
     names = sorted(set(patients))
     if len(names) < len(shares):
         raise UsageError(
@@ -144,13 +146,15 @@ _CASES_SHOWN = 5
 
 
 def check_patients(images: LabelledImages, *, allow_leak: bool) -> LabelledImages:
-    """Refuse data with a patient in two parts; let it through with a note in `leaks` where allowed.
+    """Refuse data with a patient, or a publication, in two parts; let it through with a note in `leaks` where allowed.
 
     Raises:
         UsageError: naming the images; never the patient.
     """
-    by_patient = _group((sample.patient_id, sample) for sample in images.samples if sample.patient_id)
-    return _refuse_shared(images, by_patient, "Patients with images in two parts", allow_leak=allow_leak)
+    by_patient = _group((sample.patient, sample) for sample in images.samples if sample.patient_id)
+    images = _refuse_shared(images, by_patient, "Patients with images in two parts", allow_leak=allow_leak)
+    by_group = _group((sample.patient, sample) for sample in images.samples if sample.group and not sample.patient_id)
+    return _refuse_shared(images, by_group, "Publications with figures in two parts", allow_leak=allow_leak)
 
 
 def check_pixels(images: LabelledImages, digests: Sequence[str], *, allow_leak: bool) -> LabelledImages:

@@ -135,12 +135,15 @@ def _read_rows(table: LabelTable, targets: Float32, finder: PatientFinder, part:
             sex=sex_of(sex),
             view=view,
             source=source_of(path, root),
+            study=study,
+            group=finder.find_group(path),
         )
-        for path, split, row, patient, age, sex, view in zip(
+        for path, split, row, patient, study, age, sex, view in zip(
             paths,
             splits,
             targets.tolist(),
             table.texts(columns.patient),
+            table.texts(columns.study),
             table.texts(columns.age),
             table.texts(columns.sex),
             _views(table),

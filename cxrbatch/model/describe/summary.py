@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrbatch.model.data.labelled import AGE_BANDS, SPLITS, UNKNOWN, LabelledImages, Sample, age_band
+from cxrbatch.model.data.labelled import AGE_BANDS, SPLITS, UNKNOWN, LabelledImages, Sample, age_band, count_patients
 from cxrbatch.model.data.pixels import BadImage
 from cxrbatch.model.data.splits import hash_pixels
 from cxrbatch.records import Float32, Gray8, Task
@@ -46,11 +46,12 @@ class MeasuredImages:
 
 @dataclass(frozen=True, slots=True)
 class PartLine:
-    """One part of the data. An image whose patient is unknown counts as a patient."""
+    """One part of the data: its images, the patients who are known, and how many images are of unknown ones."""
 
     name: str
     images: int
     patients: int
+    of_unknown: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,11 @@ class DataSummary:
         """How many patients there are; one in two parts counts twice, and is a leak."""
         return sum(part.patients for part in self.parts)
 
+    @property
+    def of_unknown(self) -> int:
+        """How many images are of nobody knows whom."""
+        return sum(part.of_unknown for part in self.parts)
+
 
 def summarise_data(measured: MeasuredImages) -> DataSummary:
     """Count what there is: parts, labels, groups, sizes, doubles."""
@@ -146,7 +152,7 @@ def _part_lines(samples: Sequence[Sample]) -> Iterator[PartLine]:
     for name in (*SPLITS, ""):
         if name in present:
             images = [sample for sample in samples if sample.split == name]
-            yield PartLine(name, len(images), len({sample.patient for sample in images}))
+            yield PartLine(name, len(images), *count_patients(images))
 
 
 def _label_lines(images: LabelledImages, targets: Float32, parts: Sequence[PartLine]) -> Iterator[LabelLine]:

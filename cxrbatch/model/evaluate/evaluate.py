@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from cxrbatch import __version__
 from cxrbatch.config import Settings
-from cxrbatch.engine.manifest import TrainingFacts
 from cxrbatch.errors import UsageError
-from cxrbatch.model.data.labelled import LabelledImages, Sample, take_targets
+from cxrbatch.model.data.labelled import LabelledImages, Sample, count_patients, take_targets
 from cxrbatch.model.data.layouts import read_data
 from cxrbatch.model.data.options import DataOptions
 from cxrbatch.model.data.pixels import ReportProgress
 from cxrbatch.model.data.splits import check_patients, split_data
+from cxrbatch.model.evaluate.acquaintance import (
+    get_acquainted,
+)
+from cxrbatch.model.evaluate.cautions import Scored, find_cautions, is_choosing_part
 from cxrbatch.model.evaluate.doubts import (
     Shortcut,
     compare_with_model,
-    find_overlap,
-    is_trained_on,
     predict_trivially,
     trivial_predictors,
 )
 from cxrbatch.model.evaluate.localisation import Boxes, find_boxes, measure_pointing, read_boxes
-from cxrbatch.model.evaluate.record import Caution, EvaluatedData, Evaluation
+from cxrbatch.model.evaluate.record import EvaluatedData, Evaluation
 from cxrbatch.model.evaluate.report import write_evaluation_page, write_predictions
 from cxrbatch.model.evaluate.scoring import ScoredImages, score_images
+from cxrbatch.model.evaluate.study_rule import rule_of
+from cxrbatch.model.evaluate.worklist import WorklistFigures, measure_worklist
 from cxrbatch.model.figures.bootstrap import draw_resamples
 from cxrbatch.model.figures.figures import (
     LabelledScores,
@@ -42,9 +43,8 @@ from cxrbatch.model.figures.figures import (
 )
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.model.figures.plots import write_plots
-from cxrbatch.model.network.open_model import locate_model, open_model
+from cxrbatch.model.network.open_model import find_known_images, locate_model, open_model
 from cxrbatch.output.folder.opening import output_errors_explained
-from cxrbatch.pages.wording import counted
 from cxrbatch.records import EngineDescription, Float32, Label, now_text
 from cxrbatch.system import durable
 from cxrbatch.system.record_json import to_json
@@ -99,6 +99,7 @@ def evaluate_model(
     samples = data.samples if options.split == ALL_PARTS else data.part(options.split)
     boxes = _load_boxes(data, options.boxes)
     settings = options.settings
+    known = find_known_images(model)
     engine = open_model(model, backend=settings.backend, precision=settings.precision, threads=settings.threads)
     try:
         labels = match_labels(engine.description, data)
@@ -107,7 +108,8 @@ def evaluate_model(
     finally:
         engine.close()
     scores = set_beside_truth(engine.description, data, images, labels, options)
-    scored = _Scored(engine.description, data, images, labels, scores, cut)
+    met = get_acquainted(known, images.samples, images.pictures)
+    scored = Scored(engine.description, data, images, labels, scores, cut, met)
     evaluation = replace(_measure(scored, boxes, options), model_place=str(locate_model(model)))
     _write(out, evaluation, scored)
     return evaluation
@@ -134,22 +136,6 @@ def read_split_data(data_path: Path, options: EvaluationOptions) -> tuple[Labell
             f"Evaluate one of them, or all images with --split {ALL_PARTS}."
         )
     return check_patients(data, allow_leak=options.data.allow_leak), cut
-
-
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    """Everything that is measured: the model, the data, what it said of the images, and that beside the truth.
-
-    `outputs` are the places of the measured labels among the model's outputs; `cut` tells that the part was
-    not the data's own.
-    """
-
-    model: EngineDescription
-    data: LabelledImages
-    images: ScoredImages
-    outputs: tuple[int, ...]
-    scores: LabelledScores
-    cut: bool
 
 
 def match_labels(model: EngineDescription, data: LabelledImages) -> tuple[int, ...]:
@@ -182,7 +168,7 @@ def set_beside_truth(
     targets = _targets(labels, data.labels, images.samples, exclusive=model.task == "multiclass")
     patients = [sample.patient for sample in images.samples]
     weights = draw_resamples(patients, count=options.resamples, seed=options.seed)
-    return judge_scores(labels, model.task, targets, images.probabilities[:, outputs], weights)
+    return judge_scores(labels, model.task, targets, images.probabilities[:, outputs], patients, weights)
 
 
 def _targets(labels: Sequence[Label], names: Sequence[str], samples: Sequence[Sample], *, exclusive: bool) -> Float32:
@@ -196,7 +182,7 @@ def _targets(labels: Sequence[Label], names: Sequence[str], samples: Sequence[Sa
     return targets
 
 
-def _measure(scored: _Scored, boxes: Boxes, options: EvaluationOptions) -> Evaluation:
+def _measure(scored: Scored, boxes: Boxes, options: EvaluationOptions) -> Evaluation:
     samples, scores = scored.images.samples, scored.scores
     measured = measure_labels(scores)
     shortcuts = find_shortcuts(scored.images, scores, measured)
@@ -209,12 +195,18 @@ def _measure(scored: _Scored, boxes: Boxes, options: EvaluationOptions) -> Evalu
         subgroups=measure_subgroups(scores, samples),
         shortcuts=shortcuts,
         pointing=measure_pointing(scored.images, columns, boxes, calls, scores.weights),
-        cautions=tuple(_cautions(scored, measured, shortcuts)),
+        worklist=_measure_worklist(scored, options),
+        cautions=tuple(find_cautions(scored, measured, shortcuts)),
         resamples=options.resamples,
         seed=options.seed,
         evaluated_at=now_text(),
         cxrbatch_version=__version__,
     )
+
+
+def _measure_worklist(scored: Scored, options: EvaluationOptions) -> WorklistFigures | None:
+    studies = [sample.study_key(options.settings.group_by) for sample in scored.images.samples]
+    return measure_worklist(scored.scores, rule_of(scored.model), studies, seed=options.seed)
 
 
 def find_shortcuts(images: ScoredImages, scores: LabelledScores, measured: MeasuredLabels) -> tuple[Shortcut, ...]:
@@ -234,49 +226,19 @@ def find_shortcuts(images: ScoredImages, scores: LabelledScores, measured: Measu
     return tuple(found)
 
 
-def _cautions(scored: _Scored, measured: MeasuredLabels, shortcuts: Sequence[Shortcut]) -> Iterator[Caution]:
-    training = msgspec.convert(scored.model.training, TrainingFacts)
-    for sentence in (*find_overlap(scored.images.samples, scored.data, training), *scored.data.leaks):
-        yield Caution("void", f"{sentence} The figures below say nothing about new patients.")
-    if scored.cut and not is_trained_on(training, scored.data):
-        yield Caution(
-            "doubtful",
-            "The data brings no such part, so it was cut from it. These patients are new to the model only if it "
-            "was trained elsewhere, or with the same data options and seed.",
-        )
-    for predictor, rivals in groupby(shortcuts, key=lambda shortcut: shortcut.predictor):
-        if near := [shortcut for shortcut in rivals if shortcut.near]:
-            yield Caution("doubtful", _rivalry(predictor, near))
-    judged = {label.label for label in measured.labels}
-    if missing := [label.name for label in scored.model.labels if label.name not in judged]:
-        yield Caution("note", f"The data says nothing about {', '.join(missing)}: not evaluated.")
-    if scored.images.refused:
-        yield Caution("note", f"Not scored, and in no figure: {counted(len(scored.images.refused), 'image')}.")
-    yield from (Caution("note", sentence) for sentence in scored.data.notes)
-
-
-def _rivalry(predictor: str, near: Sequence[Shortcut]) -> str:
-    """Say that a trivial predictor, whose shortcuts are given, does about as well as the model."""
-    named = ", ".join(
-        f"{shortcut.label} ({shortcut.auroc:.3f}{'' if shortcut.reaches else ', within its interval'})"
-        for shortcut in near
-    )
-    return (
-        f"{predictor.capitalize()} alone reaches the model's AUROC for {named}. "
-        "The model may have learned that instead of the finding."
-    )
-
-
-def _describe_data(scored: _Scored, split: str) -> EvaluatedData:
+def _describe_data(scored: Scored, split: str) -> EvaluatedData:
     samples = scored.images.samples
+    patients, of_unknown = count_patients(samples)
     return EvaluatedData(
         root=str(scored.data.root),
         layout=scored.data.layout,
         sha256=scored.data.sha256,
         split=split,
         images=len(samples),
-        patients=len({sample.patient for sample in samples}),
+        patients=patients,
         refused=dict(Counter(image.reason for image in scored.images.refused)),
+        of_unknown=of_unknown,
+        chosen_by=bool(scored.met.chose.any()) or bool(is_choosing_part(scored.training, samples)),
     )
 
 
@@ -286,7 +248,7 @@ def _load_boxes(data: LabelledImages, named: Path | None) -> Boxes:
     return read_boxes(path) if path is not None else {}
 
 
-def _write(out: Path, evaluation: Evaluation, scored: _Scored) -> None:
+def _write(out: Path, evaluation: Evaluation, scored: Scored) -> None:
     with output_errors_explained(out):
         durable.make_folder(out)
         plots = write_plots(out, evaluation.measured, scored.scores)

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from cxrbatch.errors import UsageError
 from cxrbatch.model.evaluate.scoring import ImageMap, ScoredImages
 from cxrbatch.model.figures.bootstrap import Estimate, Weights, estimate, resample_mean
+from cxrbatch.model.figures.figures import number_patients
+from cxrbatch.model.figures.intervals import Patients, estimate_share
 from cxrbatch.model.figures.metrics import Mask
 from cxrbatch.output.report.heatmap import CONTOUR_SHARE, activation_on_display, is_faint
 from cxrbatch.records import Float32
@@ -108,8 +110,9 @@ def measure_pointing(
         calls: per label bool [N], who is called positive; None where the label has no operating point.
         weights: uint8 [B,N], resamples over patients.
     """
+    patients = number_patients([sample.patient for sample in scored.samples])
     measured = (
-        _measure_label(label, _compare_images(scored, label, column, boxes), calls[label], weights)
+        _measure_label(label, _compare_images(scored, label, column, boxes), calls[label], patients, weights)
         for label, column in columns.items()
     )
     return tuple(figures for figures in measured if figures is not None)
@@ -184,18 +187,18 @@ def _box_mask(box: Box, height: int, width: int) -> Mask:
 
 
 def _measure_label(
-    label: str, agreements: Sequence[_Agreement], calls: Mask | None, weights: Weights
+    label: str, agreements: Sequence[_Agreement], calls: Mask | None, patients: Patients, weights: Weights
 ) -> PointingFigures | None:
     if not agreements:
         return None
     images = np.array([agreement.image for agreement in agreements])
-    hits = np.array([agreement.hit for agreement in agreements], np.float64)
+    hits = np.array([agreement.hit for agreement in agreements], np.bool_)
     ious = np.array([agreement.iou for agreement in agreements], np.float64)
     called = np.zeros(len(images), bool) if calls is None else calls[images]
     return PointingFigures(
         label=label,
         images=len(images),
-        hits=_mean(hits, weights[:, images]),
+        hits=estimate_share(hits, patients[images], resample_mean(hits.astype(np.float64), weights[:, images])),
         chance=float(np.mean([agreement.covered for agreement in agreements])),
         box_iou=_mean(ious, weights[:, images]),
         called=int(called.sum()),

@@ -7,6 +7,7 @@ from typing import Literal
 
 from cxrbatch.model.evaluate.doubts import Shortcut
 from cxrbatch.model.evaluate.localisation import PointingFigures
+from cxrbatch.model.evaluate.worklist import WorklistFigures
 from cxrbatch.model.figures.figures import MeasuredLabels, SubgroupFigures
 from cxrbatch.records import EngineDescription
 
@@ -28,7 +29,11 @@ class Caution:
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedData:
-    """Which images were evaluated: `split` is a part of the data, or "all"; `refused` counts them by reason."""
+    """Which images were evaluated: `split` is a part of the data, or "all"; `refused` counts them by reason.
+
+    `patients` counts those who are known, `of_unknown` the images of which nobody knows whose they are. `chosen_by`
+    tells that some of these images also chose the model's epoch, calibration and operating points.
+    """
 
     root: str
     layout: str
@@ -37,13 +42,16 @@ class EvaluatedData:
     images: int
     patients: int
     refused: dict[str, int]
+    of_unknown: int = 0
+    chosen_by: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """Everything that was measured. Intervals are 95 %, from `resamples` over patients drawn with `seed`.
 
-    `model_place` is where the model lay: a checkpoint, or an engine's folder.
+    `model_place` is where the model lay: a checkpoint, or an engine's folder. `worklist` is what a run would make of
+    these studies; None where nothing is known of a whole study, or an earlier version evaluated.
     """
 
     model: EngineDescription
@@ -59,3 +67,4 @@ class Evaluation:
     cxrbatch_version: str
     schema: int = SCHEMA
     model_place: str = ""
+    worklist: WorklistFigures | None = None

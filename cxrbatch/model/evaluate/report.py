@@ -13,6 +13,7 @@ from cxrbatch.model.evaluate.doubts import FOLDS, Shortcut
 from cxrbatch.model.evaluate.localisation import MAP_SHARE
 from cxrbatch.model.evaluate.record import Evaluation
 from cxrbatch.model.evaluate.scoring import ScoredImages
+from cxrbatch.model.evaluate.worklist import Wait, WorklistFigures
 from cxrbatch.model.figures.bootstrap import Estimate
 from cxrbatch.model.figures.figure_lines import (
     CALLING_FIGURES,
@@ -67,6 +68,9 @@ def write_evaluation_page(out: Path, evaluation: Evaluation, plots: Sequence[Plo
         ranking=ranking_lines(measured),
         calling_columns=[FIGURE_NAMES[figure] for figure in CALLING_FIGURES],
         calling=calling_lines(measured, evaluation.model.task),
+        worklist=evaluation.worklist,
+        worklist_lines=tuple(worklist_lines(evaluation.worklist)),
+        waiting=_waiting(evaluation.worklist),
         plots=plots,
         group_columns=[FIGURE_NAMES[figure] for figure in _GROUP_FIGURES],
         groups=_group_tables(evaluation.subgroups),
@@ -83,6 +87,34 @@ def write_evaluation_page(out: Path, evaluation: Evaluation, plots: Sequence[Plo
         not_for_diagnosis=wording.NOT_FOR_DIAGNOSIS,
     )
     replace_text(out / EVALUATION_HTML, page)
+
+
+def worklist_lines(worklist: WorklistFigures | None) -> Iterator[Line]:
+    """Yield what an alarm of this worklist is worth, a rate each; nothing without a verdict."""
+    if worklist is None:
+        return
+    with_it, without = worklist.with_finding, worklist.without
+    for name, estimate, studies in (
+        ("Any finding: sensitivity", worklist.sensitivity, f"{with_it} studies with a finding"),
+        ("Any finding: specificity", worklist.specificity, f"{without} studies without"),
+        ("Called normal, of those without", worklist.cleared, f"{without} studies without"),
+    ):
+        if estimate is not None:
+            yield Line(name, studies, (number(estimate),))
+
+
+def _waiting(worklist: WorklistFigures | None) -> list[tuple[str, str, str]]:
+    """Return, per order of reading, how many studies come before the first true finding, and before each."""
+    if worklist is None or worklist.sorted is None or worklist.first_come is None:
+        return []
+    orders = {"By priority and probability": worklist.sorted, "First come, first served": worklist.first_come}
+    return [(name, wait_in_words(order.first), wait_in_words(order.each)) for name, order in orders.items()]
+
+
+def wait_in_words(wait: Wait) -> str:
+    """Say how many studies are read before: mean, median, and the middle 95 % of lists."""
+    ends = f"; {wait.low:.0f} to {wait.high:.0f}" if wait.low < wait.high else ""
+    return f"{wait.mean:.1f} (median {wait.median:.0f}{ends})"
 
 
 def _group_tables(subgroups: Sequence[SubgroupFigures]) -> list[tuple[str, list[Line]]]:

@@ -15,6 +15,7 @@ from cxrbatch.intake.preprocess import prepare
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.model.data.labelled import Sample
 from cxrbatch.model.data.pixels import ReportProgress
+from cxrbatch.model.data.splits import hash_pixels
 from cxrbatch.records import Float32, Geometry, Gray8, InputSpec, Scores
 from cxrbatch.system.workers import WorkerPool
 
@@ -47,7 +48,8 @@ class ScoredImages:
     """What an engine says of N images, in the engine's order of labels.
 
     `samples` are the images; `sizes` int64 [N,2] their stored rows and columns; `logits` and `probabilities`
-    float32 [N,C]. `maps` holds those images' maps that were asked for, by place.
+    float32 [N,C]. `maps` holds those images' maps that were asked for, by place. `pictures` are the SHA-256 of what
+    the engine saw of each.
     """
 
     samples: tuple[Sample, ...]
@@ -56,6 +58,7 @@ class ScoredImages:
     probabilities: Float32
     maps: dict[int, ImageMap] = field(default_factory=dict)
     refused: tuple[RefusedImage, ...] = ()
+    pictures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ def score_images(
         UsageError: no image at all could be scored.
     """
     jobs = [_ReadJob(at, sample, engine.description.input, settings) for at, sample in enumerate(samples)]
-    collected = _Collected([], [], [], {}, [])
+    collected = _Collected([], [], [], {}, [], [])
     for done, batch in _batches(_read_all(jobs, settings, collected.refused), settings.batch_size, len(jobs)):
         if batch:
             _collect(collected, batch, engine.infer(np.stack([image.pixels for image in batch])), samples, keep_maps)
@@ -114,6 +117,7 @@ class _Collected:
     scores: list[tuple[Float32, Float32]]
     maps: dict[int, ImageMap]
     refused: list[RefusedImage]
+    pictures: list[str]
 
 
 def _collect(
@@ -126,6 +130,7 @@ def _collect(
         if samples[image.index].path.name in keep_maps:
             collected.maps[len(collected.indices)] = ImageMap(scores.cams[row].copy(), image.geometry)
         collected.indices.append(image.index)
+        collected.pictures += hash_pixels(image.pixels[np.newaxis])
         collected.geometries.append(image.geometry)
         collected.scores.append((scores.logits[row], scores.probabilities[row]))
 
@@ -138,6 +143,7 @@ def _as_scored(collected: _Collected, samples: Sequence[Sample]) -> ScoredImages
         probabilities=np.stack([probabilities for _, probabilities in collected.scores]),
         maps=collected.maps,
         refused=tuple(collected.refused),
+        pictures=tuple(collected.pictures),
     )
 
 

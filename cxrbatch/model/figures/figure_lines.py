@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cxrbatch.model.figures.bootstrap import Estimate
-from cxrbatch.model.figures.figures import Estimates, LabelFigures, MeasuredLabels
+from cxrbatch.model.figures.figures import RANKING, Estimates, LabelFigures, MeasuredLabels
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.pages import wording
-from cxrbatch.records import Task
+from cxrbatch.records import FEWEST_PATIENTS, Task
 
 FIGURE_NAMES: dict[Figure, str] = {
     Figure.AUROC: "AUROC",
@@ -26,6 +26,9 @@ RANKING_FIGURES = (Figure.AUROC, Figure.AVERAGE_PRECISION, Figure.BRIER, Figure.
 """What scores are worth whatever the operating point."""
 CALLING_FIGURES = (Figure.SENSITIVITY, Figure.SPECIFICITY, Figure.PPV, Figure.NPV, Figure.F1)
 """What verdicts at the operating point are worth."""
+
+TOO_FEW = "too few"
+"""What stands in the place of a figure that too few patients would have to tell."""
 
 _HEADLINE_FIGURES = (Figure.AUROC, Figure.SENSITIVITY, Figure.SPECIFICITY, Figure.CALIBRATION_ERROR)
 
@@ -87,11 +90,30 @@ def headlines(measured: MeasuredLabels) -> Iterator[Line]:
 
 def ranking_lines(measured: MeasuredLabels) -> list[Line]:
     """Return a line per label and their mean, with RANKING_FIGURES."""
-    lines = [
-        Line(label.label, f"{label.positives} of {label.images}", numbers(label.figures, RANKING_FIGURES))
-        for label in measured.labels
-    ]
+    lines = [Line(label.label, f"{label.positives} of {label.images}", _ranked(label)) for label in measured.labels]
     return [*lines, *_mean_line(measured, RANKING_FIGURES)]
+
+
+def describe_too_few(measured: MeasuredLabels) -> str:
+    """Say in a sentence which labels too few patients speak for; nothing where there are none."""
+    few = [
+        f"{label.label} ({wording.counted(label.patients_with or 0, 'patient')} with it, "
+        f"{label.patients_without or 0} without)"
+        for label in measured.labels
+        if label.too_few
+    ]
+    if not few:
+        return ""
+    return (
+        f"Too few patients to measure how well images are ranked, so no AUROC: {', '.join(few)}. "
+        f"It takes {FEWEST_PATIENTS} either way; means are over the other labels."
+    )
+
+
+def _ranked(label: LabelFigures) -> tuple[Number, ...]:
+    shown = numbers(label.figures, RANKING_FIGURES)
+    few = [label.too_few and figure in RANKING for figure in RANKING_FIGURES]
+    return tuple(Number(TOO_FEW) if is_few else each for each, is_few in zip(shown, few, strict=True))
 
 
 def calling_lines(measured: MeasuredLabels, task: Task) -> list[Line]:

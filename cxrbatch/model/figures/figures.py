@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrbatch.model.data.labelled import AGE_BANDS, UNKNOWN, Sample, age_band
+from cxrbatch.model.data.labelled import AGE_BANDS, UNKNOWN, Sample, age_band, count_patients
 from cxrbatch.model.figures.bootstrap import (
     Estimate,
     Resampled,
@@ -19,10 +19,16 @@ from cxrbatch.model.figures.bootstrap import (
     resample_figures,
     resample_mean,
 )
+from cxrbatch.model.figures.intervals import Patients, estimate_share, widen_figures, widen_mean
 from cxrbatch.model.figures.metrics import Calls, Figure, count_confusions, measure_figures
-from cxrbatch.records import Float32, Label, Task
+from cxrbatch.records import FEWEST_PATIENTS, Float32, Label, Task
 
 Estimates = dict[Figure, Estimate]
+
+# What ranks images, and says nothing where it ranks a handful.
+RANKING = (Figure.AUROC, Figure.AVERAGE_PRECISION)
+# What no bootstrap may call certain; Brier score and calibration error reach no edge that would mislead.
+_WIDENED = (Figure.AUROC, Figure.SENSITIVITY, Figure.SPECIFICITY, Figure.PPV, Figure.NPV, Figure.F1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,7 @@ class LabelledScores:
     `labels` are the C labels that are measured; `targets` float32 [N,C], 0 or 1, nan where unknown;
     `probabilities` float32 [N,C]; `calls` per label bool [N], or None without an operating point; `classes`
     int64 [N], the likeliest of C classes in a multi-class task, else empty; `weights` uint8 [B,N], resamples
-    over patients.
+    over patients; `patients` int64 [N], numbers them, or is empty where each image is of another.
     """
 
     labels: tuple[Label, ...]
@@ -42,6 +48,11 @@ class LabelledScores:
     calls: tuple[Calls | None, ...]
     classes: NDArray[np.int64]
     weights: Weights
+    patients: Patients = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def patients_of(self, images: NDArray[np.bool_]) -> Patients:
+        """Return who is on some of the images, bool [N]."""
+        return (self.patients if self.patients.size else np.arange(len(images)))[images]
 
     def part(self, images: NDArray[np.bool_]) -> LabelledScores:
         """Return some of the images, bool [N]."""
@@ -53,6 +64,7 @@ class LabelledScores:
             tuple(None if calls is None else calls[images] for calls in self.calls),
             self.classes[images] if self.classes.size else self.classes,
             self.weights[:, images],
+            self.patients_of(images),
         )
 
 
@@ -60,7 +72,9 @@ class LabelledScores:
 class LabelFigures:
     """What was measured of one label, on the images whose target is known.
 
-    A figure that the images cannot tell is missing: AUROC with one class only, sensitivity without a verdict.
+    A figure that the images cannot tell is missing: sensitivity without a verdict; AUROC and average precision where
+    `too_few` says that fewer than FEWEST_PATIENTS have the finding, or are without it. `positives` counts images,
+    `patients_with` and `patients_without` those who show it and those with an image that does not.
     """
 
     label: str
@@ -68,6 +82,9 @@ class LabelFigures:
     images: int
     positives: int
     figures: Estimates
+    patients_with: int | None = None
+    patients_without: int | None = None
+    too_few: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +111,12 @@ class MeasuredLabels:
 
 
 def judge_scores(
-    labels: Sequence[Label], task: Task, targets: Float32, probabilities: Float32, weights: Weights
+    labels: Sequence[Label],
+    task: Task,
+    targets: Float32,
+    probabilities: Float32,
+    patients: Sequence[str],
+    weights: Weights,
 ) -> LabelledScores:
     """Set what an engine says, and what it makes of that, beside what is true.
 
@@ -103,7 +125,8 @@ def judge_scores(
         task: what is asked.
         targets: float32 [N,C], 0 or 1, nan where unknown.
         probabilities: float32 [N,C], in the same order.
-        weights: uint8 [B,N], resamples over patients.
+        patients: who is on each of the N images.
+        weights: uint8 [B,N], resamples over these patients.
     """
     likeliest = probabilities.argmax(axis=1).astype(np.int64)
     return LabelledScores(
@@ -114,7 +137,13 @@ def judge_scores(
         calls=make_calls(labels, task, probabilities, likeliest),
         classes=likeliest if task == "multiclass" else np.empty(0, np.int64),
         weights=weights,
+        patients=number_patients(patients),
     )
+
+
+def number_patients(patients: Sequence[str]) -> Patients:
+    """Return a number for each image's patient, int64 [N]."""
+    return np.asarray(np.unique(np.asarray(patients, dtype=object).astype(str), return_inverse=True)[1], np.int64)
 
 
 def make_calls(
@@ -152,10 +181,18 @@ def _measure_label(scores: LabelledScores, column: int, label: Label) -> tuple[L
     truths, probabilities = scores.targets[known, column] > 0.5, scores.probabilities[known, column]
     all_calls = scores.calls[column]
     calls = None if all_calls is None else all_calls[known]
+    patients = scores.patients_of(known)
+    with_it, without = len(np.unique(patients[truths])), len(np.unique(patients[~truths]))
+    too_few = min(with_it, without) < FEWEST_PATIENTS
     figures = measure_figures(truths, probabilities, calls)
+    if too_few:
+        figures = {figure: value for figure, value in figures.items() if figure not in RANKING}
     resampled = resample_figures(truths, probabilities, calls, scores.weights[:, known])
-    estimates = estimate_figures(figures, resampled)
-    return LabelFigures(label.name, label.operating_point, len(truths), int(truths.sum()), estimates), resampled
+    estimates = widen_figures(estimate_figures(figures, resampled), truths, calls, patients, resampled)
+    counts = (len(truths), int(truths.sum()))
+    return LabelFigures(
+        label.name, label.operating_point, *counts, estimates, with_it, without, too_few=too_few
+    ), resampled
 
 
 def _average(measured: Sequence[LabelFigures], resamples: Sequence[dict[Figure, Resampled]]) -> Estimates:
@@ -164,9 +201,11 @@ def _average(measured: Sequence[LabelFigures], resamples: Sequence[dict[Figure, 
         having = [at for at, label in enumerate(measured) if figure in label.figures]
         if not having:
             continue
-        value = float(np.mean([measured[at].figures[figure].value for at in having]))
+        parts = [measured[at].figures[figure] for at in having]
+        value = float(np.mean([part.value for part in parts]))
         told = [resamples[at][figure] for at in having if figure in resamples[at]]
-        macro[figure] = estimate(value, average_resampled(told) if told else np.empty(0))
+        mean = estimate(value, average_resampled(told) if told else np.empty(0))
+        macro[figure] = widen_mean(mean, parts) if figure in _WIDENED else mean
     return macro
 
 
@@ -176,14 +215,15 @@ def _measure_classes(scores: LabelledScores) -> ClassFigures | None:
     if not single.any():
         return None
     truths, answers = scores.targets[single].argmax(axis=1).astype(np.int64), scores.classes[single]
-    right = (truths == answers).astype(np.float64)
+    right = truths == answers
+    resampled = resample_mean(right.astype(np.float64), scores.weights[:, single])
     confusion = count_confusions(truths, answers, len(scores.labels))
     of_class = confusion.sum(axis=1)
     recalls = np.diag(confusion)[of_class > 0] / of_class[of_class > 0]
     return ClassFigures(
         labels=tuple(label.name for label in scores.labels),
         images=len(truths),
-        accuracy=estimate(float(right.mean()), resample_mean(right, scores.weights[:, single])),
+        accuracy=estimate_share(right, scores.patients_of(single), resampled),
         balanced_accuracy=float(recalls.mean()),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
     )
@@ -218,8 +258,8 @@ def _measure_group(
     scores: LabelledScores,
     samples: Sequence[Sample],
 ) -> SubgroupFigures:
-    patients = {sample.patient for sample, inside in zip(samples, images.tolist(), strict=True) if inside}
-    return SubgroupFigures(column, name, int(images.sum()), len(patients), measure_labels(scores.part(images)))
+    patients, _ = count_patients(sample for sample, inside in zip(samples, images.tolist(), strict=True) if inside)
+    return SubgroupFigures(column, name, int(images.sum()), patients, measure_labels(scores.part(images)))
 
 
 def _unknown_last(name: str) -> tuple[bool, int, str]:

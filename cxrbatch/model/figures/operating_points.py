@@ -13,18 +13,21 @@ from cxrbatch.errors import UsageError
 from cxrbatch.model.figures.metrics import Truths
 from cxrbatch.records import Float32
 
-Goal = Literal["sensitivity", "specificity", "youden", "f1", "fixed"]
+Goal = Literal["sensitivity", "specificity", "youden", "f1", "fixed", "alarms"]
 
 MIN_CASES = 5
 """Fewer images than this with a finding, or without it, give no operating point: the label is shown without verdict."""
 
-_TAKES_VALUE: tuple[Goal, ...] = ("sensitivity", "specificity", "fixed")
+_TAKES_VALUE: tuple[Goal, ...] = ("sensitivity", "specificity", "fixed", "alarms")
 _STANDS_ALONE: tuple[Goal, ...] = ("youden", "f1")
 
 
 @dataclass(frozen=True, slots=True)
 class OperatingPointRule:
-    """How a threshold is chosen; `value` is the rate to reach, or the threshold itself for "fixed"."""
+    """How thresholds are chosen; `value` is the rate to reach, or the threshold itself for "fixed".
+
+    "alarms" chooses those of all labels together (`cxrbatch.model.figures.alarms`), the others one by one.
+    """
 
     goal: Goal = "youden"
     value: float | None = None
@@ -34,7 +37,7 @@ class OperatingPointRule:
 
 
 def parse_operating_point(text: str) -> OperatingPointRule:
-    """Read sensitivity=0.95, specificity=0.95, youden, f1 or fixed=0.3.
+    """Read sensitivity=0.95, specificity=0.95, youden, f1, fixed=0.3 or alarms=5%; 5% is 0.05.
 
     Raises:
         UsageError: it is none of these, or the number is not between 0 and 1.
@@ -48,7 +51,8 @@ def parse_operating_point(text: str) -> OperatingPointRule:
             return OperatingPointRule(goal, value)
     raise UsageError(
         f"operating point {text!r}: not understood. "
-        "Use sensitivity=0.95, specificity=0.95, youden, f1 or fixed=0.3; numbers lie between 0 and 1."
+        "Use sensitivity=0.95, specificity=0.95, youden, f1, fixed=0.3 or alarms=5%; numbers lie between 0 and 1, or "
+        "0% and 100%."
     )
 
 
@@ -58,11 +62,19 @@ def place_operating_points(
     """Return a threshold on the probability per label; None where fewer than MIN_CASES images speak either way.
 
     Args:
-        rule: what the threshold must do.
+        rule: what the threshold must do; not "alarms", which needs to know of studies (`place_for_alarms`).
         targets: float32 [N,C], 0 or 1; nan where unknown, which is left out.
         probabilities: float32 [N,C], 0..1, calibrated.
     """
+    if rule.goal == "alarms":
+        raise ValueError("alarms: points are chosen together, by place_for_alarms")
     return tuple(_place_one(rule, targets[:, label], probabilities[:, label]) for label in range(targets.shape[1]))
+
+
+def enough_cases(targets: Float32) -> NDArray[np.bool_]:
+    """Return which labels enough images speak for, and against: float32 [N,C], nan unknown -> bool [C]."""
+    fewer = np.minimum((targets == 1.0).sum(axis=0), (targets == 0.0).sum(axis=0))
+    return np.asarray(fewer >= MIN_CASES, np.bool_)
 
 
 def choose_operating_point(truths: Truths, scores: Float32) -> float | None:
@@ -134,7 +146,7 @@ def _finite(threshold: float | None) -> float | None:
 
 def _rate(number: str) -> float | None:
     try:
-        value = float(number)
+        value = float(number[:-1]) / 100 if number.endswith("%") else float(number)
     except ValueError:
         return None
     return value if 0.0 < value < 1.0 else None

@@ -34,7 +34,7 @@ class _Curve:
 
 def write_plots(out: Path, measured: MeasuredLabels, scores: LabelledScores) -> tuple[Plot, ...]:
     """Write every plot that the images allow into `out`; return them in the order of a page."""
-    curves = _curves(scores)
+    curves = _curves(scores, {label.label for label in measured.labels if not label.too_few})
     drawn: dict[Plot, Canvas] = {}
     with plot_style():
         if curves:
@@ -47,12 +47,13 @@ def write_plots(out: Path, measured: MeasuredLabels, scores: LabelledScores) -> 
     return tuple(drawn)
 
 
-def _curves(scores: LabelledScores) -> list[_Curve]:
+def _curves(scores: LabelledScores, measurable: set[str]) -> list[_Curve]:
+    """Return the labels that enough patients speak for: a curve through two images looks like one through thousands."""
     found = []
     for column, label in enumerate(scores.labels):
         known = ~np.isnan(scores.targets[:, column])
         truths = scores.targets[known, column] > 0.5
-        if truths.any() and not truths.all():
+        if label.name in measurable and truths.any() and not truths.all():
             colour = label_colour(column)
             found.append(_Curve(label, colour, truths, scores.probabilities[known, column]))
     return found

@@ -12,6 +12,7 @@ import safetensors.torch
 from cxrbatch.engine.manifest import TrainingFacts
 from cxrbatch.engine.untrusted import read_file, require_input, require_labels, require_schema
 from cxrbatch.errors import EngineError, UsageError
+from cxrbatch.model.data.known_images import KnownImages
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.model.network.weights_file import is_pickle, load_safetensors
 from cxrbatch.records import InputSpec, Label, Task
@@ -19,7 +20,10 @@ from cxrbatch.system import durable
 
 CHECKPOINT_SUFFIX = ".safetensors"
 SCHEMA = 1
-_METADATA_KEY = "cxrbatch"
+_METADATA_KEY, _KNOWN_KEY = "cxrbatch", "cxrbatch_known"
+
+# What safetensors itself reads at most, in bytes.
+_LONGEST_HEADER = 100_000_000
 
 # What is raised over bytes that are not what they claim to be; a RecursionError is a RuntimeError, too.
 _DAMAGE = (safetensors.SafetensorError, msgspec.MsgspecError, ValueError, LookupError, TypeError, RecursionError)
@@ -42,10 +46,15 @@ class CheckpointFacts:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A network, in evaluation mode, and the facts about it."""
+    """A network, in evaluation mode, and the facts about it.
+
+    `known` are digests of whom it was trained on, and then of whom those weights were that its training began with.
+    Not among the facts, which every report carries: these are as long as the data.
+    """
 
     network: ChestNetwork
     facts: CheckpointFacts
+    known: tuple[KnownImages, ...] = ()
 
 
 def build_network(facts: CheckpointFacts) -> ChestNetwork:
@@ -59,6 +68,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write the checkpoint to `path`, whole or not at all."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
     metadata = {_METADATA_KEY: msgspec.json.encode(checkpoint.facts).decode()}
+    if checkpoint.known:
+        metadata[_KNOWN_KEY] = msgspec.json.encode(checkpoint.known).decode()
     durable.replace_bytes(path, safetensors.torch.save(tensors, metadata=metadata))
 
 
@@ -80,6 +91,7 @@ def load_checkpoint(path: Path, content: bytes | None = None) -> Checkpoint:
         facts = _read_facts(path, metadata[_METADATA_KEY])
         require_labels(facts.labels)
         require_input(facts.input)
+        known = _read_known(metadata)
         network = build_network(facts)
         network.load_state_dict(tensors)
     except _DAMAGE as error:
@@ -88,7 +100,31 @@ def load_checkpoint(path: Path, content: bytes | None = None) -> Checkpoint:
         raise EngineError(f"{path}: no cxrbatch checkpoint: {error}") from error
     except (RuntimeError, MemoryError, OverflowError) as error:
         raise EngineError(f"{path}: its weights do not fit its own description: {error}") from error
-    return Checkpoint(network.eval(), facts)
+    return Checkpoint(network.eval(), facts, known)
+
+
+def read_known_images(path: Path) -> tuple[KnownImages, ...]:
+    """Return whom the weights of a checkpoint were trained on; its tensors stay unread. Older ones don't say.
+
+    Raises:
+        EngineError: missing, or damaged.
+    """
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = msgspec.json.decode(stream.read(min(length, _LONGEST_HEADER)))
+        return _read_known(header.get("__metadata__") or {})
+    except OSError as error:
+        raise EngineError(f"{path}: cannot be read: {error.strerror}") from error
+    except (*_DAMAGE, AttributeError) as error:
+        raise EngineError(f"{path}: damaged, or no cxrbatch checkpoint: {error}. Train or copy it again.") from error
+
+
+def _read_known(metadata: dict[str, str]) -> tuple[KnownImages, ...]:
+    known = msgspec.json.decode(metadata.get(_KNOWN_KEY, "[]"), type=tuple[KnownImages, ...])
+    for images in known:
+        images.require_sound()
+    return known
 
 
 def read_checkpoint(path: Path) -> bytes:

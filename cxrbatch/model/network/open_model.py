@@ -13,7 +13,8 @@ from cxrbatch.engine.open import open_engine
 from cxrbatch.engine.torch_engine import BACKEND, TorchEngine
 from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.errors import UsageError
-from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, CheckpointFacts, load_checkpoint
+from cxrbatch.model.data.known_images import KnownImages
+from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, CheckpointFacts, load_checkpoint, read_known_images
 from cxrbatch.records import EngineDescription
 
 
@@ -44,6 +45,21 @@ def open_model(
     path = Path(model)
     checkpoint = load_checkpoint(path)
     return TorchEngine(checkpoint.network, describe_checkpoint(path, checkpoint.facts))
+
+
+def find_known_images(model: str) -> tuple[KnownImages, ...]:
+    """Return whom the model was trained on, from its checkpoint, which a bundle holds a copy of; () where not told.
+
+    Raises:
+        EngineError: the checkpoint is damaged, or not the one the bundle was built of.
+    """
+    if model.endswith(CHECKPOINT_SUFFIX):
+        return read_known_images(Path(model))
+    bundle = find_bundle(model)
+    entry = bundle.manifest.files.get("checkpoint")
+    if entry is None or not (bundle.folder / entry.path).exists():
+        return ()
+    return read_known_images(bundle.verified_file("checkpoint"))
 
 
 def locate_model(model: str) -> Path:

@@ -21,6 +21,7 @@ import torchvision
 from torch import Tensor, nn
 
 from cxrbatch.errors import EngineError, UsageError
+from cxrbatch.model.data.known_images import KnownImages
 from cxrbatch.model.network.architectures import architectures
 from cxrbatch.model.network.checkpoint import load_checkpoint
 from cxrbatch.model.network.network import ChestNetwork
@@ -58,7 +59,7 @@ class TrainedHead:
 class Init:
     """A network's first weights, read and found to fit `architecture`; without `features` they are random.
 
-    `scaling` is what the features' first convolution was trained to see.
+    `scaling` is what the features' first convolution was trained to see, `known` whom they were trained on, if ours.
     """
 
     architecture: str
@@ -66,6 +67,7 @@ class Init:
     features: FeatureWeights | None = None
     scaling: Scaling = field(default_factory=lambda: Scaling((), ()))
     head: TrainedHead | None = None
+    known: tuple[KnownImages, ...] = ()
 
 
 def find_init(init: str, architecture: str) -> Init:
@@ -143,6 +145,7 @@ def _init_from_checkpoint(file: WeightsFile, architecture: str) -> Init:
         match_features(file.path, network.features.state_dict(), architecture),
         Scaling((facts.input.mean,), (facts.input.std,)),
         TrainedHead(labels, facts.task, network.head.weight.detach(), network.head.bias.detach()),
+        checkpoint.known,
     )
 
 

@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+
 from cxrbatch.errors import UsageError
 from cxrbatch.model.data.dataset import PreparedImages
 from cxrbatch.model.data.labelled import LabelledImages
+from cxrbatch.model.figures.alarms import require_normal_studies
 from cxrbatch.model.network.architectures import smallest_size
 from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, CheckpointFacts, build_network
 from cxrbatch.model.network.pretrained import Init
@@ -96,6 +99,12 @@ def check_plan(plan: TrainingPlan, options: TrainingOptions, images: LabelledIma
             f"small epochs: {plan.architecture} takes {smallest_size(plan.architecture)} px and more, and half of "
             f"{plan.size_px} px is less. Use --small-epochs 0, or larger images."
         )
+    if plan.operating_point.goal == "alarms" and plan.operating_point.value is not None:
+        samples = images.part("val")
+        targets = np.array([sample.targets for sample in samples], np.float32)
+        labels = describe_untrained(plan, images).labels
+        studies = [sample.study_key() for sample in samples]
+        require_normal_studies(plan.operating_point.value, targets, labels, studies)
     if plan.data.folds and count_processes(options) > 1:
         raise UsageError("folds: are trained by one process. Leave --devices out, or train them one by one.")
     n_training, needed = len(images.part("train")), images_per_round(options)

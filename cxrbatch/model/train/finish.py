@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 
 from cxrbatch import __version__
-from cxrbatch.engine.manifest import TrainingFacts
-from cxrbatch.model.data.labelled import SPLITS, LabelledImages, patients_sha256
-from cxrbatch.model.figures.bootstrap import Estimate, draw_resamples
-from cxrbatch.model.figures.figures import MeasuredLabels, judge_scores, measure_labels
+from cxrbatch.engine.manifest import CHOOSING_PART, TrainingFacts
+from cxrbatch.model.data.known_images import remember
+from cxrbatch.model.data.labelled import SPLITS, LabelledImages, count_patients, describe_patients, patients_sha256
+from cxrbatch.model.figures.alarms import Alarms, ImagesByStudy, place_for_alarms
+from cxrbatch.model.figures.bootstrap import draw_resamples
+from cxrbatch.model.figures.figures import LabelFigures, MeasuredLabels, judge_scores, measure_labels
 from cxrbatch.model.figures.metrics import Figure
-from cxrbatch.model.figures.operating_points import place_operating_points
+from cxrbatch.model.figures.operating_points import OperatingPointRule, enough_cases, place_operating_points
 from cxrbatch.model.network.checkpoint import Checkpoint, save_checkpoint
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.model.train.calibration import fit_calibration
@@ -29,12 +31,12 @@ from cxrbatch.model.train.record import EpochFigures, TrainingPart, TrainingRun,
 from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.pages.cells import harmless
 from cxrbatch.pages.wording import counted
-from cxrbatch.records import Float32, Label, now_text
+from cxrbatch.records import PATIENTS_WITH, PATIENTS_WITHOUT, POSITIVES, Float32, Label, now_text
 from cxrbatch.system import durable
 from cxrbatch.system.record_json import from_json, to_json
 
 RUN_JSON, EPOCHS_CSV = "training.json", "epochs.csv"
-VALIDATION = "val"
+VALIDATION = CHOOSING_PART
 RESAMPLES = 1000
 LIBRARIES = ("torch", "torchvision", "lightning", "numpy", "pydicom", "scikit-learn")
 # What reports and model cards show of a label; evaluate measures more.
@@ -49,18 +51,20 @@ def finish_training(training: Training, network: ChestNetwork, trained: TrainedE
     calibration = fit_calibration(logits, validation.targets, images.task)
     calibration.apply_to(network)
     probabilities = calibration.probabilities(logits, images.task)
-    points = place_operating_points(plan.operating_point, validation.targets, probabilities)
+    points, alarms = place_points(plan.operating_point, training.untrained.labels, images, probabilities)
     labels = [
         replace(label, operating_point=point) for label, point in zip(training.untrained.labels, points, strict=True)
     ]
     measured = measure_validation(labels, images, probabilities, resamples=RESAMPLES)
+    described = describe_training(images, training.options, measured, rule=str(plan.operating_point))
+    described.figures.update(alarm_figures(alarms))
     facts = replace(
         training.untrained,
         created=now_text(),
         labels=with_metrics(labels, measured),
         notice=" ".join(images.leaks),
         training=replace(
-            describe_training(images, training.options, measured, rule=str(plan.operating_point)),
+            described,
             recipe=training.recipe,
             init=init,
             seconds=round(seconds, 1),
@@ -76,6 +80,7 @@ def finish_training(training: Training, network: ChestNetwork, trained: TrainedE
         leaks=images.leaks,
         facts=facts,
         operating_point_rule=str(plan.operating_point),
+        alarms=alarms,
         calibration=calibration,
         epochs=trained.epochs,
         kept=trained.kept,
@@ -87,8 +92,43 @@ def finish_training(training: Training, network: ChestNetwork, trained: TrainedE
         trained_at=facts.created,
         cxrbatch_version=__version__,
     )
-    _save(training, Checkpoint(network, facts), run)
+    known = (remember(images, training.prepared.digests), *training.init.known)
+    _save(training, Checkpoint(network, facts, known), run)
     return run
+
+
+def place_points(
+    rule: OperatingPointRule, labels: Sequence[Label], images: LabelledImages, probabilities: Float32
+) -> tuple[tuple[float | None, ...], Alarms | None]:
+    """Choose the operating points on the validation images; for a rate of alarms also say what they come to.
+
+    Args:
+        rule: how.
+        labels: of the network.
+        images: the data set.
+        probabilities: calibrated, float32 [N,C], in the order of its validation images.
+    """
+    samples = images.part(VALIDATION)
+    targets = np.array([sample.targets for sample in samples], np.float32)
+    if rule.goal != "alarms" or rule.value is None:
+        return place_operating_points(rule, targets, probabilities), None
+    studies, patients = [sample.study_key() for sample in samples], [sample.patient for sample in samples]
+    by_study = ImagesByStudy(targets, probabilities, studies, patients)
+    return place_for_alarms(rule.value, labels, by_study, judged=enough_cases(targets))
+
+
+def alarm_figures(alarms: Alarms | None) -> dict[str, float]:
+    """Return what points chosen for a rate of alarms come to, by name, as a checkpoint's figures hold it."""
+    if alarms is None:
+        return {}
+    found = {"alarm_rate": alarms.rate, "any_finding_sensitivity": alarms.sensitivity}
+    ends = {"": "value", "_low": "low", "_high": "high"}
+    return {
+        f"{name}{end}": float(getattr(estimate, at))
+        for name, estimate in found.items()
+        if estimate is not None
+        for end, at in ends.items()
+    }
 
 
 def _save(training: Training, checkpoint: Checkpoint, run: TrainingRun) -> None:
@@ -138,20 +178,28 @@ def measure_validation(
     """
     samples = images.part(VALIDATION)
     targets = np.array([sample.targets for sample in samples], np.float32)
-    weights = draw_resamples([sample.patient for sample in samples], count=resamples, seed=0)
-    return measure_labels(judge_scores(labels, images.task, targets, probabilities, weights))
+    patients = [sample.patient for sample in samples]
+    weights = draw_resamples(patients, count=resamples, seed=0)
+    return measure_labels(judge_scores(labels, images.task, targets, probabilities, patients, weights))
 
 
 def with_metrics(labels: Sequence[Label], measured: MeasuredLabels) -> tuple[Label, ...]:
     """Write each label's figures, with their intervals, where reports find them."""
-    figures_of = {label.label: label.figures for label in measured.labels}
-    return tuple(replace(label, metrics=dict(_metrics(figures_of.get(label.name, {})))) for label in labels)
+    measured_of = {label.label: label for label in measured.labels}
+    return tuple(
+        replace(label, metrics=dict(_metrics(measured_of[label.name]))) if label.name in measured_of else label
+        for label in labels
+    )
 
 
-def _metrics(figures: dict[Figure, Estimate]) -> Iterator[tuple[str, float]]:
+def _metrics(label: LabelFigures) -> Iterator[tuple[str, float]]:
+    if label.patients_with is not None and label.patients_without is not None:
+        yield POSITIVES, label.positives
+        yield PATIENTS_WITH, label.patients_with
+        yield PATIENTS_WITHOUT, label.patients_without
     for figure in _LABEL_FIGURES:
-        if figure in figures:
-            estimate = figures[figure]
+        if figure in label.figures:
+            estimate = label.figures[figure]
             yield figure.value, estimate.value
             yield f"{figure.value}_low", estimate.low
             yield f"{figure.value}_high", estimate.high
@@ -163,7 +211,7 @@ def describe_training(
     """Say what the weights learned from, and how."""
     parts = {name: [sample for sample in images.samples if sample.split == name] for name in SPLITS}
     present = {name: samples for name, samples in parts.items() if samples}
-    patients = counted(len({sample.patient for sample in images.samples}), "patient")
+    patients = describe_patients(images.samples)
     return TrainingFacts(
         data=f"{images.root.name}, {images.layout} layout: {counted(len(images.samples), 'image')} of {patients}",
         images={name: len(samples) for name, samples in present.items()},
@@ -181,11 +229,14 @@ def overall_figures(measured: MeasuredLabels) -> Iterator[tuple[str, float]]:
     """Yield the figures over all labels by name: macro_auroc, macro_auroc_low, ..., and accuracy of classes."""
     for figure, estimate in measured.macro.items():
         yield f"macro_{figure.value}", estimate.value
-        if figure is Figure.AUROC:
+        if estimate.low < estimate.high:
             yield f"macro_{figure.value}_low", estimate.low
             yield f"macro_{figure.value}_high", estimate.high
     if measured.classes is not None:
-        yield "accuracy", measured.classes.accuracy.value
+        accuracy = measured.classes.accuracy
+        yield "accuracy", accuracy.value
+        if accuracy.low < accuracy.high:
+            yield from (("accuracy_low", accuracy.low), ("accuracy_high", accuracy.high))
         yield "balanced_accuracy", measured.classes.balanced_accuracy
 
 
@@ -200,7 +251,8 @@ def _describe_part(images: LabelledImages, name: str) -> TrainingPart:
     return TrainingPart(
         name=name,
         images=len(samples),
-        patients=len({sample.patient for sample in samples}),
+        patients=count_patients(samples)[0],
+        of_unknown=count_patients(samples)[1],
         positives=tuple(int(count) for count in (targets == 1.0).sum(axis=0)),
         unknown=tuple(int(count) for count in np.isnan(targets).sum(axis=0)),
     )

@@ -39,6 +39,7 @@ _RULES = {
     "youden": "where sensitivity + specificity is greatest (Youden's index)",
     "f1": "where F1 is greatest",
     "fixed": "the threshold {value:g}, given beforehand",
+    "alarms": "chosen together for all findings, so that at most {value:.3g} of the studies without any get an alarm",
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from cxrbatch.model.data.options import DataOptions
 from cxrbatch.model.data.pixels import ReportProgress
+from cxrbatch.model.figures.alarms import Alarms
 from cxrbatch.model.figures.figures import MeasuredLabels
 from cxrbatch.model.figures.operating_points import OperatingPointRule
 from cxrbatch.model.network.checkpoint import CheckpointFacts
@@ -99,13 +100,17 @@ class TrainingPlan:
 
 @dataclass(frozen=True, slots=True)
 class TrainingPart:
-    """One part of the data as the training saw it; `positives` counts images with each label, in their order."""
+    """One part of the data as the training saw it; `positives` counts images with each label, in their order.
+
+    `patients` counts those who are known, `of_unknown` the images of nobody knows whom.
+    """
 
     name: str
     images: int
     patients: int
     positives: tuple[int, ...]
     unknown: tuple[int, ...]
+    of_unknown: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +120,7 @@ class TrainingRun:
     `facts` is what the checkpoint says of itself (labels with operating points, options, provenance). `kept` is
     the epoch whose weights it holds: the best on the validation images, or the last. `measured` are the figures on
     those images, which also chose the calibration, the operating points and perhaps the epoch: they promise a little
-    too much.
+    too much. `alarms` is what operating points chosen for a rate of alarms come to; None where another rule chose them.
     `interrupted` tells that a signal ended the training before its last epoch. `fold` counts from 1; 0: no folds.
     """
 
@@ -136,6 +141,7 @@ class TrainingRun:
     interrupted: bool
     seconds: float
     fold: int = 0
+    alarms: Alarms | None = None
     trained_at: str
     cxrbatch_version: str
     schema: int = SCHEMA

@@ -56,11 +56,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Six test images of six patients; the three with a bright top left quadrant have the finding, one has not."""
+    """Ten test images of ten patients; of the six with a bright top left quadrant all but one have the finding."""
     folder = tmp_path / "clinic"
     folder.mkdir()
     rows = ["image_index,patient_id,split,TopLeft"]
-    for at, (grey, truth) in enumerate([(240, 1), (220, 1), (200, 1), (180, 0), (40, 0), (20, 0)]):
+    greys = [*((grey, 1) for grey in (240, 230, 220, 210, 200)), *((grey, 0) for grey in (180, 50, 40, 30, 20))]
+    for at, (grey, truth) in enumerate(greys):
         pixels = four_greys(grey, 128, 128, 128, size_px=128)
         pixels[-1, :] = np.random.default_rng(at).integers(0, 256, 128)
         assert cv2.imwrite(str(folder / f"{at}.png"), pixels)
@@ -136,13 +137,13 @@ def test_an_evaluation_and_its_engine_are_one_row(data: Path, tmp_path: Path) ->
     (model,) = compare_models([str(engine), evaluation], tmp_path / "out").models
     assert model.run == evaluation
     assert model.measured_on is not None
-    assert (model.measured_on.data, model.measured_on.part, model.measured_on.images) == ("clinic", "test", 6)
+    assert (model.measured_on.data, model.measured_on.part, model.measured_on.images) == ("clinic", "test", 10)
     assert not model.measured_on.chosen_by
     assert model.figures[Figure.AUROC].value == 1.0
-    assert model.figures[Figure.PPV].value == pytest.approx(3 / 4)
-    # Five of six verdicts are right.
+    assert model.figures[Figure.PPV].value == pytest.approx(5 / 6)
+    # Nine of ten verdicts are right.
     assert model.accuracy is not None
-    assert model.accuracy.value == pytest.approx(5 / 6)
+    assert model.accuracy.value == pytest.approx(9 / 10)
     assert model.parameters is None
     assert model.size_bytes == (engine / "model.onnx").stat().st_size
     assert model.throughput is not None

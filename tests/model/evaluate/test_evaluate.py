@@ -26,7 +26,7 @@ from tests.factories.engine import write_tiny_bundle
 from tests.factories.studies import four_greys, read_rows
 
 # Images whose top left quadrant is bright are called TopLeft; one of the sick is dark, one of the well bright.
-TOP_LEFT = {"sick": (240, 200, 150, 20), "well": (10, 60, 100, 180)}
+TOP_LEFT = {"sick": (240, 200, 150, 20, 220, 190), "well": (10, 60, 100, 180, 40, 80)}
 LABELS = (Label("TopLeft", 0.5), Label("TopRight", None), Label("BottomLeft"))
 
 
@@ -40,14 +40,14 @@ def write_image(folder: Path, name: str, top_left: int, top_right: int, size_px:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Eight test images of six patients, two train images; the sick ones are all AP."""
+    """Twelve test images of ten patients, two train images; the sick ones are all AP."""
     folder = tmp_path / "data"
     rows = ["image_index,patient_id,age,sex,view,split,TopLeft,TopRight"]
     for sick, brightness in enumerate((TOP_LEFT["well"], TOP_LEFT["sick"])):
         for at, grey in enumerate(brightness):
-            name, patient = f"{sick}{at}.png", f"p{min(at, 2)}{sick}"
+            name, patient = f"{sick}{at}.png", f"p{min(at, 4)}{sick}"
             write_image(folder, name, grey, 200 if at % 2 else 40)
-            rows.append(f"{name},{patient},{30 + 20 * at},{'FM'[at % 2]},{('PA', 'AP')[sick]},test,{sick},{at % 2}")
+            rows.append(f"{name},{patient},{30 + 10 * at},{'FM'[at % 2]},{('PA', 'AP')[sick]},test,{sick},{at % 2}")
     for at in range(2):
         write_image(folder, f"t{at}.png", 90 + 40 * at, 30)
         rows.append(f"t{at}.png,t{at},50,F,PA,train,{at},0")
@@ -73,21 +73,21 @@ def figures(metrics: dict[str, Any], label: str) -> dict[str, float]:
 
 def test_metrics_json_holds_the_figures_of_the_images(engine: Path, data: Path, tmp_path: Path) -> None:
     metrics = evaluate(engine, data, tmp_path / "out")
-    assert (metrics["data"]["images"], metrics["data"]["patients"], metrics["data"]["split"]) == (8, 6, "test")
+    assert (metrics["data"]["images"], metrics["data"]["patients"], metrics["data"]["split"]) == (12, 10, "test")
     found = figures(metrics, "TopLeft")
-    # Sick: 240 200 150 20, well: 10 60 100 180. Of 16 pairs 240 and 200 win 4 each, 150 three, 20 one.
-    assert found["auroc"] == pytest.approx(12 / 16)
-    assert (found["sensitivity"], found["specificity"], found["ppv"]) == (0.75, 0.75, 0.75)
+    # Sick: 240 220 200 190 150 20, well: 10 40 60 80 100 180. Of 36 pairs the first four win 6 each, 150 five, 20 one.
+    assert found["auroc"] == pytest.approx(30 / 36)
+    assert (found["sensitivity"], found["specificity"], found["ppv"]) == pytest.approx((5 / 6, 5 / 6, 5 / 6))
     assert figures(metrics, "TopRight")["auroc"] == 1.0
     assert "sensitivity" not in figures(metrics, "TopRight")
-    assert metrics["measured"]["macro"]["auroc"]["value"] == pytest.approx(0.875)
+    assert metrics["measured"]["macro"]["auroc"]["value"] == pytest.approx((30 / 36 + 1) / 2)
     for label in metrics["measured"]["labels"]:
         for estimate in label["figures"].values():
             assert estimate["low"] <= estimate["value"] <= estimate["high"]
     assert {(group["column"], group["group"], group["images"]) for group in metrics["subgroups"]} >= {
-        ("sex", "F", 4),
-        ("sex", "M", 4),
-        ("view", "AP", 4),
+        ("sex", "F", 6),
+        ("sex", "M", 6),
+        ("view", "AP", 6),
         ("age", "80+", 2),
     }
 
@@ -108,7 +108,7 @@ def test_predictions_hold_every_image_with_its_numbers(engine: Path, data: Path,
     (data / "10.png").write_bytes(b"no image at all, but there")
     metrics = evaluate(engine, data, tmp_path / "out")
     rows = {row["path"]: row for row in read_rows(tmp_path / "out" / "predictions.csv")}
-    assert len(rows) == 8
+    assert len(rows) == 12
     bright = rows["11.png"]
     assert (bright["patient_id"], bright["status"], bright["target_TopLeft"]) == ("p11", "scored", "1")
     assert float(bright["logit_TopLeft"]) == pytest.approx(8 * (200 / 255 - 0.5), abs=1e-4)
@@ -118,7 +118,7 @@ def test_predictions_hold_every_image_with_its_numbers(engine: Path, data: Path,
         *("refused", "not_an_image", ""),
     )
     assert metrics["data"]["refused"] == {"not_an_image": 1}
-    assert metrics["data"]["images"] == 7
+    assert metrics["data"]["images"] == 11
 
 
 def test_the_page_shows_the_figures_and_asks_for_nothing_from_elsewhere(
@@ -129,7 +129,7 @@ def test_the_page_shows_the_figures_and_asks_for_nothing_from_elsewhere(
     assert "tiny on data, the test part" in page
     assert "A test engine: it measures brightness." in page
     assert re.search(
-        r'<th scope="row">TopLeft</th><td class="count">4 of 8</td><td class="number">\s*<span class="value">0\.750',
+        r'<th scope="row">TopLeft</th><td class="count">6 of 12</td><td class="number">\s*<span class="value">0\.833',
         page,
     )
     assert "These figures are void." not in page
@@ -172,7 +172,7 @@ def test_all_images_include_the_training_part_and_the_page_is_loud_about_it(
     metrics = evaluate(engine, data, tmp_path / "out", split="all", resamples=0)
     (loud,) = (caution["text"] for caution in metrics["cautions"] if caution["severity"] == "void")
     assert loud.startswith(
-        "Of 10 images 2 show 2 patients of this data's training part, which the model may have learned"
+        "Of 14 images 2 show 2 patients of this data's training part, which the model may have learned"
     )
     assert "These figures are void." in (tmp_path / "out" / "evaluation.html").read_text()
     auroc = metrics["measured"]["labels"][0]["figures"]["auroc"]
@@ -233,13 +233,13 @@ def test_an_image_that_the_engine_cannot_answer_is_refused_alone(data: Path, tmp
     write_image(data, "t0.png", 77, 30)
     engine = write_tiny_bundle(tmp_path / "engines", name="poisonous", labels=LABELS, poison_value=77)
     metrics = evaluate(engine, data, tmp_path / "out", split="all")
-    assert metrics["data"]["images"] + sum(metrics["data"]["refused"].values()) == 10
+    assert metrics["data"]["images"] + sum(metrics["data"]["refused"].values()) == 14
 
 
 def test_nothing_that_can_be_scored_is_an_error(engine: Path, data: Path, tmp_path: Path) -> None:
     for path in data.glob("[01]*.png"):
         path.write_bytes(b"nothing")
-    with pytest.raises(UsageError, match="none of 8 images could be scored"):
+    with pytest.raises(UsageError, match="none of 12 images could be scored"):
         evaluate(engine, data, tmp_path / "out")
 
 
@@ -250,7 +250,7 @@ def test_the_command_prints_the_figures_and_where_the_report_is(
     arguments = ["evaluate", str(engine), str(data), "-o", str(out), "--labels", "TopLeft", "--bootstrap", "20"]
     assert run_command_line(arguments) == ExitCode.DONE
     printed = capsys.readouterr().out
-    assert "0.750" in printed
+    assert "0.833" in printed
     assert "View position alone reaches" in printed
     assert str(out / "evaluation.html") in printed
     assert [label["label"] for label in json.loads((out / "metrics.json").read_text())["measured"]["labels"]] == [
@@ -272,7 +272,7 @@ def test_a_part_that_the_data_lacks_is_cut_as_for_training_and_the_page_says_so(
 ) -> None:
     (data / "labels.csv").write_text((data / "labels.csv").read_text().replace(",test,", ",train,"))
     metrics = evaluate(engine, data, tmp_path / "out", split="val")
-    assert 0 < metrics["data"]["images"] < 10
+    assert 0 < metrics["data"]["images"] < 14
     texts = [caution["text"] for caution in metrics["cautions"] if caution["severity"] == "doubtful"]
     assert any("These patients are new to the model only if" in text for text in texts)
     with pytest.raises(UsageError, match="no image belongs to the part night; there are train, val"):
@@ -285,13 +285,13 @@ def test_patients_in_two_parts_stop_the_evaluation_unless_allowed(engine: Path, 
         evaluate(engine, data, tmp_path / "out")
     metrics = evaluate(engine, data, tmp_path / "out", data=DataOptions(allow_leak=True))
     loud = [caution["text"] for caution in metrics["cautions"] if caution["severity"] == "void"]
-    assert loud[0].startswith("Of 8 images 1 show 1 patient of this data's training part")
+    assert loud[0].startswith("Of 12 images 1 show 1 patient of this data's training part")
 
 
 def test_data_options_reach_the_data(engine: Path, data: Path, tmp_path: Path) -> None:
     text = (data / "labels.csv").read_text().replace("00.png,p00,30,F,PA,test,0,0", "00.png,p00,30,F,PA,test,-1,0")
     (data / "labels.csv").write_text(text)
-    for uncertain, images, positives in (("ignore", 7, 4), ("ones", 8, 5), ("zeros", 8, 4)):
+    for uncertain, images, positives in (("ignore", 11, 6), ("ones", 12, 7), ("zeros", 12, 6)):
         options = DataOptions(uncertain=uncertain)  # type: ignore[arg-type]
         label = evaluate(engine, data, tmp_path / uncertain, data=options)["measured"]["labels"][0]
         assert (label["images"], label["positives"]) == (images, positives)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,10 @@ def scores(
     points: tuple[float | None, ...],
     task: Task = "multilabel",
     resamples: int = 20,
+    times: int = 1,
 ) -> LabelledScores:
+    """Set scores beside truth; every image comes so many times, of another patient each."""
+    targets, probabilities = targets * times, probabilities * times
     labels = tuple(Label(name, point) for name, point in zip("ABCD", points, strict=False))
     answered = np.array(probabilities, np.float32)
     likeliest = answered.argmax(axis=1).astype(np.int64)
@@ -39,10 +43,12 @@ def scores(
 
 def test_unknown_targets_are_left_out_label_by_label() -> None:
     found = measure_labels(
-        scores([[1, NAN], [0, 1], [NAN, 0], [1, 0]], [[0.9, 0.9], [0.2, 0.8], [0.9, 0.7], [0.1, 0.1]], (0.5, None))
+        scores(
+            [[1, NAN], [0, 1], [NAN, 0], [1, 0]], [[0.9, 0.9], [0.2, 0.8], [0.9, 0.7], [0.1, 0.1]], (0.5, None), times=5
+        )
     )
     first, second = found.labels
-    assert (first.images, first.positives, second.images, second.positives) == (3, 2, 3, 1)
+    assert (first.images, first.positives, second.images, second.positives) == (15, 10, 15, 5)
     assert first.figures[Figure.AUROC].value == 0.5
     assert second.figures[Figure.AUROC].value == 1.0
     assert found.macro[Figure.AUROC].value == 0.75
@@ -91,15 +97,22 @@ def test_subgroups_count_images_and_patients_and_measure_them_alone() -> None:
         Sample(Path(f"{at}.png"), "test", (0.0,), patient_id=patient, sex=sex, age=age, view="PA")
         for at, (patient, sex, age) in enumerate(people)
     ]
-    groups = measure_subgroups(scores([[1], [0], [1], [0], [1]], [[0.9], [0.1], [0.2], [0.8], [0.7]], (0.5,)), samples)
+    samples = [
+        replace(sample, patient_id=f"{sample.patient_id}-{time}", path=Path(f"{time}-{sample.path}"))
+        for time in range(5)
+        for sample in samples
+    ]
+    groups = measure_subgroups(
+        scores([[1], [0], [1], [0], [1]], [[0.9], [0.1], [0.2], [0.8], [0.7]], (0.5,), times=5), samples
+    )
     counted = {(group.column, group.group): (group.images, group.patients) for group in groups}
     assert counted == {
-        ("sex", "F"): (3, 2),
-        ("sex", "M"): (2, 2),
-        ("age", "18-39"): (2, 1),
-        ("age", "60-79"): (1, 1),
-        ("age", "80+"): (1, 1),
-        ("age", "unknown"): (1, 1),
+        ("sex", "F"): (15, 10),
+        ("sex", "M"): (10, 10),
+        ("age", "18-39"): (10, 5),
+        ("age", "60-79"): (5, 5),
+        ("age", "80+"): (5, 5),
+        ("age", "unknown"): (5, 5),
     }
     assert [group.group for group in groups if group.column == "age"] == ["18-39", "60-79", "80+", "unknown"]
     by_sex = {group.group: group.measured.labels[0].figures for group in groups if group.column == "sex"}
@@ -112,3 +125,37 @@ def test_subgroups_count_images_and_patients_and_measure_them_alone() -> None:
 )
 def test_age_bands(age: float | None, band: str) -> None:
     assert age_band(age) == band
+
+
+def test_too_few_patients_measure_no_ranking_however_many_images_they_bring() -> None:
+    # One patient with the finding, four images of her: 0.93 from one patient is no figure.
+    targets, answered = [[1.0]] * 4 + [[0.0]] * 15, [[0.8]] * 4 + [[0.9]] + [[0.1]] * 14
+    cases = scores(targets, answered, (0.5,))
+    one_patient = replace(cases, patients=np.array([0] * 4 + [*range(1, 16)]))
+    (of_one,), (of_four,) = measure_labels(one_patient).labels, measure_labels(cases).labels
+    for found, patients in ((of_one, 1), (of_four, 4)):
+        assert (found.too_few, found.patients_with, found.patients_without, found.positives) == (True, patients, 15, 4)
+        assert not {Figure.AUROC, Figure.AVERAGE_PRECISION} & set(found.figures)
+    assert of_one.figures[Figure.SENSITIVITY].low < 0.21 < of_four.figures[Figure.SENSITIVITY].low
+    (of_five,) = measure_labels(scores(targets[:1] * 5 + targets[4:], answered[:1] * 5 + answered[4:], (0.5,))).labels
+    assert not of_five.too_few
+    assert of_five.figures[Figure.AUROC].value == pytest.approx(14 / 15)
+
+
+def test_several_labels_at_the_edge_have_no_certain_mean() -> None:
+    found = measure_labels(scores([[1, 1]] * 15 + [[0, 0]] * 15, [[0.9, 0.9]] * 15 + [[0.1, 0.1]] * 15, (0.5, 0.5)))
+    mean, first = found.macro[Figure.SENSITIVITY], found.labels[0].figures[Figure.SENSITIVITY]
+    assert (first.value, mean.value, mean.high) == (1.0, 1.0, 1.0)
+    assert first.low == pytest.approx(0.796, abs=1e-3)
+    # Two independent labels of 15 each tell as much as one of 30, or a little less.
+    assert first.low < mean.low < 0.8866
+    assert found.macro[Figure.AUROC].low < 0.95
+    assert found.macro[Figure.F1].low < 0.95
+
+
+def test_the_accuracy_of_classes_is_wilsons_at_the_edge() -> None:
+    right = scores([[1, 0]] * 10 + [[0, 1]] * 5, [[0.9, 0.1]] * 10 + [[0.2, 0.8]] * 5, (None, None), "multiclass")
+    classes = measure_labels(right).classes
+    assert classes is not None
+    assert (classes.accuracy.value, classes.accuracy.high) == (1.0, 1.0)
+    assert classes.accuracy.low == pytest.approx(0.796, abs=1e-3)

@@ -39,6 +39,9 @@ def place(text: str, targets: list[float] | Float32, scores: list[float] | Float
         ("youden", OperatingPointRule("youden")),
         ("f1", OperatingPointRule("f1")),
         ("fixed=0.3", OperatingPointRule("fixed", 0.3)),
+        ("alarms=5%", OperatingPointRule("alarms", 0.05)),
+        ("alarms=0.125", OperatingPointRule("alarms", 0.125)),
+        ("sensitivity=95%", OperatingPointRule("sensitivity", 0.95)),
     ],
 )
 def test_rules_are_read_and_written_back(text: str, rule: OperatingPointRule) -> None:
@@ -46,7 +49,23 @@ def test_rules_are_read_and_written_back(text: str, rule: OperatingPointRule) ->
     assert parse_operating_point(str(rule)) == rule
 
 
-@pytest.mark.parametrize("text", ["", "best", "youden=0.5", "sensitivity", "sensitivity=95", "fixed=nan", "fixed=0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "best",
+        "youden=0.5",
+        "sensitivity",
+        "sensitivity=95",
+        "fixed=nan",
+        "fixed=0",
+        "alarms=5",
+        "alarms=0%",
+        "alarms=100%",
+        "alarms",
+        "alarms=%",
+    ],
+)
 def test_what_is_no_rule_is_refused_with_the_rules_that_are(text: str) -> None:
     with pytest.raises(UsageError, match=r"sensitivity=0\.95"):
         parse_operating_point(text)
