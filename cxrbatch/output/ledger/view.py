@@ -28,7 +28,7 @@ _HEADER_BYTES, _WRITE_VERSION, _WAL_MODE = 100, 18, 2
 _DAMAGED = ("not a database", "malformed", "no such table", "no such column")
 
 _STUDIES = """
-SELECT studies.study_key, count(files.path), count(arrivals.path), coalesce(sum(arrivals.cut_short), 0),
+SELECT studies.study_key, count(files.path), coalesce(sum(arrivals.cut_short), 0),
     min(arrivals.first_met), max(arrivals.same_since)
 FROM studies
 LEFT JOIN files ON files.study_key = studies.study_key AND files.present AND +files.status = 'pending'
@@ -36,7 +36,7 @@ LEFT JOIN arrivals ON arrivals.path = files.path
 WHERE studies.status = 'pending' GROUP BY studies.study_key
 """
 _WITHOUT_ARRIVALS = """
-SELECT study_key, 0, 0, 0, NULL, NULL FROM studies WHERE status = 'pending' ORDER BY study_key
+SELECT study_key, 0, 0, NULL, NULL FROM studies WHERE status = 'pending' ORDER BY study_key
 """
 # Files of which nobody can tell yet to which study they belong, if they are images at all.
 _WITHOUT_STUDY = """
@@ -198,7 +198,7 @@ def _read_waiting(database: sqlite3.Connection) -> WaitingFacts:
     if has_arrivals:
         n_files, first_met, same_since = database.execute(_WITHOUT_STUDY).fetchone()
         if n_files:
-            studies.append(WaitingStudy("", n_files, n_files, 0, first_met, same_since))
+            studies.append(WaitingStudy("", n_files, 0, first_met, same_since))
     memory = read_memory(facts.get(MEMORY, ""))
     return WaitingFacts(tuple(studies), memory, facts.get(RETRIED, ""), facts.get(TROUBLE, ""))
 

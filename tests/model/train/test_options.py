@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,7 @@ def test_rare_images_come_more_often_and_epochs_stay_as_long() -> None:
     drawn = np.zeros(2)
     for epoch in range(40):
         batches = ShuffledBatches(
-            PixelSet(pixels, targets), 16, 0, lambda epoch=epoch: epoch, repeats=repeat_factors(targets, 0.09)
+            PixelSet(pixels, targets), 16, 0, partial(int, epoch), repeats=repeat_factors(targets, 0.09)
         )
         seen = [batch.targets.numpy() for batch in batches]
         assert len(seen) == len(batches) == 62
