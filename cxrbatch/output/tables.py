@@ -133,4 +133,4 @@ def _score_cells(probabilities: Sequence[float], labels: Sequence[Label]) -> lis
 
 
 def _findings(result: StudyResult | None) -> list[str]:
-    return [label.name for label in result.positives if not label.normal] if result else []
+    return [label.name for label in result.verdict.findings] if result else []

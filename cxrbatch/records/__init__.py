@@ -10,8 +10,8 @@ from cxrbatch.records.engines import (
     Priority,
     Scores,
     Task,
-    positive_labels,
-    priority_of,
+    VerdictRule,
+    usual_rule,
 )
 from cxrbatch.records.images import (
     LOG_FILE,
@@ -40,10 +40,12 @@ from cxrbatch.records.results import (
     StudyStatus,
     now_text,
 )
+from cxrbatch.records.verdicts import Calls, Verdict, call_image, judge, judge_study, likeliest_class
 
 __all__ = [
     "LOG_FILE",
     "MARKER_FILE",
+    "Calls",
     "EngineDescription",
     "FileRow",
     "FileStatus",
@@ -72,8 +74,13 @@ __all__ = [
     "StudyRow",
     "StudyStatus",
     "Task",
+    "Verdict",
+    "VerdictRule",
+    "call_image",
+    "judge",
+    "judge_study",
+    "likeliest_class",
     "now_text",
-    "positive_labels",
-    "priority_of",
     "storable_ns",
+    "usual_rule",
 ]

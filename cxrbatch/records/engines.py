@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,7 +10,8 @@ from cxrbatch.records.images import Float32, Gray8, Radiograph
 
 Task = Literal["multilabel", "binary", "multiclass"]
 Fit = Literal["pad", "crop", "stretch"]
-Priority = Literal["urgent", "abnormal", "normal", "unscored"]
+Priority = Literal["urgent", "abnormal", "incomplete", "normal", "unscored"]
+VerdictRule = Literal["threshold", "argmax"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,23 +104,17 @@ class EngineDescription:
     created: str = ""
     notice: str = ""
     training: dict[str, Any] = field(default_factory=dict)
+    verdict: VerdictRule | None = None
+
+    @property
+    def verdict_rule(self) -> VerdictRule:
+        """How its probabilities become findings."""
+        return self.verdict or usual_rule(self.task, self.labels)
 
 
-def positive_labels(labels: tuple[Label, ...], probabilities: tuple[float, ...]) -> tuple[Label, ...]:
-    """Return the labels whose probability reaches their operating point, in the engine's order."""
-    return tuple(
-        label for label, probability in zip(labels, probabilities, strict=True) if label.is_positive(probability)
-    )
+def usual_rule(task: Task, labels: Sequence[Label]) -> VerdictRule:
+    """Return the rule of verdict of a task: classes that exclude each other are told apart by the likeliest one.
 
-
-def priority_of(labels: tuple[Label, ...], probabilities: tuple[float, ...]) -> Priority:
-    """Return the priority that these probabilities give a scored study.
-
-    An engine without any operating point gives no verdict, so nothing that it scores is called normal.
+    It is also the rule of engines and results that were written before they said which theirs is.
     """
-    if all(label.operating_point is None for label in labels):
-        return "unscored"
-    findings = [label for label in positive_labels(labels, probabilities) if not label.normal]
-    if any(label.urgent for label in findings):
-        return "urgent"
-    return "abnormal" if findings else "normal"
+    return "argmax" if task == "multiclass" and len(labels) > 1 else "threshold"
