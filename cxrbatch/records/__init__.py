@@ -1,6 +1,7 @@
 """The frozen records that the stages exchange; they know how to derive, never how to read or write."""
 
 from cxrbatch.records.engines import (
+    FEWEST_IMAGES,
     EngineDescription,
     Fit,
     Geometry,
@@ -43,6 +44,7 @@ from cxrbatch.records.results import (
 from cxrbatch.records.verdicts import Calls, Verdict, call_image, judge, judge_study, likeliest_class
 
 __all__ = [
+    "FEWEST_IMAGES",
     "LOG_FILE",
     "MARKER_FILE",
     "Calls",

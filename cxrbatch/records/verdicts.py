@@ -32,10 +32,18 @@ class Verdict:
         return tuple(label for label, call in zip(self.labels, self.calls, strict=True) if call and not label.normal)
 
     @property
+    def asked(self) -> tuple[Label, ...]:
+        """What the engine is asked for: its findings, or its one class that means "nothing found"."""
+        return tuple(label for label in self.labels if not label.normal) or self.labels
+
+    @property
     def judged(self) -> tuple[Label, ...]:
-        """The findings that were judged, called or not."""
+        """What was judged of that, called or not."""
+        whole = len(self.asked) == len(self.labels)
         return tuple(
-            label for label, call in zip(self.labels, self.calls, strict=True) if call is not None and not label.normal
+            label
+            for label, call in zip(self.labels, self.calls, strict=True)
+            if call is not None and (whole or not label.normal)
         )
 
 

@@ -66,6 +66,8 @@ STUDY_COLUMNS = [
     "n_scored",
     "priority",
     "findings",
+    "n_judged",
+    "n_labels",
     "prob_Effusion",
     "prob_Nodule",
     "prob_Pneumothorax",

@@ -52,7 +52,7 @@ def test_every_study_says_what_was_found_or_why_not(tmp_path: Path, read_page: R
     for text in (
         "7 studies, scored by demo deadbeefdead on onnxruntime, fp32; as of 2024-02-01 06:00 UTC",
         "Knows phantoms only.",
-        "2 Urgent 2 Abnormal 2 Not scored 1 Normal",
+        "2 Urgent 2 Abnormal 0 Incomplete 2 Not scored 1 Normal",
         "Pneumothorax 0.40 Effusion 0.90",
         "highest: Nodule 0.20",
         "Not scored No image to score",

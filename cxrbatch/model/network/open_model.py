@@ -14,7 +14,7 @@ from cxrbatch.engine.torch_engine import BACKEND, TorchEngine
 from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.errors import UsageError
 from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, CheckpointFacts, load_checkpoint
-from cxrbatch.records import EngineDescription
+from cxrbatch.records import EngineDescription, usual_rule
 
 
 def open_model(
@@ -69,4 +69,5 @@ def describe_checkpoint(path: Path, facts: CheckpointFacts) -> EngineDescription
         created=facts.created,
         notice=facts.notice,
         training=msgspec.to_builtins(facts.training),
+        verdict=usual_rule(facts.task, facts.labels),
     )

@@ -14,7 +14,7 @@ from cxrbatch import __version__
 from cxrbatch.engine.manifest import TrainingFacts
 from cxrbatch.model.data.labelled import SPLITS, LabelledImages, patients_sha256
 from cxrbatch.model.figures.bootstrap import Estimate, draw_resamples
-from cxrbatch.model.figures.figures import MeasuredLabels, judge_scores, measure_labels
+from cxrbatch.model.figures.figures import LabelFigures, MeasuredLabels, judge_scores, measure_labels, quantiles
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.model.figures.operating_points import place_operating_points
 from cxrbatch.model.network.checkpoint import Checkpoint, save_checkpoint
@@ -57,7 +57,7 @@ def finish_training(training: Training, network: ChestNetwork, trained: TrainedE
     facts = replace(
         training.untrained,
         created=now_text(),
-        labels=with_metrics(labels, measured),
+        labels=with_metrics(labels, measured, probabilities),
         notice=" ".join(images.leaks),
         training=replace(
             describe_training(images, training.options, measured, rule=str(plan.operating_point)),
@@ -142,10 +142,26 @@ def measure_validation(
     return measure_labels(judge_scores(labels, images.task, targets, probabilities, weights))
 
 
-def with_metrics(labels: Sequence[Label], measured: MeasuredLabels) -> tuple[Label, ...]:
-    """Write each label's figures, with their intervals, where reports find them."""
-    figures_of = {label.label: label.figures for label in measured.labels}
-    return tuple(replace(label, metrics=dict(_metrics(figures_of.get(label.name, {})))) for label in labels)
+def with_metrics(labels: Sequence[Label], measured: MeasuredLabels, probabilities: Float32) -> tuple[Label, ...]:
+    """Write each label's figures, with their intervals, and its validation scores, where reports find them.
+
+    Args:
+        labels: with their operating points.
+        measured: of the validation images.
+        probabilities: of the validation images, calibrated, float32 [N,C].
+    """
+    found = {label.label: label for label in measured.labels}
+    known = [replace(label, reference=quantiles(probabilities[:, place])) for place, label in enumerate(labels)]
+    return tuple(_with_figures(label, found[label.name]) if label.name in found else label for label in known)
+
+
+def _with_figures(label: Label, measured: LabelFigures) -> Label:
+    return replace(
+        label,
+        metrics=dict(_metrics(measured.figures)),
+        images_with=measured.positives,
+        images_without=measured.images - measured.positives,
+    )
 
 
 def _metrics(figures: dict[Figure, Estimate]) -> Iterator[tuple[str, float]]:
