@@ -38,7 +38,7 @@ def most_urgent_study() -> dict[str, str]:
     """Return the row of the study that the worklist shows first among those with one image."""
     with (RESULTS / "studies.csv").open(newline="") as table:
         rows = [row for row in csv.DictReader(table) if row["n_images"] == "1" and row["status"] == "reported"]
-    order = ("urgent", "abnormal", "normal", "unscored")
+    order = ("urgent", "abnormal", "incomplete", "normal", "unscored")
     return min(rows, key=lambda row: (order.index(row["priority"]), row["study_key"]))
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cxrbatch.pages.terminal_text import TITLE, literal
+from cxrbatch.records import usual_rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -44,15 +45,18 @@ def print_training(console: Console, summary: TrainingSummary, checkpoint: Path,
 
 
 def _label_table(run: TrainingRun) -> Table:
+    exclusive = usual_rule(run.facts.task, run.facts.labels) == "argmax"
+    rule = "the likeliest class" if exclusive else run.operating_point_rule
     table = Table(
         *("label", "AUROC", "sensitivity", "specificity", "operating point"),
-        title=literal(f"On the validation images, rule {run.operating_point_rule}", TITLE),
+        title=literal(f"On the validation images, rule {rule}", TITLE),
     )
     for label in run.facts.labels:
         figures = [_measured(label.metrics, name) for name in ("auroc", "sensitivity", "specificity")]
         if figures[0] == _NO_FIGURE and label.metrics:
             figures[0] = _TOO_FEW
         point = "none: too few images" if label.operating_point is None else f"{label.operating_point:.3f}"
+        point = "likeliest class" if exclusive and label.operating_point is not None else point
         table.add_row(literal(label.name), *figures, point)
     for name in ("macro_auroc", "accuracy"):
         if name in run.facts.training.figures and len(run.facts.labels) > 1:

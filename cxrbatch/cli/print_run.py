@@ -13,6 +13,7 @@ from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.installed import engine_folders, installed_bundles
 from cxrbatch.engine.manifest import PENDING, Manifest
 from cxrbatch.engine.open import runnable
+from cxrbatch.output.report.findings import engine_coverage
 from cxrbatch.output.run_json import RUN_FILE, RunReport
 from cxrbatch.output.worklist import INDEX_HTML
 from cxrbatch.pages.terminal_text import TITLE, literal
@@ -38,6 +39,8 @@ def print_summary(console: Console, report: RunReport, out: Path) -> None:
     console.print(table)
     if engine.notice:
         console.print(literal(engine.notice, "yellow"), highlight=False)
+    if unjudged := engine_coverage(engine.labels):
+        console.print(literal(unjudged, "yellow"), highlight=False)
     _print_what_is_left(console, report)
     # Not in the table, which would break a long path into pieces that nobody can copy.
     console.print(literal(f"Worklist: {(out / INDEX_HTML).resolve()}"), highlight=False)
@@ -104,6 +107,7 @@ def _describe_engine(bundle: EngineBundle) -> dict[str, Text]:
     aurocs = [label.metrics["auroc"] for label in manifest.labels if "auroc" in label.metrics]
     told = {
         "scores": ", ".join(label.name for label in manifest.labels),
+        "judges": engine_coverage(manifest.labels) or "all of them",
         "network": f"{manifest.architecture}, {manifest.input.size_px} px",
         "macro AUROC": f"{sum(aurocs) / len(aurocs):.3f}" if aurocs else "not measured",
         "files": ", ".join(f"{role} ({file.precision})" for role, file in manifest.files.items()),

@@ -23,6 +23,7 @@ from cxrbatch.errors import EngineError
 from cxrbatch.model.build.build import BuildOptions, BuildReport, build_engine
 from cxrbatch.model.build.gate import ParityImages
 from cxrbatch.model.data.dataset import PixelSet
+from cxrbatch.model.figures.figures import quantiles
 from cxrbatch.model.figures.operating_points import choose_operating_point
 from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, build_network, save_checkpoint
 from cxrbatch.model.network.network import ChestNetwork, build_seeded, predict_probabilities
@@ -176,7 +177,11 @@ def _describe(network: ChestNetwork, data: _TrainingData, recipe: DemoRecipe, *,
     untrained = _untrained(recipe)
     scores, truths = predict_probabilities(network, data.held_back.pixels), data.held_back.targets > 0
     labels = tuple(
-        replace(label, operating_point=choose_operating_point(truths[:, index], scores[:, index]))
+        replace(
+            label,
+            operating_point=choose_operating_point(truths[:, index], scores[:, index]),
+            reference=quantiles(scores[:, index]),
+        )
         for index, label in enumerate(untrained.labels)
     )
     training = TrainingFacts(
@@ -200,8 +205,13 @@ def _keep_figures(bundle: EngineBundle, figures: DemoFigures) -> EngineBundle:
     }
     manifest = replace(
         bundle.manifest,
-        labels=tuple(replace(label, metrics=figures.of_label(label.name)) for label in bundle.labels),
-        training=replace(bundle.manifest.training, figures=measured),
+        labels=tuple(figures.of_label(label) for label in bundle.labels),
+        training=replace(
+            bundle.manifest.training,
+            figures=measured,
+            images={**bundle.manifest.training.images, "test": figures.images},
+            measured_on="test",
+        ),
     )
     write_model_card(bundle.folder / MODEL_CARD, manifest)
     return save_bundle(bundle.folder, manifest)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from cxrbatch.demo.cases import Case, Drawing, draw_cases
 from cxrbatch.engine.bundle import EngineBundle
@@ -14,7 +15,7 @@ from cxrbatch.engine.contract import Engine
 from cxrbatch.engine.open import open_engine
 from cxrbatch.model.figures.metrics import average_over_labels, measure_auroc, sensitivity_and_specificity
 from cxrbatch.output.report.heatmap import activation_on_display, peak_in_stored
-from cxrbatch.records import Float32, PreparedImage
+from cxrbatch.records import Float32, Label, PreparedImage, call_image, judge_study
 
 # Far from the seeds of any training set.
 HELD_OUT_SEED = 800_000_000
@@ -29,7 +30,8 @@ _POINTING_TOLERANCE = 0.03
 class DemoFigures:
     """What the demo engine reached on `images` phantoms.
 
-    `auroc`, `sensitivity` and `specificity` are per finding, the latter two at the operating point.
+    `auroc`, `sensitivity` and `specificity` are per finding, the latter two at the operating point; `with_finding`
+    counts the phantoms that have it.
     `pointing_rate` is the share of the `true_positives` (findings called where there is one) whose
     heatmap peaks on the lesion or within 3 % of the image's width from it.
     """
@@ -41,14 +43,20 @@ class DemoFigures:
     specificity: dict[str, float]
     pointing_rate: float
     true_positives: int
+    with_finding: dict[str, int]
 
-    def of_label(self, name: str) -> dict[str, float]:
-        """Return the figures of one finding, as a label's metrics hold them."""
-        return {
-            "auroc": self.auroc[name],
-            "sensitivity": self.sensitivity[name],
-            "specificity": self.specificity[name],
-        }
+    def of_label(self, label: Label) -> Label:
+        """Return the label with its figures, those of its verdicts with their 95 % intervals (Wilson 1927)."""
+        found = self.with_finding[label.name]
+        metrics = {"auroc": self.auroc[label.name]} if label.name in self.auroc else {}
+        shares = (("sensitivity", self.sensitivity, found), ("specificity", self.specificity, self.images - found))
+        for name, share, images in shares:
+            if not images:
+                continue
+            value = share[label.name]
+            interval = binomtest(round(value * images), images).proportion_ci(method="wilson")
+            metrics |= {name: value, f"{name}_low": float(interval.low), f"{name}_high": float(interval.high)}
+        return replace(label, metrics=metrics, images_with=found, images_without=self.images - found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +84,10 @@ def evaluate_demo_engine(bundle: EngineBundle, *, n: int = 240, seed: int = HELD
 
 def _answer(engine: Engine, case: Case) -> _Answer:
     scores = engine.infer(case.image.pixels[np.newaxis])
+    calls = judge_study(engine.description, scores.probabilities.tolist()).calls
     hits = []
     for index, label in enumerate(engine.description.labels):
-        if label.name in case.masks and label.is_positive(float(scores.probabilities[0, index])):
+        if label.name in case.masks and calls[index]:
             hits.append(_hits(scores.cams[0, index], case.image, case.masks[label.name]))
     return _Answer(case.truths, tuple(scores.probabilities[0].tolist()), tuple(hits))
 
@@ -110,7 +119,9 @@ def _sum_up(bundle: EngineBundle, answers: list[_Answer]) -> DemoFigures:
     scores = np.array([answer.probabilities for answer in answers], np.float32)
     auroc, sensitivity, specificity = {}, {}, {}
     for index, label in enumerate(bundle.labels):
-        calls = np.array([label.is_positive(float(score)) for score in scores[:, index]], bool)
+        calls = np.array(
+            [call_image(bundle.labels, "threshold", answer.probabilities)[index] for answer in answers], bool
+        )
         auroc[label.name] = measure_auroc(truths[:, index], scores[:, index])
         sensitivity[label.name], specificity[label.name] = sensitivity_and_specificity(truths[:, index], calls)
     hits = [hit for answer in answers for hit in answer.hits]
@@ -123,4 +134,5 @@ def _sum_up(bundle: EngineBundle, answers: list[_Answer]) -> DemoFigures:
         specificity=specificity,
         pointing_rate=float(np.mean(hits)) if hits else 0.0,
         true_positives=len(hits),
+        with_finding={label.name: int(truths[:, index].sum()) for index, label in enumerate(bundle.labels)},
     )

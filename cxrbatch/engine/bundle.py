@@ -12,7 +12,7 @@ import msgspec
 from cxrbatch.engine.manifest import SCHEMA, EngineFile, Manifest
 from cxrbatch.engine.untrusted import LARGEST_MANIFEST, read_file, require_schema, sha256_of_file
 from cxrbatch.errors import EngineError
-from cxrbatch.records import EngineDescription, InputSpec, Label
+from cxrbatch.records import EngineDescription, InputSpec, Label, usual_rule
 from cxrbatch.system import durable
 
 ENGINE_FILE = "engine.json"
@@ -90,22 +90,31 @@ class EngineBundle:
         """Describe the engine that runs the role's file on `backend`.
 
         Its identity is the SHA-256 of that file's SHA-256 and of everything in the manifest that decides a
-        verdict: task, input, and the labels without their metrics. Another operating point is another engine.
+        verdict: task, input, the labels without what was measured of them, and the rule. Another operating point is
+        another engine. What lies in every result is kept small: only a label without a verdict has its `reference`.
         """
         entry, manifest = self.file(role), self.manifest
-        deciding = (entry.sha256, manifest.task, manifest.input, [replace(label, metrics={}) for label in self.labels])
+        rule = manifest.verdict or usual_rule(manifest.task, self.labels)
+        deciding = (entry.sha256, manifest.task, manifest.input, [_deciding(label) for label in self.labels])
+        labels = (
+            replace(each, reference=each.reference if each.operating_point is None else ()) for each in self.labels
+        )
         return EngineDescription(
             name=manifest.name,
-            sha256=hashlib.sha256(msgspec.json.encode(deciding)).hexdigest(),
+            # Thresholds are what every engine had: those keep the identity under which their studies were scored.
+            sha256=hashlib.sha256(
+                msgspec.json.encode(deciding if rule == "threshold" else (*deciding, rule))
+            ).hexdigest(),
             backend=backend,
             precision=entry.precision,
             architecture=manifest.architecture,
             task=manifest.task,
-            labels=manifest.labels,
+            labels=tuple(labels),
             input=manifest.input,
             created=manifest.created,
             notice=manifest.notice,
             training=msgspec.to_builtins(manifest.training),
+            verdict=rule,
         )
 
     @property
@@ -139,6 +148,17 @@ class EngineBundle:
                 f"{path}: not the file this engine was built with (SHA-256 {found[:16]}, "
                 f"expected {entry.sha256[:16]}). {self.mend}"
             )
+
+
+def _deciding(label: Label) -> dict[str, object]:
+    """Return what of a label decides a verdict, in the very form of the first version: the identity hangs on it."""
+    return {
+        "name": label.name,
+        "operating_point": label.operating_point,
+        "urgent": label.urgent,
+        "normal": label.normal,
+        "metrics": {},
+    }
 
 
 def load_bundle(folder: Path) -> EngineBundle:

@@ -5,8 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cxrbatch.engine.untrusted import require_file, require_finite, require_input, require_labels, require_name
-from cxrbatch.records import InputSpec, Label, Task
+from cxrbatch.engine.untrusted import (
+    require_file,
+    require_finite,
+    require_input,
+    require_labels,
+    require_name,
+    require_verdict,
+)
+from cxrbatch.records import InputSpec, Label, Task, VerdictRule
 
 SCHEMA = 1
 
@@ -137,6 +144,7 @@ class Manifest:
 
     Roles: onnx, onnx_fp16, onnx_int8, plan, plan_rtx, checkpoint, and parity_images for what the gate looks at on
     the machine that first loads a plan whose parity is "pending": the machine that built it could not run it.
+    `verdict` is how probabilities become findings; None, as earlier versions wrote it, is the usual rule of the task.
     """
 
     schema: int = SCHEMA
@@ -152,10 +160,12 @@ class Manifest:
     parity: dict[str, ParityFigures | Literal["pending"]] = field(default_factory=dict)
     accuracy: dict[str, AccuracyFigures] = field(default_factory=dict)
     notice: str = ""
+    verdict: VerdictRule | None = None
 
     def __post_init__(self) -> None:
         require_name("the engine", self.name)
         require_labels(self.labels)
+        require_verdict(self.verdict, self.task, self.labels)
         require_input(self.input)
         if not 1 <= self.output_stride <= self.input.size_px:
             raise ValueError("output_stride must be from 1 to the input's size_px")

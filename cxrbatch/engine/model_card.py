@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrbatch.engine.manifest import PENDING, Manifest, ParityFigures
-from cxrbatch.records import FEWEST_PATIENTS, PATIENTS_WITH, PATIENTS_WITHOUT, POSITIVES, Label
+from cxrbatch.records import Label, VerdictRule, usual_rule
 from cxrbatch.system import durable
 
 MODEL_CARD = "MODEL_CARD.md"
@@ -21,7 +21,6 @@ _LINK_OR_HTML = re.compile(r"[<>&@]|(?<=[A-Za-z])://|(?<=www)\.", re.IGNORECASE)
 _JOINERS = "\u200c\u200d"
 
 _ENDS = ("_low", "_high")
-_COUNTS = {POSITIVES: "images with it", PATIENTS_WITH: "patients with it", PATIENTS_WITHOUT: "without"}
 
 
 def write_model_card(path: Path, manifest: Manifest) -> None:
@@ -40,38 +39,52 @@ def _lines(manifest: Manifest) -> Iterator[str]:
     yield f"- Input: {spec.size_px} x {spec.size_px} px, {spec.fit}, grey mean {spec.mean:g}, deviation {spec.std:g}"
     for role, entry in sorted(manifest.files.items()):
         yield f"- File {_code(entry.path)} ({_text(role)}, {entry.precision}): SHA-256 `{entry.sha256}`"
-    yield from _label_table(manifest.labels)
+    yield from _label_table(manifest.labels, manifest.verdict or usual_rule(manifest.task, manifest.labels))
     yield from _training(manifest)
     yield from _parity(manifest)
 
 
-def _label_table(labels: tuple[Label, ...]) -> Iterator[str]:
-    named = dict.fromkeys(name for label in labels for name in label.metrics if not name.endswith(_ENDS))
-    metrics = [name for name in named if name not in _COUNTS]
-    if any(_too_few(label) for label in labels) and "auroc" not in metrics:
-        metrics.insert(0, "auroc")
-    counted = [heading for name, heading in _COUNTS.items() if name in named]
-    head = ["Finding", "operating point", "urgent", *counted, *map(_text, metrics)]
-    yield from ("", "## Findings", "", _row(head), _row(["---"] * len(head)))
+def _label_table(labels: tuple[Label, ...], rule: VerdictRule) -> Iterator[str]:
+    bounds = ("_low", "_high")
+    metrics = list(dict.fromkeys(name for label in labels for name in label.metrics if not name.endswith(bounds)))
+    counted = any(label.images_with is not None for label in labels)
+    head = [
+        "Finding",
+        "operating point",
+        "urgent",
+        *map(_text, metrics),
+        *(["images with / without"] if counted else []),
+    ]
+    yield from ("", "## Findings", "", _verdict_sentence(rule), "", _row(head), _row(["---"] * len(head)))
     for label in labels:
-        point = "none: no verdict" if label.operating_point is None else f"{label.operating_point:.3f}"
-        counts = [f"{label.metrics[name]:.0f}" if name in label.metrics else "" for name in _COUNTS if name in named]
-        measured = [*counts, *(_measured(label, name) for name in metrics)]
-        yield _row([_text(label.name), point, "yes" if label.urgent else "", *measured])
+        measured = [_measured(label, name, rule) for name in metrics]
+        counts = [f"{label.images_with} / {label.images_without}" if label.images_with is not None else ""]
+        cells = [_text(label.name), _point(label, rule), "yes" if label.urgent else "", *measured]
+        yield _row([*cells, *(counts if counted else [])])
 
 
-def _measured(label: Label, name: str) -> str:
-    if name not in label.metrics:
-        return "too few patients" if name == "auroc" and _too_few(label) else ""
-    low, high = label.metrics.get(f"{name}_low"), label.metrics.get(f"{name}_high")
+def _verdict_sentence(rule: VerdictRule) -> str:
+    if rule == "argmax":
+        return (
+            "Classes exclude each other: the likeliest one is called. A study has the findings of all its images, and "
+            "is normal only if every image is."
+        )
+    return "A finding is called from its operating point on; a study is normal only if every finding was judged."
+
+
+def _point(label: Label, rule: VerdictRule) -> str:
+    if label.operating_point is None:
+        return "none: no verdict"
+    return "likeliest class" if rule == "argmax" else f"{label.operating_point:.3f}"
+
+
+def _measured(label: Label, name: str, rule: VerdictRule) -> str:
+    value = label.figure(name, rule)
+    if value is None:
+        return "too few images" if name == "auroc" and label.has_too_few_images else ""
+    low, high = label.figure(f"{name}_low", rule), label.figure(f"{name}_high", rule)
     interval = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
-    return f"{label.metrics[name]:.3f}{interval}"
-
-
-def _too_few(label: Label) -> bool:
-    """Tell whether too few patients speak for the label, or against it; older bundles don't say how many did."""
-    counts = [label.metrics[name] for name in (PATIENTS_WITH, PATIENTS_WITHOUT) if name in label.metrics]
-    return bool(counts) and min(counts) < FEWEST_PATIENTS
+    return f"{value:.3f}{interval}"
 
 
 def _training(manifest: Manifest) -> Iterator[str]:

@@ -19,12 +19,13 @@ from stat import S_ISREG
 from typing import BinaryIO
 
 from cxrbatch.errors import EngineError
-from cxrbatch.records import InputSpec, Label
+from cxrbatch.records import InputSpec, Label, Task, VerdictRule, usual_rule
 
 LARGEST_MANIFEST = 16 * 2**20
 LARGEST_FILE = 8 * 2**30
 _BLOCK = 2**20
 MOST_LABELS = 1000
+MOST_QUANTILES = 1001
 LONGEST_NAME = 1000
 LONGEST_PATH = 1000
 LARGEST_INPUT_PX = 8192
@@ -102,6 +103,26 @@ def require_labels(labels: Sequence[Label]) -> None:
         if point is not None and not 0 <= point <= 1:
             raise ValueError(f"an operating point must be from 0 to 1, not {point:g}")
         require_finite("a label's metrics", label.metrics.values())
+        _require_reference(label)
+
+
+def _require_reference(label: Label) -> None:
+    reference = label.reference
+    require_finite("a label's reference", reference)
+    if len(reference) == 1 or len(reference) > MOST_QUANTILES or list(reference) != sorted(reference):
+        raise ValueError(f"a label's reference must be 2 to {MOST_QUANTILES} rising numbers, or none")
+    if min(label.images_with or 0, label.images_without or 0) < 0:
+        raise ValueError("a label's images_with and images_without must be 0 or more")
+
+
+def require_verdict(verdict: VerdictRule | None, task: Task, labels: Sequence[Label]) -> None:
+    """Check that a rule of verdict fits its task: `argmax` is for classes that exclude each other, and only for them.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if verdict not in {None, usual_rule(task, labels)}:
+        raise ValueError(f"verdict {verdict} does not fit a {task} engine with {len(labels)} labels")
 
 
 def require_input(spec: InputSpec) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.output.worklist import write_worklist
 from cxrbatch.pages.cells import LIST_SEPARATOR, harmless, list_cell, restored, write_rows
-from cxrbatch.records import EngineDescription, FileRow, Label, StudyResult, StudyRow, now_text
+from cxrbatch.records import Calls, EngineDescription, FileRow, Label, StudyRow, Verdict, call_image, now_text
 from cxrbatch.system.durable import replacing
 from cxrbatch.system.faults import reach
 
@@ -31,7 +31,7 @@ _IMAGE_COLUMNS_BEFORE = (
 )
 _STUDY_COLUMNS_BEFORE = (
     *("study_key", "study_uid", "patient_id", "accession_number", "study_date", "revision", "status"),
-    *("n_images", "n_scored", "priority", "findings"),
+    *("n_images", "n_scored", "priority", "findings", "n_judged", "n_labels"),
 )
 
 Cell = str | int
@@ -98,6 +98,7 @@ def _score_columns(labels: Sequence[Label]) -> list[str]:
 def _image_cells(row: FileRow, engine: EngineDescription) -> list[Cell]:
     header = row.header
     probabilities = row.probabilities if row.engine_sha256 == engine.sha256 else ()
+    calls = call_image(engine.labels, engine.verdict_rule, probabilities) if probabilities else ()
     return [
         *(row.path, row.status, row.reason, row.message, row.study_key, header.study_instance_uid),
         *(header.series_instance_uid, header.sop_instance_uid, header.patient_id, header.accession_number),
@@ -105,32 +106,35 @@ def _image_cells(row: FileRow, engine: EngineDescription) -> list[Cell]:
         *(header.rows or "", header.columns or "", header.photometric, header.transfer_syntax),
         LIST_SEPARATOR.join(flag.value for flag in row.flags),
         *(row.engine, row.engine_sha256, row.backend, row.precision),
-        *_score_cells(probabilities, engine.labels),
+        *_score_cells(probabilities, calls, engine.labels),
         row.scored_at,
     ]
 
 
 def _study_cells(row: StudyRow, engine: EngineDescription) -> list[Cell]:
     header, result = row.header, row.result
-    probabilities = result.probabilities if result and result.engine.sha256 == engine.sha256 else ()
+    verdict = result.verdict if result else None
+    is_own = result is not None and result.engine.sha256 == engine.sha256
+    scores = (result.probabilities, verdict.calls) if result and verdict and is_own else ((), ())
     return [
         *(row.study_key, header.study_instance_uid, header.patient_id, header.accession_number, header.study_date),
-        *(row.revision, row.status, row.n_images, row.n_scored, row.priority),
-        list_cell(_findings(row.result)),
-        *_score_cells(probabilities, engine.labels),
+        *(row.revision, row.status, row.n_images, row.n_scored, verdict.priority if verdict else row.priority),
+        *_verdict_cells(verdict),
+        *_score_cells(*scores, engine.labels),
         *(row.report_html, row.report_pdf, row.reported_at),
     ]
 
 
-def _score_cells(probabilities: Sequence[float], labels: Sequence[Label]) -> list[Cell]:
+def _verdict_cells(verdict: Verdict | None) -> list[Cell]:
+    if verdict is None:
+        return ["", "", ""]
+    return [list_cell([label.name for label in verdict.findings]), len(verdict.judged), len(verdict.asked)]
+
+
+def _score_cells(probabilities: Sequence[float], calls: Calls, labels: Sequence[Label]) -> list[Cell]:
     if not probabilities:
         return [""] * (2 * len(labels))
-    scored = list(zip(labels, probabilities, strict=True))
     return [
-        *(f"{probability:.6f}" for _, probability in scored),
-        *("" if label.operating_point is None else int(label.is_positive(value)) for label, value in scored),
+        *(f"{probability:.6f}" for probability in probabilities),
+        *("" if call is None else int(call) for call in calls),
     ]
-
-
-def _findings(result: StudyResult | None) -> list[str]:
-    return [label.name for label in result.positives if not label.normal] if result else []

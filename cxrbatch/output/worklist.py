@@ -12,10 +12,11 @@ from heapq import nsmallest
 from pathlib import Path
 from urllib.parse import quote
 
-from cxrbatch.output.report.content import SHORT_HASH, label_name, priority_name
+from cxrbatch.output.report.content import SHORT_HASH
+from cxrbatch.output.report.findings import coverage, engine_coverage, label_name, priority_name, rank_in_words
 from cxrbatch.pages import wording
 from cxrbatch.pages.page import render_page
-from cxrbatch.records import EngineDescription, Label, Priority, StudyResult, StudyRow, StudyStatus
+from cxrbatch.records import EngineDescription, Label, Priority, StudyResult, StudyRow, StudyStatus, Verdict
 from cxrbatch.system.durable import replace_text
 
 INDEX_HTML = "index.html"
@@ -23,8 +24,9 @@ INDEX_HTML = "index.html"
 MOST_ROWS = 10_000
 """Studies on the page. A browser still filters that many at once; the rest is in studies.csv, and the page says so."""
 
-READING_ORDER: tuple[Priority, ...] = ("urgent", "abnormal", "unscored", "normal")
-"""What to read first. A study without a score comes before the normal ones: nothing is known of it."""
+READING_ORDER: tuple[Priority, ...] = ("urgent", "abnormal", "incomplete", "unscored", "normal")
+"""What to read first. A study without a score comes before the normal ones: nothing is known of it, and of an
+incomplete one not enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,9 @@ class Chip:
 class WorklistLine:
     """One study of the worklist.
 
-    `highest` is its strongest finding where none is positive; `strength` the probability of what is shown first.
+    `highest` is its strongest finding where none is positive, `rank` where that lies among the validation images if
+    nobody may judge it; `coverage` says how many findings were judged where not all were; `strength` is the probability
+    of what is shown first.
     """
 
     study_key: str
@@ -52,6 +56,8 @@ class WorklistLine:
     images: str
     findings: tuple[Chip, ...]
     highest: Chip | None
+    rank: str
+    coverage: str
     remarks: tuple[str, ...]
     thumbnail: str
     report_html: str
@@ -117,6 +123,7 @@ def write_worklist(out: Path, studies: Iterable[StudyRow], *, engine: EngineDesc
         engine=engine,
         engine_hash=engine.sha256[:SHORT_HASH],
         notice=wording.plain(engine.notice, longest=600),
+        engine_coverage=engine_coverage(engine.labels),
         generated_at=wording.moment(generated_at),
         not_for_diagnosis=wording.NOT_FOR_DIAGNOSIS,
     )
@@ -125,23 +132,26 @@ def write_worklist(out: Path, studies: Iterable[StudyRow], *, engine: EngineDesc
 
 def worklist_line(row: StudyRow) -> WorklistLine:
     """Reduce one study to what the worklist shows of it."""
-    chips = _chips(row.result) if row.result else []
-    positive = tuple(chip for _, chip, called in chips if called)
+    verdict = row.result.verdict if row.result else None
+    scored = _ranked(row.result, verdict) if row.result and verdict else []
+    first = scored[0] if scored and verdict and not verdict.findings else None
     return WorklistLine(
         study_key=row.study_key,
         date=wording.day(row.header.study_date),
         accession=wording.plain(row.header.accession_number, longest=40),
-        priority=row.priority,
-        badge=priority_name(row.result) if row.result else wording.PRIORITY_NAMES[row.priority],
+        priority=verdict.priority if verdict else row.priority,
+        badge=priority_name(row.result, verdict) if row.result and verdict else wording.PRIORITY_NAMES[row.priority],
         status=row.status,
         images=f"{row.n_scored} of {row.n_images}",
-        findings=positive,
-        highest=chips[0][1] if chips and not positive else None,
+        findings=tuple(_chip(each) for each in scored if each.called),
+        highest=_chip(first) if first else None,
+        rank=rank_in_words(first.label, first.probability) if first and first.call is None else "",
+        coverage=coverage(verdict) if verdict else "",
         remarks=_remarks(row),
         thumbnail=quote(row.thumbnail),
         report_html=quote(row.report_html),
         report_pdf=quote(row.report_pdf),
-        strength=chips[0][0] if chips else 0.0,
+        strength=scored[0].probability if scored else 0.0,
     )
 
 
@@ -150,19 +160,31 @@ def _reading_order(line: WorklistLine) -> tuple[int, bool, float, str]:
     return READING_ORDER.index(line.priority), line.status != "failed", -line.strength, line.study_key
 
 
-def _chips(result: StudyResult) -> list[tuple[float, Chip, bool]]:
-    """Return (probability, chip, whether positive) of every finding: urgent positives first, then the strongest."""
-    scored = list(zip(result.engine.labels, result.probabilities, strict=True))
-    findings = [(label, value) for label, value in scored if not label.normal] or scored
-    ranked = sorted(
-        findings,
-        key=lambda item: (not (item[0].urgent and item[0].is_positive(item[1])), -item[1]),
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """What a study has of one label."""
+
+    label: Label
+    probability: float
+    call: bool | None
+
+    @property
+    def called(self) -> bool:
+        return self.call is True and not self.label.normal
+
+
+def _ranked(result: StudyResult, verdict: Verdict) -> list[_Scored]:
+    """Return the study's findings, those that are called first, of these the urgent ones; each by probability."""
+    scored = list(map(_Scored, verdict.labels, result.probabilities, verdict.calls))
+    findings = [each for each in scored if not each.label.normal] or scored
+    return sorted(
+        findings, key=lambda each: (not (each.called and each.label.urgent), not each.called, -each.probability)
     )
-    return [(value, _chip(label, value), label.is_positive(value) and not label.normal) for label, value in ranked]
 
 
-def _chip(label: Label, value: float) -> Chip:
-    return Chip(label_name(label), wording.probability(value, label.operating_point), label.urgent)
+def _chip(scored: _Scored) -> Chip:
+    label = scored.label
+    return Chip(label_name(label), wording.probability(scored.probability, label.operating_point), label.urgent)
 
 
 def _remarks(row: StudyRow) -> tuple[str, ...]:

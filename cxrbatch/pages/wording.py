@@ -15,6 +15,9 @@ LONGEST_TEXT = 160
 
 NO_VALUE = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
+RANGE = "\N{EN DASH}"
+# Between a number and its unit, which no line is to part.
+FIXED_SPACE = "\N{NO-BREAK SPACE}"
 
 UNSEEN = (
     "\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b\u200e\u200f\u2028-\u202e"
@@ -87,6 +90,7 @@ REASON_SENTENCES: dict[Reason, str] = {
 PRIORITY_NAMES: dict[str, str] = {
     "urgent": "Urgent",
     "abnormal": "Abnormal",
+    "incomplete": "Incomplete",
     "unscored": "Not scored",
     "normal": "Normal",
 }

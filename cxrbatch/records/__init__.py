@@ -1,10 +1,8 @@
 """The frozen records that the stages exchange; they know how to derive, never how to read or write."""
 
 from cxrbatch.records.engines import (
+    FEWEST_IMAGES,
     FEWEST_PATIENTS,
-    PATIENTS_WITH,
-    PATIENTS_WITHOUT,
-    POSITIVES,
     EngineDescription,
     Fit,
     Geometry,
@@ -14,8 +12,8 @@ from cxrbatch.records.engines import (
     Priority,
     Scores,
     Task,
-    positive_labels,
-    priority_of,
+    VerdictRule,
+    usual_rule,
 )
 from cxrbatch.records.images import (
     LOG_FILE,
@@ -44,14 +42,14 @@ from cxrbatch.records.results import (
     StudyStatus,
     now_text,
 )
+from cxrbatch.records.verdicts import Calls, Verdict, call_image, judge, judge_study, likeliest_class
 
 __all__ = [
+    "FEWEST_IMAGES",
     "FEWEST_PATIENTS",
     "LOG_FILE",
     "MARKER_FILE",
-    "PATIENTS_WITH",
-    "PATIENTS_WITHOUT",
-    "POSITIVES",
+    "Calls",
     "EngineDescription",
     "FileRow",
     "FileStatus",
@@ -80,8 +78,13 @@ __all__ = [
     "StudyRow",
     "StudyStatus",
     "Task",
+    "Verdict",
+    "VerdictRule",
+    "call_image",
+    "judge",
+    "judge_study",
+    "likeliest_class",
     "now_text",
-    "positive_labels",
-    "priority_of",
     "storable_ns",
+    "usual_rule",
 ]

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cxrbatch.records.images import Float32, Gray8, Radiograph
 
 Task = Literal["multilabel", "binary", "multiclass"]
-Fit = Literal["pad", "crop", "stretch"]
-FEWEST_PATIENTS = 5
-"""Fewer patients with a finding, or without it, are too few to measure how well it is ranked: no AUROC is shown.
+FEWEST_IMAGES = 10
+"""Fewer images than this with a finding, or without it, are too few to measure how well it is ranked.
 
-As many as have to speak for an operating point. The AUROC of one image in front of fourteen is 0.93 and says nothing.
+One image that happens to lie above fourteen others is an AUROC of 0.93, and says next to nothing: with 10 against 10,
+the standard error of an AUROC of 0.9 is still 0.07 (Hanley and McNeil 1982).
 """
 
-POSITIVES, PATIENTS_WITH, PATIENTS_WITHOUT = "positives", "patients_with", "patients_without"
-"""In a label's metrics: how many of the images that measured it show the finding, and whom they are of."""
+Fit = Literal["pad", "crop", "stretch"]
+FEWEST_PATIENTS = 5
+"""Fewer patients with a finding, or without it, are too few to measure how well it is ranked at all.
 
-Priority = Literal["urgent", "abnormal", "normal", "unscored"]
+As many as have to speak for an operating point.
+"""
+
+Priority = Literal["urgent", "abnormal", "incomplete", "normal", "unscored"]
+VerdictRule = Literal["threshold", "argmax"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +87,12 @@ class Scores:
 class Label:
     """One finding that an engine scores.
 
-    `operating_point` is the probability from which on the finding is called positive; None: no verdict.
+    `operating_point` is the probability from which on the finding is called positive (`verdicts`); None: no verdict.
     `normal` marks a class that means "nothing found" (binary and multi-class tasks).
-    `metrics` holds what the evaluation measured, e.g. {"auroc": 0.91, "auroc_low": 0.85, "auroc_high": 0.95}, and on
-    how much: POSITIVES, PATIENTS_WITH, PATIENTS_WITHOUT. Too few of the latter (FEWEST_PATIENTS) measure no AUROC.
+    `metrics` holds what the evaluation measured, e.g. {"auroc": 0.91, "auroc_low": 0.85, "auroc_high": 0.95}, on
+    `images_with` images that have the finding and `images_without` that have not; None where nobody wrote that down.
+    `reference` are the engine's probabilities on the validation images: their quantiles from 0 to 1 in equal steps,
+    rising; empty where not known.
     """
 
     name: str
@@ -91,10 +100,40 @@ class Label:
     urgent: bool = False
     normal: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
+    images_with: int | None = None
+    images_without: int | None = None
+    reference: tuple[float, ...] = ()
 
-    def is_positive(self, probability: float) -> bool:
-        """Tell whether this probability calls the finding; never without an operating point."""
-        return self.operating_point is not None and probability >= self.operating_point
+    @property
+    def has_too_few_images(self) -> bool:
+        """Tell whether it is known that too few images stand behind its AUROC."""
+        if self.images_with is None or self.images_without is None:
+            return False
+        return min(self.images_with, self.images_without) < FEWEST_IMAGES or "auroc" not in self.metrics
+
+    def figure(self, name: str, rule: VerdictRule) -> float | None:
+        """Return one of its metrics, such as "sensitivity_low"; None where it was not measured, or does not apply.
+
+        An AUROC of too few images does not, nor what was measured at operating points before `argmax` decided.
+        """
+        is_ranking, is_old = name.startswith("auroc"), self.images_with is None
+        if (is_ranking and self.has_too_few_images) or (not is_ranking and is_old and rule == "argmax"):
+            return None
+        return self.metrics.get(name)
+
+    def rank(self, probability: float) -> float | None:
+        """Return the share of the validation images, 0..1, that this probability lies above; None where not known.
+
+        Between two quantiles it grows in a line; of images with the very same probability it counts none.
+        """
+        if not self.reference:
+            return None
+        steps = len(self.reference) - 1
+        below = bisect_left(self.reference, probability)
+        if below in {0, len(self.reference)}:
+            return float(below > 0)
+        low, high = self.reference[below - 1], self.reference[below]
+        return (below - 1 + (probability - low) / (high - low)) / steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,23 +151,17 @@ class EngineDescription:
     created: str = ""
     notice: str = ""
     training: dict[str, Any] = field(default_factory=dict)
+    verdict: VerdictRule | None = None
+
+    @property
+    def verdict_rule(self) -> VerdictRule:
+        """How its probabilities become findings."""
+        return self.verdict or usual_rule(self.task, self.labels)
 
 
-def positive_labels(labels: tuple[Label, ...], probabilities: tuple[float, ...]) -> tuple[Label, ...]:
-    """Return the labels whose probability reaches their operating point, in the engine's order."""
-    return tuple(
-        label for label, probability in zip(labels, probabilities, strict=True) if label.is_positive(probability)
-    )
+def usual_rule(task: Task, labels: Sequence[Label]) -> VerdictRule:
+    """Return the rule of verdict of a task: classes that exclude each other are told apart by the likeliest one.
 
-
-def priority_of(labels: tuple[Label, ...], probabilities: tuple[float, ...]) -> Priority:
-    """Return the priority that these probabilities give a scored study.
-
-    An engine without any operating point gives no verdict, so nothing that it scores is called normal.
+    It is also the rule of engines and results that were written before they said which theirs is.
     """
-    if all(label.operating_point is None for label in labels):
-        return "unscored"
-    findings = [label for label in positive_labels(labels, probabilities) if not label.normal]
-    if any(label.urgent for label in findings):
-        return "urgent"
-    return "abnormal" if findings else "normal"
+    return "argmax" if task == "multiclass" and len(labels) > 1 else "threshold"

@@ -7,8 +7,9 @@ from datetime import datetime, timezone
 from typing import Literal
 
 from cxrbatch.errors import Flag
-from cxrbatch.records.engines import EngineDescription, Geometry, Label, Priority, positive_labels, priority_of
+from cxrbatch.records.engines import EngineDescription, Geometry, Priority
 from cxrbatch.records.images import Float32, Gray8, Header
+from cxrbatch.records.verdicts import Verdict, judge_study
 
 FileStatus = Literal["scored", "rejected", "duplicate", "failed", "pending"]
 StudyStatus = Literal["pending", "reported", "failed", "unscored"]
@@ -106,14 +107,14 @@ class StudyResult:
         return tuple(max(column) for column in zip(*(image.probabilities for image in self.images), strict=True))
 
     @property
-    def positives(self) -> tuple[Label, ...]:
-        """The labels called positive, in the engine's order."""
-        return positive_labels(self.engine.labels, self.probabilities)
+    def verdict(self) -> Verdict:
+        """What the study is called; worked out anew each time."""
+        return judge_study(self.engine, [image.probabilities for image in self.images])
 
     @property
     def priority(self) -> Priority:
         """How soon somebody should look at this study."""
-        return priority_of(self.engine.labels, self.probabilities)
+        return self.verdict.priority
 
 
 @dataclass(frozen=True, slots=True)

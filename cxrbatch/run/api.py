@@ -23,7 +23,7 @@ from cxrbatch.intake.preprocess import fit_image
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.output.run_json import RUN_FILE
 from cxrbatch.output.tables import IMAGES_CSV, LIST_SEPARATOR, STUDIES_CSV, read_table
-from cxrbatch.records import EngineDescription, Float32, Gray8, Label
+from cxrbatch.records import EngineDescription, Float32, Gray8, Label, judge_study
 from cxrbatch.run.batch import run_batch
 from cxrbatch.run.score import EngineSlot, ImageScore, Scorer, score_pixels
 from cxrbatch.system.progress import RunProgress
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Image = str | Path | NDArray[Any]
 
 NO_NUMBER = "the engine gave no number for this image"
-_COUNTS = frozenset({"rows", "columns", "revision", "n_images", "n_scored"})
+_COUNTS = frozenset({"rows", "columns", "revision", "n_images", "n_scored", "n_judged", "n_labels"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,8 @@ class ScoringEngine:
 
         Returns:
             A row per image, in their order: `image` (its path, or its place in the list), `reason`, `message`, `flags`,
-            `prob_<Label>` (0 to 1) and `positive_<Label>` (missing where there is no score or no operating point).
+            `priority`, `findings`, `n_judged` and `n_labels` as in studies.csv, of this image alone, `prob_<Label>`
+            (0 to 1) and `positive_<Label>` (missing where there is no score, or nobody may judge).
 
         Raises:
             OSError: a file cannot be opened.
@@ -110,8 +111,10 @@ class ScoringEngine:
             rows += self._score_batch(batch)
         probabilities = [f"prob_{label.name}" for label in self.labels]
         positives = [f"positive_{label.name}" for label in self.labels]
-        frame = pd.DataFrame(rows, columns=["image", "reason", "message", "flags", *probabilities, *positives])
-        return frame.astype(dict.fromkeys(probabilities, "float64") | dict.fromkeys(positives, "boolean"))
+        named = ["image", "reason", "message", "flags", "priority", "findings", "n_judged", "n_labels"]
+        frame = pd.DataFrame(rows, columns=[*named, *probabilities, *positives])
+        kinds = {"priority": "str", "findings": "str", "n_judged": "Int64", "n_labels": "Int64"}
+        return frame.astype(kinds | dict.fromkeys(probabilities, "float64") | dict.fromkeys(positives, "boolean"))
 
     def maps(self, image: Image) -> Float32:
         """Return the class activation maps of one image, float32 [C,h,w], labels in the order of `labels`.
@@ -151,12 +154,19 @@ class ScoringEngine:
                 flags = (*image.flags, Flag.RESCORED_FP32.value) if score.is_exact else image.flags
                 yield _row(image.name, flags=flags) | self._cells(score)
 
-    def _cells(self, score: ImageScore) -> dict[str, float | bool]:
-        cells: dict[str, float | bool] = {}
-        for label, probability in zip(self.labels, score.scores.probabilities[0].tolist(), strict=True):
+    def _cells(self, score: ImageScore) -> dict[str, str | int | float | bool]:
+        probabilities = score.scores.probabilities[0].tolist()
+        verdict = judge_study(self.description, [probabilities])
+        cells: dict[str, str | int | float | bool] = {
+            "priority": verdict.priority,
+            "findings": LIST_SEPARATOR.join(label.name for label in verdict.findings),
+            "n_judged": len(verdict.judged),
+            "n_labels": len(verdict.asked),
+        }
+        for label, probability, call in zip(self.labels, probabilities, verdict.calls, strict=True):
             cells[f"prob_{label.name}"] = probability
-            if label.operating_point is not None:
-                cells[f"positive_{label.name}"] = label.is_positive(probability)
+            if call is not None:
+                cells[f"positive_{label.name}"] = call
         return cells
 
     def _prepare(self, number: int, image: Image) -> _Prepared:
@@ -239,7 +249,8 @@ def _read_frame(path: Path) -> pd.DataFrame:
 
 
 def _row(image: str | int, reason: str = "", message: str = "", flags: Sequence[str] = ()) -> dict[str, Any]:
-    return {"image": image, "reason": reason, "message": message, "flags": LIST_SEPARATOR.join(flags)}
+    empty = {"priority": "", "findings": ""}
+    return {"image": image, "reason": reason, "message": message, "flags": LIST_SEPARATOR.join(flags), **empty}
 
 
 def _listed(images: Image | Iterable[Image]) -> Iterator[Image]:

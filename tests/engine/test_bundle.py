@@ -63,15 +63,67 @@ def test_an_engine_is_its_file_and_all_that_decides_a_verdict(tmp_path: Path) ->
 
     (first, *others), entry = bundle.labels, bundle.file("onnx")
     assert identity(name="renamed", created="today", notice="new") == identity()
-    assert identity(labels=(replace(first, metrics={"auroc": 0.9}), *others)) == identity()
+    measured = replace(first, metrics={"auroc": 0.9}, images_with=3, images_without=9, reference=(0.1, 0.9))
+    assert identity(labels=(measured, *others)) == identity()
+    assert identity(verdict="threshold") == identity(), "what every engine had before it said so"
     different = [
         identity(labels=(replace(first, operating_point=0.3), *others)),
         identity(labels=(replace(first, name="Other"), *others)),
         identity(labels=(replace(first, urgent=True), *others)),
         identity(input=InputSpec(size_px=32, fit="crop")),
         identity(files={"onnx": replace(entry, sha256="0" * 64)}),
+        identity(task="multiclass"),
     ]
-    assert len({identity(), *different}) == 6
+    assert len({identity(), *different}) == 7
+    # The identity under which version 1 scored: with another, everything would be scored again.
+    assert identity() == "499900bcfd5df6cc6ecbbb264e50029a219026b790826caec0ec82e14d8eadd6"
+
+
+def test_the_rule_of_verdict_is_that_of_the_task_and_another_is_refused(tmp_path: Path) -> None:
+    folder = write_tiny_bundle(tmp_path)
+    assert load_bundle(folder).manifest.verdict is None
+    assert load_bundle(folder).describe("onnx", "onnxruntime").verdict == "threshold"
+    edit_manifest(folder, task="multiclass")
+    assert load_bundle(folder).describe("onnx", "onnxruntime").verdict == "argmax"
+    edit_manifest(folder, verdict="argmax")
+    assert load_bundle(folder).manifest.verdict == "argmax"
+    for task, verdict in (("multiclass", "threshold"), ("multilabel", "argmax"), ("multilabel", "loudest")):
+        edit_manifest(folder, task=task, verdict=verdict)
+        with pytest.raises(EngineError, match="damaged"):
+            load_bundle(folder)
+
+
+def test_labels_travel_with_their_scores_where_a_report_needs_them(tmp_path: Path) -> None:
+    judged, unjudged = Label("A", reference=(0.1, 0.9)), Label("B", None, reference=(0.2, 0.3, 0.3))
+    bundle = load_bundle(write_tiny_bundle(tmp_path, labels=(judged, unjudged)))
+    assert bundle.labels == (judged, unjudged)
+    described = bundle.describe("onnx", "onnxruntime").labels
+    # It lies in every result: what no report shows is left out.
+    assert described == (Label("A"), unjudged)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reference": [0.5]},
+        {"reference": [0.5, 0.4]},
+        {"reference": [0.0] * 1002},
+        {"images_with": -1},
+        {"images_without": -1},
+    ],
+)
+def test_a_label_that_contradicts_itself_is_damage(tmp_path: Path, changes: dict[str, Any]) -> None:
+    folder = write_tiny_bundle(tmp_path)
+    edit_manifest(folder, labels=[{"name": "A"} | changes])
+    with pytest.raises(EngineError, match="damaged"):
+        load_bundle(folder)
+
+
+def test_labels_of_an_earlier_version_have_what_they_have(tmp_path: Path) -> None:
+    folder = write_tiny_bundle(tmp_path)
+    edit_manifest(folder, labels=[{"name": "A", "operating_point": None, "urgent": True, "metrics": {"auroc": 0.9}}])
+    (label,) = load_bundle(folder).labels
+    assert (label.images_with, label.images_without, label.reference) == (None, None, ())
 
 
 def test_a_changed_byte_is_refused_with_the_command_that_mends_it(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from cxrbatch.engine.bundle import load_bundle
 from cxrbatch.engine.manifest import TrainingFacts
 from cxrbatch.engine.model_card import write_model_card
-from cxrbatch.records import PATIENTS_WITH, PATIENTS_WITHOUT, POSITIVES, Label
+from cxrbatch.records import Label
 from tests.factories.engine import write_tiny_bundle
 
 MEASURED = {"auroc": 0.9, "auroc_low": 0.8, "auroc_high": 0.95}
@@ -21,22 +21,24 @@ def read_card(folder: Path, labels: tuple[Label, ...], training: TrainingFacts) 
     return (folder / "card.md").read_text()
 
 
-def test_an_auroc_that_few_patients_would_tell_is_said_to_be_missing(tmp_path: Path) -> None:
-    counts = {POSITIVES: 4.0, PATIENTS_WITH: 1.0, PATIENTS_WITHOUT: 40.0}
-    enough = {POSITIVES: 30.0, PATIENTS_WITH: 20.0, PATIENTS_WITHOUT: 40.0}
-    labels = (Label("Rare", None, metrics=counts), Label("Common", 0.5, metrics=enough | MEASURED), Label("Old"))
+def test_an_auroc_that_few_images_would_tell_is_said_to_be_missing(tmp_path: Path) -> None:
+    labels = (
+        Label("Rare", None, images_with=4, images_without=40),
+        Label("Common", 0.5, metrics=MEASURED, images_with=30, images_without=40),
+        Label("Old"),
+    )
     card = read_card(tmp_path, labels, TrainingFacts())
-    assert "| Finding | operating point | urgent | images with it | patients with it | without | auroc |" in card
-    assert "| Rare | none: no verdict |  | 4 | 1 | 40 | too few patients |" in card
-    assert "| Common | 0.500 |  | 30 | 20 | 40 | 0.900 (0.800 to 0.950) |" in card
+    assert "| Finding | operating point | urgent | auroc | images with / without |" in card
+    assert "| Rare | none: no verdict |  | too few images | 4 / 40 |" in card
+    assert "| Common | 0.500 |  | 0.900 (0.800 to 0.950) | 30 / 40 |" in card
     # A bundle from before counts were kept says what it says.
-    assert "| Old | 0.500 |  |  |  |  |  |" in card
+    assert "| Old | 0.500 |  |  |  |" in card
 
 
-def test_too_few_is_said_also_where_no_label_has_an_auroc(tmp_path: Path) -> None:
-    counts = {POSITIVES: 1.0, PATIENTS_WITH: 1.0, PATIENTS_WITHOUT: 40.0}
-    card = read_card(tmp_path, (Label("Rare", 0.5, metrics=counts),), TrainingFacts())
-    assert "| Rare | 0.500 |  | 1 | 1 | 40 | too few patients |" in card
+def test_an_auroc_that_was_not_measured_for_want_of_patients_is_said_to_be_missing(tmp_path: Path) -> None:
+    labels = (Label("Rare", 0.5, metrics={"sensitivity": 0.9}, images_with=30, images_without=40),)
+    card = read_card(tmp_path, (*labels, Label("Common", metrics=MEASURED)), TrainingFacts())
+    assert "| Rare | 0.500 |  | 0.900 | too few images | 30 / 40 |" in card
 
 
 def test_figures_of_images_that_also_chose_are_marked(tmp_path: Path) -> None:

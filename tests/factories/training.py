@@ -51,7 +51,8 @@ def make_run(
     leaks: Sequence[str] = (),
 ) -> TrainingRun:
     """Make the record of a training of so many epochs, 8 being asked for; the first 6 see images at 149 px."""
-    measured = measure_labels(draw_scores(labels, task, seed=seed))
+    scores = draw_scores(labels, task, seed=seed)
+    measured = measure_labels(scores)
     training = TrainingFacts(
         data="images, csv layout: 500 images of 240 patients",
         images={"train": 380, "val": 120},
@@ -70,7 +71,7 @@ def make_run(
         created="2026-01-02T03:04:05+00:00",
         architecture="resnet18",
         task=task,
-        labels=with_metrics(labels, measured),
+        labels=with_metrics(labels, measured, scores.probabilities),
         input=InputSpec(224),
         training=training,
     )
@@ -140,7 +141,7 @@ def draw_scores(labels: tuple[Label, ...], task: Task, *, seed: int = 0, images:
         task=task,
         targets=targets,
         probabilities=probabilities,
-        calls=make_calls(labels, task, probabilities, likeliest),
+        calls=make_calls(labels, task, probabilities),
         classes=likeliest if task == "multiclass" else np.empty(0, np.int64),
         weights=draw_resamples([f"p{at // 2}" for at in range(images)], count=50, seed=0),
     )

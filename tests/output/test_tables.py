@@ -66,6 +66,8 @@ STUDY_COLUMNS = [
     "n_scored",
     "priority",
     "findings",
+    "n_judged",
+    "n_labels",
     "prob_Effusion",
     "prob_Nodule",
     "prob_Pneumothorax",
@@ -199,3 +201,31 @@ def test_tables_are_readable_by_owner_and_group_only(tmp_path: Path, umask: int)
     finally:
         os.umask(previous)
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("images.csv", "studies.csv")] == [0o640] * 2
+
+
+def test_how_much_was_judged_stands_beside_the_priority(tmp_path: Path) -> None:
+    labels = (Label("Effusion", 0.5), Label("Hernia", None), Label("No Finding", 0.5, normal=True))
+    result = make_study_result(((0.1, 0.99, 0.9),), labels=labels)
+    row = make_file_row(probabilities=(0.1, 0.99, 0.9))
+    images, studies = written(tmp_path, (row,), (make_study_row(result), make_study_row(status="failed")), labels)
+    first, second = studies.to_dict("records")
+    assert (first["priority"], first["findings"], first["n_judged"], first["n_labels"]) == ("incomplete", "", "1", "2")
+    assert [first[f"positive_{label.name}"] for label in labels] == ["0", "", "1"]
+    assert [images[f"positive_{label.name}"][0] for label in labels] == [0, "", 1]
+    assert (second["n_judged"], second["n_labels"]) == ("", "")
+
+
+def test_classes_that_exclude_each_other_are_positive_once_an_image(tmp_path: Path) -> None:
+    labels = (Label("covid", 0.3, urgent=True), Label("normal", 0.3, normal=True), Label("viral", 0.3))
+    engine = replace(make_engine(labels), task="multiclass")
+    probabilities = ((0.35, 0.4, 0.25), (0.3, 0.3, 0.4))
+    result = replace(make_study_result(probabilities, labels=labels), engine=engine)
+    files = tuple(make_file_row(f"{n}.dcm", probabilities=each) for n, each in enumerate(probabilities))
+    write_tables(tmp_path, files, (make_study_row(result),), engine)
+    images, studies = (pd.read_csv(tmp_path / name) for name in ("images.csv", "studies.csv"))
+    columns = [f"positive_{label.name}" for label in labels]
+    assert images[columns].to_numpy().tolist() == [[0, 1, 0], [0, 0, 1]]
+    # The study's probabilities are each the highest of its images; its verdict follows from the images, not from those.
+    assert studies[columns].to_numpy().tolist() == [[0, 0, 1]]
+    assert (studies["priority"][0], studies["findings"][0]) == ("abnormal", "viral")
+    assert studies["prob_normal"][0] == studies["prob_viral"][0] == 0.4

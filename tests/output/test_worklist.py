@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ def test_every_study_says_what_was_found_or_why_not(tmp_path: Path, read_page: R
     for text in (
         "7 studies, scored by demo deadbeefdead on onnxruntime, fp32; as of 2024-02-01 06:00 UTC",
         "Knows phantoms only.",
-        "2 Urgent 2 Abnormal 2 Not scored 1 Normal",
+        "2 Urgent 2 Abnormal 0 Incomplete 2 Not scored 1 Normal",
         "Pneumothorax 0.40 Effusion 0.90",
         "highest: Nodule 0.20",
         "Not scored No image to score",
@@ -130,3 +131,40 @@ def test_an_empty_run_has_a_page_too(tmp_path: Path, read_page: ReadPage) -> Non
     assert "0 studies" in page.text
     assert "There is no study yet." in page.text
     assert (tmp_path / "index.html").stat().st_mode & 0o777 == 0o640
+
+
+REFERENCE = tuple(at / 100 for at in range(101))
+
+
+def test_what_was_not_judged_comes_before_what_is_normal(tmp_path: Path, read_page: ReadPage) -> None:
+    labels = (Label("Effusion", 0.5), Label("Hernia", None, reference=REFERENCE), Label("Mass", None, urgent=True))
+    incomplete = make_study_row(make_study_result(((0.1, 0.9, 0.4),), labels=labels, study_key="8" * 16))
+    write_worklist(tmp_path, (*NIGHT, incomplete), engine=make_engine(labels), generated_at="2024-02-01T06:00:00+00:00")
+    html = (tmp_path / "index.html").read_text(encoding="utf-8")
+    page = read_page(html)
+    assert re.findall(r'class="key mono">(.)', html) == ["5", "3", "4", "2", "8", "7", "6", "1"]
+    assert page.attributes("tr", "id") == ["urgent", "abnormal", "incomplete", "unscored", "normal"]
+    for text in (
+        "2 Urgent 2 Abnormal 1 Incomplete 2 Not scored 1 Normal",
+        "Incomplete 1 of 3 findings judged highest: Hernia 0.90, not judged (higher than 90 % of validation images)",
+        "This engine judges 1 of its 3 findings, so it calls no study normal: Hernia, Mass have no operating point.",
+    ):
+        assert text in page.text
+    row = next(attributes for tag, attributes in page.elements if tag == "tr" and attributes.get("id") == "incomplete")
+    assert (row["data-priority"], row["data-findings"]) == ("incomplete", "|")
+
+
+def test_an_engine_that_judges_everything_needs_no_word_of_it(tmp_path: Path, read_page: ReadPage) -> None:
+    text = read_page(written(tmp_path, *NIGHT)).text
+    assert "judged" not in text
+    assert "This engine" not in text
+
+
+def test_classes_that_exclude_each_other_are_found_once(tmp_path: Path, read_page: ReadPage) -> None:
+    labels = (Label("covid", 0.3, urgent=True), Label("normal", 0.3, normal=True), Label("viral", 0.3))
+    result = make_study_result(((0.35, 0.4, 0.25),), labels=labels)
+    result = replace(result, engine=replace(result.engine, task="multiclass"))
+    page = read_page(written(tmp_path, make_study_row(result)))
+    assert "0 Urgent 0 Abnormal 0 Incomplete 0 Not scored 1 Normal" in page.text
+    assert "Normal highest: covid 0.35" in page.text
+    assert page.with_class("chip") == []

@@ -23,6 +23,7 @@ from cxrbatch.model.build.int8 import add_int8_file
 from cxrbatch.model.build.tensorrt_build import BuildProgress, PlanBuilder, PlanOptions, open_plan_builder
 from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, read_checkpoint
 from cxrbatch.model.network.export import export_onnx, halve, require_half_weights
+from cxrbatch.records import usual_rule
 from cxrbatch.system import durable
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -170,6 +171,7 @@ def _describe(facts: CheckpointFacts, name: str, files: dict[str, EngineFile], *
         training=facts.training,
         parity=parity,
         notice=facts.notice,
+        verdict=usual_rule(facts.task, facts.labels),
     )
 
 

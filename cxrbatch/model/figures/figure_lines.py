@@ -129,6 +129,6 @@ def _mean_line(measured: MeasuredLabels, figures: Sequence[Figure]) -> list[Line
 
 
 def _point(label: LabelFigures, task: Task) -> str:
-    if label.operating_point is not None:
-        return wording.operating_point(label.operating_point)
-    return "likeliest class" if task == "multiclass" else "no verdict"
+    if label.operating_point is None:
+        return "no verdict"
+    return "likeliest class" if task == "multiclass" else wording.operating_point(label.operating_point)

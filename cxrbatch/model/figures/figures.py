@@ -21,7 +21,7 @@ from cxrbatch.model.figures.bootstrap import (
 )
 from cxrbatch.model.figures.intervals import Patients, estimate_share, widen_figures, widen_mean
 from cxrbatch.model.figures.metrics import Calls, Figure, count_confusions, measure_figures
-from cxrbatch.records import FEWEST_PATIENTS, Float32, Label, Task
+from cxrbatch.records import FEWEST_PATIENTS, Float32, Label, Task, call_image, likeliest_class, usual_rule
 
 Estimates = dict[Figure, Estimate]
 
@@ -128,13 +128,13 @@ def judge_scores(
         patients: who is on each of the N images.
         weights: uint8 [B,N], resamples over these patients.
     """
-    likeliest = probabilities.argmax(axis=1).astype(np.int64)
+    likeliest = np.array([likeliest_class(labels, row) or 0 for row in probabilities.tolist()], np.int64)
     return LabelledScores(
         labels=tuple(labels),
         task=task,
         targets=targets,
         probabilities=probabilities,
-        calls=make_calls(labels, task, probabilities, likeliest),
+        calls=make_calls(labels, task, probabilities),
         classes=likeliest if task == "multiclass" else np.empty(0, np.int64),
         weights=weights,
         patients=number_patients(patients),
@@ -146,21 +146,27 @@ def number_patients(patients: Sequence[str]) -> Patients:
     return np.asarray(np.unique(np.asarray(patients, dtype=object).astype(str), return_inverse=True)[1], np.int64)
 
 
-def make_calls(
-    labels: Sequence[Label], task: Task, probabilities: Float32, likeliest: NDArray[np.int64]
-) -> tuple[Calls | None, ...]:
-    """Return who is called positive per label, bool [N]: from its operating point on, as reports do.
+def make_calls(labels: Sequence[Label], task: Task, probabilities: Float32) -> tuple[Calls | None, ...]:
+    """Return who is called positive per label, bool [N], as reports do; None for a label that nobody may judge.
 
-    A class without an operating point is called where it is the likeliest; a label of another task never is.
+    Args:
+        labels: those that are measured; all of a multi-class task.
+        task: what is asked.
+        probabilities: float32 [N,C], in the order of the labels.
     """
-    calls: list[Calls | None] = []
-    for column, label in enumerate(labels):
-        if label.operating_point is not None:
-            # In double: rounded to float32, a point between two neighbouring scores would fall on one of them.
-            calls.append(probabilities[:, column].astype(np.float64) >= label.operating_point)
-        else:
-            calls.append(likeliest == column if task == "multiclass" else None)
-    return tuple(calls)
+    rule = usual_rule(task, labels)
+    # In double: rounded to float32, a point between two neighbouring scores would fall on one of them.
+    rows = [call_image(labels, rule, row) for row in probabilities.astype(np.float64).tolist()]
+    return tuple(
+        None if label.operating_point is None else np.array([row[place] for row in rows], np.bool_)
+        for place, label in enumerate(labels)
+    )
+
+
+def quantiles(probabilities: Float32) -> tuple[float, ...]:
+    """Return the 101 percentiles of a label's probabilities, float32 [N], N > 0: rising, to four digits."""
+    found = np.quantile(probabilities.astype(np.float64), np.linspace(0.0, 1.0, 101))
+    return tuple(float(f"{value:.4g}") for value in found)
 
 
 def measure_labels(scores: LabelledScores) -> MeasuredLabels:

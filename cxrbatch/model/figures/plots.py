@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cxrbatch.model.figures.figures import ClassFigures, LabelledScores, MeasuredLabels
-from cxrbatch.model.figures.metrics import Figure, Truths
+from cxrbatch.model.figures.metrics import Calls, Figure, Truths
 from cxrbatch.pages.plot_style import ACCENT, DASHES, LINE, MUTED, Plot, as_svg, label_colour, plot_style, plot_text
 from cxrbatch.records import Float32, Label
 from cxrbatch.system import durable
@@ -30,6 +30,7 @@ class _Curve:
     colour: str
     truths: Truths
     probabilities: Float32
+    calls: Calls | None
 
 
 def write_plots(out: Path, measured: MeasuredLabels, scores: LabelledScores) -> tuple[Plot, ...]:
@@ -55,7 +56,9 @@ def _curves(scores: LabelledScores, measurable: set[str]) -> list[_Curve]:
         truths = scores.targets[known, column] > 0.5
         if label.name in measurable and truths.any() and not truths.all():
             colour = label_colour(column)
-            found.append(_Curve(label, colour, truths, scores.probabilities[known, column]))
+            called = scores.calls[column]
+            calls = None if called is None else called[known]
+            found.append(_Curve(label, colour, truths, scores.probabilities[known, column], calls))
     return found
 
 
@@ -90,9 +93,9 @@ def _draw_roc(axes: Axes, curve: _Curve, auroc: float | None) -> str:
     false_positive_rate, true_positive_rate, _ = roc_curve(curve.truths, curve.probabilities)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=DASHES)
     axes.plot(false_positive_rate, true_positive_rate, color=curve.colour, linewidth=1.8)
-    if curve.label.operating_point is not None:
-        calls = curve.probabilities.astype(np.float64) >= curve.label.operating_point
-        _mark(axes, float(calls[~curve.truths].mean()), float(calls[curve.truths].mean()), curve.colour)
+    if curve.calls is not None:
+        called = curve.calls
+        _mark(axes, float(called[~curve.truths].mean()), float(called[curve.truths].mean()), curve.colour)
     axes.set(xlabel="1 - specificity", ylabel="sensitivity")
     return f"{curve.label.name}  {auroc:.3f}" if auroc is not None else curve.label.name
 
@@ -101,10 +104,9 @@ def _draw_precision_recall(axes: Axes, curve: _Curve, average_precision: float |
     precision, recall, _ = precision_recall_curve(curve.truths, curve.probabilities)
     axes.plot(recall, precision, color=curve.colour, linewidth=1.8, drawstyle="steps-post")
     axes.axhline(float(curve.truths.mean()), color=curve.colour, linewidth=0.8, linestyle=DASHES)
-    if curve.label.operating_point is not None:
-        calls = curve.probabilities.astype(np.float64) >= curve.label.operating_point
-        if calls.any():
-            _mark(axes, float(calls[curve.truths].mean()), float(curve.truths[calls].mean()), curve.colour)
+    if curve.calls is not None and curve.calls.any():
+        called = curve.calls
+        _mark(axes, float(called[curve.truths].mean()), float(curve.truths[called].mean()), curve.colour)
     axes.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)")
     return f"{curve.label.name}  {average_precision:.3f}" if average_precision is not None else curve.label.name
 

@@ -15,7 +15,7 @@ from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.errors import UsageError
 from cxrbatch.model.data.known_images import KnownImages
 from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, CheckpointFacts, load_checkpoint, read_known_images
-from cxrbatch.records import EngineDescription
+from cxrbatch.records import EngineDescription, usual_rule
 
 
 def open_model(
@@ -85,4 +85,5 @@ def describe_checkpoint(path: Path, facts: CheckpointFacts) -> EngineDescription
         created=facts.created,
         notice=facts.notice,
         training=msgspec.to_builtins(facts.training),
+        verdict=usual_rule(facts.task, facts.labels),
     )

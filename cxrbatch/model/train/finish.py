@@ -16,7 +16,14 @@ from cxrbatch.model.data.known_images import remember
 from cxrbatch.model.data.labelled import SPLITS, LabelledImages, count_patients, describe_patients, patients_sha256
 from cxrbatch.model.figures.alarms import Alarms, ImagesByStudy, place_for_alarms
 from cxrbatch.model.figures.bootstrap import draw_resamples
-from cxrbatch.model.figures.figures import LabelFigures, MeasuredLabels, judge_scores, measure_labels
+from cxrbatch.model.figures.figures import (
+    Estimates,
+    LabelFigures,
+    MeasuredLabels,
+    judge_scores,
+    measure_labels,
+    quantiles,
+)
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.model.figures.operating_points import OperatingPointRule, enough_cases, place_operating_points
 from cxrbatch.model.network.checkpoint import Checkpoint, save_checkpoint
@@ -31,7 +38,7 @@ from cxrbatch.model.train.record import EpochFigures, TrainingPart, TrainingRun,
 from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.pages.cells import harmless
 from cxrbatch.pages.wording import counted
-from cxrbatch.records import PATIENTS_WITH, PATIENTS_WITHOUT, POSITIVES, Float32, Label, now_text
+from cxrbatch.records import Float32, Label, now_text
 from cxrbatch.system import durable
 from cxrbatch.system.record_json import from_json, to_json
 
@@ -61,7 +68,7 @@ def finish_training(training: Training, network: ChestNetwork, trained: TrainedE
     facts = replace(
         training.untrained,
         created=now_text(),
-        labels=with_metrics(labels, measured),
+        labels=with_metrics(labels, measured, probabilities),
         notice=" ".join(images.leaks),
         training=replace(
             described,
@@ -183,23 +190,32 @@ def measure_validation(
     return measure_labels(judge_scores(labels, images.task, targets, probabilities, patients, weights))
 
 
-def with_metrics(labels: Sequence[Label], measured: MeasuredLabels) -> tuple[Label, ...]:
-    """Write each label's figures, with their intervals, where reports find them."""
-    measured_of = {label.label: label for label in measured.labels}
-    return tuple(
-        replace(label, metrics=dict(_metrics(measured_of[label.name]))) if label.name in measured_of else label
-        for label in labels
+def with_metrics(labels: Sequence[Label], measured: MeasuredLabels, probabilities: Float32) -> tuple[Label, ...]:
+    """Write each label's figures, with their intervals, and its validation scores, where reports find them.
+
+    Args:
+        labels: with their operating points.
+        measured: of the validation images.
+        probabilities: of the validation images, calibrated, float32 [N,C].
+    """
+    found = {label.label: label for label in measured.labels}
+    known = [replace(label, reference=quantiles(probabilities[:, place])) for place, label in enumerate(labels)]
+    return tuple(_with_figures(label, found[label.name]) if label.name in found else label for label in known)
+
+
+def _with_figures(label: Label, measured: LabelFigures) -> Label:
+    return replace(
+        label,
+        metrics=dict(_metrics(measured.figures)),
+        images_with=measured.positives,
+        images_without=measured.images - measured.positives,
     )
 
 
-def _metrics(label: LabelFigures) -> Iterator[tuple[str, float]]:
-    if label.patients_with is not None and label.patients_without is not None:
-        yield POSITIVES, label.positives
-        yield PATIENTS_WITH, label.patients_with
-        yield PATIENTS_WITHOUT, label.patients_without
+def _metrics(figures: Estimates) -> Iterator[tuple[str, float]]:
     for figure in _LABEL_FIGURES:
-        if figure in label.figures:
-            estimate = label.figures[figure]
+        if figure in figures:
+            estimate = figures[figure]
             yield figure.value, estimate.value
             yield f"{figure.value}_low", estimate.low
             yield f"{figure.value}_high", estimate.high

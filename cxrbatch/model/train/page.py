@@ -188,23 +188,26 @@ def _verdicts(run: TrainingRun) -> list[Verdict]:
     return [
         Verdict(
             label=label.name,
-            operating_point=wording.operating_point(label.operating_point),
+            operating_point=_point(label, run.facts.task),
             temperature=f"{temperature:.2f}",
             offset=f"{offset:+.2f}" if offset else "0",
-            remark="; ".join(_remarks(label, (temperature, offset), run.facts.task)),
+            remark="; ".join(_remarks(label, (temperature, offset))),
         )
         for label, temperature, offset in calibration
     ]
 
 
-def _remarks(label: Label, calibration: tuple[float, float], task: Task) -> Iterator[str]:
+def _point(label: Label, task: Task) -> str:
+    exclusive = task == "multiclass" and label.operating_point is not None
+    return "likeliest class" if exclusive else wording.operating_point(label.operating_point)
+
+
+def _remarks(label: Label, calibration: tuple[float, float]) -> Iterator[str]:
     if label.normal:
         yield "means that nothing was found"
     if label.urgent:
         yield "urgent"
-    if label.operating_point is None and task == "multiclass":
-        yield "called where it is the likeliest class"
-    elif label.operating_point is None:
+    if label.operating_point is None:
         yield f"no verdict: fewer than {MIN_CASES} validation images with the finding, or without it"
     if calibration == (1.0, 0.0):
         yield "probabilities as the network gives them: too few images to calibrate"

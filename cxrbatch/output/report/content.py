@@ -4,8 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cxrbatch.output.report.findings import (
+    FindingLine,
+    coverage,
+    finding_lines,
+    label_name,
+    named_score,
+    priority_name,
+    summary,
+)
+from cxrbatch.output.report.trust import trust_note
 from cxrbatch.pages import wording
-from cxrbatch.records import EngineDescription, Header, ImageResult, Label, Priority, RefusedImage, StudyResult
+from cxrbatch.records import (
+    EngineDescription,
+    Header,
+    ImageResult,
+    Label,
+    Priority,
+    RefusedImage,
+    StudyResult,
+    judge_study,
+)
 
 SHORT_HASH = 12
 
@@ -16,22 +35,6 @@ class Fact:
 
     name: str
     value: str
-
-
-@dataclass(frozen=True, slots=True)
-class FindingLine:
-    """One line of the table of findings; `percent` and `operating_percent` place the bar and its tick."""
-
-    name: str
-    probability: str
-    percent: str
-    operating_point: str
-    operating_percent: str
-    verdict: str
-    positive: bool
-    urgent: bool
-    image: str
-    auroc: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,33 +74,54 @@ class ReportContent:
     patient: tuple[Fact, ...]
     priority: Priority
     priority_name: str
+    coverage: str
     summary: str
     notice: str
     images: tuple[ImageSection, ...]
     findings: tuple[FindingLine, ...]
+    trust: str
     quality: tuple[Remark, ...]
     refused: tuple[Remark, ...]
     engine: tuple[Fact, ...]
     origin: tuple[Fact, ...]
 
     @property
+    def has_points(self) -> bool:
+        """Tell whether any finding is called from an operating point on."""
+        return any(line.operating_percent for line in self.findings)
+
+    @property
+    def has_verdicts_measured(self) -> bool:
+        """Tell whether any finding comes with a measured sensitivity or specificity."""
+        return any(line.trust.has_verdicts for line in self.findings)
+
+    @property
     def has_auroc(self) -> bool:
         """Tell whether any finding comes with a measured AUROC."""
-        return any(line.auroc for line in self.findings)
+        return any(line.trust.auroc for line in self.findings)
+
+    @property
+    def has_images_counted(self) -> bool:
+        """Tell whether it is known of any finding on how many images it was measured."""
+        return any(line.trust.images for line in self.findings)
 
 
 def report_content(result: StudyResult) -> ReportContent:
     """Word everything that the report of this result says."""
+    verdict = result.verdict
+    findings = finding_lines(result, verdict)
     return ReportContent(
         study_key=result.study_key,
         heading=wording.person_name(result.header.patient_name) or f"Study {result.study_key}",
         patient=_patient_facts(result.header),
-        priority=result.priority,
-        priority_name=priority_name(result),
-        summary=summary(result),
+        priority=verdict.priority,
+        priority_name=priority_name(result, verdict),
+        coverage=coverage(verdict),
+        summary=summary(result, verdict),
         notice=wording.plain(result.engine.notice, longest=600),
         images=tuple(_image_section(result, number) for number in range(1, len(result.images) + 1)),
-        findings=finding_lines(result),
+        findings=findings,
+        trust=trust_note(result.engine, tuple(line.trust for line in findings)),
         quality=_quality(result),
         refused=tuple(Remark(_source(result, image), wording.refused_sentence(image)) for image in result.refused),
         engine=_engine_facts(result.engine),
@@ -107,77 +131,6 @@ def report_content(result: StudyResult) -> ReportContent:
             ("Program", f"cxrbatch {result.cxrbatch_version}"),
         ),
     )
-
-
-def priority_name(result: StudyResult) -> str:
-    """Return the study's priority in words; an engine without operating points calls nothing normal."""
-    if all(label.operating_point is None for label in result.engine.labels):
-        return "No verdict"
-    return wording.PRIORITY_NAMES[result.priority]
-
-
-def summary(result: StudyResult) -> str:
-    """Return the one sentence that tells what the table of findings says."""
-    scored = list(zip(result.engine.labels, result.probabilities, strict=True))
-    findings = [(label, value) for label, value in scored if not label.normal] or scored
-    called = [(label, value) for label, value in findings if label.is_positive(value)]
-    positive = sorted(called, key=lambda item: (not item[0].urgent, -item[1]))
-    if positive:
-        named = ", ".join(_named(label, value) for label, value in positive)
-        reach = "reaches its" if len(positive) == 1 else "reach their"
-        return f"{len(positive)} of {len(findings)} findings {reach} operating point: {named}."
-    highest = _named(*max(findings, key=lambda item: item[1]))
-    if all(label.operating_point is None for label, _ in findings):
-        return f"This engine gives probabilities without a verdict. The highest is {highest}."
-    return f"No finding reaches its operating point. The highest is {highest}."
-
-
-def finding_lines(result: StudyResult) -> tuple[FindingLine, ...]:
-    """Return a line per label: urgent positives, other positives, the rest, each by falling probability."""
-    lines = []
-    for n, label in enumerate(result.engine.labels):
-        values = [image.probabilities[n] for image in result.images]
-        highest = max(values)
-        source = f"image {values.index(highest) + 1}" if len(values) > 1 else ""
-        called = label.is_positive(highest) and not label.normal
-        rank = (not (called and label.urgent), not called, -highest, n)
-        lines.append((rank, _finding_line(label, highest, source)))
-    return tuple(line for _, line in sorted(lines, key=lambda item: item[0]))
-
-
-def _finding_line(label: Label, value: float, source: str) -> FindingLine:
-    point = label.operating_point
-    return FindingLine(
-        name=label_name(label),
-        probability=wording.probability(value, point),
-        percent=f"{100 * value:.1f}",
-        operating_point=wording.operating_point(point),
-        operating_percent="" if point is None else f"{100 * min(max(point, 0.0), 1.0):.1f}",
-        verdict=_verdict(label, value),
-        positive=label.is_positive(value) and not label.normal,
-        urgent=label.urgent,
-        image=source,
-        auroc=f"{label.metrics['auroc']:.2f}" if "auroc" in label.metrics else "",
-    )
-
-
-def _verdict(label: Label, value: float) -> str:
-    if label.operating_point is None:
-        return "No verdict"
-    if label.normal:
-        return "Nothing found" if label.is_positive(value) else wording.NO_VALUE
-    if label.is_positive(value):
-        return "Positive, urgent" if label.urgent else "Positive"
-    return "Negative"
-
-
-def label_name(label: Label) -> str:
-    """Return a label as people write it: NIH's Pleural_Thickening is Pleural Thickening."""
-    return wording.plain(label.name.replace("_", " "), longest=80)
-
-
-def _named(label: Label, value: float) -> str:
-    return f"{label_name(label)} {wording.probability(value, label.operating_point)}"
 
 
 def _image_section(result: StudyResult, number: int) -> ImageSection:
@@ -193,7 +146,7 @@ def _image_section(result: StudyResult, number: int) -> ImageSection:
     return ImageSection(
         title=f"Image {number}",
         source=_source(result, image),
-        figures=(radiograph, *_heatmap_figures(image, result.engine.labels)),
+        figures=(radiograph, *_heatmap_figures(image, result.engine)),
     )
 
 
@@ -201,21 +154,32 @@ def _source(result: StudyResult, image: ImageResult | RefusedImage) -> str:
     return "" if result.deidentified else wording.plain(image.path)
 
 
-def _heatmap_figures(image: ImageResult, labels: tuple[Label, ...]) -> list[ReportPicture]:
-    scored = {label.name: (label, value) for label, value in zip(labels, image.probabilities, strict=True)}
+def _heatmap_figures(image: ImageResult, engine: EngineDescription) -> list[ReportPicture]:
+    calls = judge_study(engine, [image.probabilities]).calls
+    scored = {
+        label.name: (label, value, call)
+        for label, value, call in zip(engine.labels, image.probabilities, calls, strict=True)
+    }
     figures = []
     for heatmap in image.heatmaps:
-        label, value = scored[heatmap.label]
-        positive = label.is_positive(value) and not label.normal
-        point = wording.operating_point(label.operating_point)
+        label, value, call = scored[heatmap.label]
         detail = "no part of the radiograph speaks for it" if heatmap.faint else ""
-        if not positive and not heatmap.faint:
-            detail = "highest score" if label.operating_point is None else f"highest score, below {point}"
+        if not (call and not label.normal) and not heatmap.faint:
+            detail = _uncalled_detail(label, call, exclusive=engine.verdict_rule == "argmax")
         alt = f"Heatmap of {label_name(label)} over the radiograph"
         if not heatmap.faint:
             alt += f"; its peak is at column {heatmap.peak_x:.0f}, row {heatmap.peak_y:.0f} of the stored image"
-        figures.append(ReportPicture(heatmap.file, _named(label, value), detail, alt, heatmap=True))
+        figures.append(ReportPicture(heatmap.file, named_score(label, value), detail, alt, heatmap=True))
     return figures
+
+
+def _uncalled_detail(label: Label, call: bool | None, *, exclusive: bool) -> str:
+    """Say why there is a heatmap of what was not called."""
+    if call is None:
+        return "highest score, not judged"
+    if exclusive:
+        return "highest score of a finding, not the likeliest class"
+    return f"highest score, below {wording.operating_point(label.operating_point)}"
 
 
 def _quality(result: StudyResult) -> tuple[Remark, ...]:

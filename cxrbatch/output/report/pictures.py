@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cxrbatch.errors import StudyFailed
 from cxrbatch.output.report.heatmap import activation_on_display, draw_heatmap, is_faint, peak_in_stored
-from cxrbatch.records import Heatmap, ImagePixels, ImageResult, Label, StudyResult
+from cxrbatch.records import EngineDescription, Heatmap, ImagePixels, ImageResult, Label, StudyResult, judge_study
 from cxrbatch.system.faults import reach
 
 THUMBNAIL_PX = 160
@@ -47,7 +47,7 @@ def draw_study(result: StudyResult, pixels: Sequence[ImagePixels]) -> DrawnStudy
         thumbnail = encode_jpeg(shrink(arrays.display, THUMBNAIL_PX), THUMBNAIL_QUALITY)
         image_file = named_by_content(f"image-{number}.jpg", radiograph)
         thumbnail_file = named_by_content(f"thumb-{number}.jpg", thumbnail)
-        heatmaps = dict(_draw_heatmaps(number, image, arrays, result.engine.labels))
+        heatmaps = dict(_draw_heatmaps(number, image, arrays, result.engine))
         pictures |= {image_file: radiograph, thumbnail_file: thumbnail}
         pictures |= {heatmap.file: picture for heatmap, picture in heatmaps.items()}
         named = replace(image, image_file=image_file, thumbnail_file=thumbnail_file, heatmaps=tuple(heatmaps))
@@ -114,14 +114,15 @@ def picture_names(result: StudyResult) -> list[str]:
     return [name for name in names if name]
 
 
-def labels_to_draw(image: ImageResult, labels: Sequence[Label]) -> list[int]:
+def labels_to_draw(image: ImageResult, engine: EngineDescription) -> list[int]:
     """Return which labels get a heatmap on this image: the positive ones, or the highest when none is.
 
     Urgent ones come first, then the more probable, as in the table of findings.
     A class that means "nothing found" gets none: there is no place to point at.
     """
+    labels, calls = engine.labels, judge_study(engine, [image.probabilities]).calls
     findings = [n for n, label in enumerate(labels) if not label.normal] or list(range(len(labels)))
-    positive = [n for n in findings if labels[n].is_positive(image.probabilities[n])]
+    positive = [n for n in findings if calls[n]]
     if not positive:
         return [max(findings, key=lambda n: image.probabilities[n])]
     return sorted(positive, key=lambda n: (not labels[n].urgent, -image.probabilities[n]))
@@ -160,10 +161,11 @@ def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
 
 
 def _draw_heatmaps(
-    number: int, image: ImageResult, arrays: ImagePixels, labels: Sequence[Label]
+    number: int, image: ImageResult, arrays: ImagePixels, engine: EngineDescription
 ) -> Iterator[tuple[Heatmap, bytes]]:
+    labels = engine.labels
     files = heatmap_file_names(number, labels)
-    for n in labels_to_draw(image, labels):
+    for n in labels_to_draw(image, engine):
         activation = activation_on_display(arrays.cams[n], arrays.geometry, arrays.display.shape)
         peak_x, peak_y = peak_in_stored(activation, arrays.geometry)
         overlay = encode_jpeg(draw_heatmap(arrays.display, activation), HEATMAP_QUALITY)

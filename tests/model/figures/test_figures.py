@@ -10,7 +10,7 @@ import pytest
 
 from cxrbatch.model.data.labelled import Sample, age_band
 from cxrbatch.model.figures.bootstrap import draw_resamples
-from cxrbatch.model.figures.figures import LabelledScores, make_calls, measure_labels, measure_subgroups
+from cxrbatch.model.figures.figures import LabelledScores, make_calls, measure_labels, measure_subgroups, quantiles
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.records import Label, Task
 
@@ -35,7 +35,7 @@ def scores(
         task=task,
         targets=np.array(targets, np.float32),
         probabilities=answered,
-        calls=make_calls(labels, task, answered, likeliest),
+        calls=make_calls(labels, task, answered),
         classes=likeliest if task == "multiclass" else np.empty(0, np.int64),
         weights=draw_resamples([str(image) for image in range(len(targets))], count=resamples, seed=0),
     )
@@ -65,7 +65,7 @@ def test_a_label_that_is_never_known_is_not_measured() -> None:
 
 def test_an_operating_point_is_reached_at_its_very_value() -> None:
     point = float(np.float32(0.3))
-    (calls,) = make_calls([Label("A", point)], "binary", np.array([[0.3], [0.29]], np.float32), np.zeros(2, np.int64))
+    (calls,) = make_calls([Label("A", point)], "binary", np.array([[0.3], [0.29]], np.float32))
     assert calls is not None
     assert calls.tolist() == [True, False]
 
@@ -75,7 +75,7 @@ def test_classes_are_answered_by_the_likeliest_one() -> None:
         scores(
             [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [NAN, NAN, NAN]],
             [[0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.8, 0.1], [0.5, 0.1, 0.4], [1, 0, 0]],
-            (None, None, 0.3),
+            (0.5, 0.9, 0.3),
             "multiclass",
         )
     )
@@ -87,8 +87,21 @@ def test_classes_are_answered_by_the_likeliest_one() -> None:
     assert found.classes.balanced_accuracy == pytest.approx((0.5 + 1 + 0) / 3)
     first, _, third = found.labels
     assert first.figures[Figure.SENSITIVITY].value == 0.5
-    # The third class has an operating point of its own, which 0.4 reaches though it is not the likeliest.
-    assert third.figures[Figure.SENSITIVITY].value == 1.0
+    # 0.4 reaches the third class's own point, but another is likelier, and one image is one class.
+    assert third.figures[Figure.SENSITIVITY].value == 0.0
+
+
+def test_a_class_that_nobody_may_judge_has_no_figures_of_a_verdict() -> None:
+    found = measure_labels(scores([[1, 0], [0, 1]], [[0.9, 0.1], [0.2, 0.8]], (None, 0.5), "multiclass"))
+    assert Figure.SENSITIVITY not in found.labels[0].figures
+    assert found.labels[1].figures[Figure.SENSITIVITY].value == 1.0
+
+
+def test_quantiles_rise_from_the_lowest_score_to_the_highest() -> None:
+    found = quantiles(np.array([0.5, 0.1, 0.123456, 0.9], np.float32))
+    assert (len(found), found[0], found[-1]) == (101, 0.1, 0.9)
+    assert list(found) == sorted(found)
+    assert found[50] == pytest.approx(np.median([0.5, 0.1, 0.123456, 0.9]), rel=1e-3)
 
 
 def test_subgroups_count_images_and_patients_and_measure_them_alone() -> None:

@@ -22,6 +22,7 @@ from cxrbatch.intake.preprocess import prepare
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.model.network.checkpoint import Checkpoint, load_checkpoint
 from cxrbatch.model.network.import_weights import XRV_RESNET50_POINTS, ImportOptions, import_weights
+from cxrbatch.records import call_image
 from tests.factories.model import Original, colours_of, draw_noise, settle
 
 with warnings.catch_warnings():
@@ -137,9 +138,7 @@ def test_a_densenet_answers_the_same_and_op_norm_follows_from_it(
     points = torch.tensor([label.operating_point for label in imported.facts.labels])
     below, above = ours / (2 * points), 1 - (1 - ours) / (2 - 2 * points)
     torch.testing.assert_close(torch.where(ours < points, below, above), bent[:, :14], rtol=1e-4, atol=1e-5)
-    verdicts = torch.tensor(
-        [[label.is_positive(float(p)) for label, p in zip(imported.facts.labels, row, strict=True)] for row in ours]
-    )
+    verdicts = torch.tensor([call_image(imported.facts.labels, "threshold", row) for row in ours.tolist()])
     assert torch.equal(verdicts, bent[:, :14] >= 0.5)
 
 

@@ -98,6 +98,8 @@ def test_data_in_every_layout_trains_evaluates_builds_and_runs(
     assert run_command_line(["build", str(checkpoint), "-n", "spots", "--engines", str(engines)]) == ExitCode.DONE
     manifest = load_bundle(engines / "spots").manifest
     assert manifest.labels == load_checkpoint(checkpoint).facts.labels
+    assert manifest.verdict == ("argmax" if layout == "folders" else "threshold")
+    assert all(label.images_with and label.images_without for label in manifest.labels)
 
     images, out = tmp_path / "images", tmp_path / "out"
     write_spot_image(images / "with.png", 9001, (20, 90))
@@ -109,6 +111,10 @@ def test_data_in_every_layout_trains_evaluates_builds_and_runs(
     column = {"nih": "prob_Pneumonia", "folders": "prob_upper", "csv": "prob_Upper"}[layout]
     assert float(rows["with.png"][column]) > float(rows["without.png"][column])
     assert (out / "reports" / rows["with.png"]["study_key"] / "report.html").is_file()
+    if layout == "folders":
+        for row in rows.values():
+            likeliest = max(labels, key=lambda name: float(row[f"prob_{name}"]))
+            assert [row[f"positive_{name}"] for name in labels] == [str(int(name == likeliest)) for name in labels]
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +194,11 @@ def test_a_label_of_too_few_images_gets_no_operating_point(data: Path, tmp_path:
     points = {label.name: label.operating_point for label in labels}
     assert points["Rare"] is None
     assert points["Upper"] is not None
+    # What a report says of it instead of a verdict: where a score lies among those of the validation images.
+    rare, *_ = (label for label in labels if label.name == "Rare")
+    assert len(rare.reference) == 101
+    assert 0.0 <= rare.reference[0] < rare.reference[-1] <= 1.0
+    assert rare.has_too_few_images
 
 
 # --------------------------------------------------------------------------- stopped, gone on, folded

@@ -25,6 +25,7 @@ from cxrbatch.system.durable import replace_files
 from tests.factories.output import (
     LABELS,
     as_earlier_version,
+    make_engine,
     make_geometry,
     make_pixels,
     make_study_result,
@@ -83,7 +84,7 @@ def test_a_map_without_evidence_is_faint() -> None:
 def test_a_class_that_means_nothing_found_gets_no_heatmap() -> None:
     labels = (Label("Normal", 0.5, normal=True), Label("Pneumonia", 0.5))
     image = make_study_result(((0.9, 0.1),), labels=labels).images[0]
-    assert labels_to_draw(image, labels) == [1]
+    assert labels_to_draw(image, make_engine(labels)) == [1]
 
 
 def test_file_names_hold_nothing_unsafe_and_stay_different() -> None:

@@ -107,7 +107,8 @@ def test_without_an_operating_point_there_is_no_verdict(tmp_path: Path, read_pag
     result = drawn(make_study_result(((0.99,),), labels=(Label("Nodule", None),)), tmp_path)
     page = read_page(render_report(result))
     assert "This engine gives probabilities without a verdict." in page.text
-    assert "Nodule 0.99 – No verdict" in page.text  # noqa: RUF001 - what the page shows
+    assert "Nodule 0.99 Not judged" in page.text
+    assert "Operating point" not in page.text
     assert page.attributes("u", "style") == []
     assert page.with_class("positive") == []
 
@@ -164,7 +165,15 @@ def test_the_page_forbids_everything_but_its_pictures(tmp_path: Path, read_page:
 
 
 def test_one_image_and_one_finding_fit_on_one_page(tmp_path: Path, read_pdf: ReadPdf) -> None:
-    labels = [Label(f"Finding_number_{n}", 0.5, metrics={"auroc": 0.9}) for n in range(14)]
+    metrics = {"auroc": 0.9, "sensitivity": 0.9, "sensitivity_low": 0.8, "sensitivity_high": 0.95} | {
+        "specificity": 0.9,
+        "specificity_low": 0.8,
+        "specificity_high": 0.95,
+    }
+    labels = [
+        Label(f"Finding_number_{n}", 0.5, metrics=metrics, images_with=100 * n, images_without=10_000)
+        for n in range(14)
+    ]
     probabilities = ((0.9, *[0.1] * 13),)
     result = make_study_result(
         probabilities, labels=labels, notice="Knows phantoms only. " * 5, flags=(Flag.LOSSY, Flag.NO_VIEW)

@@ -1,0 +1,95 @@
+"""How far to trust an engine's verdicts: what was measured of each label, on how many images, in a reader's words.
+
+The figures are those of engine.json; an engine of an earlier version has fewer of them, and shows what it has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cxrbatch.pages import wording
+from cxrbatch.records import FEWEST_IMAGES, EngineDescription, Label, VerdictRule
+
+TOO_FEW = "too few"
+
+_PARTS = {"val": "validation images", "test": "test images", "train": "training images"}
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A measured share and its 95 % interval; empty where not known."""
+
+    value: str = ""
+    interval: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What was measured of one label's verdicts; `images` says on how many with the finding, and how many without."""
+
+    sensitivity: Share = Share()
+    specificity: Share = Share()
+    auroc: str = ""
+    images: str = ""
+
+    @property
+    def has_verdicts(self) -> bool:
+        """Tell whether anything was measured at the operating point."""
+        return bool(self.sensitivity.value or self.specificity.value)
+
+
+def trust_in(label: Label, rule: VerdictRule) -> Trust:
+    """Return what was measured of one label; a label that nobody may judge has nothing at its operating point."""
+    auroc = label.figure("auroc", rule)
+    images = ""
+    if label.images_with is not None and label.images_without is not None:
+        images = f"{label.images_with}{wording.FIXED_SPACE}/{wording.FIXED_SPACE}{label.images_without}"
+    ranking = TOO_FEW if label.has_too_few_images else "" if auroc is None else f"{auroc:.2f}"
+    if label.operating_point is None:
+        return Trust(auroc=ranking, images=images)
+    return Trust(_share(label, "sensitivity", rule), _share(label, "specificity", rule), ranking, images)
+
+
+def _share(label: Label, name: str, rule: VerdictRule) -> Share:
+    value, low, high = (label.figure(f"{name}{bound}", rule) for bound in ("", "_low", "_high"))
+    if value is None:
+        return Share()
+    # An interval without width is a bootstrap's at the edge, where it knows nothing: 15 of 15 is not certainty.
+    known = low is not None and high is not None and low < high
+    return Share(f"{value:.2f}", f"{low:.2f}{wording.RANGE}{high:.2f}" if known else "")
+
+
+def trust_note(engine: EngineDescription, lines: tuple[Trust, ...]) -> str:
+    """Say in plain words what the figures beside the verdicts mean and where they come from; empty without any."""
+    if not any(trust.has_verdicts or trust.auroc for trust in lines):
+        return ""
+    sentences = []
+    if any(trust.has_verdicts for trust in lines):
+        called = "named the likeliest class" if engine.verdict_rule == "argmax" else "called positive"
+        sentences.append(
+            f"Sensitivity: of the images with the finding, the share that is {called}. Specificity: of the images "
+            f"without it, the share that is not; in brackets the 95{wording.FIXED_SPACE}% interval."
+        )
+    if any(trust.auroc not in {"", TOO_FEW} for trust in lines):
+        sentences.append("AUROC: how well probabilities tell the two kinds apart (0.5 is chance, 1 is always).")
+    if any(trust.images for trust in lines):
+        sentences.append("Images: how many had the finding / had it not.")
+    if any(trust.auroc == TOO_FEW for trust in lines):
+        sentences.append(
+            f"“{TOO_FEW}”: fewer than {FEWEST_IMAGES} images with the finding or without it, too few to measure."
+        )
+    return " ".join([*sentences, measured_on(engine)])
+
+
+def measured_on(engine: EngineDescription) -> str:
+    """Say on which images an engine's figures were measured."""
+    facts = engine.training
+    part, images, data = facts.get("measured_on"), facts.get("images"), wording.plain(str(facts.get("data") or ""))
+    if not isinstance(part, str) or not part:
+        return "The engine does not say on which images this was measured."
+    count = images.get(part) if isinstance(images, dict) else None
+    named = _PARTS.get(part, f"images of the part {wording.plain(part)}")
+    where = f"{count} {named}" if isinstance(count, int) else named
+    source = f" of its own data ({data})" if data else ""
+    caution = "They also chose the operating points, so expect" if part == "val" else "Expect"
+    return f"Measured on the {where}{source}. {caution} somewhat less on images from elsewhere."
