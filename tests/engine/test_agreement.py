@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cxrbatch.engine.agreement import Agreement, compare_scores, lowest_correlation, refuse_disagreement
+from cxrbatch.engine.agreement import Agreement, Limits, compare_scores, correlate_maps, refuse_disagreement
 from cxrbatch.errors import EngineError, ExitCode
 from cxrbatch.records import Float32, Label, Scores
 
@@ -23,12 +23,19 @@ def compared(answered: list[list[float]], reference: list[list[float]]) -> Agree
     return compare_scores(scores(answered), scores(reference), LABELS)
 
 
-def gate(agreement: Agreement, limit: float) -> None:
-    refuse_disagreement(agreement, agreement.figures("images", limit), "engine x", "it is not used")
+def gate(agreement: Agreement, limits: Limits | float) -> None:
+    refuse_disagreement(
+        agreement,
+        agreement.figures("images", limits if isinstance(limits, Limits) else Limits(limits)),
+        "engine x",
+        "it is not used",
+    )
 
 
 def test_changes_and_flips_are_counted() -> None:
-    figures = compared([[0.502, 0.1], [0.2, 0.9]], [[0.498, 0.1], [0.2, 0.901]]).figures("images", 0.005, "a GPU")
+    figures = compared([[0.502, 0.1], [0.2, 0.9]], [[0.498, 0.1], [0.2, 0.901]]).figures(
+        "images", Limits(0.005), "a GPU"
+    )
     assert (figures.images, figures.source, figures.limit, figures.device) == (2, "images", 0.005, "a GPU")
     assert figures.max_probability_change == pytest.approx(0.004, abs=1e-6)
     assert figures.mean_probability_change == pytest.approx(0.005 / 4, abs=1e-6)
@@ -38,7 +45,7 @@ def test_changes_and_flips_are_counted() -> None:
 
 
 def test_a_label_without_an_operating_point_cannot_flip() -> None:
-    figures = compared([[0.1, 0.9]], [[0.1, 0.1]]).figures("images", 1.0)
+    figures = compared([[0.1, 0.9]], [[0.1, 0.1]]).figures("images", Limits(1.0))
     assert (figures.decision_flips, figures.farthest_flip) == (0, 0.0)
 
 
@@ -76,16 +83,16 @@ def test_another_number_of_labels_is_no_comparison() -> None:
 def test_correlation_is_that_of_the_worst_map() -> None:
     reference = np.random.default_rng(1).normal(size=(2, 3, 4, 4)).astype(np.float32)
     answered = reference * 2 + 5
-    assert lowest_correlation(answered, reference) == pytest.approx(1.0)
+    assert correlate_maps(answered, reference).min() == pytest.approx(1.0)
     answered[1, 2] = -reference[1, 2]
-    assert lowest_correlation(answered, reference) == pytest.approx(-1.0)
+    assert correlate_maps(answered, reference).min() == pytest.approx(-1.0)
     answered[1, 2] = 7.0
-    assert lowest_correlation(answered, reference) == 0.0
+    assert correlate_maps(answered, reference).min() == 0.0
 
 
 def test_flat_maps_have_nothing_to_correlate() -> None:
     flat = np.full((1, 2, 3, 3), 0.25, np.float32)
-    assert lowest_correlation(flat, flat) is None
+    assert correlate_maps(flat, flat).size == 0
     shaped = flat.copy()
     shaped[0, 0] += np.arange(9).reshape(3, 3)
-    assert lowest_correlation(shaped + 1e-6, shaped) == pytest.approx(1.0)
+    assert correlate_maps(shaped + 1e-6, shaped).min() == pytest.approx(1.0)

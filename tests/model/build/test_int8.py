@@ -18,6 +18,7 @@ from cxrbatch.engine.open import open_engine, plan_engine
 from cxrbatch.errors import EngineError, ExitCode, UsageError
 from cxrbatch.model.build import int8
 from cxrbatch.model.build.build import BuildOptions, build_engine
+from cxrbatch.model.build.gate import score_by_reference
 from cxrbatch.model.build.images import Int8Images, draw_gate_images, draw_int8_images, read_int8_images
 from cxrbatch.model.build.int8 import add_int8_file, judge_int8, nodes_kept_in_float
 from cxrbatch.model.data.dataset import PixelSet
@@ -110,10 +111,12 @@ def test_a_broken_int8_engine_is_refused_also_without_labels(
     built: EngineBundle, checkpoint: Checkpoint, images: Int8Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unlabelled = replace(images, judged=replace(images.judged, targets=np.full_like(images.judged.targets, np.nan)))
-    assert judge_int8(built, checkpoint.network, unlabelled)[1] is None
-    monkeypatch.setattr(int8, "_score", lambda *_: np.full((N_JUDGED, 3), np.nan, np.float32))
+    reference = score_by_reference(checkpoint.network, images.judged.pixels)
+    assert judge_int8(built, reference, unlabelled)[1] is None
+    broken = np.full((N_JUDGED, 3), np.nan, np.float32)
+    monkeypatch.setattr(int8, "_score", lambda *_: replace(reference, probabilities=broken))
     with pytest.raises(EngineError, match=r"change by nan on average .* --data"):
-        judge_int8(built, checkpoint.network, unlabelled)
+        judge_int8(built, reference, unlabelled)
 
 
 def test_a_bundle_without_int8_says_how_to_make_it(tmp_path: Path, built: EngineBundle) -> None:
