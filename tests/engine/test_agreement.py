@@ -96,3 +96,48 @@ def test_flat_maps_have_nothing_to_correlate() -> None:
     shaped = flat.copy()
     shaped[0, 0] += np.arange(9).reshape(3, 3)
     assert correlate_maps(shaped + 1e-6, shaped).min() == pytest.approx(1.0)
+
+
+# --------------------------------------------------------------------------- what single numbers don't tell
+
+
+def many(change: float, share: float) -> Agreement:
+    """Compare 100 images of two labels, of which a share is off by `change`."""
+    reference = np.full((100, 2), 0.3, np.float32)
+    answered = reference.copy()
+    answered.reshape(-1)[: round(200 * share)] += change
+    return compared(answered.tolist(), reference.tolist())
+
+
+def test_many_small_changes_are_refused_where_few_pass() -> None:
+    limits = Limits(0.005, p99=0.002)
+    gate(many(0.004, 0.005), limits)
+    with pytest.raises(EngineError, match=r"one probability in a hundred differs .* by 0.004 or more \(limit 0.002,"):
+        gate(many(0.004, 0.05), limits)
+
+
+def test_more_flips_than_their_share_are_refused_and_one_always_may() -> None:
+    reference = [[0.499, 0.3]] * 100
+    limits = Limits(0.005, flips=0.02)
+    for flips, passes in ((0, True), (1, True), (2, True), (3, False)):
+        agreement = compared([[0.501, 0.3]] * flips + reference[flips:], reference)
+        assert agreement.figures("images", limits).decision_flips == flips
+        # Only label A has an operating point.
+        assert agreement.verdicts == 100
+        if passes:
+            gate(agreement, limits)
+        else:
+            with pytest.raises(EngineError, match=r"3 of 100 verdicts differ .* \(limit 0.02,"):
+                gate(agreement, limits)
+    gate(compared([[0.501, 0.3]], [[0.499, 0.3]]), limits)
+
+
+def test_heatmaps_that_point_elsewhere_are_refused_though_no_probability_moves() -> None:
+    cams = np.random.default_rng(2).normal(size=(50, 2, 4, 4)).astype(np.float32)
+    turned = cams.copy()
+    turned[:2] = -turned[:2]
+    probabilities = [[0.2, 0.3]] * 50
+    agreement = compare_scores(scores(probabilities, turned), scores(probabilities, cams), LABELS)
+    gate(agreement, Limits(0.005))
+    with pytest.raises(EngineError, match=r"one heatmap in a hundred correlates .* by -1.000 or less \(limit 0.99,"):
+        gate(agreement, Limits(0.005, heatmap=0.99))

@@ -19,6 +19,7 @@ Values = NDArray[np.float64]
 _LOGITS, _PROBABILITIES = "logits", "probabilities"
 _ACTIVATIONS = ("Sigmoid", "Softmax")
 _TEMPERATURE, _OFFSET = "calibration.temperature", "calibration.offset"
+_SCALED, _CALIBRATED = "calibration.scaled", "calibration.calibrated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,10 @@ def write_calibration(model: bytes, calibration: Calibration) -> bytes:
     for node in chain.nodes:
         graph.node.remove(node)
     place = list(graph.node).index(chain.activation)
-    chain.activation.input[0] = "calibrated"
-    graph.node.insert(place, helper.make_node("Add", ["scaled", _OFFSET], ["calibrated"]))
-    graph.node.insert(place, helper.make_node("Div", [_LOGITS, _TEMPERATURE], ["scaled"]))
     _forget_unused(graph)
+    graph.node[place].input[0] = _CALIBRATED
+    graph.node.insert(place, helper.make_node("Add", [_SCALED, _OFFSET], [_CALIBRATED]))
+    graph.node.insert(place, helper.make_node("Div", [_LOGITS, _TEMPERATURE], [_SCALED]))
     for name, values in ((_TEMPERATURE, calibration.temperature), (_OFFSET, calibration.offset)):
         graph.initializer.append(numpy_helper.from_array(np.array(values, np.float32), name))
     onnx.checker.check_model(loaded)

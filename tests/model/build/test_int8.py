@@ -25,7 +25,7 @@ from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.model.data.options import DataOptions
 from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, save_checkpoint
 from cxrbatch.model.network.network import predict_probabilities
-from cxrbatch.records import Gray8, Label
+from cxrbatch.records import Gray8, Label, Scores
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.labelled import write_table
 
@@ -192,3 +192,40 @@ def test_the_build_command_passes_on_what_to_judge_on(
     assert without.choose_gate_images is draw_gate_images
     assert labelled.choose_gate_images(facts).source.startswith("images (2 validation images of data")
     assert np.isnan(labelled.choose_int8_images(facts).judged.targets).all(axis=0).tolist() == [False, True, True]
+
+
+def scored(probabilities: list[float]) -> Scores:
+    column = np.array(probabilities, np.float32)[:, np.newaxis]
+    return Scores(np.hstack([column] * 3), np.hstack([column] * 3), np.zeros((len(column), 3, 2, 2), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("answered", "told"),
+    [
+        ([0.1, 0.2, 0.55, 0.6, 0.7, 0.8], ""),
+        ([0.1, 0.2, 0.45, 0.49, 0.7, 0.8], r"4 of 12 verdicts differ .* \(limit 2.0% of them, 6 noise\).* with FP32"),
+        ([0.1, 0.66, 0.65, 0.6, 0.7, 0.8], r"AUROC of [AC] drops by 0.2222 \(limit 0.02"),
+    ],
+)
+def test_flips_and_the_worst_label_are_counted_and_limited(
+    built: EngineBundle, monkeypatch: pytest.MonkeyPatch, answered: list[float], told: str
+) -> None:
+    monkeypatch.setattr(int8, "CHANGE_LIMIT", 1.0)
+    monkeypatch.setattr(int8, "AUROC_LIMIT", 1.0)
+    monkeypatch.setattr(int8, "_score", lambda *_: scored(answered))
+    targets = np.array([[0, np.nan, 0]] * 3 + [[1, np.nan, 1]] * 3, np.float32)
+    judged = Int8Images(
+        np.zeros((0, 1, 64, 64), np.uint8), PixelSet(np.zeros((6, 1, 64, 64), np.uint8), targets), "noise"
+    )
+    labels = tuple(replace(label, operating_point=0.5) for label in built.labels)
+    bundle = EngineBundle(built.folder, replace(built.manifest, labels=labels))
+    reference = scored([0.1, 0.2, 0.55, 0.6, 0.7, 0.8])
+    if told:
+        with pytest.raises(EngineError, match=told):
+            judge_int8(bundle, reference, judged)
+        return
+    parity, accuracy = judge_int8(bundle, reference, judged)
+    # B has no label on any image: its verdicts are counted, but nobody can say what a flip would cost.
+    assert accuracy is not None
+    assert (parity.verdicts, accuracy.verdicts, accuracy.decision_flips) == (18, 12, 0)
+    assert (accuracy.worst_drop, accuracy.worst_limit, accuracy.flip_limit) == (0.0, 0.02, 0.02)
