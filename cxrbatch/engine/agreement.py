@@ -210,7 +210,8 @@ def correlate_maps(answered: Float32, reference: Float32) -> NDArray[np.float64]
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     products = (first * second).sum(axis=1)
     # A map that the engine made flat has norm 0: no correlation at all.
-    return np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+    correlations: NDArray[np.float64] = np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+    return correlations
 
 
 def _operating_points(labels: tuple[Label, ...]) -> Float32:

@@ -192,5 +192,5 @@ def test_figures_of_before_are_read_and_called_what_they_are(half: EngineBundle)
     (half.folder / "engine.json").write_bytes(msgspec.json.encode(manifest))
     write_model_card(half.folder / MODEL_CARD, load_bundle(half.folder).manifest)
     card = (half.folder / MODEL_CARD).read_text(encoding="utf-8").splitlines()
-    assert [line for line in card if line.startswith("- onnx: largest")][0].endswith("2 verdicts differ")
+    assert next(line for line in card if line.startswith("- onnx: largest")).endswith("2 verdicts differ")
     assert sum("verdicts that differ were not counted" in line for line in card if "onnx_int8: " in line) == 2

@@ -223,11 +223,11 @@ def choose_locally(
     for place, label in enumerate(before.labels):
         known = ~np.isnan(images.targets[:, place])
         truths = images.targets[known, place] > 0.5
-        figures = [
+        was, now, unseen_figures = (
             _measure(truths, probabilities[known, place], calls[place], known) for probabilities, calls in stages
-        ]
+        )
         note = _why_left(truths, before, MIN_CASES if calibrate else FEWEST_FOR_POINTS)
-        told[label.name] = AdjustedLabel(len(truths), int(truths.sum()), *figures, note=note)
+        told[label.name] = AdjustedLabel(len(truths), int(truths.sum()), was, now, unseen_figures, note)
     return after, told
 
 
@@ -267,13 +267,14 @@ def _measure(truths: Calls, probabilities: Float32, calls: Calls | None, known: 
 
 def _why_left(truths: Calls, before: Decision, needed: int) -> str:
     """Say why a label was left as it was; empty where it was not."""
+    what = "calibration" if needed == MIN_CASES else "operating point"
     positives, images = int(truths.sum()), len(truths)
     if before.task == "multiclass":
         least = needed * len(before.labels)
-        return "" if images >= least else f"left as it was: {images} images, where at least {least} are needed"
+        return "" if images >= least else f"{what} left as it was: {images} images, where at least {least} are needed"
     if min(positives, images - positives) >= needed:
         return ""
     return (
-        f"left as it was: {positives} images with it and {images - positives} without, where at least {needed} of "
-        f"each are needed"
+        f"{what} left as it was: {positives} images with it and {images - positives} without, where at least {needed} "
+        f"of each are needed"
     )

@@ -168,7 +168,9 @@ def test_too_few_images_leave_a_label_as_it_was(old: EngineBundle, data: Path) -
     assert (calibration.temperature[2:], calibration.offset[2:]) == ((1.0, 1.0), (0.0, 0.0))
     assert new.labels[2:] == old.labels[2:]
     rare = new.manifest.adjustments[0].labels["Rare"]
-    assert rare.note == "left as it was: 3 images with it and 57 without, where at least 10 of each are needed"
+    assert (
+        rare.note == "calibration left as it was: 3 images with it and 57 without, where at least 10 of each are needed"
+    )
     assert rare.before == rare.after
     card = (new.folder / "MODEL_CARD.md").read_text()
     assert "| Rare | 3 of 60 | sensitivity |" in card
