@@ -106,7 +106,9 @@ class Settings:
         MissingTags, Meaning("what becomes of a file that says neither body part nor view, such as any PNG")
     ] = "accept"
     pixel_check: Annotated[bool, Meaning("compare what is seen with a chest")] = True
-    max_display_px: Annotated[int, Range(256, 8192), Meaning("long side of the display image, in pixels")] = 1024
+    max_display_px: Annotated[
+        int, Range(256, 8192), Meaning("long side of the display image, in pixels; scores do not depend on it")
+    ] = 1024
     max_stored_px: Annotated[
         int, Range(1, 4_000_000_000), Meaning("rows x columns beyond which a file is refused unread")
     ] = 100_000_000

@@ -40,6 +40,7 @@ from cxrbatch.engine.installed import find_bundle
 from cxrbatch.engine.open import open_engine
 from cxrbatch.intake.dicom.read_dicom import pixel_data
 from cxrbatch.intake.discover import index_file, walk
+from cxrbatch.intake.display import SOURCE_PX
 from cxrbatch.intake.preprocess import prepare
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.phantom.dicom import PhantomIdentity, write_phantom_dicom
@@ -48,7 +49,7 @@ from cxrbatch.records import Gray8, Radiograph
 
 SETTINGS = Settings()
 # No image is so large that it would be shrunk.
-FULL_SIZE = replace(SETTINGS, max_display_px=8192)
+FULL_SIZE_PX = 8192
 PYLIBJPEG = "pylibjpeg"
 # What decodes the image the other way; "" is pydicom's choice.
 PLAIN_DECODERS = {
@@ -127,12 +128,15 @@ def measure_index(folder: Path, image: Image) -> float:
     return INDEXED_FILES / (time.process_time() - started)
 
 
-def print_changes(name: str, images: Sequence[Path], engine_name: str, settings: Settings) -> None:
+def print_changes(name: str, images: Sequence[Path], engine_name: str, source_px: int = SOURCE_PX) -> None:
     """Print by how much probabilities move when these JPEG 2000 images are decoded at a fraction of their size."""
     bundle = find_bundle(engine_name)
     with closing(open_engine(bundle, backend="onnxruntime", threads=1)) as engine:
-        ways = (partial(read_radiograph, settings=settings), partial(read_whole, settings=settings))
-        ways += (partial(read_rounded_first, settings=settings),)
+        ways = (
+            partial(read_radiograph, settings=SETTINGS, source_px=source_px),
+            partial(read_whole, source_px=source_px),
+        )
+        ways += (partial(read_rounded_first, source_px=source_px),)
         reduced, whole, rounded = (
             np.concatenate(
                 [engine.infer(prepare(way(path), bundle.input).pixels[np.newaxis]).probabilities for path in images]
@@ -143,23 +147,23 @@ def print_changes(name: str, images: Sequence[Path], engine_name: str, settings:
     print(f"| {name} | {len(images)} | {' | '.join(cells)} |")
 
 
-def read_whole(path: Path, settings: Settings) -> Radiograph:
+def read_whole(path: Path, source_px: int) -> Radiograph:
     """Read an image with the decoder's reduction switched off."""
     usual = pixel_data.reducible_levels
     pixel_data.reducible_levels = lambda *_: 0
     try:
-        return read_radiograph(path, settings)
+        return read_radiograph(path, SETTINGS, source_px=source_px)
     finally:
         pixel_data.reducible_levels = usual
 
 
-def read_rounded_first(path: Path, settings: Settings) -> Radiograph:
+def read_rounded_first(path: Path, source_px: int) -> Radiograph:
     """Read an image at full size and shrink its 8-bit display image: as right, but other roundings."""
-    radiograph = read_radiograph(path, FULL_SIZE)
-    height, width = radiograph.display.shape
-    scale = settings.max_display_px / max(height, width)
+    radiograph = read_radiograph(path, SETTINGS, source_px=FULL_SIZE_PX)
+    height, width = radiograph.judged.shape
+    scale = source_px / max(height, width)
     size = (round(width * scale), round(height * scale))
-    return replace(radiograph, display=cv2.resize(radiograph.display, size, interpolation=cv2.INTER_AREA))
+    return replace(radiograph, source=cv2.resize(radiograph.judged, size, interpolation=cv2.INTER_AREA))
 
 
 def write_real_images(folder: Path, shared: Path, every: int = 6) -> list[Path]:
@@ -199,14 +203,13 @@ def measure_changes(folder: Path, engine: str) -> None:
     print("| JPEG 2000 images | count | reduced: largest | mean | rounded first: largest | mean |")
     print("| --- | --- | --- | --- | --- | --- |")
     phantoms = [write_image(folder, JPEG2000Lossless, seed).path for seed in PHANTOM_SEEDS]
-    print_changes("phantoms, 2464 px, shown at 1024", phantoms, engine, SETTINGS)
+    print_changes("phantoms, 2464 px, read at 1024", phantoms, engine)
     shared = Path(os.environ.get("CXRBATCH_SHARED_DATA") or "nowhere")
     if (shared / "nih1024").is_dir():
-        small = replace(SETTINGS, max_display_px=8192)
         rg1 = shared / "dicom" / "chest" / "rg1_cr_pa_mono1_15bit_j2k.dcm"
-        print_changes("real RG1, 1955 px, shown at 512", [rg1], engine, small)
+        print_changes("real RG1, 1955 px, read at 512", [rg1], engine, 512)
         real = write_real_images(folder, shared)
-        print_changes("NIH ChestX-ray14, 1024 px, shown at 512", real, engine, small)
+        print_changes("NIH ChestX-ray14, 1024 px, read at 512", real, engine, 512)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the workshop prints: the figures of `train`, `evaluate` and `compare`, the reasons to doubt them, and the page.
+"""What the workshop prints: figures of `train`, `adjust`, `evaluate`, `compare`, reasons to doubt them, and the page.
 
 Only types are imported of the workshop: whoever is called has loaded what its command needs.
 """
@@ -18,6 +18,8 @@ from cxrbatch.records import usual_rule
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from cxrbatch.engine.bundle import EngineBundle
+    from cxrbatch.engine.manifest import Adjustment
     from cxrbatch.model.compare.record import ComparedModel, Comparison
     from cxrbatch.model.evaluate.record import Caution, Evaluation, Severity
     from cxrbatch.model.figures.bootstrap import Estimate
@@ -68,6 +70,44 @@ def _spread_table(summary: TrainingSummary) -> Table:
     table = Table("figure", "mean", "deviation", title=f"Over {len(summary.runs)} folds")
     for name, spread in summary.spread.items():
         table.add_row(literal(name.replace("_", " ")), f"{spread.mean:.3f}", f"{spread.deviation:.3f}")
+    return table
+
+
+# --------------------------------------------------------------------------- adjust
+
+
+def print_adjustment(console: Console, bundle: EngineBundle) -> None:
+    """Print what became of each label, before and after on local images, what was left out, and what to do next."""
+    from cxrbatch.engine.model_card import ADJUSTED_ON_THE_SAME
+
+    made = bundle.manifest.adjustments[-1]
+    table = Table("label", "urgent", "operating point", title=literal(f"{bundle.name}, made of {made.of}", TITLE))
+    for label in bundle.labels:
+        point = "none: no verdict" if label.operating_point is None else f"{label.operating_point:.3f}"
+        table.add_row(literal(label.name), "yes" if label.urgent else "", point)
+    console.print(table)
+    if made.data:
+        console.print(_local_table(made))
+        console.print(literal(ADJUSTED_ON_THE_SAME), highlight=False)
+    for name, changed in made.labels.items():
+        if changed.note:
+            console.print(literal(f"{name}: {changed.note}.", _COLOURS["doubtful"]), highlight=False)
+    for caution in made.cautions:
+        console.print(literal(caution, _COLOURS["doubtful"]), highlight=False)
+    for role in made.dropped:
+        console.print(literal(f"{role}: left out, it holds the old calibration. {bundle.rebuild_with(role)}"))
+    console.print(literal(f"made {bundle.folder}; run it with: cxrbatch run INPUT -o OUT -e {bundle.folder}"))
+
+
+def _local_table(made: Adjustment) -> Table:
+    title = f"On {made.data}: {made.images} images of {made.patients} patients"
+    table = Table(*("label", "with it", "figure", "before", "after", "other patients"), title=literal(title, TITLE))
+    for name, label in made.labels.items():
+        for number, figure in enumerate(("sensitivity", "specificity", "calibration_error")):
+            first = (literal(name), f"{label.positives} of {label.images}") if not number else ("", "")
+            figures = [label.before, label.after, label.unseen]
+            cells = [f"{each[figure]:.3f}" if figure in each else _NO_FIGURE for each in figures]
+            table.add_row(*first, figure.replace("_", " "), *cells)
     return table
 
 

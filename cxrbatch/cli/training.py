@@ -25,6 +25,7 @@ from cxrbatch.cli.options import (
     add_options,
     data_options,
     read_data_options,
+    split_list,
 )
 from cxrbatch.cli.terminal import Counting, open_console
 from cxrbatch.system.standard_streams import put_work_first
@@ -201,6 +202,9 @@ def machine_options(command: Command) -> Command:
     "fixed=0.3, or alarms=5% (of the normal studies, over all findings together).",
 )
 @click.option(
+    "--urgent", default="", metavar="A,B,...", help="Labels whose finding makes a study urgent.  [default: none]"
+)
+@click.option(
     "--seed",
     type=SEED,
     default=0,
@@ -253,8 +257,10 @@ def _read_plan(options: dict[str, Any]) -> TrainingPlan:
         | {"seed": seed, "loss": options.pop("loss") or ""}
     )
     rule = parse_operating_point(options.pop("operating_point"))
-    stride = int(options.pop("output_stride"))
-    return TrainingPlan(data=data, training=training, operating_point=rule, output_stride=stride, **options)
+    stride, urgent = int(options.pop("output_stride")), split_list(options.pop("urgent"))
+    return TrainingPlan(
+        data=data, training=training, operating_point=rule, output_stride=stride, urgent=urgent, **options
+    )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The commands of the workshop: describe, import, evaluate, compare, build."""
+"""The commands of the workshop: describe, import, evaluate, compare, build, adjust."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     help="Folder to build engines in.",
 )
 @plan_options
+@click.option("--urgent", metavar="A,B,...", help="Labels whose finding makes a study urgent.  [default: CHECKPOINT's]")
 @click.option("--data", type=EXISTING, help="Labelled images for the comparison.  [default: phantoms]")
 @data_options
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed for splitting DATA.")
@@ -69,8 +70,9 @@ def build(checkpoint: Path, name: str, engines_folder: Path, data: Path | None, 
     from cxrbatch.system.progress import RunProgress
 
     put_work_first()
+    urgent = options.pop("urgent")
     data_wanted = read_data_options(options)
-    wanted = read_plan_options(options)
+    wanted = replace(read_plan_options(options), urgent=None if urgent is None else split_list(urgent))
     if data:
         wanted = _compare_on(wanted, data, data_wanted)
     console = open_console()
@@ -91,6 +93,76 @@ def _compare_on(wanted: BuildOptions, data: Path, options: DataOptions) -> Build
         choose_gate_images=partial(read_gate_images, data, options),
         choose_int8_images=partial(read_int8_images, data, options),
     )
+
+
+@commands.command(short_help="Make a new engine of another: urgent labels, operating points, local calibration.")
+@click.argument("engine", metavar="ENGINE")
+@click.option("-n", "--name", required=True, metavar="NAME", help="Name of the new engine and of its folder.")
+@click.option(
+    "--engines",
+    "engines_folder",
+    type=NEW_FOLDER,
+    default=Path("engines"),
+    show_default=True,
+    help="Folder to put the new engine in.",
+)
+@click.option(
+    "--urgent", metavar="A,B,...", help='Labels whose finding makes a study urgent; "" for none.  [default: ENGINE\'s]'
+)
+@click.option(
+    "--operating-point",
+    "points",
+    default="",
+    metavar="RULE",
+    help="A rule as for train, on DATA; or values: fixed=0.3, or by label: Mass=0.4,Hernia=none.  [default: ENGINE's]",
+)
+@click.option("--data", type=EXISTING, help="Local labelled images, to calibrate on and to place operating points on.")
+@data_options
+@click.option(
+    "--split", default="all", show_default=True, metavar="PART", help="Images of DATA to use: train, val, test or all."
+)
+@click.option(
+    "--calibrate/--no-calibrate",
+    default=True,
+    show_default=True,
+    help="Calibrate on DATA, not only place points on it.",
+)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed for splitting DATA.")
+@click.option(
+    "--workers", type=PROCESSES, metavar="N", help="Worker processes that read images.  [default: one per core]"
+)
+def adjust(engine: str, name: str, engines_folder: Path, **options: Any) -> None:
+    """Make a new engine of ENGINE, which stays as it is: other urgent labels, operating points, local calibration.
+
+    DATA is a folder or a table of labelled images, as for evaluate. The calibration fitted to it becomes part of every
+    ONNX file; TensorRT plans cannot be changed and are left out. An operating point that is not asked for calls the
+    same images as before. The new engine is compared with its checkpoint before it is installed.
+
+    \b
+    Examples:
+      cxrbatch adjust pneumonia -n ours --urgent Pneumothorax,Pneumonia
+      cxrbatch adjust pneumonia -n ours --operating-point Pneumonia=0.4
+      cxrbatch adjust pneumonia -n ours --data /data/hospital --operating-point sensitivity=0.95
+    """
+    from cxrbatch.cli.print_model import print_adjustment
+    from cxrbatch.config import load_settings
+    from cxrbatch.model.build.adjust import AdjustOptions, AdjustReport, adjust_engine
+    from cxrbatch.model.build.local import LocalData, parse_points
+
+    put_work_first()
+    data, split, urgent = options.pop("data"), options.pop("split"), options.pop("urgent")
+    points, calibrate = parse_points(options.pop("points")), options.pop("calibrate")
+    settings = load_settings({"workers": options.pop("workers")})
+    read = read_data_options(options)
+    local = None if data is None else LocalData(place=data, options=read, split=split, settings=settings)
+    wanted = AdjustOptions(
+        urgent=None if urgent is None else split_list(urgent), points=points, data=local, calibrate=calibrate
+    )
+    console = open_console()
+    with counting(console, "images scored") as images:
+        report = AdjustReport(say=say, images=images)
+        made = adjust_engine(engine, name, engines_folder=engines_folder, options=wanted, report=report)
+    print_adjustment(console, made)
 
 
 @commands.command(short_help="Measure how good a model is on labelled images.")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrbatch.config import Settings, available_cores
-from cxrbatch.intake.preprocess import fit_image, prepare
+from cxrbatch.intake.preprocess import fit_image, prepare, source_side
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.phantom import FINDINGS, draw_phantom, write_phantom_png
@@ -65,7 +65,7 @@ def _draw_case(drawing: Drawing) -> Case:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "phantom.png"
         write_phantom_png(path, phantom)
-        image = prepare(read_radiograph(path, Settings()), drawing.spec)
+        image = prepare(read_radiograph(path, Settings(), source_px=source_side(drawing.spec)), drawing.spec)
     return Case(image, tuple(name in phantom.findings for name in FINDINGS), phantom.masks)
 
 

@@ -29,6 +29,9 @@ from cxrbatch.system import durable
 
 PARITY_ROLE = "parity_images"
 PARITY_FILE = "parity.npz"
+TORCH_ROLE = "torch_fp16"
+"""Where engine.json keeps how far the FP16 graph is from the reference when torch runs it on a GPU: in other kernels
+than ONNX Runtime, which the build compared, and with other roundings."""
 
 # What numpy and its zip file raise over bytes that are not what they claim to be.
 _DAMAGE = (ValueError, KeyError, TypeError, OSError, EOFError, MemoryError, BadZipFile, zlib.error, NotImplementedError)
@@ -39,17 +42,35 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How far an engine may be from its reference; None: as far as it likes.
+
+    `change`: of any probability. `p99`: of 99 in 100. `heatmap`: the Pearson correlation that 99 in 100 heatmaps
+    reach at least. `flips`: the share of verdicts that differ, of which one always may.
+    """
+
+    change: float
+    p99: float | None = None
+    heatmap: float | None = None
+    flips: float | None = None
+
+
+FP16_LIMITS = Limits(change=5e-3, p99=2.5e-3, heatmap=0.99, flips=0.01)
+"""What half precision may change. Of the demo engine's heatmaps on 64 phantoms none correlates by less than 0.9999."""
+
+
+@dataclass(frozen=True, slots=True)
 class Agreement:
     """Two engines' probabilities of the same images, both float32 [N,C], and what follows from them.
 
-    `flipped` is bool [N,C]: the verdicts differ. `heatmap_correlation` as in `ParityFigures`.
+    `flipped` is bool [N,C]: the verdicts differ. `correlations` are those of the heatmaps, float64 [M], M <= N*C.
     """
 
     labels: tuple[Label, ...]
     answered: Float32
     reference: Float32
     flipped: NDArray[np.bool_]
-    heatmap_correlation: float | None
+    correlations: NDArray[np.float64]
 
     @property
     def change(self) -> Float32:
@@ -63,18 +84,34 @@ class Agreement:
         points = _operating_points(self.labels)
         return float(np.max(np.abs(self.reference - points)[self.flipped], initial=0.0))
 
-    def figures(self, source: str, limit: float, device: str = "") -> ParityFigures:
+    @property
+    def verdicts(self) -> int:
+        """How many verdicts there are: a label without an operating point has none."""
+        return len(self.answered) * sum(label.operating_point is not None for label in self.labels)
+
+    def figures(self, source: str, limits: Limits, device: str = "") -> ParityFigures:
         """Return the figures that engine.json keeps."""
+        # Without interpolation: between infinite changes there is no number.
+        lowest, p01 = (
+            float(np.quantile(self.correlations, at, method="lower")) if self.correlations.size else None
+            for at in (0, 0.01)
+        )
         return ParityFigures(
             images=len(self.answered),
             source=source,
             max_probability_change=float(self.change.max()),
             mean_probability_change=float(self.change.mean()),
-            limit=limit,
-            heatmap_correlation=self.heatmap_correlation,
+            limit=limits.change,
+            heatmap_correlation=lowest,
             decision_flips=int(self.flipped.sum()),
             farthest_flip=self.farthest_flip,
             device=device,
+            verdicts=self.verdicts,
+            p99_probability_change=float(np.quantile(self.change, 0.99, method="higher")),
+            p99_limit=limits.p99,
+            heatmap_p01=p01,
+            heatmap_limit=limits.heatmap,
+            flip_limit=limits.flips,
         )
 
 
@@ -96,12 +133,12 @@ def compare_scores(answered: Scores, reference: Scores, labels: tuple[Label, ...
         answered=answered.probabilities,
         reference=reference.probabilities,
         flipped=(answered.probabilities >= points) != (reference.probabilities >= points),
-        heatmap_correlation=lowest_correlation(answered.cams, reference.cams),
+        correlations=correlate_maps(answered.cams, reference.cams),
     )
 
 
 def refuse_disagreement(agreement: Agreement, figures: ParityFigures, engine: str, consequence: str) -> None:
-    """Let an engine pass whose scores are numbers, and within the limit of the reference's.
+    """Let an engine pass whose scores are numbers, and within the limits of the reference's.
 
     A verdict may differ only where the reference itself is within the limit of its operating point.
 
@@ -109,23 +146,47 @@ def refuse_disagreement(agreement: Agreement, figures: ParityFigures, engine: st
         agreement: of the engine with its reference.
         figures: of this comparison, with the limit.
         engine: which engine, in words.
-        consequence: what is done about it, such as "it was not installed".
+        consequence: what is done about it, and what helps, such as "it was not installed".
 
     Raises:
         EngineError: it does not pass; the message ends with a table of the images that are farthest off.
     """
-    what = ""
-    if not np.isfinite(agreement.answered).all():
-        what = "NaN or Inf in its scores"
-    elif figures.max_probability_change > figures.limit:
-        what = f"its probabilities differ from the checkpoint's by up to {figures.max_probability_change:.2g}"
-    elif figures.farthest_flip > figures.limit:
-        what = f"a verdict changes {figures.farthest_flip:.2g} from its operating point"
-    if what:
+    fault = _find_fault(agreement, figures)
+    if fault is not None:
+        what, limit = fault
         table = "\n".join(_worst_rows(agreement))
         raise EngineError(
-            f"{engine}: {what} (limit {figures.limit:g}, {figures.images} {figures.source}); {consequence}.\n{table}"
+            f"{engine}: {what} (limit {limit:g}, {figures.images} {figures.source}); {consequence}.\n{table}"
         )
+
+
+def _find_fault(agreement: Agreement, figures: ParityFigures) -> tuple[str, float] | None:
+    """Return what is wrong and the limit that it breaks; None where nothing is."""
+    if not np.isfinite(agreement.answered).all():
+        return "NaN or Inf in its scores", figures.limit
+    return next(_faults(figures), None)
+
+
+def _faults(figures: ParityFigures) -> Iterator[tuple[str, float]]:
+    worst, p99 = figures.max_probability_change, figures.p99_probability_change
+    if worst > figures.limit:
+        yield f"its probabilities differ from the checkpoint's by up to {worst:.2g}", figures.limit
+    if figures.farthest_flip > figures.limit:
+        yield f"a verdict changes {figures.farthest_flip:.2g} from its operating point", figures.limit
+    if figures.p99_limit is not None and p99 is not None and p99 > figures.p99_limit:
+        yield f"one probability in a hundred differs from the checkpoint's by {p99:.2g} or more", figures.p99_limit
+    flips, limit = figures.decision_flips, figures.flip_limit
+    if limit is not None and too_many_flips(flips, figures.verdicts, limit):
+        yield f"{flips} of {figures.verdicts} verdicts differ from the checkpoint's", limit
+    heatmap, limit = figures.heatmap_p01, figures.heatmap_limit
+    # Not `heatmap < limit`: a correlation that is no number is no agreement.
+    if limit is not None and heatmap is not None and not heatmap >= limit:
+        yield f"one heatmap in a hundred correlates with the checkpoint's by {heatmap:.3f} or less", limit
+
+
+def too_many_flips(flips: int, verdicts: int, limit: float) -> bool:
+    """Tell whether more than the share `limit` of the verdicts differ; one is never too many."""
+    return flips > max(1.0, limit * verdicts)
 
 
 def infer_in_batches(engine: Engine, pixels: Gray8, size: int) -> Scores:
@@ -133,11 +194,11 @@ def infer_in_batches(engine: Engine, pixels: Gray8, size: int) -> Scores:
     return join_scores([engine.infer(pixels[start : start + size]) for start in range(0, len(pixels), size)])
 
 
-def lowest_correlation(answered: Float32, reference: Float32) -> float | None:
-    """Return the lowest Pearson correlation of two sets of maps, both [N,C,h,w], map by map.
+def correlate_maps(answered: Float32, reference: Float32) -> NDArray[np.float64]:
+    """Return the Pearson correlations of two sets of maps, both [N,C,h,w], map by map: float64 [M].
 
     Maps that are flat in the reference (their deviation is below a thousandth of the largest map's) have
-    nothing to correlate and are left out; None where none is left.
+    nothing to correlate and are left out.
     """
     first, second = (
         maps.reshape(-1, maps.shape[2] * maps.shape[3]).astype(np.float64) for maps in (answered, reference)
@@ -145,13 +206,12 @@ def lowest_correlation(answered: Float32, reference: Float32) -> float | None:
     first, second = (maps - maps.mean(axis=1, keepdims=True) for maps in (first, second))
     deviation = second.std(axis=1)
     kept = deviation > 1e-3 * deviation.max(initial=0.0)
-    if not kept.any():
-        return None
     first, second = first[kept], second[kept]
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     products = (first * second).sum(axis=1)
     # A map that the engine made flat has norm 0: no correlation at all.
-    return float(np.divide(products, norms, out=np.zeros_like(products), where=norms > 0).min())
+    correlations: NDArray[np.float64] = np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+    return correlations
 
 
 def _operating_points(labels: tuple[Label, ...]) -> Float32:
@@ -182,6 +242,11 @@ class DeferredGate:
     reference: Scores
     source: str
     limit: float
+
+    @property
+    def limits(self) -> Limits:
+        """All limits: what was built before the others were asked for is held to them, too."""
+        return replace(FP16_LIMITS, change=self.limit)
 
 
 def save_gate(path: Path, gate: DeferredGate) -> None:
@@ -216,32 +281,38 @@ def load_gate(bundle: EngineBundle) -> DeferredGate:
 
 
 def is_unproven(bundle: EngineBundle, role: str, device: str) -> bool:
-    """Tell whether the role's plan has yet to be compared on `device`, and the bundle holds what it takes."""
+    """Tell whether the role has yet to be compared on `device`, and the bundle holds what it takes."""
     figures = bundle.manifest.parity.get(role)
-    if figures is None or figures == PENDING:
-        return figures == PENDING
+    if figures == PENDING:
+        return True
+    if figures is None:
+        # Of a plan the build says at least that it is pending.
+        return role == TORCH_ROLE and PARITY_ROLE in bundle.manifest.files
     return figures.device != device and PARITY_ROLE in bundle.manifest.files
 
 
 def settle_parity(bundle: EngineBundle, role: str, engine: Engine, *, device: str) -> EngineBundle:
-    """Run the gate of a plan on this machine, and write the figures into engine.json and the model card.
+    """Run the gate on this machine, and write the figures into engine.json and the model card.
 
     Args:
-        bundle: where the plan lies.
-        role: the plan's.
-        engine: the plan, opened.
+        bundle: where the files lie.
+        role: a plan's, or `TORCH_ROLE`.
+        engine: it, opened.
         device: what it runs on, for engine.json.
 
     Raises:
-        EngineError: the plan disagrees with its checkpoint, and is not used.
+        EngineError: it disagrees with its checkpoint, and is not used.
     """
     log.info("engine %s: comparing its %s with its checkpoint first, on %s", bundle.name, role, device)
     gate = load_gate(bundle)
     comparison = compare_scores(infer_in_batches(engine, gate.pixels, 8), gate.reference, bundle.labels)
-    figures = comparison.figures(gate.source, gate.limit, device)
+    figures = comparison.figures(gate.source, gate.limits, device)
     description = engine.description
     refuse_disagreement(
-        comparison, figures, f"engine {bundle.name} ({description.backend}, {device})", "it is not used"
+        comparison,
+        figures,
+        f"engine {bundle.name} ({description.backend}, {device})",
+        "it is not used. Run it in FP32, with --backend onnxruntime",
     )
     # What engine.json says now: another process may have settled another plan in the meantime.
     manifest = load_bundle(bundle.folder).manifest

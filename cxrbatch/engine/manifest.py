@@ -100,10 +100,13 @@ class TrainingFacts:
 class ParityFigures:
     """How far one file of the bundle is from the PyTorch FP32 reference, over `images` images.
 
-    Changes are absolute differences of probabilities; `limit` is the largest change the gate lets pass.
-    `heatmap_correlation` is the lowest Pearson correlation of a class activation map with the reference's; None
-    where no map has any structure. `decision_flips` counts the verdicts that differ, `farthest_flip` is how far
-    the reference's probability of such a verdict is from its operating point. `device` names the GPU, if any.
+    Changes are absolute differences of probabilities; `limit` is the largest change the gate lets pass, `p99_limit`
+    the largest that 99 of 100 may reach. `heatmap_correlation` is the lowest Pearson correlation of a class
+    activation map with the reference's, `heatmap_p01` what 99 of 100 maps reach, at least `heatmap_limit`; None where
+    no map has any structure. `decision_flips` counts those of `verdicts` that differ, at most the share `flip_limit`;
+    `farthest_flip` is how far the reference's probability of such a verdict is from its operating point. `device`
+    names the GPU, if any. A limit of None was not asked for. Where nobody counted, in bundles of the first versions,
+    `verdicts` is 0.
     """
 
     images: int
@@ -115,6 +118,12 @@ class ParityFigures:
     decision_flips: int = 0
     farthest_flip: float = 0.0
     device: str = ""
+    verdicts: int = 0
+    p99_probability_change: float | None = None
+    p99_limit: float | None = None
+    heatmap_p01: float | None = None
+    heatmap_limit: float | None = None
+    flip_limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +131,9 @@ class AccuracyFigures:
     """What one file of the bundle loses against the PyTorch FP32 reference on `images` labelled images.
 
     `auroc` is the mean over the labels that the images can tell, `auroc_reference` that of the reference; `limit`
-    is the largest drop that the gate lets pass, `worst_drop` the largest drop of a single label.
+    is the largest drop that the gate lets pass, `worst_drop` the largest drop of a single label, `worst_label`, at
+    most `worst_limit`. `decision_flips` counts those of `verdicts`, on labelled images, that differ, at most the share
+    `flip_limit`; in bundles of the first versions nobody counted, and `verdicts` is 0.
     """
 
     images: int
@@ -131,6 +142,11 @@ class AccuracyFigures:
     auroc: float
     worst_drop: float
     limit: float
+    worst_label: str = ""
+    worst_limit: float | None = None
+    decision_flips: int = 0
+    verdicts: int = 0
+    flip_limit: float | None = None
 
     @property
     def drop(self) -> float:
@@ -138,9 +154,55 @@ class AccuracyFigures:
         return self.auroc_reference - self.auroc
 
 
+@dataclass(frozen=True, slots=True)
+class AdjustedLabel:
+    """What an adjustment made of one label, on the `images` whose truth is known, `positives` of them with the finding.
+
+    `before` and `after` hold sensitivity, specificity and calibration_error, each where it could be measured. The same
+    images chose what they measure `after`; `unseen` is what other patients' images chose, in turn (cross-fitted).
+    `note` says why something was left as it was.
+    """
+
+    images: int
+    positives: int
+    before: dict[str, float] = field(default_factory=dict)
+    after: dict[str, float] = field(default_factory=dict)
+    unseen: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for figures in (self.before, self.after, self.unseen):
+            require_finite("an adjusted label's figures", figures.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """How an engine was made of the engine `of`, whose identity was `sha256`, without training.
+
+    `urgent`: the labels that were named urgent; None left them. `operating_point`: what was asked for. `data` names
+    the local images, of so many `patients`, that it was `calibrated` on or that placed operating points. `dropped`
+    are the files that the new engine could not take along. `cautions` are reasons to doubt the figures.
+    """
+
+    of: str
+    sha256: str
+    created: str
+    urgent: tuple[str, ...] | None = None
+    operating_point: str = ""
+    calibrated: bool = False
+    data: str = ""
+    images: int = 0
+    patients: int = 0
+    labels: dict[str, AdjustedLabel] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """What engine.json says; `files`, `parity` and `accuracy` are keyed by role.
+
+    `parity` also has `torch_fp16`, for the FP16 graph where torch runs it. `adjustments` are told in their order.
 
     Roles: onnx, onnx_fp16, onnx_int8, plan, plan_rtx, checkpoint, and parity_images for what the gate looks at on
     the machine that first loads a plan whose parity is "pending": the machine that built it could not run it.
@@ -161,6 +223,7 @@ class Manifest:
     accuracy: dict[str, AccuracyFigures] = field(default_factory=dict)
     notice: str = ""
     verdict: VerdictRule | None = None
+    adjustments: tuple[Adjustment, ...] = ()
 
     def __post_init__(self) -> None:
         require_name("the engine", self.name)

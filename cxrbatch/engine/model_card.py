@@ -7,11 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cxrbatch.engine.manifest import PENDING, Manifest, ParityFigures
+from cxrbatch.engine.manifest import PENDING, AccuracyFigures, Adjustment, Manifest, ParityFigures
 from cxrbatch.records import Label, VerdictRule, usual_rule
 from cxrbatch.system import durable
 
 MODEL_CARD = "MODEL_CARD.md"
+
+ADJUSTED_ON_THE_SAME = (
+    "The same images chose what is measured on them after the adjustment; the last figures are those of patients whose "
+    "images had no part in the choice (each of five parts by what the other four chose)."
+)
 
 # What Markdown, or HTML in it, makes something of: between words an underscore is one, and so is a lone sign at the
 # beginning of a line, which no text of a stranger stands at.
@@ -41,6 +46,8 @@ def _lines(manifest: Manifest) -> Iterator[str]:
         yield f"- File {_code(entry.path)} ({_text(role)}, {entry.precision}): SHA-256 `{entry.sha256}`"
     yield from _label_table(manifest.labels, manifest.verdict or usual_rule(manifest.task, manifest.labels))
     yield from _training(manifest)
+    for adjustment in manifest.adjustments:
+        yield from _adjustment(adjustment)
     yield from _parity(manifest)
 
 
@@ -129,30 +136,89 @@ def _figure(value: float) -> str:
     return f"{value:.0f}" if value > 1 and value == int(value) else f"{value:.3f}"
 
 
+def _adjustment(made: Adjustment) -> Iterator[str]:
+    yield from (
+        "",
+        "## Adjusted",
+        "",
+        f"- Made of the engine {_text(made.of)}, `{made.sha256[:16]}`, {_text(made.created)}",
+    )
+    if made.urgent is not None:
+        yield f"- Urgent by request: {_text(', '.join(made.urgent)) or 'nothing'}"
+    if made.operating_point:
+        yield f"- Operating points by request: {_text(made.operating_point)}"
+    if made.calibrated:
+        yield "- Probabilities calibrated anew; an operating point that nobody named calls the same images as before"
+    if made.dropped:
+        yield f"- Not taken along: {_text(', '.join(made.dropped))}"
+    if made.data:
+        yield f"- Local data: {_text(made.data)}, {made.images} images of {made.patients} patients"
+        yield from (f"- **{_text(caution)}**" for caution in made.cautions)
+        yield from _local_table(made)
+
+
+def _local_table(made: Adjustment) -> Iterator[str]:
+    head = ["Finding", "images with it", "figure", "before", "after", "after, on other patients", ""]
+    yield from ("", _row(head), _row(["---"] * len(head)))
+    for name, label in made.labels.items():
+        for figure in ("sensitivity", "specificity", "calibration_error"):
+            cells = [_cell(figures, figure) for figures in (label.before, label.after, label.unseen)]
+            counted = f"{label.positives} of {label.images}"
+            yield _row([_text(name), counted, figure.replace("_", " "), *cells, _text(label.note)])
+    yield from ("", ADJUSTED_ON_THE_SAME)
+
+
+def _cell(figures: dict[str, float], figure: str) -> str:
+    return f"{figures[figure]:.3f}" if figure in figures else "-"
+
+
 def _parity(manifest: Manifest) -> Iterator[str]:
     yield from ("", "## Against its checkpoint (PyTorch, FP32)", "")
     for role, figures in manifest.parity.items():
         if figures == PENDING:
             yield f"- {_text(role)}: pending; the first machine that loads it compares, and writes the result here"
         else:
-            yield f"- {_text(role)}: {_in_words(figures)}"
+            yield f"- {_text(role)}: {_in_words(role, figures)}"
     for role, accuracy in manifest.accuracy.items():
-        yield (
-            f"- {_text(role)}: mean AUROC {accuracy.auroc:.4f} beside {accuracy.auroc_reference:.4f}; largest drop "
-            f"of one label {accuracy.worst_drop:.4f}, limit of the mean {accuracy.limit:g}, on {accuracy.images} "
-            f"{_text(accuracy.source)}"
-        )
+        yield f"- {_text(role)}: {_loss_in_words(accuracy)}"
 
 
-def _in_words(figures: ParityFigures) -> str:
-    correlation = figures.heatmap_correlation
-    device = f"; on {_text(figures.device)}" if figures.device else ""
-    heatmaps = "" if correlation is None else f"; lowest correlation of a heatmap {correlation:.4f}"
+def _loss_in_words(accuracy: AccuracyFigures) -> str:
+    worst = f"{accuracy.worst_drop:.4f}" + (f" ({_text(accuracy.worst_label)})" if accuracy.worst_label else "")
+    worst_limit = "" if accuracy.worst_limit is None else f", limit {accuracy.worst_limit:g}"
+    verdicts = _flips_in_words(accuracy.decision_flips, accuracy.verdicts, accuracy.flip_limit)
     return (
-        f"largest change of a probability {figures.max_probability_change:.1e}, mean "
-        f"{figures.mean_probability_change:.1e}, limit {figures.limit:g}, on {figures.images} {_text(figures.source)}"
-        f"{device}; {figures.decision_flips} verdicts differ{heatmaps}"
+        f"mean AUROC {accuracy.auroc:.4f} beside {accuracy.auroc_reference:.4f}, limit of its drop {accuracy.limit:g}; "
+        f"largest drop of one label {worst}{worst_limit}; {verdicts}, on {accuracy.images} {_text(accuracy.source)}"
     )
+
+
+def _in_words(role: str, figures: ParityFigures) -> str:
+    p99, p99_limit = figures.p99_probability_change, figures.p99_limit
+    most = "" if p99 is None else f", of 99 in 100 {p99:.1e}" + ("" if p99_limit is None else f" (limit {p99_limit:g})")
+    device = f"; on {_text(figures.device)}" if figures.device else ""
+    # The first versions counted the verdicts of all files but the INT8 one, for which they wrote 0 as well.
+    counted = figures.verdicts or role != "onnx_int8"
+    verdicts = _flips_in_words(figures.decision_flips, figures.verdicts, figures.flip_limit, counted=bool(counted))
+    return (
+        f"largest change of a probability {figures.max_probability_change:.1e} (limit {figures.limit:g}){most}, mean "
+        f"{figures.mean_probability_change:.1e}, on {figures.images} {_text(figures.source)}"
+        f"{device}; {verdicts}{_heatmaps_in_words(figures)}"
+    )
+
+
+def _flips_in_words(flips: int, verdicts: int, limit: float | None, *, counted: bool = False) -> str:
+    if not verdicts:
+        return f"{flips} verdicts differ" if counted else "verdicts that differ were not counted"
+    return f"{flips} of {verdicts} verdicts differ" + ("" if limit is None else f" (limit {limit:.1%})")
+
+
+def _heatmaps_in_words(figures: ParityFigures) -> str:
+    lowest, p01, limit = figures.heatmap_correlation, figures.heatmap_p01, figures.heatmap_limit
+    if lowest is None:
+        return ""
+    most = "" if p01 is None else f", of 99 in 100 {p01:.4f}" + ("" if limit is None else f" (limit {limit:g})")
+    return f"; lowest correlation of a heatmap {lowest:.4f}{most}"
 
 
 def _row(cells: list[str]) -> str:

@@ -76,9 +76,9 @@ def open_choice(bundle: EngineBundle, choice: EngineChoice, *, threads: int = 0)
         return open_tensorrt(bundle, FLAVOURS[choice.backend])
     if choice.backend == "torch":
         # torch is imported where it was chosen, and nowhere else: running on a CPU needs none.
-        from cxrbatch.engine.torch_cuda_engine import TorchCudaEngine
+        from cxrbatch.engine.torch_cuda_engine import open_torch
 
-        return TorchCudaEngine(bundle, role=choice.role)
+        return open_torch(bundle, role=choice.role)
     return OnnxRuntimeEngine(bundle, role=choice.role, threads=threads)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cxrbatch.engine.agreement import PARITY_ROLE, TORCH_ROLE, is_unproven, settle_parity
 from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.contract import join_scores, require_pixels
 from cxrbatch.engine.onnx_file import refers_to_other_files
@@ -33,6 +34,35 @@ _SLOTS = 2
 # cuDNN tries its algorithms in the first call; the graph must record what it chose.
 _WARM_UP_RUNS = 3
 log = logging.getLogger(__name__)
+
+
+def open_torch(bundle: EngineBundle, *, role: str, device: str = "cuda") -> TorchCudaEngine:
+    """Open the role's file on the first GPU; in half precision pass the gate first, where such a one never did.
+
+    Raises:
+        EngineError: no GPU, a file that is not the one that was built, or one that disagrees with its checkpoint.
+    """
+    engine = TorchCudaEngine(bundle, role=role, device=device)
+    try:
+        if engine.description.precision == "fp16":
+            _pass_gate(bundle, engine, device)
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
+def _pass_gate(bundle: EngineBundle, engine: TorchCudaEngine, device: str) -> None:
+    if PARITY_ROLE not in bundle.manifest.files:
+        log.warning(
+            "engine %s: nobody compared its FP16 graph on torch with its checkpoint, and it has no images for that. %s",
+            *(bundle.name, bundle.rebuild_with("onnx_fp16")),
+        )
+        return
+    name = torch.cuda.get_device_name() if device == "cuda" else device
+    here = f"{name}, torch {torch.__version__}"
+    if is_unproven(bundle, TORCH_ROLE, here):
+        settle_parity(bundle, TORCH_ROLE, engine, device=here)
 
 
 class TorchCudaEngine:

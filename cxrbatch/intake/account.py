@@ -13,7 +13,7 @@ from cxrbatch.intake.dicom.dicom_file import DicomFile, parse_dicom
 from cxrbatch.intake.dicom.elements import Elements
 from cxrbatch.intake.dicom.pixel_data import decode_pixels, encoded_pixels
 from cxrbatch.intake.dicom.pixel_module import PixelModule, read_look, read_pixel_module
-from cxrbatch.intake.display import Lut, PixelLook, display_pixels
+from cxrbatch.intake.display import SOURCE_PX, Lut, PixelLook, display_pixels
 from cxrbatch.intake.kind import Kind, recognise
 from cxrbatch.intake.libraries import refusing_malformed
 from cxrbatch.intake.raster.read_raster import decode_raster
@@ -45,19 +45,19 @@ def account_for_pixels(path: Path, settings: Settings) -> PixelAccount:
     kind = recognise(content)
     with refusing_malformed(Reason.UNREADABLE_PIXELS, "the pixel data cannot be decoded"):
         if kind is Kind.DICOM:
-            return _of_dicom(parse_dicom(content, settings.max_stored_px * MAX_BYTES_PER_PIXEL), settings)
+            return _of_dicom(parse_dicom(content, settings.max_stored_px * MAX_BYTES_PER_PIXEL))
         return _of_raster(content, kind)
 
 
-def _of_dicom(dicom: DicomFile, settings: Settings) -> PixelAccount:
+def _of_dicom(dicom: DicomFile) -> PixelAccount:
     module = read_pixel_module(dicom.elements)
     if dicom.pixel_data is None:
         raise ImageRejected(Reason.NO_PIXEL_DATA, "the object holds no pixel data")
     look, _ = read_look(dicom.elements, module)
     started = time.perf_counter()
-    stored = decode_pixels(dicom, module, encoded_pixels(dicom, module), settings.max_display_px)
+    stored = decode_pixels(dicom, module, encoded_pixels(dicom, module), SOURCE_PX)
     decoded = time.perf_counter()
-    display_pixels(stored, look, settings.max_display_px)
+    display_pixels(stored, look, SOURCE_PX)
     ended = time.perf_counter()
     reduced = "" if stored.shape == (module.rows, module.columns) else f", at {stored.shape[1]} x {stored.shape[0]}"
     sign = "signed" if module.is_signed else "unsigned"

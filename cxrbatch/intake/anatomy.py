@@ -140,7 +140,7 @@ def check_anatomy(radiograph: Radiograph, settings: Settings) -> Radiograph:
     """
     if not settings.pixel_check:
         return radiograph
-    anatomy = measure_anatomy(radiograph.display)
+    anatomy = measure_anatomy(radiograph.judged)
     in_colour = radiograph.coloured_share >= COLOURED_SHARE
     if anatomy.is_chest and not in_colour:
         return _flagged(radiograph, Flag.POLARITY_SUSPECT) if anatomy.is_swapped else radiograph

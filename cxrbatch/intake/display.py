@@ -7,6 +7,7 @@ computed once per grey level that occurs and applied as a table, so the fast pat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +21,10 @@ from cxrbatch.records import Gray8
 Stored = NDArray[np.integer[Any]]
 Levels = NDArray[np.float64]
 WindowFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
+
+SOURCE_PX = 1024
+"""The long side at which a radiograph is read for an engine, in training and in a run, whatever is displayed of it: so
+no setting of the display moves a score. Larger inputs are read at their own size (`preprocess.source_side`)."""
 
 WHITE = 255.0
 # Without a window, the half percent at either end is collimator, label and burnt-in text.
@@ -111,6 +116,22 @@ def display_pixels(stored: Stored, look: PixelLook, max_px: int) -> Displayed:
     display = np.take(table, _index(np.clip(values, low, high), low))
     display[padded] = 0
     return Displayed(display, flags)
+
+
+def display_beside(source: Gray8, wanted_px: int, source_px: int, decode: Callable[[], Gray8]) -> Gray8:
+    """Return the display image that goes with what an engine sees.
+
+    Args:
+        source: what it sees, uint8 [H,W], its long side at most `source_px`.
+        wanted_px: the long side of the display image is at most that.
+        source_px: the size that the source was made for; one that is smaller is all there is.
+        decode: returns the display image at its own size, where it shows more than the source.
+    """
+    if wanted_px > source_px and max(source.shape) >= source_px:
+        return decode()
+    if wanted_px >= max(source.shape):
+        return source
+    return np.asarray(reduce_pixels(source, None, wanted_px)[0], np.uint8)
 
 
 def mask_unused_bits(stored: Stored, bits_stored: int, high_bit: int) -> Stored:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
+from cxrbatch.intake.display import SOURCE_PX
 from cxrbatch.records import Fit, Geometry, Gray8, InputSpec, PreparedImage, Radiograph
 
 # A strip that is so many times longer than wide is not enlarged as a whole before its middle is cut out: at 1:1000
@@ -12,10 +15,17 @@ from cxrbatch.records import Fit, Geometry, Gray8, InputSpec, PreparedImage, Rad
 _LARGEST_CUT = 16
 
 
+def source_side(spec: InputSpec) -> int:
+    """Return the long side at which a radiograph is read for this input: the usual one, or that of a larger input."""
+    return max(SOURCE_PX, spec.size_px)
+
+
 def prepare(radiograph: Radiograph, spec: InputSpec) -> PreparedImage:
-    """Return what an engine with this input spec eats of a radiograph."""
-    pixels, geometry = fit_image(radiograph.display, spec, radiograph.rows, radiograph.columns)
-    return PreparedImage(radiograph, pixels, geometry)
+    """Return what an engine with this input spec eats of a radiograph, beside what is displayed of it."""
+    pixels, geometry = fit_image(radiograph.judged, spec, radiograph.rows, radiograph.columns)
+    return PreparedImage(
+        radiograph if radiograph.source is None else replace(radiograph, source=None), pixels, geometry
+    )
 
 
 def fit_image(display: Gray8, spec: InputSpec, rows: int, columns: int) -> tuple[Gray8, Geometry]:

@@ -14,6 +14,7 @@ from cxrbatch.config import Settings
 from cxrbatch.errors import ImageRejected, Reason
 from cxrbatch.intake.dicom.dicom_file import DicomFile, parse_dicom
 from cxrbatch.intake.dicom.read_dicom import inspect_dicom, read_dicom
+from cxrbatch.intake.display import SOURCE_PX
 from cxrbatch.intake.kind import Kind, recognise
 from cxrbatch.intake.libraries import refusing_malformed
 from cxrbatch.intake.raster.read_raster import inspect_raster, read_raster
@@ -54,8 +55,13 @@ def inspect_file(path: Path, settings: Settings) -> tuple[Kind, Inspection]:
         return kind, inspect_raster(head, kind, settings, tail)
 
 
-def read_radiograph(path: Path, settings: Settings) -> Radiograph:
+def read_radiograph(path: Path, settings: Settings, *, source_px: int = SOURCE_PX) -> Radiograph:
     """Read one file to the end and decode it.
+
+    Args:
+        path: the file.
+        settings: the limits, and how large it is displayed.
+        source_px: the long side of what an engine's input is made of (`preprocess.source_side`).
 
     Raises:
         ImageRejected: it gets no score, with the reason; the checks of `inspect_file` are made again.
@@ -71,8 +77,8 @@ def read_radiograph(path: Path, settings: Settings) -> Radiograph:
     # From here on nothing is read from a disk, so whatever goes wrong goes wrong again.
     with refusing_malformed(Reason.UNREADABLE_PIXELS, f"the {kind.value} file cannot be read"):
         if kind is Kind.DICOM:
-            return read_dicom(_parse(content, settings), settings)
-        return read_raster(content, kind, settings)
+            return read_dicom(_parse(content, settings), settings, source_px)
+        return read_raster(content, kind, settings, source_px)
 
 
 def _parse_enough(stream: BinaryIO, head: bytes, size: int, settings: Settings) -> tuple[DicomFile, int]:

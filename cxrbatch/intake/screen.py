@@ -136,7 +136,7 @@ def check_image_size(rows: int, columns: int, settings: Settings) -> None:
 
 
 def assemble_radiograph(header: Header, display: Gray8, flags: tuple[Flag, ...], stored_sha256: str) -> Radiograph:
-    """Put a radiograph together from its display image, uint8 [H,W], 0..255.
+    """Put a radiograph together from what is seen of it, uint8 [H,W], 0..255: what scores and checks go by.
 
     Raises:
         ImageRejected: there is nothing to see on it (blank).

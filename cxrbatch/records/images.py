@@ -140,9 +140,11 @@ class IndexedFile:
 class Radiograph:
     """One decoded radiograph, ready to look at.
 
-    `display` is uint8 [H,W], 0..255, air black and bone white, its long side at most the display limit.
+    `display` is uint8 [H,W], 0..255, air black and bone white, its long side at most the display limit. What an engine
+    sees and the pixel check judges is made of `source`, the same at a size of its own, whatever is displayed; None:
+    that is the display image itself.
     `rows` and `columns` are those of the stored pixels, before any reduction.
-    `stored_sha256` identifies the stored pixel values, `display_sha256` what is shown of them.
+    `stored_sha256` identifies the stored pixel values, `display_sha256` what an engine may see of them.
     `coloured_share` is how much of it, 0..1, was in colour before it was made grey.
     """
 
@@ -154,3 +156,13 @@ class Radiograph:
     stored_sha256: str
     display_sha256: str
     coloured_share: float = 0.0
+    source: Gray8 | None = None
+
+    @property
+    def judged(self) -> Gray8:
+        """What scores and checks go by, uint8 [H,W], like `display`."""
+        return self.display if self.source is None else self.source
+
+    def shown_as(self, display: Gray8) -> Radiograph:
+        """Return the radiograph with another display image; scores and checks go by what it was before."""
+        return self if display is self.display else replace(self, display=display, source=self.judged)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cxrbatch.config import Settings, load_settings
 from cxrbatch.errors import EngineError, Flag, ImageRejected, Reason, UsageError
 from cxrbatch.intake.anatomy import check_anatomy
-from cxrbatch.intake.preprocess import fit_image
+from cxrbatch.intake.preprocess import fit_image, source_side
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.output.run_json import RUN_FILE
 from cxrbatch.output.tables import IMAGES_CSV, LIST_SEPARATOR, STUDIES_CSV, read_table
@@ -176,10 +176,11 @@ class ScoringEngine:
                 raise ValueError(f"an image is uint8 [H,W], not {image.dtype} {list(image.shape)}")
             return _Prepared(number, fit_image(image, spec, *image.shape)[0])
         try:
-            radiograph = check_anatomy(read_radiograph(Path(image), settings), settings)
+            radiograph = read_radiograph(Path(image), settings, source_px=source_side(spec))
+            radiograph = check_anatomy(radiograph, settings)
         except ImageRejected as rejected:
             return _Prepared(str(image), refused=rejected)
-        pixels, _ = fit_image(radiograph.display, spec, radiograph.rows, radiograph.columns)
+        pixels, _ = fit_image(radiograph.judged, spec, radiograph.rows, radiograph.columns)
         return _Prepared(str(image), pixels, tuple(flag.value for flag in radiograph.flags))
 
 

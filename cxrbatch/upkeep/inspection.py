@@ -26,7 +26,7 @@ from cxrbatch.intake.anatomy import (
     measure_anatomy,
 )
 from cxrbatch.intake.discover import index_file
-from cxrbatch.intake.preprocess import prepare
+from cxrbatch.intake.preprocess import prepare, source_side
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.pages.terminal_text import TITLE, literal
 from cxrbatch.records import Gray8, Header, ImageFile, IndexedFile, InputSpec, Radiograph, storable_ns
@@ -95,16 +95,16 @@ def _inspect_pixels(
     named: Path, path: Path, indexed: IndexedFile, header_ms: float, settings: Settings, picture: Path | None
 ) -> Explanation:
     started = time.perf_counter()
-    radiograph = read_radiograph(path, settings)
+    spec = find_bundle(settings.engine).input if settings.engine and picture is not None else USUAL_INPUT
+    radiograph = read_radiograph(path, settings, source_px=source_side(spec))
     read_ms = _ms_since(started)
     if picture is not None:
-        spec = find_bundle(settings.engine).input if settings.engine else USUAL_INPUT
         _write_png(picture, radiograph.display)
         _write_png(picture.with_suffix(".input.png"), prepare(radiograph, spec).pixels[0])
     decoded = replace(
         _accepted(named, indexed, radiograph, header_ms, read_ms),
         pixels=account_for_pixels(path, settings),
-        anatomy=measure_anatomy(radiograph.display),
+        anatomy=measure_anatomy(radiograph.judged),
     )
     try:
         checked = check_anatomy(radiograph, settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cxrbatch.engine.agreement import Agreement, compare_scores, lowest_correlation, refuse_disagreement
+from cxrbatch.engine.agreement import Agreement, Limits, compare_scores, correlate_maps, refuse_disagreement
 from cxrbatch.errors import EngineError, ExitCode
 from cxrbatch.records import Float32, Label, Scores
 
@@ -23,12 +23,19 @@ def compared(answered: list[list[float]], reference: list[list[float]]) -> Agree
     return compare_scores(scores(answered), scores(reference), LABELS)
 
 
-def gate(agreement: Agreement, limit: float) -> None:
-    refuse_disagreement(agreement, agreement.figures("images", limit), "engine x", "it is not used")
+def gate(agreement: Agreement, limits: Limits | float) -> None:
+    refuse_disagreement(
+        agreement,
+        agreement.figures("images", limits if isinstance(limits, Limits) else Limits(limits)),
+        "engine x",
+        "it is not used",
+    )
 
 
 def test_changes_and_flips_are_counted() -> None:
-    figures = compared([[0.502, 0.1], [0.2, 0.9]], [[0.498, 0.1], [0.2, 0.901]]).figures("images", 0.005, "a GPU")
+    figures = compared([[0.502, 0.1], [0.2, 0.9]], [[0.498, 0.1], [0.2, 0.901]]).figures(
+        "images", Limits(0.005), "a GPU"
+    )
     assert (figures.images, figures.source, figures.limit, figures.device) == (2, "images", 0.005, "a GPU")
     assert figures.max_probability_change == pytest.approx(0.004, abs=1e-6)
     assert figures.mean_probability_change == pytest.approx(0.005 / 4, abs=1e-6)
@@ -38,7 +45,7 @@ def test_changes_and_flips_are_counted() -> None:
 
 
 def test_a_label_without_an_operating_point_cannot_flip() -> None:
-    figures = compared([[0.1, 0.9]], [[0.1, 0.1]]).figures("images", 1.0)
+    figures = compared([[0.1, 0.9]], [[0.1, 0.1]]).figures("images", Limits(1.0))
     assert (figures.decision_flips, figures.farthest_flip) == (0, 0.0)
 
 
@@ -76,16 +83,61 @@ def test_another_number_of_labels_is_no_comparison() -> None:
 def test_correlation_is_that_of_the_worst_map() -> None:
     reference = np.random.default_rng(1).normal(size=(2, 3, 4, 4)).astype(np.float32)
     answered = reference * 2 + 5
-    assert lowest_correlation(answered, reference) == pytest.approx(1.0)
+    assert correlate_maps(answered, reference).min() == pytest.approx(1.0)
     answered[1, 2] = -reference[1, 2]
-    assert lowest_correlation(answered, reference) == pytest.approx(-1.0)
+    assert correlate_maps(answered, reference).min() == pytest.approx(-1.0)
     answered[1, 2] = 7.0
-    assert lowest_correlation(answered, reference) == 0.0
+    assert correlate_maps(answered, reference).min() == 0.0
 
 
 def test_flat_maps_have_nothing_to_correlate() -> None:
     flat = np.full((1, 2, 3, 3), 0.25, np.float32)
-    assert lowest_correlation(flat, flat) is None
+    assert correlate_maps(flat, flat).size == 0
     shaped = flat.copy()
     shaped[0, 0] += np.arange(9).reshape(3, 3)
-    assert lowest_correlation(shaped + 1e-6, shaped) == pytest.approx(1.0)
+    assert correlate_maps(shaped + 1e-6, shaped).min() == pytest.approx(1.0)
+
+
+# --------------------------------------------------------------------------- what single numbers don't tell
+
+
+def many(change: float, share: float) -> Agreement:
+    """Compare 100 images of two labels, of which a share is off by `change`."""
+    reference = np.full((100, 2), 0.3, np.float32)
+    answered = reference.copy()
+    answered.reshape(-1)[: round(200 * share)] += change
+    return compared(answered.tolist(), reference.tolist())
+
+
+def test_many_small_changes_are_refused_where_few_pass() -> None:
+    limits = Limits(0.005, p99=0.002)
+    gate(many(0.004, 0.005), limits)
+    with pytest.raises(EngineError, match=r"one probability in a hundred differs .* by 0.004 or more \(limit 0.002,"):
+        gate(many(0.004, 0.05), limits)
+
+
+def test_more_flips_than_their_share_are_refused_and_one_always_may() -> None:
+    reference = [[0.499, 0.3]] * 100
+    limits = Limits(0.005, flips=0.02)
+    for flips, passes in ((0, True), (1, True), (2, True), (3, False)):
+        agreement = compared([[0.501, 0.3]] * flips + reference[flips:], reference)
+        assert agreement.figures("images", limits).decision_flips == flips
+        # Only label A has an operating point.
+        assert agreement.verdicts == 100
+        if passes:
+            gate(agreement, limits)
+        else:
+            with pytest.raises(EngineError, match=r"3 of 100 verdicts differ .* \(limit 0.02,"):
+                gate(agreement, limits)
+    gate(compared([[0.501, 0.3]], [[0.499, 0.3]]), limits)
+
+
+def test_heatmaps_that_point_elsewhere_are_refused_though_no_probability_moves() -> None:
+    cams = np.random.default_rng(2).normal(size=(50, 2, 4, 4)).astype(np.float32)
+    turned = cams.copy()
+    turned[:2] = -turned[:2]
+    probabilities = [[0.2, 0.3]] * 50
+    agreement = compare_scores(scores(probabilities, turned), scores(probabilities, cams), LABELS)
+    gate(agreement, Limits(0.005))
+    with pytest.raises(EngineError, match=r"one heatmap in a hundred correlates .* by -1.000 or less \(limit 0.99,"):
+        gate(agreement, Limits(0.005, heatmap=0.99))

@@ -7,15 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from cxrbatch.engine.agreement import PARITY_FILE, PARITY_ROLE, DeferredGate, load_gate, save_gate
 from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
 from cxrbatch.engine.manifest import PENDING, EngineFile, ParityFigures
-from cxrbatch.engine.model_card import MODEL_CARD
+from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.open import open_engine
+from cxrbatch.engine.torch_cuda_engine import open_torch
 from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.errors import EngineError
 from cxrbatch.records import Gray8
@@ -129,3 +131,66 @@ def test_tampered_images_are_refused(pending: EngineBundle, tensorrt: Any) -> No
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(EngineError, match=r"parity\.npz: not the file this engine was built with"):
         open_engine(pending, backend="tensorrt")
+
+
+# --------------------------------------------------------------------------- torch, in half precision
+
+
+@pytest.fixture
+def half(pending: EngineBundle) -> EngineBundle:
+    """A bundle with an FP16 graph that nobody has run on torch yet."""
+    files = pending.manifest.files | {"onnx_fp16": replace(pending.file("onnx"), precision="fp16")}
+    return save_bundle(pending.folder, replace(pending.manifest, files=files, parity={}))
+
+
+def test_torch_compares_its_half_precision_once(half: EngineBundle) -> None:
+    open_torch(half, role="onnx_fp16", device="cpu").close()
+    figures = load_bundle(half.folder).manifest.parity["torch_fp16"]
+    assert isinstance(figures, ParityFigures)
+    assert (figures.images, figures.verdicts, figures.flip_limit, figures.p99_limit) == (64, 256, 0.01, 0.0025)
+    assert figures.device.startswith("cpu, torch ")
+    assert "- torch_fp16: largest change of a probability" in (half.folder / MODEL_CARD).read_text(encoding="utf-8")
+    (half.folder / PARITY_FILE).unlink()
+    open_torch(load_bundle(half.folder), role="onnx_fp16", device="cpu").close()
+
+
+def test_torch_refuses_half_precision_that_disagrees(half: EngineBundle) -> None:
+    gate = load_gate(half)
+    off = replace(gate.reference, probabilities=gate.reference.probabilities + np.float32(0.01))
+    save_gate(half.folder / PARITY_FILE, replace(gate, reference=off))
+    entry = EngineFile(PARITY_FILE, sha256_of_file(half.folder / PARITY_FILE), "fp32")
+    bundle = save_bundle(half.folder, replace(half.manifest, files=half.manifest.files | {PARITY_ROLE: entry}))
+    with pytest.raises(EngineError, match=r"by up to 0.01 .* it is not used. Run it in FP32"):
+        open_torch(bundle, role="onnx_fp16", device="cpu")
+    assert "torch_fp16" not in load_bundle(half.folder).manifest.parity
+    open_torch(bundle, role="onnx", device="cpu").close()
+
+
+def test_a_bundle_of_before_says_that_nobody_compared(half: EngineBundle, caplog: pytest.LogCaptureFixture) -> None:
+    files = {role: file for role, file in half.manifest.files.items() if role != PARITY_ROLE}
+    bundle = save_bundle(half.folder, replace(half.manifest, files=files))
+    open_torch(bundle, role="onnx_fp16", device="cpu").close()
+    assert "nobody compared its FP16 graph on torch" in caplog.text
+    assert load_bundle(half.folder).manifest.parity == {}
+
+
+def test_figures_of_before_are_read_and_called_what_they_are(half: EngineBundle) -> None:
+    manifest = msgspec.json.decode((half.folder / "engine.json").read_bytes())
+    old = {"images": 9, "source": "x", "max_probability_change": 0.1, "mean_probability_change": 0.01, "limit": 1.0}
+    manifest["parity"] = {"onnx": old | {"decision_flips": 2}, "onnx_int8": old | {"decision_flips": 0}}
+    manifest["accuracy"] = {
+        "onnx_int8": {
+            "images": 9,
+            "source": "x",
+            "auroc_reference": 0.9,
+            "auroc": 0.9,
+            "worst_drop": 0.0,
+            "limit": 0.005,
+        }
+    }
+    del manifest["adjustments"]
+    (half.folder / "engine.json").write_bytes(msgspec.json.encode(manifest))
+    write_model_card(half.folder / MODEL_CARD, load_bundle(half.folder).manifest)
+    card = (half.folder / MODEL_CARD).read_text(encoding="utf-8").splitlines()
+    assert next(line for line in card if line.startswith("- onnx: largest")).endswith("2 verdicts differ")
+    assert sum("verdicts that differ were not counted" in line for line in card if "onnx_int8: " in line) == 2

@@ -9,11 +9,11 @@ from cxrbatch.intake.dicom.dicom_file import DicomFile
 from cxrbatch.intake.dicom.elements import Elements
 from cxrbatch.intake.dicom.pixel_data import decode_pixels, encoded_pixels, has_hole, hash_stored
 from cxrbatch.intake.dicom.pixel_module import PixelModule, check_pixel_module, read_look, read_pixel_module
-from cxrbatch.intake.display import display_pixels
+from cxrbatch.intake.display import display_beside, display_pixels
 from cxrbatch.intake.libraries import refusing_malformed
 from cxrbatch.intake.screen import Inspection, ScreenFacts, assemble_radiograph, screen_header
 from cxrbatch.intake.vocabulary import SpeciesFacts
-from cxrbatch.records import Header, Radiograph, Rejection
+from cxrbatch.records import Gray8, Header, Radiograph, Rejection
 
 # The nearest to the image first; Study Description, the farthest, is in the header.
 _DESCRIPTIONS = (
@@ -46,8 +46,8 @@ def inspect_dicom(dicom: DicomFile, settings: Settings, missing_bytes: int = 0) 
         return Inspection(header, flags)
 
 
-def read_dicom(dicom: DicomFile, settings: Settings) -> Radiograph:
-    """Decode the radiograph of a whole file.
+def read_dicom(dicom: DicomFile, settings: Settings, source_px: int) -> Radiograph:
+    """Decode the radiograph of a whole file; an engine's input will be made of at most `source_px` on the long side.
 
     Raises:
         ImageRejected: with the reason for which it gets no score.
@@ -59,12 +59,21 @@ def read_dicom(dicom: DicomFile, settings: Settings) -> Radiograph:
     with refusing_malformed(Reason.UNREADABLE_PIXELS, "the pixel data cannot be decoded"):
         look, polarity_flags = read_look(dicom.elements, module)
         encoded = encoded_pixels(dicom, module)
-        stored = decode_pixels(dicom, module, encoded, settings.max_display_px)
-        displayed = display_pixels(stored, look, settings.max_display_px)
+        stored = decode_pixels(dicom, module, encoded, source_px)
+        displayed = display_pixels(stored, look, source_px)
+
+        def decode_larger() -> Gray8:
+            is_whole = stored.shape == (module.rows, module.columns)
+            # Reduced again, not from there: a decoder's half of a half is not its quarter.
+            larger = stored if is_whole else decode_pixels(dicom, module, encoded, settings.max_display_px)
+            return display_pixels(larger, look, settings.max_display_px).display
+
+        shown = display_beside(displayed.display, settings.max_display_px, source_px, decode_larger)
         is_damaged = dicom.transfer_syntax not in ENCAPSULATED and has_hole(stored)
     damage_flags = (Flag.DAMAGE_SUSPECT,) if is_damaged else ()
     flags = inspection.flags + polarity_flags + displayed.flags + damage_flags
-    return assemble_radiograph(inspection.header, displayed.display, flags, hash_stored(dicom, module, encoded))
+    digest = hash_stored(dicom, module, encoded)
+    return assemble_radiograph(inspection.header, displayed.display, flags, digest).shown_as(shown)
 
 
 def read_header(dicom: DicomFile) -> Header:

@@ -15,7 +15,7 @@ from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, ImageRejected, Reason
 from cxrbatch.intake.codecs.jpeg import decode_jpeg
 from cxrbatch.intake.codecs.jpeg_markers import end_of_image, read_frame_header
-from cxrbatch.intake.display import PixelLook, Stored, display_pixels
+from cxrbatch.intake.display import PixelLook, Stored, display_beside, display_pixels
 from cxrbatch.intake.kind import PNG_SIGNATURE, Kind
 from cxrbatch.intake.libraries import refusing_malformed
 from cxrbatch.intake.raster.orientation import read_jpeg_orientation, read_png_orientation
@@ -76,7 +76,7 @@ def inspect_raster(content: bytes, kind: Kind, settings: Settings, tail: bytes =
     return Inspection(header, flags)
 
 
-def read_raster(content: bytes, kind: Kind, settings: Settings) -> Radiograph:
+def read_raster(content: bytes, kind: Kind, settings: Settings, source_px: int) -> Radiograph:
     """Decode a whole PNG or JPEG file.
 
     The stored pixels, which the hash and `rows` x `columns` speak of, are the upright grey ones.
@@ -90,12 +90,17 @@ def read_raster(content: bytes, kind: Kind, settings: Settings) -> Radiograph:
     if kind is Kind.JPEG:
         content = content[: end_of_image(content)]
     stored, coloured = _decode_with_colour(content, kind)
-    displayed = display_pixels(stored, _look_of(stored), settings.max_display_px)
+    look = _look_of(stored)
+    displayed = display_pixels(stored, look, source_px)
+    shown = display_beside(
+        *(displayed.display, settings.max_display_px, source_px),
+        lambda: display_pixels(stored, look, settings.max_display_px).display,
+    )
     digest = hashlib.sha256(f"raster {stored.shape} {stored.dtype.itemsize} ".encode() + stored.tobytes())
     radiograph = assemble_radiograph(
         inspection.header, displayed.display, inspection.flags + displayed.flags, digest.hexdigest()
     )
-    return replace(radiograph, coloured_share=coloured)
+    return replace(radiograph.shown_as(shown), coloured_share=coloured)
 
 
 def decode_raster(content: bytes, kind: Kind) -> Stored:

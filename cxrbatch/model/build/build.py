@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from cxrbatch.engine.agreement import PARITY_FILE, PARITY_ROLE
-from cxrbatch.engine.bundle import ENGINE_FILE, EngineBundle, load_bundle, save_bundle
+from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
 from cxrbatch.engine.manifest import EngineFile, Manifest, Precision
 from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS, Flavour
-from cxrbatch.engine.untrusted import sha256_of_file
-from cxrbatch.errors import EngineError, UsageError
-from cxrbatch.model.build.gate import Parity, ParityImages, pass_gate, save_deferred_gate
+from cxrbatch.model.build.gate import Parity, ParityImages, pass_gate, save_deferred_gate, score_by_reference
 from cxrbatch.model.build.images import Int8Images, draw_gate_images, draw_int8_images
 from cxrbatch.model.build.int8 import add_int8_file
+from cxrbatch.model.build.place import entry_of, growing, require_free, require_name
 from cxrbatch.model.build.tensorrt_build import BuildProgress, PlanBuilder, PlanOptions, open_plan_builder
-from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, read_checkpoint
+from cxrbatch.model.data.urgent import mark_urgent
+from cxrbatch.model.network.checkpoint import (
+    Checkpoint,
+    CheckpointFacts,
+    encode_checkpoint,
+    load_checkpoint,
+    read_checkpoint,
+)
 from cxrbatch.model.network.export import export_onnx, halve, require_half_weights
 from cxrbatch.records import usual_rule
 from cxrbatch.system import durable
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 ONNX_FILE = "model.onnx"
-# What is left of a file name's 255 for what is put before it while a bundle grows.
-_LONGEST_NAME = 200
 ONNX_FP16_FILE = "model.fp16.onnx"
 
 ChooseInt8Images = Callable[[CheckpointFacts], Int8Images]
@@ -50,14 +51,15 @@ class BuildOptions:
 
     `backends` may name tensorrt and tensorrt-rtx, whose plans are built of the FP16 graph; `precision` "fp16"
     adds that graph alone, "int8" a file for the CPU that is calibrated and judged on what `choose_int8_images`
-    chooses. The gate looks at what `choose_gate_images` chooses. `onnx_only` leaves the plans to a machine with a
-    GPU.
+    chooses. The gate looks at what `choose_gate_images` chooses. `urgent` names the labels that are urgent; None
+    leaves that to the checkpoint. `onnx_only` leaves the plans to a machine with a GPU.
     """
 
     backends: tuple[str, ...] = ()
     precision: Precision = "fp32"
     choose_gate_images: ChooseGateImages = draw_gate_images
     choose_int8_images: ChooseInt8Images = draw_int8_images
+    urgent: tuple[str, ...] | None = None
     onnx_only: bool = False
     plan: PlanOptions = field(default_factory=PlanOptions)
 
@@ -96,27 +98,30 @@ def build_engine(
         EngineError: the checkpoint cannot be used, a plan cannot be built here, or an engine disagrees with the
             checkpoint (exit code 5).
     """
-    _require_name(name)
-    _require_free(engines_folder / name)
+    require_name(name)
+    require_free(engines_folder / name)
     builders = (
         () if options.onnx_only else tuple(open_plan_builder(flavour, options.plan) for flavour in options.flavours)
     )
     # Read once: what is exported, what is compared and what stays in the bundle are the same bytes.
     content = read_checkpoint(checkpoint)
     loaded = load_checkpoint(checkpoint, content)
+    if options.urgent is not None:
+        loaded = replace(loaded, facts=replace(loaded.facts, labels=mark_urgent(loaded.facts.labels, options.urgent)))
+        content = encode_checkpoint(loaded)
     durable.make_folder(engines_folder)
-    with _growing(engines_folder / name) as folder:
+    with growing(engines_folder / name) as folder:
         durable.replace_bytes(folder / CHECKPOINT_FILE, content)
-        files = {"checkpoint": _entry(folder / CHECKPOINT_FILE, "fp32")}
+        files = {"checkpoint": entry_of(folder / CHECKPOINT_FILE, "fp32")}
         files |= _export_graphs(loaded, folder, options, report)
         files |= _build_plans(folder, builders, engines_folder, report)
-        if builders:
+        if options.wants_fp16:
             save_deferred_gate(folder / PARITY_FILE, loaded.network, draw_gate_images(loaded.facts))
-            files[PARITY_ROLE] = _entry(folder / PARITY_FILE, "fp32")
+            files[PARITY_ROLE] = entry_of(folder / PARITY_FILE, "fp32")
         images = options.choose_gate_images(loaded.facts)
         report.say(f"comparing with the checkpoint on {len(images.pixels)} {images.source}")
         ungated = save_bundle(folder, _describe(loaded.facts, name, files, parity={}))
-        parity = pass_gate(ungated, loaded.network, images, builders)
+        parity = pass_gate(ungated, score_by_reference(loaded.network, images.pixels), images, builders)
         bundle = save_bundle(folder, _describe(loaded.facts, name, files, parity=parity))
         if options.precision == "int8":
             report.say("quantising the engine to INT8, and comparing that")
@@ -131,12 +136,12 @@ def _export_graphs(
     size_px = checkpoint.facts.input.size_px
     report.say("exporting the network to ONNX (FP32)")
     export_onnx(checkpoint.network, folder / ONNX_FILE, size_px=size_px)
-    files = {"onnx": _entry(folder / ONNX_FILE, "fp32")}
+    files = {"onnx": entry_of(folder / ONNX_FILE, "fp32")}
     if options.wants_fp16:
         report.say("exporting the network to ONNX (FP16)")
         export_onnx(halve(checkpoint.network), folder / ONNX_FP16_FILE, size_px=size_px)
         require_half_weights(folder / ONNX_FP16_FILE)
-        files["onnx_fp16"] = _entry(folder / ONNX_FP16_FILE, "fp16")
+        files["onnx_fp16"] = entry_of(folder / ONNX_FP16_FILE, "fp16")
     return files
 
 
@@ -150,12 +155,8 @@ def _build_plans(
         # Beside the bundles, not in one: the next build on this machine starts with what this one measured.
         cache = engines_folder / f"timing-{flavour.backend}.cache"
         facts = builder.build((folder / ONNX_FP16_FILE).read_bytes(), path, timing_cache=cache, report=report.advance)
-        files[flavour.role] = replace(_entry(path, "fp16"), plan=facts)
+        files[flavour.role] = replace(entry_of(path, "fp16"), plan=facts)
     return files
-
-
-def _entry(path: Path, precision: Precision) -> EngineFile:
-    return EngineFile(path.name, sha256_of_file(path), precision)
 
 
 def _describe(facts: CheckpointFacts, name: str, files: dict[str, EngineFile], *, parity: Parity) -> Manifest:
@@ -172,42 +173,5 @@ def _describe(facts: CheckpointFacts, name: str, files: dict[str, EngineFile], *
         parity=parity,
         notice=facts.notice,
         verdict=usual_rule(facts.task, facts.labels),
+        adjustments=facts.adjustments,
     )
-
-
-@contextmanager
-def _growing(place: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `place`; on success it moves there, on error it is gone."""
-    folder = Path(tempfile.mkdtemp(prefix=durable.TEMPORARY_PREFIX, dir=place.parent))
-    try:
-        yield folder
-        folder.chmod(durable.FOLDER_MODE)
-        _replace_folder(folder, place)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    durable.sync_folder(place.parent)
-
-
-def _replace_folder(folder: Path, place: Path) -> None:
-    if not place.exists():
-        folder.rename(place)
-        return
-    # A folder cannot be renamed over a full one. A reader in between finds no engine, never half of one.
-    outgoing = Path(tempfile.mkdtemp(prefix=durable.TEMPORARY_PREFIX, dir=place.parent))
-    place.rename(outgoing / place.name)
-    folder.rename(place)
-    shutil.rmtree(outgoing)
-
-
-def _require_free(place: Path) -> None:
-    if place.exists() and not (place / ENGINE_FILE).is_file():
-        raise EngineError(f"{place}: is there and is no engine; move it away or choose another name.")
-
-
-def _require_name(name: str) -> None:
-    allowed = name and not name.startswith((".", "-")) and all(sign.isalnum() or sign in "._-" for sign in name)
-    if not allowed or len(name.encode()) > _LONGEST_NAME:
-        raise UsageError(
-            f"engine name {name[:_LONGEST_NAME]!r}: use letters, digits, '.', '_' and '-', neither '.' nor '-' at the "
-            f"front, at most {_LONGEST_NAME} bytes."
-        )

@@ -18,17 +18,19 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from cxrbatch.engine.agreement import Agreement, Limits, compare_scores, infer_in_batches, too_many_flips
 from cxrbatch.engine.bundle import EngineBundle, save_bundle
 from cxrbatch.engine.contract import INPUT
 from cxrbatch.engine.manifest import AccuracyFigures, EngineFile, ParityFigures
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.errors import EngineError
+from cxrbatch.model.build.gate import score_by_reference
 from cxrbatch.model.build.images import Int8Images
 from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.model.figures.metrics import measure_aurocs
-from cxrbatch.model.network.network import ChestNetwork, predict_probabilities
-from cxrbatch.records import Float32, Gray8
+from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.records import Gray8, Scores
 from cxrbatch.system import durable
 
 ROLE = "onnx_int8"
@@ -36,6 +38,12 @@ INT8_FILE = "model.int8.onnx"
 
 AUROC_LIMIT = 0.005
 """The largest drop of mean AUROC on labelled images that a build accepts."""
+
+WORST_DROP_LIMIT = 0.02
+"""The largest drop of a single label's AUROC: the mean of many labels hides one that is lost."""
+
+FLIP_LIMIT = 0.02
+"""The largest share of verdicts on labelled images that may differ from the checkpoint's."""
 
 CHANGE_LIMIT = 0.05
 """The largest mean change of a probability: what a broken quantisation exceeds also where no image has a label.
@@ -61,9 +69,9 @@ def add_int8_file(bundle: EngineBundle, reference: ChestNetwork, images: Int8Ima
     quantise_onnx(bundle.verified_file("onnx"), target, images.calibration)
     entry = EngineFile(INT8_FILE, sha256_of_file(target), "int8")
     ungated = save_bundle(bundle.folder, replace(bundle.manifest, files=bundle.manifest.files | {ROLE: entry}))
-    parity, accuracy = judge_int8(ungated, reference, images)
+    parity, accuracy = judge_int8(ungated, score_by_reference(reference, images.judged.pixels), images)
     return save_bundle(
-        bundle.folder,
+        ungated.folder,
         replace(
             ungated.manifest,
             parity=ungated.manifest.parity | {ROLE: parity},
@@ -73,63 +81,75 @@ def add_int8_file(bundle: EngineBundle, reference: ChestNetwork, images: Int8Ima
 
 
 def judge_int8(
-    bundle: EngineBundle, reference: ChestNetwork, images: Int8Images
+    bundle: EngineBundle, reference: Scores, images: Int8Images
 ) -> tuple[ParityFigures, AccuracyFigures | None]:
-    """Score the images by both and compare; accuracy is None where no image has a label.
+    """Score the judged images, and compare with what the reference says; accuracy is None where none has a label.
 
     Raises:
         EngineError: beyond one of the limits, or NaN or Inf.
     """
-    answered = _score(bundle, images.judged)
-    wanted = predict_probabilities(reference, images.judged.pixels)
-    change = np.abs(answered - wanted)
-    parity = ParityFigures(
-        images=len(change),
-        source=images.source,
-        max_probability_change=float(change.max()),
-        mean_probability_change=float(change.mean()),
-        limit=1.0,
-    )
+    comparison = compare_scores(_score(bundle, images.judged), reference, bundle.labels)
+    parity = comparison.figures(images.source, Limits(change=1.0))
     if not parity.mean_probability_change <= CHANGE_LIMIT:
         raise EngineError(
             f"engine {bundle.name} in INT8: its probabilities change by {parity.mean_probability_change:.2g} on "
             f"average (limit {CHANGE_LIMIT:g}, {parity.images} {images.source}); it was not installed. "
             f"Calibrate on images like those that it will see, with --data, or stay with FP32."
         )
-    accuracy = _compare_auroc(answered, wanted, images)
-    if accuracy is not None and accuracy.drop > accuracy.limit:
+    accuracy = _measure_loss(comparison, images)
+    if accuracy is not None and (loss := _find_loss(accuracy)):
         raise EngineError(
-            f"engine {bundle.name} in INT8: mean AUROC drops from {accuracy.auroc_reference:.4f} to "
-            f"{accuracy.auroc:.4f} (limit {accuracy.limit:g}, {accuracy.images} {images.source}); it was not "
-            f"installed. Calibrate on other images, with --data, or stay with FP32."
+            f"engine {bundle.name} in INT8: {loss}, {accuracy.images} {images.source}); it was not installed. "
+            f"Calibrate on other images, with --data, or stay with FP32."
         )
     return parity, accuracy
 
 
-def _score(bundle: EngineBundle, images: PixelSet) -> Float32:
+def _find_loss(accuracy: AccuracyFigures) -> str:
+    """Say what was lost beyond its limit; empty where nothing was. The sentence ends inside its bracket."""
+    if accuracy.drop > accuracy.limit:
+        return f"mean AUROC drops from {accuracy.auroc_reference:.4f} to {accuracy.auroc:.4f} (limit {accuracy.limit:g}"
+    if accuracy.worst_limit is not None and accuracy.worst_drop > accuracy.worst_limit:
+        return f"AUROC of {accuracy.worst_label} drops by {accuracy.worst_drop:.4f} (limit {accuracy.worst_limit:g}"
+    flips, verdicts, limit = accuracy.decision_flips, accuracy.verdicts, accuracy.flip_limit
+    if limit is not None and too_many_flips(flips, verdicts, limit):
+        return f"{flips} of {verdicts} verdicts differ from the checkpoint's (limit {limit:.1%} of them"
+    return ""
+
+
+def _score(bundle: EngineBundle, images: PixelSet) -> Scores:
     engine = OnnxRuntimeEngine(bundle, role=ROLE)
     try:
-        batches = np.array_split(images.pixels, max(1, len(images.pixels) // _BATCH))
-        return np.concatenate([engine.infer(batch).probabilities for batch in batches])
+        return infer_in_batches(engine, images.pixels, _BATCH)
     finally:
         engine.close()
 
 
-def _compare_auroc(answered: Float32, wanted: Float32, images: Int8Images) -> AccuracyFigures | None:
+def _measure_loss(comparison: Agreement, images: Int8Images) -> AccuracyFigures | None:
     targets = images.judged.targets
+    answered, wanted = (measure_aurocs(targets, scores) for scores in (comparison.answered, comparison.reference))
     # Those that the images can tell: some have the label, some have not.
-    references, aurocs = (
-        [auroc for auroc in measure_aurocs(targets, scores) if auroc is not None] for scores in (wanted, answered)
-    )
-    if not references:
+    told = [
+        (label.name, before, after)
+        for label, before, after in zip(comparison.labels, wanted, answered, strict=True)
+        if before is not None and after is not None
+    ]
+    if not told:
         return None
+    worst_drop, worst_label = max((before - after, name) for name, before, after in told)
+    judged = ~np.isnan(targets) & [label.operating_point is not None for label in comparison.labels]
     return AccuracyFigures(
-        images=len(answered),
+        images=len(targets),
         source=images.source,
-        auroc_reference=float(np.mean(references)),
-        auroc=float(np.mean(aurocs)),
-        worst_drop=max(reference - auroc for reference, auroc in zip(references, aurocs, strict=True)),
+        auroc_reference=float(np.mean([before for _, before, _ in told])),
+        auroc=float(np.mean([after for _, _, after in told])),
+        worst_drop=worst_drop,
         limit=AUROC_LIMIT,
+        worst_label=worst_label,
+        worst_limit=WORST_DROP_LIMIT,
+        decision_flips=int((comparison.flipped & judged).sum()),
+        verdicts=int(judged.sum()),
+        flip_limit=FLIP_LIMIT,
     )
 
 

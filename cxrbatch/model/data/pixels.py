@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from cxrbatch.config import Settings, available_cores
 from cxrbatch.errors import ImageRejected, OutputNotWritable, UsageError
-from cxrbatch.intake.preprocess import prepare
+from cxrbatch.intake.preprocess import prepare, source_side
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.records import Gray8, InputSpec, storable_ns
 from cxrbatch.system import durable
@@ -97,7 +97,9 @@ def prepare_chunk(chunk: ImageChunk) -> PreparedChunk:
     bad: list[BadImage] = []
     for row, path in zip(chunk.rows, chunk.paths, strict=True):
         try:
-            pixels.append(prepare(read_radiograph(path, Settings()), chunk.spec).pixels)
+            pixels.append(
+                prepare(read_radiograph(path, Settings(), source_px=source_side(chunk.spec)), chunk.spec).pixels
+            )
             rows.append(row)
         except ImageRejected as rejection:
             bad.append(BadImage(path, str(rejection)))
@@ -220,7 +222,7 @@ class _Entry:
 def _key(paths: Sequence[Path], spec: InputSpec) -> str:
     """Return what names an entry: everything that decides over its pixels but the files' content."""
     settings = Settings()
-    intake = (settings.max_display_px, settings.max_stored_px, settings.min_stored_px)
+    intake = (source_side(spec), settings.max_stored_px, settings.min_stored_px)
     # Mean and deviation are applied in the network; the cached bytes don't depend on them.
     way = (spec.preprocess_version, spec.size_px, spec.fit, intake)
     digest = hashlib.sha256(msgspec.json.encode(way))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cxrbatch.config import Settings
 from cxrbatch.engine.contract import Engine
 from cxrbatch.errors import CxrBatchError, EngineError, ImageRejected, Reason, UsageError
-from cxrbatch.intake.preprocess import prepare
+from cxrbatch.intake.preprocess import prepare, source_side
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.model.data.labelled import Sample
 from cxrbatch.model.data.pixels import ReportProgress
@@ -183,5 +183,5 @@ def _settled(job: _ReadJob, value: Callable[[], _ReadImage], refused: list[Refus
 
 def _read_image(job: _ReadJob) -> _ReadImage:
     """Read one image and prepare it for the engine; runs in a worker."""
-    image = prepare(read_radiograph(job.sample.path, job.settings), job.spec)
+    image = prepare(read_radiograph(job.sample.path, job.settings, source_px=source_side(job.spec)), job.spec)
     return _ReadImage(job.index, image.pixels, image.geometry)

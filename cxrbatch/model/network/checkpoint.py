@@ -9,7 +9,7 @@ import msgspec
 import safetensors
 import safetensors.torch
 
-from cxrbatch.engine.manifest import TrainingFacts
+from cxrbatch.engine.manifest import Adjustment, TrainingFacts
 from cxrbatch.engine.untrusted import read_file, require_input, require_labels, require_schema
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.data.known_images import KnownImages
@@ -42,6 +42,7 @@ class CheckpointFacts:
     output_stride: int = 32
     training: TrainingFacts = field(default_factory=TrainingFacts)
     notice: str = ""
+    adjustments: tuple[Adjustment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +67,17 @@ def build_network(facts: CheckpointFacts) -> ChestNetwork:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write the checkpoint to `path`, whole or not at all."""
+    durable.replace_bytes(path, encode_checkpoint(checkpoint))
+
+
+def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
+    """Return what the checkpoint's file holds."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
     metadata = {_METADATA_KEY: msgspec.json.encode(checkpoint.facts).decode()}
     if checkpoint.known:
         metadata[_KNOWN_KEY] = msgspec.json.encode(checkpoint.known).decode()
-    durable.replace_bytes(path, safetensors.torch.save(tensors, metadata=metadata))
+    encoded: bytes = safetensors.torch.save(tensors, metadata=metadata)
+    return encoded
 
 
 def load_checkpoint(path: Path, content: bytes | None = None) -> Checkpoint:

@@ -13,6 +13,7 @@ import numpy as np
 from cxrbatch.errors import UsageError
 from cxrbatch.model.data.dataset import PreparedImages
 from cxrbatch.model.data.labelled import LabelledImages
+from cxrbatch.model.data.urgent import mark_urgent
 from cxrbatch.model.figures.alarms import require_normal_studies
 from cxrbatch.model.network.architectures import smallest_size
 from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, CheckpointFacts, build_network
@@ -91,7 +92,9 @@ def check_plan(plan: TrainingPlan, options: TrainingOptions, images: LabelledIma
         UsageError: what, and how to mend it.
     """
     check_loss(options.loss or usual_loss(images.task), images.task)
-    network = build_network(describe_untrained(plan, images))
+    untrained = describe_untrained(plan, images)
+    mark_urgent(untrained.labels, plan.urgent)
+    network = build_network(untrained)
     if options.freeze > len(network.stages()):
         raise UsageError(f"freeze {options.freeze}: {plan.architecture} has {len(network.stages())} stages.")
     if options.small_epochs and _small_side(plan) < smallest_size(plan.architecture):

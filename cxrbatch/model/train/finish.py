@@ -14,6 +14,7 @@ from cxrbatch import __version__
 from cxrbatch.engine.manifest import CHOOSING_PART, TrainingFacts
 from cxrbatch.model.data.known_images import remember
 from cxrbatch.model.data.labelled import SPLITS, LabelledImages, count_patients, describe_patients, patients_sha256
+from cxrbatch.model.data.urgent import mark_urgent
 from cxrbatch.model.figures.alarms import Alarms, ImagesByStudy, place_for_alarms
 from cxrbatch.model.figures.bootstrap import draw_resamples
 from cxrbatch.model.figures.figures import (
@@ -59,9 +60,9 @@ def finish_training(training: Training, network: ChestNetwork, trained: TrainedE
     calibration.apply_to(network)
     probabilities = calibration.probabilities(logits, images.task)
     points, alarms = place_points(plan.operating_point, training.untrained.labels, images, probabilities)
-    labels = [
-        replace(label, operating_point=point) for label, point in zip(training.untrained.labels, points, strict=True)
-    ]
+    # Urgency decides nothing about the weights, and so is no part of what `untrained` says of them.
+    marked = mark_urgent(training.untrained.labels, plan.urgent)
+    labels = [replace(label, operating_point=point) for label, point in zip(marked, points, strict=True)]
     measured = measure_validation(labels, images, probabilities, resamples=RESAMPLES)
     described = describe_training(images, training.options, measured, rule=str(plan.operating_point))
     described.figures.update(alarm_figures(alarms))
@@ -162,9 +163,11 @@ def find_finished(training: Training) -> TrainingRun | None:
         run = from_json(record.read_text(), TrainingSummary).runs[0]
     except ValueError:  # of another version: train again
         return None
-    same = (run.facts.training.recipe, run.operating_point_rule) == (
+    urgent = {label.name for label in run.facts.labels if label.urgent}
+    same = (run.facts.training.recipe, run.operating_point_rule, urgent) == (
         training.recipe,
         str(training.plan.operating_point),
+        set(training.plan.urgent),
     )
     return run if same and not run.interrupted else None
 

@@ -81,7 +81,8 @@ class TrainingPlan:
 
     `init`: none, imagenet, or a file with weights. `learning_rate`: None takes the optimiser's usual one, and
     `small_epochs`: None what is usual for so many images. `resume` goes on where an interrupted training of the same
-    plan stopped. `workers` processes read images; 0 takes one per core.
+    plan stopped. `workers` processes read images; 0 takes one per core. `urgent` names the labels whose finding makes a
+    study urgent.
     """
 
     data: DataOptions = field(default_factory=DataOptions)
@@ -96,6 +97,7 @@ class TrainingPlan:
     operating_point: OperatingPointRule = field(default_factory=OperatingPointRule)
     resume: bool = False
     workers: int = 0
+    urgent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

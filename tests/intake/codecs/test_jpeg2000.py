@@ -31,10 +31,10 @@ SHARED = os.environ.get("CXRBATCH_SHARED_DATA", "")
 def reduced_and_whole(path: Path) -> tuple[Radiograph, Radiograph]:
     """Read an image as a run does, and the same with the decoder's reduction switched off."""
     settings = Settings(max_display_px=DISPLAY_PX, pixel_check=False)
-    reduced = read_radiograph(path, settings)
+    reduced = read_radiograph(path, settings, source_px=DISPLAY_PX)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("cxrbatch.intake.dicom.pixel_data.reducible_levels", lambda *_: 0)
-        whole = read_radiograph(path, settings)
+        whole = read_radiograph(path, settings, source_px=DISPLAY_PX)
     assert reduced.display.shape == whole.display.shape
     assert reduced.display_sha256 != whole.display_sha256, "the image is large enough to be reduced while decoding"
     return reduced, whole

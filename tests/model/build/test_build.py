@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxrbatch.engine.agreement import load_gate
+from cxrbatch.engine.agreement import Limits, load_gate
 from cxrbatch.engine.bundle import EngineBundle, load_bundle
 from cxrbatch.engine.cuda import CudaProbe
 from cxrbatch.engine.installed import find_bundle
@@ -106,7 +106,7 @@ def test_onnx_only_leaves_the_plans_to_another_machine(tmp_path: Path, checkpoin
         options=BuildOptions(backends=("tensorrt", "tensorrt-rtx"), onnx_only=True),
         report=BuildReport(say=said.append),
     )
-    assert set(bundle.manifest.files) == {"onnx", "onnx_fp16", "checkpoint"}
+    assert set(bundle.manifest.files) == {"onnx", "onnx_fp16", "checkpoint", "parity_images"}
     assert said == [
         "exporting the network to ONNX (FP32)",
         "exporting the network to ONNX (FP16)",
@@ -206,14 +206,14 @@ def test_an_engine_that_disagrees_is_not_installed(
 def test_parity_measures_the_largest_change(built: EngineBundle, checkpoint: Checkpoint, noise: Gray8) -> None:
     images = ParityImages(np.tile(noise, (8, 1, 1, 1)), "noise")
     engine, reference = open_engine(built), score_by_reference(checkpoint.network, images.pixels)
-    figures = measure_parity(engine, reference, images, limit=1e-4)
+    figures = measure_parity(engine, reference, images, limits=Limits(1e-4))
     with torch.no_grad():
         expected = checkpoint.network(torch.from_numpy(images.pixels)).probabilities.numpy()
     change = np.abs(engine.infer(images.pixels).probabilities - expected)
     assert figures.images == 64
     assert figures.max_probability_change == pytest.approx(change.max(), abs=1e-6)
     with pytest.raises(EngineError, match="limit 0, 64 noise"):
-        measure_parity(engine, reference, images, limit=0.0)
+        measure_parity(engine, reference, images, limits=Limits(0.0))
 
 
 def test_parity_wants_64_images(noise: Gray8) -> None:

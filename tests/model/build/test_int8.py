@@ -18,13 +18,14 @@ from cxrbatch.engine.open import open_engine, plan_engine
 from cxrbatch.errors import EngineError, ExitCode, UsageError
 from cxrbatch.model.build import int8
 from cxrbatch.model.build.build import BuildOptions, build_engine
+from cxrbatch.model.build.gate import score_by_reference
 from cxrbatch.model.build.images import Int8Images, draw_gate_images, draw_int8_images, read_int8_images
 from cxrbatch.model.build.int8 import add_int8_file, judge_int8, nodes_kept_in_float
 from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.model.data.options import DataOptions
 from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, save_checkpoint
 from cxrbatch.model.network.network import predict_probabilities
-from cxrbatch.records import Gray8, Label
+from cxrbatch.records import Gray8, Label, Scores
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.labelled import write_table
 
@@ -110,10 +111,12 @@ def test_a_broken_int8_engine_is_refused_also_without_labels(
     built: EngineBundle, checkpoint: Checkpoint, images: Int8Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unlabelled = replace(images, judged=replace(images.judged, targets=np.full_like(images.judged.targets, np.nan)))
-    assert judge_int8(built, checkpoint.network, unlabelled)[1] is None
-    monkeypatch.setattr(int8, "_score", lambda *_: np.full((N_JUDGED, 3), np.nan, np.float32))
+    reference = score_by_reference(checkpoint.network, images.judged.pixels)
+    assert judge_int8(built, reference, unlabelled)[1] is None
+    broken = np.full((N_JUDGED, 3), np.nan, np.float32)
+    monkeypatch.setattr(int8, "_score", lambda *_: replace(reference, probabilities=broken))
     with pytest.raises(EngineError, match=r"change by nan on average .* --data"):
-        judge_int8(built, checkpoint.network, unlabelled)
+        judge_int8(built, reference, unlabelled)
 
 
 def test_a_bundle_without_int8_says_how_to_make_it(tmp_path: Path, built: EngineBundle) -> None:
@@ -189,3 +192,40 @@ def test_the_build_command_passes_on_what_to_judge_on(
     assert without.choose_gate_images is draw_gate_images
     assert labelled.choose_gate_images(facts).source.startswith("images (2 validation images of data")
     assert np.isnan(labelled.choose_int8_images(facts).judged.targets).all(axis=0).tolist() == [False, True, True]
+
+
+def scored(probabilities: list[float]) -> Scores:
+    column = np.array(probabilities, np.float32)[:, np.newaxis]
+    return Scores(np.hstack([column] * 3), np.hstack([column] * 3), np.zeros((len(column), 3, 2, 2), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("answered", "told"),
+    [
+        ([0.1, 0.2, 0.55, 0.6, 0.7, 0.8], ""),
+        ([0.1, 0.2, 0.45, 0.49, 0.7, 0.8], r"4 of 12 verdicts differ .* \(limit 2.0% of them, 6 noise\).* with FP32"),
+        ([0.1, 0.66, 0.65, 0.6, 0.7, 0.8], r"AUROC of [AC] drops by 0.2222 \(limit 0.02"),
+    ],
+)
+def test_flips_and_the_worst_label_are_counted_and_limited(
+    built: EngineBundle, monkeypatch: pytest.MonkeyPatch, answered: list[float], told: str
+) -> None:
+    monkeypatch.setattr(int8, "CHANGE_LIMIT", 1.0)
+    monkeypatch.setattr(int8, "AUROC_LIMIT", 1.0)
+    monkeypatch.setattr(int8, "_score", lambda *_: scored(answered))
+    targets = np.array([[0, np.nan, 0]] * 3 + [[1, np.nan, 1]] * 3, np.float32)
+    judged = Int8Images(
+        np.zeros((0, 1, 64, 64), np.uint8), PixelSet(np.zeros((6, 1, 64, 64), np.uint8), targets), "noise"
+    )
+    labels = tuple(replace(label, operating_point=0.5) for label in built.labels)
+    bundle = EngineBundle(built.folder, replace(built.manifest, labels=labels))
+    reference = scored([0.1, 0.2, 0.55, 0.6, 0.7, 0.8])
+    if told:
+        with pytest.raises(EngineError, match=told):
+            judge_int8(bundle, reference, judged)
+        return
+    parity, accuracy = judge_int8(bundle, reference, judged)
+    # B has no label on any image: its verdicts are counted, but nobody can say what a flip would cost.
+    assert accuracy is not None
+    assert (parity.verdicts, accuracy.verdicts, accuracy.decision_flips) == (18, 12, 0)
+    assert (accuracy.worst_drop, accuracy.worst_limit, accuracy.flip_limit) == (0.0, 0.02, 0.02)

@@ -44,9 +44,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which images were decoded, by name, in this process."""
     names: list[str] = []
 
-    def counting(path: Path, settings: Settings) -> Radiograph:
+    def counting(path: Path, settings: Settings, *, source_px: int) -> Radiograph:
         names.append(path.name)
-        return read_radiograph(path, settings)
+        return read_radiograph(path, settings, source_px=source_px)
 
     monkeypatch.setattr(pixels, "read_radiograph", counting)
     return names

@@ -378,3 +378,31 @@ def test_a_table_is_data_too(tmp_path: Path) -> None:
     (folder / "labels.csv").rename(folder / "mine.csv")
     (run,) = train_model(folder / "mine.csv", tmp_path / "model.safetensors", SHORT).runs
     assert run.layout == "csv"
+
+
+# --------------------------------------------------------------------------- urgent
+
+
+def test_who_is_urgent_is_said_by_name_and_decides_nothing_about_the_weights(tmp_path: Path, data: Path) -> None:
+    checkpoint = tmp_path / "model.safetensors"
+    (plain,) = train_model(data, checkpoint, SHORT).runs
+    assert not any(label.urgent for label in plain.facts.labels)
+    (urgent,) = train_model(data, checkpoint, replace(SHORT, urgent=("Lower",), resume=True)).runs
+    assert [label.name for label in load_checkpoint(checkpoint).facts.labels if label.urgent] == ["Lower"]
+    assert urgent.facts.training.recipe == plain.facts.training.recipe
+    assert urgent.measured == plain.measured
+
+
+def test_an_unknown_urgent_label_is_told_before_anything_is_trained(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", str(data), "-o", str(tmp_path / "m.safetensors"), *QUICK_ARGUMENTS, "--urgent", "Lower,Mass"]
+    assert run_command_line(arguments) == ExitCode.USAGE
+    assert "urgent: Mass: no such finding. There are Upper, Lower." in capsys.readouterr().err
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_what_means_nothing_found_is_never_urgent(tmp_path: Path) -> None:
+    classes = write_class_data(tmp_path / "classes")
+    with pytest.raises(UsageError, match=r"urgent: normal: no such finding\. There are lower, upper"):
+        train_model(classes, tmp_path / "m.safetensors", replace(SHORT, urgent=("normal",)))

@@ -117,9 +117,9 @@ def break_reading(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], Faul
     def arm(error: Exception) -> Fault:
         fault, real = Fault(error), read.read_radiograph
 
-        def read_or_fail(path: Path, settings: Any) -> Radiograph:
+        def read_or_fail(path: Path, settings: Any, *, source_px: int) -> Radiograph:
             fault.strike(str(path))
-            return real(path, settings)
+            return real(path, settings, source_px=source_px)
 
         monkeypatch.setattr(read, "read_radiograph", read_or_fail)
         return fault

@@ -1,0 +1,339 @@
+"""Making a new engine of an old one without training: other urgent labels, operating points, calibration.
+
+The old engine's folder is never written to. Start at `adjust_engine`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from cxrbatch.engine.agreement import PARITY_ROLE, TORCH_ROLE, infer_in_batches, load_gate, save_gate
+from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
+from cxrbatch.engine.installed import find_bundle
+from cxrbatch.engine.manifest import PENDING, AccuracyFigures, AdjustedLabel, Adjustment, EngineFile, Manifest
+from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
+from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
+from cxrbatch.engine.tensorrt_flavour import FLAVOURS
+from cxrbatch.engine.untrusted import sha256_of_file
+from cxrbatch.errors import EngineError, UsageError
+from cxrbatch.model.build.gate import Parity, ParityImages, pass_gate, score_by_reference
+from cxrbatch.model.build.images import VALIDATION_IMAGES, Int8Images, draw_gate_images, draw_int8_images
+from cxrbatch.model.build.int8 import ROLE as INT8_ROLE, judge_int8
+from cxrbatch.model.build.local import (
+    Decision,
+    LocalData,
+    LocalImages,
+    WantedPoints,
+    carry_points,
+    choose,
+    choose_locally,
+    score_locally,
+)
+from cxrbatch.model.build.onnx_calibration import read_calibration, write_calibration
+from cxrbatch.model.build.place import entry_of, growing, require_free, require_name
+from cxrbatch.model.data.dataset import PixelSet, prepare_pixels
+from cxrbatch.model.data.pixels import ReportProgress
+from cxrbatch.model.data.urgent import mark_urgent
+from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, save_checkpoint
+from cxrbatch.records import Gray8, Label, Scores, now_text
+from cxrbatch.system import durable
+
+CHECKPOINT_ROLE = "checkpoint"
+_ONNX_ROLES = ("onnx", "onnx_fp16", INT8_ROLE)
+_PLAN_ROLES = tuple(flavour.role for flavour in FLAVOURS.values())
+# What a label's metrics say of an operating point, which another one makes untrue.
+_AT_THE_POINT = ("sensitivity", "specificity", "ppv", "npv", "f1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdjustOptions:
+    """What is to be different: `urgent` None leaves the labels as they are, () makes none urgent.
+
+    With `data`, a rule of `points` is applied to it, and with `calibrate` a local calibration is fitted to it.
+    """
+
+    urgent: tuple[str, ...] | None = None
+    points: WantedPoints = field(default_factory=WantedPoints)
+    data: LocalData | None = None
+    calibrate: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class AdjustReport:
+    """Whom an adjustment tells how far it is: `say` a sentence, `images` how many are scored."""
+
+    say: Callable[[str], None] = lambda _: None
+    images: ReportProgress = lambda _done, _all: None
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """Everything that makes the new engine: the old one, what decides before and after, and what is told of it."""
+
+    old: EngineBundle
+    before: Decision
+    after: Decision
+    local: LocalImages | None
+    adjustment: Adjustment
+
+    @property
+    def recalibrates(self) -> bool:
+        """Whether the graphs have to be written anew."""
+        return self.before.calibration != self.after.calibration
+
+    @property
+    def judges_anew(self) -> bool:
+        """Whether a verdict may differ from the old engine's, so that what the gate counted is out of date."""
+        points = [[label.operating_point for label in decision.labels] for decision in (self.before, self.after)]
+        return self.recalibrates or points[0] != points[1]
+
+
+def adjust_engine(
+    engine: str, name: str, *, engines_folder: Path, options: AdjustOptions, report: AdjustReport = AdjustReport()
+) -> EngineBundle:
+    """Make the engine `engines_folder/name` of another; it grows beside its place and moves there past the gate.
+
+    Args:
+        engine: the old engine's folder or name.
+        name: the new engine's name.
+        engines_folder: where it is installed; created where missing.
+        options: what is to be different.
+        report: told what happens now.
+
+    Raises:
+        UsageError: nothing is asked for, or it names what is not there, or the data cannot be used.
+        EngineError: the old engine is damaged or cannot be adjusted so, or the new one does not pass the gate.
+    """
+    require_name(name)
+    old, place = find_bundle(engine), engines_folder / name
+    require_free(place)
+    _check(old, place, options)
+    change = _decide(old, options, report)
+    durable.make_folder(engines_folder)
+    with growing(place) as folder:
+        files = _take_files(change, folder)
+        _keep_checkpoint(change, folder, files)
+        manifest = _describe(change, name, files)
+        if change.judges_anew:
+            report.say("comparing what was changed with the checkpoint")
+            manifest = _pass_gates(change, save_bundle(folder, manifest))
+        write_model_card(folder / MODEL_CARD, manifest)
+        save_bundle(folder, manifest)
+    return load_bundle(place)
+
+
+def _check(old: EngineBundle, place: Path, options: AdjustOptions) -> None:
+    """Find out what cannot be before any image is read."""
+    points = options.points
+    if options.urgent is None and not points.text and options.data is None:
+        raise UsageError("nothing to adjust: name urgent labels, operating points or data.")
+    if place.resolve() == old.folder.resolve():
+        raise UsageError(f"{place}: is the engine that is adjusted; it stays as it is. Choose another name.")
+    names = [label.name for label in old.labels]
+    if unknown := [name for name in points.fixed if name not in names]:
+        raise UsageError(f"operating point: {', '.join(unknown)}: no such label. There is {', '.join(names)}.")
+    if points.needs_data and options.data is None:
+        raise UsageError(f"operating point {points.text}: is chosen on labelled images; name them with --data.")
+    if options.data is not None and not options.calibrate and not points.needs_data:
+        raise UsageError("data without calibration: there is no rule of operating points that would need it.")
+
+
+def _decide(old: EngineBundle, options: AdjustOptions, report: AdjustReport) -> _Change:
+    manifest = old.manifest
+    try:
+        calibration = read_calibration(old.read_verified("onnx"), len(old.labels))
+    except ValueError as error:
+        raise EngineError(f"{old.folder}: cannot be adjusted: {error}.") from error
+    before = Decision(old.labels, manifest.task, calibration)
+    marked = replace(before, labels=mark_urgent(old.labels, options.urgent))
+    local, told = None, dict[str, AdjustedLabel]()
+    if options.data is None:
+        after = choose(marked, None, options.points, calibrate=False)
+    else:
+        report.say(f"scoring the images of {options.data.place}")
+        local = score_locally(old, options.data, report.images)
+        after, told = choose_locally(marked, local, options.points, calibrate=options.calibrate)
+    after = replace(after, labels=_without_untrue_metrics(marked, after))
+    adjustment = Adjustment(
+        of=old.name,
+        sha256=old.describe("onnx", "").sha256,
+        created=now_text(),
+        urgent=options.urgent,
+        operating_point=options.points.text,
+        calibrated=before.calibration != after.calibration,
+        data=local.name if local else "",
+        images=len(local.samples) if local else 0,
+        patients=len(set(local.patients)) if local else 0,
+        labels=told,
+        cautions=local.cautions if local else (),
+    )
+    change = _Change(old, before, after, local, adjustment)
+    dropped = tuple(role for role in _PLAN_ROLES if role in manifest.files) if change.recalibrates else ()
+    return replace(change, adjustment=replace(adjustment, dropped=dropped))
+
+
+def _without_untrue_metrics(before: Decision, after: Decision) -> tuple[Label, ...]:
+    """Return the labels without what was measured at an operating point that is not theirs any more."""
+    carried = carry_points(before, after.calibration)
+    return tuple(
+        label
+        if label.operating_point == old and (old is None) == (was.operating_point is None)
+        else replace(label, metrics={name: value for name, value in label.metrics.items() if not _is_at_point(name)})
+        for label, old, was in zip(after.labels, carried, before.labels, strict=True)
+    )
+
+
+def _is_at_point(metric: str) -> bool:
+    return metric.removesuffix("_low").removesuffix("_high") in _AT_THE_POINT
+
+
+# --------------------------------------------------------------------------- files
+
+
+def _take_files(change: _Change, folder: Path) -> dict[str, EngineFile]:
+    """Put the files of the new engine into its folder: written anew where the calibration changes, else the same."""
+    files: dict[str, EngineFile] = {}
+    for role, entry in change.old.manifest.files.items():
+        if role == CHECKPOINT_ROLE or role in change.adjustment.dropped:
+            continue
+        target = folder / Path(entry.path).name
+        if change.recalibrates and role in _ONNX_ROLES:
+            _rewrite(change, role, target)
+            files[role] = entry_of(target, entry.precision)
+        elif change.recalibrates and role == PARITY_ROLE:
+            gate = load_gate(change.old)
+            save_gate(target, replace(gate, reference=_recalibrated(change, gate.reference)))
+            files[role] = entry_of(target, entry.precision)
+        else:
+            _link(change.old, role, target)
+            files[role] = replace(entry, path=target.name)
+    return files
+
+
+def _rewrite(change: _Change, role: str, target: Path) -> None:
+    try:
+        durable.replace_bytes(target, write_calibration(change.old.read_verified(role), change.after.calibration))
+    except ValueError as error:
+        raise EngineError(f"{change.old.folder}: its {role} cannot be calibrated: {error}.") from error
+
+
+def _link(old: EngineBundle, role: str, target: Path) -> None:
+    """Take a file along as it is, without a second copy where the disk allows; its hash is checked in its new place."""
+    source = old.verified_file(role).resolve()
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+        target.chmod(durable.FILE_MODE)
+    if sha256_of_file(target) != old.file(role).sha256:
+        raise EngineError(f"{source}: changed while it was taken along. {old.mend}")
+
+
+def _recalibrated(change: _Change, scores: Scores) -> Scores:
+    return replace(scores, probabilities=change.after.calibration.probabilities(scores.logits, change.before.task))
+
+
+def _facts(manifest: Manifest) -> CheckpointFacts:
+    return CheckpointFacts(
+        created=manifest.created,
+        architecture=manifest.architecture,
+        task=manifest.task,
+        labels=manifest.labels,
+        input=manifest.input,
+        output_stride=manifest.output_stride,
+        training=manifest.training,
+        notice=manifest.notice,
+    )
+
+
+def _keep_checkpoint(change: _Change, folder: Path, files: dict[str, EngineFile]) -> None:
+    """Write the checkpoint with what was changed: whatever is built of it later is this engine, not the old one."""
+    if CHECKPOINT_ROLE not in change.old.manifest.files:
+        return
+    checkpoint = _checkpoint(change)
+    path = folder / Path(change.old.file(CHECKPOINT_ROLE).path).name
+    save_checkpoint(path, checkpoint)
+    files[CHECKPOINT_ROLE] = entry_of(path, "fp32")
+
+
+def _checkpoint(change: _Change) -> Checkpoint:
+    old = change.old
+    loaded = load_checkpoint(old.folder / old.file(CHECKPOINT_ROLE).path, old.read_verified(CHECKPOINT_ROLE))
+    change.after.calibration.apply_to(loaded.network)
+    adjustments = (*old.manifest.adjustments, change.adjustment)
+    return replace(loaded, facts=replace(loaded.facts, labels=change.after.labels, adjustments=adjustments))
+
+
+def _describe(change: _Change, name: str, files: dict[str, EngineFile]) -> Manifest:
+    old = change.old.manifest
+    return replace(
+        old,
+        name=name,
+        created=now_text(),
+        labels=change.after.labels,
+        files=files,
+        parity={role: figures for role, figures in old.parity.items() if role in files or role == TORCH_ROLE},
+        adjustments=(*old.adjustments, change.adjustment),
+    )
+
+
+# --------------------------------------------------------------------------- the gate
+
+
+def _pass_gates(change: _Change, bundle: EngineBundle) -> Manifest:
+    """Compare every file that scores with the reference; return the manifest with what was measured.
+
+    What only a GPU can run is compared by the first machine that loads it.
+
+    Raises:
+        EngineError: one does not pass.
+    """
+    images = _gate_images(change)
+    parity = pass_gate(bundle, _reference(change, images.pixels), images)
+    waiting = [role for role in _PLAN_ROLES if role in bundle.manifest.files and PARITY_ROLE in bundle.manifest.files]
+    parity |= dict.fromkeys(waiting, PENDING)
+    kept: Parity = {
+        role: figures
+        for role, figures in bundle.manifest.parity.items()
+        if role not in {INT8_ROLE, TORCH_ROLE} and role in bundle.manifest.files
+    }
+    accuracy: dict[str, AccuracyFigures] = {}
+    if INT8_ROLE in bundle.manifest.files:
+        judged = _int8_images(change)
+        parity[INT8_ROLE], loss = judge_int8(bundle, _reference(change, judged.judged.pixels), judged)
+        accuracy = {INT8_ROLE: loss} if loss else {}
+    return replace(bundle.manifest, parity=kept | parity, accuracy=accuracy)
+
+
+def _gate_images(change: _Change) -> ParityImages:
+    if PARITY_ROLE in change.old.manifest.files:
+        gate = load_gate(change.old)
+        return ParityImages(gate.pixels, gate.source)
+    return draw_gate_images(_facts(change.old.manifest))
+
+
+def _int8_images(change: _Change) -> Int8Images:
+    """Return what judges INT8: local images where there are any, else phantoms; calibrated it is already."""
+    if change.local is None:
+        return draw_int8_images(_facts(change.old.manifest))
+    count = len(change.local.samples)
+    rows = np.unique(np.linspace(0, count - 1, min(count, VALIDATION_IMAGES)).round().astype(int))
+    pixels = prepare_pixels([change.local.samples[row] for row in rows], change.old.input).pixels
+    return Int8Images(pixels[:0], PixelSet(pixels, change.local.targets[rows]), f"images of {change.local.name}")
+
+
+def _reference(change: _Change, pixels: Gray8) -> Scores:
+    """Return what the checkpoint says with the new calibration; without one, what the old FP32 graph says with it."""
+    if CHECKPOINT_ROLE in change.old.manifest.files:
+        return score_by_reference(_checkpoint(change).network, pixels)
+    engine = OnnxRuntimeEngine(change.old)
+    try:
+        return _recalibrated(change, infer_in_batches(engine, pixels, 8))
+    finally:
+        engine.close()
