@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from cxrbatch.engine.cells import known_cells
 from cxrbatch.engine.manifest import SCHEMA, EngineFile, Manifest
 from cxrbatch.engine.untrusted import LARGEST_MANIFEST, read_file, require_schema, sha256_of_file
 from cxrbatch.errors import EngineError
@@ -106,6 +107,7 @@ class EngineBundle:
             created=manifest.created,
             notice=manifest.notice,
             training=msgspec.to_builtins(manifest.training),
+            cells=manifest.cells,
         )
 
     @property
@@ -152,7 +154,7 @@ def load_bundle(folder: Path) -> EngineBundle:
         content = read_file(path, largest=LARGEST_MANIFEST)
         schema = msgspec.json.decode(content, type=_SchemaOnly).schema
         require_schema(path, schema, SCHEMA)
-        return EngineBundle(folder, msgspec.json.decode(content, type=Manifest))
+        return EngineBundle(folder, _with_cells(msgspec.json.decode(content, type=Manifest)))
     except FileNotFoundError:
         raise EngineError(
             f"{folder}: no engine here (no {ENGINE_FILE}). `cxrbatch engines` lists those found."
@@ -169,6 +171,13 @@ def save_bundle(folder: Path, manifest: Manifest) -> EngineBundle:
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     durable.replace_bytes(folder / ENGINE_FILE, content + b"\n")
     return EngineBundle(folder, manifest)
+
+
+def _with_cells(manifest: Manifest) -> Manifest:
+    """Give the manifest of an earlier version the grid of its architecture."""
+    if manifest.cells is not None:
+        return manifest
+    return replace(manifest, cells=known_cells(manifest.architecture, manifest.output_stride))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cxrbatch.engine.untrusted import require_file, require_finite, require_input, require_labels, require_name
-from cxrbatch.records import InputSpec, Label, Task
+from cxrbatch.records import CellGrid, InputSpec, Label, Task
 
 SCHEMA = 1
 
@@ -130,6 +130,7 @@ class Manifest:
 
     Roles: onnx, onnx_fp16, onnx_int8, plan, plan_rtx, checkpoint, and parity_images for what the gate looks at on
     the machine that first loads a plan whose parity is "pending": the machine that built it could not run it.
+    `cells` says where the maps' cells lie in the input square; bundles of earlier versions don't tell.
     """
 
     schema: int = SCHEMA
@@ -145,6 +146,7 @@ class Manifest:
     parity: dict[str, ParityFigures | Literal["pending"]] = field(default_factory=dict)
     accuracy: dict[str, AccuracyFigures] = field(default_factory=dict)
     notice: str = ""
+    cells: CellGrid | None = None
 
     def __post_init__(self) -> None:
         require_name("the engine", self.name)

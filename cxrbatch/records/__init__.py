@@ -1,6 +1,7 @@
 """The frozen records that the stages exchange; they know how to derive, never how to read or write."""
 
 from cxrbatch.records.engines import (
+    CellGrid,
     EngineDescription,
     Fit,
     Geometry,
@@ -10,6 +11,7 @@ from cxrbatch.records.engines import (
     Priority,
     Scores,
     Task,
+    even_cells,
     positive_labels,
     priority_of,
 )
@@ -44,6 +46,7 @@ from cxrbatch.records.results import (
 __all__ = [
     "LOG_FILE",
     "MARKER_FILE",
+    "CellGrid",
     "EngineDescription",
     "FileRow",
     "FileStatus",
@@ -72,6 +75,7 @@ __all__ = [
     "StudyRow",
     "StudyStatus",
     "Task",
+    "even_cells",
     "now_text",
     "positive_labels",
     "priority_of",

@@ -20,7 +20,7 @@ from cxrbatch.errors import UsageError
 from cxrbatch.model.evaluate.scoring import ImageMap, ScoredImages
 from cxrbatch.model.figures.bootstrap import Estimate, Weights, estimate, resample_mean
 from cxrbatch.model.figures.metrics import Mask
-from cxrbatch.output.report.heatmap import CONTOUR_SHARE, activation_on_display, is_faint
+from cxrbatch.output.report.heatmap import CONTOUR_SHARE, activation_on_display, find_peak, is_faint
 from cxrbatch.records import Float32
 
 BOX_FILES = ("BBox_List_2017.csv", "BBox_List_2017.csv.gz")
@@ -138,7 +138,7 @@ def spread_map(image_map: ImageMap, column: int) -> Float32:
     geometry = image_map.geometry
     reduction = max(1.0, max(geometry.rows, geometry.columns) / _LONG_SIDE_PX)
     shape = round(geometry.rows / reduction), round(geometry.columns / reduction)
-    return activation_on_display(image_map.cams[column], geometry, shape)
+    return activation_on_display(image_map.cams[column], geometry, shape, image_map.cells)
 
 
 def _compare(image: int, activation: Float32, boxes: Sequence[Box]) -> _Agreement:
@@ -149,7 +149,7 @@ def _compare(image: int, activation: Float32, boxes: Sequence[Box]) -> _Agreemen
     if is_faint(activation):
         # No part of the image speaks for the finding: nothing is coloured, so nothing is pointed at.
         return _Agreement(image, hit=False, iou=0.0, covered=float(covered.mean()))
-    row, column = np.unravel_index(int(activation.argmax()), activation.shape)
+    row, column = find_peak(activation)
     drawn = heatmap_box(activation)
     return _Agreement(
         image, bool(covered[row, column]), max(box_iou(drawn, box) for box in boxes), float(covered.mean())
@@ -159,7 +159,7 @@ def _compare(image: int, activation: Float32, boxes: Sequence[Box]) -> _Agreemen
 def heatmap_box(activation: Float32) -> Box:
     """Return the tight box around the connected region that holds the peak and reaches MAP_SHARE of it."""
     height, width = activation.shape
-    row, column = np.unravel_index(int(activation.argmax()), activation.shape)
+    row, column = find_peak(activation)
     reached = (activation >= MAP_SHARE * activation[row, column]).astype(np.uint8)
     _, regions, statistics, _ = cv2.connectedComponentsWithStats(reached, connectivity=8)
     left, top, across, down, _ = statistics[regions[row, column]].tolist()

@@ -15,7 +15,7 @@ from cxrbatch.intake.preprocess import prepare
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.model.data.labelled import Sample
 from cxrbatch.model.data.pixels import ReportProgress
-from cxrbatch.records import Float32, Geometry, Gray8, InputSpec, Scores
+from cxrbatch.records import CellGrid, Float32, Geometry, Gray8, InputSpec, Scores
 from cxrbatch.system.workers import WorkerPool
 
 NOT_A_NUMBER = "not_a_number"
@@ -40,6 +40,7 @@ class ImageMap:
 
     cams: Float32
     geometry: Geometry
+    cells: CellGrid | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def score_images(
         UsageError: no image at all could be scored.
     """
     jobs = [_ReadJob(at, sample, engine.description.input, settings) for at, sample in enumerate(samples)]
-    collected = _Collected([], [], [], {}, [])
+    collected = _Collected([], [], [], {}, [], engine.description.cells)
     for done, batch in _batches(_read_all(jobs, settings, collected.refused), settings.batch_size, len(jobs)):
         if batch:
             _collect(collected, batch, engine.infer(np.stack([image.pixels for image in batch])), samples, keep_maps)
@@ -114,6 +115,7 @@ class _Collected:
     scores: list[tuple[Float32, Float32]]
     maps: dict[int, ImageMap]
     refused: list[RefusedImage]
+    cells: CellGrid | None
 
 
 def _collect(
@@ -124,7 +126,7 @@ def _collect(
             collected.refused.append(RefusedImage(samples[image.index], NOT_A_NUMBER, "the engine answered NaN or Inf"))
             continue
         if samples[image.index].path.name in keep_maps:
-            collected.maps[len(collected.indices)] = ImageMap(scores.cams[row].copy(), image.geometry)
+            collected.maps[len(collected.indices)] = ImageMap(scores.cams[row].copy(), image.geometry, collected.cells)
         collected.indices.append(image.index)
         collected.geometries.append(image.geometry)
         collected.scores.append((scores.logits[row], scores.probabilities[row]))

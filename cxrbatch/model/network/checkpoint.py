@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -14,7 +14,7 @@ from cxrbatch.engine.untrusted import read_file, require_input, require_labels, 
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.model.network.weights_file import is_pickle, load_safetensors
-from cxrbatch.records import InputSpec, Label, Task
+from cxrbatch.records import CellGrid, InputSpec, Label, Task
 from cxrbatch.system import durable
 
 CHECKPOINT_SUFFIX = ".safetensors"
@@ -27,7 +27,10 @@ _DAMAGE = (safetensors.SafetensorError, msgspec.MsgspecError, ValueError, Lookup
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointFacts:
-    """What a checkpoint says of its weights; with it the file stands alone."""
+    """What a checkpoint says of its weights; with it the file stands alone.
+
+    `cells` says where the maps' cells lie in the input square. It is filled in where a checkpoint is saved or loaded.
+    """
 
     schema: int = SCHEMA
     created: str
@@ -38,6 +41,7 @@ class CheckpointFacts:
     output_stride: int = 32
     training: TrainingFacts = field(default_factory=TrainingFacts)
     notice: str = ""
+    cells: CellGrid | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,8 @@ def build_network(facts: CheckpointFacts) -> ChestNetwork:
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write the checkpoint to `path`, whole or not at all."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
-    metadata = {_METADATA_KEY: msgspec.json.encode(checkpoint.facts).decode()}
+    facts = _with_cells(checkpoint.facts, checkpoint.network)
+    metadata = {_METADATA_KEY: msgspec.json.encode(facts).decode()}
     durable.replace_bytes(path, safetensors.torch.save(tensors, metadata=metadata))
 
 
@@ -88,7 +93,7 @@ def load_checkpoint(path: Path, content: bytes | None = None) -> Checkpoint:
         raise EngineError(f"{path}: no cxrbatch checkpoint: {error}") from error
     except (RuntimeError, MemoryError, OverflowError) as error:
         raise EngineError(f"{path}: its weights do not fit its own description: {error}") from error
-    return Checkpoint(network.eval(), facts)
+    return Checkpoint(network.eval(), _with_cells(facts, network))
 
 
 def read_checkpoint(path: Path) -> bytes:
@@ -103,6 +108,10 @@ def read_checkpoint(path: Path) -> bytes:
         raise EngineError(f"{path}: no such checkpoint. `cxrbatch train DATA -o {path}` makes one.") from None
     except OSError as error:
         raise EngineError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _with_cells(facts: CheckpointFacts, network: ChestNetwork) -> CheckpointFacts:
+    return facts if facts.cells is not None else replace(facts, cells=network.cells)
 
 
 def _read_facts(path: Path, encoded: str) -> CheckpointFacts:

@@ -69,4 +69,5 @@ def describe_checkpoint(path: Path, facts: CheckpointFacts) -> EngineDescription
         created=facts.created,
         notice=facts.notice,
         training=msgspec.to_builtins(facts.training),
+        cells=facts.cells,
     )

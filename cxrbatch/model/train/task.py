@@ -63,7 +63,7 @@ class TrainingTask(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.network = network
-        self.region_loss = RegionLoss(network.head.out_features)
+        self.region_loss = RegionLoss(network.head.out_features, network.cells)
         self.label_loss = LabelLoss(options.loss or usual_loss(network.task), data.targets)
         self.epochs: list[EpochFigures] = []
         self._data, self._validation, self._options = data, validation, options
@@ -121,7 +121,7 @@ class TrainingTask(lightning.LightningModule):
         self._losses.append(self._require_number(float(loss.detach())))
         self._rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         if regions.shape[1]:
-            loss = loss + self._options.region_weight * self.region_loss(scores.cams.float(), regions)
+            loss = loss + self._options.region_weight * self.region_loss(scores.cams.float(), regions, images.shape[-1])
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cxrbatch.errors import StudyFailed
 from cxrbatch.output.report.heatmap import activation_on_display, draw_heatmap, is_faint, peak_in_stored
-from cxrbatch.records import Heatmap, ImagePixels, ImageResult, Label, StudyResult
+from cxrbatch.records import EngineDescription, Heatmap, ImagePixels, ImageResult, Label, StudyResult
 from cxrbatch.system.faults import reach
 
 THUMBNAIL_PX = 160
@@ -47,7 +47,7 @@ def draw_study(result: StudyResult, pixels: Sequence[ImagePixels]) -> DrawnStudy
         thumbnail = encode_jpeg(shrink(arrays.display, THUMBNAIL_PX), THUMBNAIL_QUALITY)
         image_file = named_by_content(f"image-{number}.jpg", radiograph)
         thumbnail_file = named_by_content(f"thumb-{number}.jpg", thumbnail)
-        heatmaps = dict(_draw_heatmaps(number, image, arrays, result.engine.labels))
+        heatmaps = dict(_draw_heatmaps(number, image, arrays, result.engine))
         pictures |= {image_file: radiograph, thumbnail_file: thumbnail}
         pictures |= {heatmap.file: picture for heatmap, picture in heatmaps.items()}
         named = replace(image, image_file=image_file, thumbnail_file=thumbnail_file, heatmaps=tuple(heatmaps))
@@ -160,11 +160,12 @@ def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
 
 
 def _draw_heatmaps(
-    number: int, image: ImageResult, arrays: ImagePixels, labels: Sequence[Label]
+    number: int, image: ImageResult, arrays: ImagePixels, engine: EngineDescription
 ) -> Iterator[tuple[Heatmap, bytes]]:
+    labels = engine.labels
     files = heatmap_file_names(number, labels)
     for n in labels_to_draw(image, labels):
-        activation = activation_on_display(arrays.cams[n], arrays.geometry, arrays.display.shape)
+        activation = activation_on_display(arrays.cams[n], arrays.geometry, arrays.display.shape, engine.cells)
         peak_x, peak_y = peak_in_stored(activation, arrays.geometry)
         overlay = encode_jpeg(draw_heatmap(arrays.display, activation), HEATMAP_QUALITY)
         file = named_by_content(files[n], overlay)

@@ -32,7 +32,7 @@ def test_weights_and_facts_survive(tmp_path: Path, checkpoint: Checkpoint, noise
     path = tmp_path / "one.safetensors"
     save_checkpoint(path, Checkpoint(checkpoint.network, facts))
     loaded = load_checkpoint(path)
-    assert loaded.facts == facts
+    assert loaded.facts == replace(facts, cells=loaded.network.cells)
     assert not loaded.network.training
     pixels = torch.from_numpy(noise)
     with torch.no_grad():
@@ -60,7 +60,7 @@ def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path: Path, chec
         if path.read_bytes().startswith(b"\x80"):
             break
     assert path.read_bytes().startswith(b"\x80")
-    assert load_checkpoint(path).facts == facts
+    assert load_checkpoint(path).facts == replace(facts, cells=checkpoint.network.cells)
 
 
 def zipped_pickle() -> bytes:
