@@ -55,7 +55,8 @@ def draw_blobs(count: int, size_px: int, rng: np.random.Generator) -> Blobs:
     Near the rim no answer is right: the outermost cell may be centred a cell away from the border. And where a
     ResNet's last cell has to find what lies beyond it, its weights, shared by all cells, come to look that way.
     """
-    grain = rng.normal(0, 1, (count, 1, size_px // 8, size_px // 8)).repeat(8, axis=2).repeat(8, axis=3)
+    coarse = -(-size_px // 8)
+    grain = rng.normal(0, 1, (count, 1, coarse, coarse)).repeat(8, axis=2).repeat(8, axis=3)
     centres = rng.uniform(MARGIN * size_px, (1 - MARGIN) * size_px, (count, 2))
     present = (np.arange(count) % 2 == 0).astype(np.float32)[:, np.newaxis]
     places = np.arange(size_px) + 0.5

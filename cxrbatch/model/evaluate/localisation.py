@@ -1,53 +1,29 @@
 """How often a map's peak hits radiologists' boxes, and how well the boxes agree.
 
-The boxes are those of NIH ChestX-ray14 (Wang et al. 2017): BBox_List_2017.csv, in pixels of the 1024 x 1024
-originals. Copies of the images in any other size work: a box is scaled by stored size / 1024.
+The boxes come from tables that `cxrbatch.model.data.boxes` reads.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from cxrbatch.errors import UsageError
+from cxrbatch.model.data.boxes import Box, Boxes, boxes_of
 from cxrbatch.model.evaluate.scoring import ImageMap, ScoredImages
 from cxrbatch.model.figures.bootstrap import Estimate, Weights, estimate, resample_mean
 from cxrbatch.model.figures.metrics import Mask
 from cxrbatch.output.report.heatmap import CONTOUR_SHARE, activation_on_display, find_peak, is_faint
 from cxrbatch.records import Float32
 
-BOX_FILES = ("BBox_List_2017.csv", "BBox_List_2017.csv.gz")
-ORIGINAL_PX = 1024
-
 MAP_SHARE = CONTOUR_SHARE
 """The heatmap's box encloses the region around its peak that reaches this share of it: the line in the reports."""
 
 _LONG_SIDE_PX = 256
 """Maps are spread over a grid of at most this size: finer than any cell of theirs, coarser than the image."""
-
-# The list of boxes and the table of labels spell one finding differently.
-_SPELLINGS = {"infiltrate": "infiltration"}
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A rectangle (x, y, width, height) from the top left corner, in parts of the image's width and height."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-
-Boxes = Mapping[tuple[str, str], tuple[Box, ...]]
-"""By (file name, finding in lower case)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,33 +43,6 @@ class PointingFigures:
     box_iou: Estimate
     called: int
     called_hits: float | None
-
-
-def find_boxes(folder: Path) -> Path | None:
-    """Return the list of boxes in a data folder, if it has one."""
-    return next((folder / name for name in BOX_FILES if (folder / name).is_file()), None)
-
-
-def read_boxes(path: Path) -> Boxes:
-    """Read BBox_List_2017.csv, plain or gzipped: file name, finding, x, y, width and height in original pixels.
-
-    Raises:
-        UsageError: missing, or not such a table.
-    """
-    try:
-        table = pd.read_csv(path, usecols=range(6), header=0, names=["file", "finding", "x", "y", "w", "h"])
-        corners = table[["x", "y", "w", "h"]].to_numpy(float) / ORIGINAL_PX
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read as a list of boxes (BBox_List_2017.csv): {error}") from error
-    boxes: dict[tuple[str, str], tuple[Box, ...]] = defaultdict(tuple)
-    for file, finding, box in zip(table["file"], table["finding"], corners.tolist(), strict=True):
-        boxes[str(file), _spelled(str(finding))] += (Box(*box),)
-    return dict(boxes)
-
-
-def boxes_of(boxes: Boxes, file_name: str, label: str) -> tuple[Box, ...]:
-    """Return the boxes of one finding on one image."""
-    return boxes.get((file_name, _spelled(label)), ())
 
 
 def measure_pointing(
@@ -129,7 +78,9 @@ def _compare_images(scored: ScoredImages, label: str, column: int, boxes: Boxes)
     found = []
     for image, image_map in scored.maps.items():
         if true_boxes := boxes_of(boxes, scored.samples[image].path.name, label):
-            found.append(_compare(image, spread_map(image_map, column), true_boxes))
+            geometry = image_map.geometry
+            in_parts = [box.in_parts(geometry.rows, geometry.columns) for box in true_boxes]
+            found.append(_compare(image, spread_map(image_map, column), in_parts))
     return found
 
 
@@ -205,8 +156,3 @@ def _measure_label(
 
 def _mean(values: NDArray[np.float64], weights: Weights) -> Estimate:
     return estimate(float(values.mean()), resample_mean(values, weights))
-
-
-def _spelled(finding: str) -> str:
-    plain = finding.strip().lower()
-    return _SPELLINGS.get(plain, plain)

@@ -106,20 +106,24 @@ class RegionLoss(nn.Module):
         self.offset = nn.Parameter(torch.full((n_labels, 1, 1), -2.0))
         self._cells = cells
 
-    def forward(self, cams: Tensor, coverage: Tensor, side_px: int) -> Tensor:
-        """Return the mean loss over all cells.
+    def forward(self, cams: Tensor, coverage: Tensor, located: Tensor, side_px: int) -> Tensor:
+        """Return the mean loss over the cells of all maps whose finding has a known place, or is known to be absent.
 
         Args:
             cams: float32 [N,C,h,w].
             coverage: float32 [N,C,r,r], >= 0: how much of each place of the square the finding covers. It is
                 averaged over what each cell is nearest to; only its proportions within a map count, so that small
                 lesions weigh as much as large ones.
+            located: bool [N,C], whose place is known; the others don't count.
             side_px: side of the square that the network saw, in pixels.
         """
         covered = pool_around_cells(coverage, (cams.shape[2], cams.shape[3]), side_px, self._cells)
         wanted = covered / covered.amax(dim=(2, 3), keepdim=True).clamp_min(torch.finfo(covered.dtype).tiny)
         weight = torch.tensor(_COVERED_CELL_WEIGHT, device=cams.device)
-        return F.binary_cross_entropy_with_logits(cams * self.scale + self.offset, wanted, pos_weight=weight)
+        each = F.binary_cross_entropy_with_logits(
+            cams * self.scale + self.offset, wanted, pos_weight=weight, reduction="none"
+        ).mean(dim=(2, 3))
+        return (each * located).sum() / located.sum().clamp_min(1)
 
 
 def pool_around_cells(coverage: Tensor, shape: tuple[int, int], side_px: int, cells: CellGrid | None) -> Tensor:

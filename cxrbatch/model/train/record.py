@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cxrbatch.model.data.options import DataOptions
 from cxrbatch.model.data.pixels import ReportProgress
@@ -80,7 +81,8 @@ class TrainingPlan:
 
     `init`: none, imagenet, or a file with weights. `learning_rate`: None takes the optimiser's usual one, and
     `small_epochs`: None three quarters of the epochs. `resume` goes on where an interrupted training of the same
-    plan stopped. `workers` processes read images; 0 takes one per core.
+    plan stopped. `workers` processes read images; 0 takes one per core. `boxes` and `masks` mark findings on training
+    images (`cxrbatch.model.data.regions`).
     """
 
     data: DataOptions = field(default_factory=DataOptions)
@@ -95,6 +97,8 @@ class TrainingPlan:
     operating_point: OperatingPointRule = field(default_factory=OperatingPointRule)
     resume: bool = False
     workers: int = 0
+    boxes: Path | None = None
+    masks: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

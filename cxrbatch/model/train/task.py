@@ -121,7 +121,8 @@ class TrainingTask(lightning.LightningModule):
         self._losses.append(self._require_number(float(loss.detach())))
         self._rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         if regions.shape[1]:
-            loss = loss + self._options.region_weight * self.region_loss(scores.cams.float(), regions, images.shape[-1])
+            misplaced = self.region_loss(scores.cams.float(), regions, batch.located, images.shape[-1])
+            loss = loss + self._options.region_weight * misplaced
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:

@@ -35,7 +35,7 @@ def build_spread(architecture: str, output_stride: int) -> nn.Sequential:
 @pytest.mark.parametrize(("architecture", "output_stride"), BUILT)
 def test_the_table_says_what_gradients_show(architecture: str, output_stride: int) -> None:
     # Inception's cells see three times as far as those of a ResNet.
-    side_px = 576 if architecture == "inception_v3" else _SIDE_PX
+    side_px = 448 if architecture == "inception_v3" else _SIDE_PX
     measured = measure_cells(build_spread(architecture, output_stride), draws=1, side_px=side_px)
     table = known_cells(architecture, output_stride)
     assert table is not None
@@ -43,7 +43,7 @@ def test_the_table_says_what_gradients_show(architecture: str, output_stride: in
         (measured.origin_x, measured.stride_x, table.origin_x, table.stride_x),
         (measured.origin_y, measured.stride_y, table.origin_y, table.stride_y),
     ):
-        assert stride == pytest.approx(true_stride, rel=0.1)
+        assert stride == pytest.approx(true_stride, rel=0.15)
         # Compared where it was measured, around the middle: an error of the stride grows towards the first cell.
         middle = (side_px / 2 - true_origin) / true_stride
         assert origin + stride * middle == pytest.approx(side_px / 2, abs=0.12 * true_stride)

@@ -93,7 +93,7 @@ def test_every_loss_fits_a_task_and_no_other() -> None:
 
 
 def test_a_map_of_zeros_costs_what_the_prior_costs() -> None:
-    loss = RegionLoss(1)(torch.zeros(1, 1, 2, 2), torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]]), 64)
+    loss = RegionLoss(1)(torch.zeros(1, 1, 2, 2), torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]]), torch.ones(1, 1), 64)
     # One covered cell of four, weight 8; every cell's logit is the offset, -2.
     expected = (8 * math.log1p(math.exp(2)) + 3 * math.log1p(math.exp(-2))) / 4
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-6)
@@ -105,21 +105,37 @@ def test_pointing_at_the_lesion_costs_less_than_pointing_elsewhere() -> None:
     there, elsewhere = torch.full((1, 1, 6, 6), -5.0), torch.full((1, 1, 6, 6), -5.0)
     there[..., 0, 0], elsewhere[..., 5, 5] = 60.0, 60.0
     region_loss = RegionLoss(1)
-    assert region_loss(there, coverage, 96) < 0.5 * region_loss(elsewhere, coverage, 96)
+    assert region_loss(there, coverage, torch.ones(1, 1), 96) < 0.5 * region_loss(
+        elsewhere, coverage, torch.ones(1, 1), 96
+    )
 
 
 def test_a_small_lesion_weighs_as_much_as_a_dense_one() -> None:
-    cams, coverage = torch.randn(1, 2, 6, 6), torch.zeros(1, 2, 24, 24)
+    cams, coverage, known = torch.randn(1, 2, 6, 6), torch.zeros(1, 2, 24, 24), torch.ones(1, 2)
     coverage[..., 9, 9] = 255
-    torch.testing.assert_close(RegionLoss(2)(cams, coverage, 96), RegionLoss(2)(cams, coverage / 10, 96))
+    torch.testing.assert_close(RegionLoss(2)(cams, coverage, known, 96), RegionLoss(2)(cams, coverage / 10, known, 96))
+
+
+def test_maps_whose_place_nobody_marked_do_not_count() -> None:
+    torch.manual_seed(0)
+    cams, coverage = torch.randn(2, 3, 6, 6), torch.rand(2, 3, 24, 24)
+    known = torch.tensor([[True, False, False], [False, False, True]])
+    region_loss = RegionLoss(3)
+    whole = region_loss(cams, coverage, known, 96)
+    alone = [
+        RegionLoss(1)(cams[image, label][None, None], coverage[image, label][None, None], torch.ones(1, 1), 96)
+        for image, label in ((0, 0), (1, 2))
+    ]
+    torch.testing.assert_close(whole, torch.stack(alone).mean())
+    assert float(region_loss(cams, coverage, torch.zeros(2, 3, dtype=torch.bool), 96).detach()) == 0
 
 
 def test_labels_without_a_region_ask_for_silence() -> None:
     region_loss, nothing = RegionLoss(3), torch.zeros(2, 3, 24, 24)
     quiet, loud = torch.full((2, 3, 6, 6), -50.0), torch.full((2, 3, 6, 6), 50.0)
-    assert float(region_loss(quiet, nothing, 96).detach()) < 0.01
-    assert float(region_loss(loud, nothing, 96).detach()) > 2
-    assert torch.isfinite(region_loss(quiet, nothing, 96))
+    assert float(region_loss(quiet, nothing, torch.ones(2, 3), 96).detach()) < 0.01
+    assert float(region_loss(loud, nothing, torch.ones(2, 3), 96).detach()) > 2
+    assert torch.isfinite(region_loss(quiet, nothing, torch.ones(2, 3), 96))
 
 
 def test_coverage_is_pooled_over_what_each_cell_is_nearest_to() -> None:
