@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from cxrbatch.engine.cells import known_cells
+from cxrbatch.engine.cells import earlier_cells
 from cxrbatch.engine.manifest import SCHEMA, EngineFile, Manifest
 from cxrbatch.engine.untrusted import LARGEST_MANIFEST, read_file, require_schema, sha256_of_file
 from cxrbatch.errors import EngineError
@@ -174,10 +174,11 @@ def save_bundle(folder: Path, manifest: Manifest) -> EngineBundle:
 
 
 def _with_cells(manifest: Manifest) -> Manifest:
-    """Give the manifest of an earlier version the grid of its architecture."""
+    """Give the manifest of an earlier version the grid of its maps."""
     if manifest.cells is not None:
         return manifest
-    return replace(manifest, cells=known_cells(manifest.architecture, manifest.output_stride))
+    earlier = earlier_cells(manifest.architecture, manifest.output_stride, manifest.training.data)
+    return replace(manifest, cells=earlier)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,27 @@ _ORIGINS = {
 }
 
 
+# What the training facts of an engine say whose maps learned from masks; only earlier versions left the cells out.
+_TAUGHT = "their masks taught the heatmaps"
+
+
 def known_cells(architecture: str, output_stride: int) -> CellGrid | None:
     """Return the grid of an architecture's maps; None where the architecture is not known."""
     origin = _ORIGINS.get(architecture)
     return None if origin is None else CellGrid(origin, origin, output_stride, output_stride)
+
+
+def earlier_cells(architecture: str, output_stride: int, data: str) -> CellGrid | None:
+    """Return the grid of an engine or a checkpoint of an earlier version, which does not tell it.
+
+    Maps that learned from masks learned to answer for an even part of the square each, half a cell from where they
+    look: drawn anywhere else, their peaks miss (0.53 instead of 0.89 of the demo's true positives).
+
+    Args:
+        architecture: the network's name.
+        output_stride: input pixels per cell.
+        data: what its training facts say of the data.
+    """
+    if data.endswith(_TAUGHT):
+        return CellGrid(output_stride / 2, output_stride / 2, output_stride, output_stride)
+    return known_cells(architecture, output_stride)

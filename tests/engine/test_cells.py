@@ -43,6 +43,12 @@ def test_an_older_bundle_gets_the_cells_of_its_architecture(
     assert bundle.describe("onnx", "onnxruntime").cells == cells
 
 
+def test_an_older_bundle_that_masks_taught_keeps_the_even_cells_that_it_learned(tmp_path: Path) -> None:
+    facts = {"data": "phantoms that cxrbatch draws, seeds from 7; their masks taught the heatmaps"}
+    bundle = load_bundle(rewrite(tmp_path, cells=None, architecture="resnet50", training=facts))
+    assert bundle.manifest.cells == CellGrid(8, 8, 16, 16)
+
+
 def test_a_bundle_keeps_the_cells_that_it_tells_and_its_identity_without_them(tmp_path: Path) -> None:
     own = {"origin_x": 3.5, "origin_y": 4.5, "stride_x": 20, "stride_y": 21}
     bundle = load_bundle(rewrite(tmp_path / "own", architecture="resnet50", cells=own))

@@ -9,7 +9,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
@@ -116,8 +116,8 @@ class _ImageNames:
 
     def find_stem(self, name: str, place: Path) -> int | None:
         """Find the image that a mask `name`, without its ending, belongs to."""
-        known = {**self._files, **self._paths}
-        matching = {at for file, at in known.items() if file == name or file.rpartition(".")[0] == name}
+        paths = {at for path, at in self._paths.items() if path.rpartition(".")[0] == name}
+        matching = paths or {at for path, at in self._paths.items() if PurePosixPath(path).stem == name}
         if len(matching) > 1:
             raise UsageError(f"{place}: {name} fits {len(matching)} images; call it like one image's path.")
         return next(iter(matching), None)

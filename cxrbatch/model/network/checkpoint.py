@@ -9,6 +9,7 @@ import msgspec
 import safetensors
 import safetensors.torch
 
+from cxrbatch.engine.cells import earlier_cells
 from cxrbatch.engine.manifest import TrainingFacts
 from cxrbatch.engine.untrusted import read_file, require_input, require_labels, require_schema
 from cxrbatch.errors import EngineError, UsageError
@@ -93,7 +94,7 @@ def load_checkpoint(path: Path, content: bytes | None = None) -> Checkpoint:
         raise EngineError(f"{path}: no cxrbatch checkpoint: {error}") from error
     except (RuntimeError, MemoryError, OverflowError) as error:
         raise EngineError(f"{path}: its weights do not fit its own description: {error}") from error
-    return Checkpoint(network.eval(), _with_cells(facts, network))
+    return Checkpoint(network.eval(), _with_cells(_of_earlier(facts), network))
 
 
 def read_checkpoint(path: Path) -> bytes:
@@ -108,6 +109,12 @@ def read_checkpoint(path: Path) -> bytes:
         raise EngineError(f"{path}: no such checkpoint. `cxrbatch train DATA -o {path}` makes one.") from None
     except OSError as error:
         raise EngineError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _of_earlier(facts: CheckpointFacts) -> CheckpointFacts:
+    if facts.cells is not None:
+        return facts
+    return replace(facts, cells=earlier_cells(facts.architecture, facts.output_stride, facts.training.data))
 
 
 def _with_cells(facts: CheckpointFacts, network: ChestNetwork) -> CheckpointFacts:
