@@ -72,8 +72,10 @@ def read_boxes(path: Path) -> Boxes:
         ) from error
     _require_areas(path, corners)
     boxes: dict[tuple[str, str], tuple[Box, ...]] = defaultdict(tuple)
-    for file, finding, corner in zip(table["image"], table["label"], corners.tolist(), strict=True):
-        box = Box(*corner, in_pixels=True) if own else Box(*(value / ORIGINAL_PX for value in corner))
+    unit = 1 if own else ORIGINAL_PX
+    for file, finding, corner in zip(table["image"], table["label"], (corners / unit).tolist(), strict=True):
+        x, y, width, height = corner
+        box = Box(x, y, width, height, in_pixels=own)
         boxes[str(file), spelled(str(finding))] += (box,)
     return dict(boxes)
 

@@ -63,7 +63,7 @@ class TrainingTask(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.network = network
-        self.region_loss = RegionLoss(network.head.out_features, network.cells)
+        self.region_loss = RegionLoss(network.head.out_features, None if data.regions is None else network.cells)
         self.label_loss = LabelLoss(options.loss or usual_loss(network.task), data.targets)
         self.epochs: list[EpochFigures] = []
         self._data, self._validation, self._options = data, validation, options
