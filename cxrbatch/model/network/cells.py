@@ -46,7 +46,8 @@ def _centroids(probe: nn.Module, side_px: int) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         side = probe(image).shape[-1]
     first = max(0.0, (side - 1) / 2 - side / 6)
-    cells = torch.linspace(first, side - 1 - first, _CELLS).round().unique().long()
+    places = torch.linspace(first, side - 1 - first, _CELLS).tolist()
+    cells = torch.tensor(sorted({round(place) for place in places}))
     images = image.repeat(len(cells), 1, 1, 1).requires_grad_()
     features = probe(images)
     weights = torch.randn(features.shape[1])
@@ -54,8 +55,8 @@ def _centroids(probe: nn.Module, side_px: int) -> tuple[Tensor, Tensor]:
     (gradient,) = torch.autograd.grad(asked.sum(), images)
     share = gradient[:, 0].abs()
     share = share / share.sum(dim=(1, 2), keepdim=True)
-    places = torch.arange(side_px) + 0.5
-    return cells, torch.stack([share.sum(dim=1) @ places, share.sum(dim=2) @ places])
+    pixels = torch.arange(side_px) + 0.5
+    return cells, torch.stack([share.sum(dim=1) @ pixels, share.sum(dim=2) @ pixels])
 
 
 def _fit(cells: Tensor, centroids: Tensor) -> tuple[float, float]:
