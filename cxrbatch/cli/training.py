@@ -191,6 +191,15 @@ def machine_options(command: Command) -> Command:
 @click.option(
     "--allow-leak", is_flag=True, help="Go on although a patient or image is in two parts; the model says so."
 )
+@click.option(
+    "--boxes",
+    type=EXISTING,
+    metavar="FILE",
+    help="Boxes around findings, which teach the heatmaps: image, label, x, y, w, h in stored pixels, or NIH's list.",
+)
+@click.option(
+    "--masks", type=EXISTING, metavar="FOLDER", help="Masks of findings, which do so too: FOLDER/LABEL/IMAGE.png."
+)
 @network_options
 @learning_options
 @click.option(

@@ -15,7 +15,7 @@ from cxrbatch.engine.contract import Engine
 from cxrbatch.engine.open import open_engine
 from cxrbatch.model.figures.metrics import average_over_labels, measure_auroc, sensitivity_and_specificity
 from cxrbatch.output.report.heatmap import activation_on_display, peak_in_stored
-from cxrbatch.records import Float32, Label, PreparedImage, call_image, judge_study
+from cxrbatch.records import CellGrid, Float32, Label, call_image, judge_study
 
 # Far from the seeds of any training set.
 HELD_OUT_SEED = 800_000_000
@@ -88,13 +88,14 @@ def _answer(engine: Engine, case: Case) -> _Answer:
     hits = []
     for index, label in enumerate(engine.description.labels):
         if label.name in case.masks and calls[index]:
-            hits.append(_hits(scores.cams[0, index], case.image, case.masks[label.name]))
+            hits.append(_hits(scores.cams[0, index], case, label.name, engine.description.cells))
     return _Answer(case.truths, tuple(scores.probabilities[0].tolist()), tuple(hits))
 
 
-def _hits(cam: Float32, image: PreparedImage, mask: NDArray[np.bool_]) -> bool:
-    activation = activation_on_display(cam, image.geometry, image.radiograph.display.shape)
-    return points_at(peak_in_stored(activation, image.geometry), mask, tolerance=_POINTING_TOLERANCE)
+def _hits(cam: Float32, case: Case, finding: str, cells: CellGrid | None) -> bool:
+    image = case.image
+    activation = activation_on_display(cam, image.geometry, image.radiograph.display.shape, cells)
+    return points_at(peak_in_stored(activation, image.geometry), case.masks[finding], tolerance=_POINTING_TOLERANCE)
 
 
 def points_at(peak: tuple[float, float], mask: NDArray[np.bool_], *, tolerance: float) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from cxrbatch.engine.cells import earlier_cells
 from cxrbatch.engine.manifest import SCHEMA, EngineFile, Manifest
 from cxrbatch.engine.untrusted import LARGEST_MANIFEST, read_file, require_schema, sha256_of_file
 from cxrbatch.errors import EngineError
@@ -115,6 +116,7 @@ class EngineBundle:
             notice=manifest.notice,
             training=msgspec.to_builtins(manifest.training),
             verdict=rule,
+            cells=manifest.cells,
         )
 
     @property
@@ -172,7 +174,7 @@ def load_bundle(folder: Path) -> EngineBundle:
         content = read_file(path, largest=LARGEST_MANIFEST)
         schema = msgspec.json.decode(content, type=_SchemaOnly).schema
         require_schema(path, schema, SCHEMA)
-        return EngineBundle(folder, msgspec.json.decode(content, type=Manifest))
+        return EngineBundle(folder, _with_cells(msgspec.json.decode(content, type=Manifest)))
     except FileNotFoundError:
         raise EngineError(
             f"{folder}: no engine here (no {ENGINE_FILE}). `cxrbatch engines` lists those found."
@@ -189,6 +191,14 @@ def save_bundle(folder: Path, manifest: Manifest) -> EngineBundle:
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     durable.replace_bytes(folder / ENGINE_FILE, content + b"\n")
     return EngineBundle(folder, manifest)
+
+
+def _with_cells(manifest: Manifest) -> Manifest:
+    """Give the manifest of an earlier version the grid of its maps."""
+    if manifest.cells is not None:
+        return manifest
+    earlier = earlier_cells(manifest.architecture, manifest.output_stride, manifest.training.data)
+    return replace(manifest, cells=earlier)
 
 
 @dataclass(frozen=True, slots=True)

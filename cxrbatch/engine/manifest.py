@@ -13,7 +13,7 @@ from cxrbatch.engine.untrusted import (
     require_name,
     require_verdict,
 )
-from cxrbatch.records import InputSpec, Label, Task, VerdictRule
+from cxrbatch.records import CellGrid, InputSpec, Label, Task, VerdictRule
 
 SCHEMA = 1
 
@@ -207,6 +207,7 @@ class Manifest:
     Roles: onnx, onnx_fp16, onnx_int8, plan, plan_rtx, checkpoint, and parity_images for what the gate looks at on
     the machine that first loads a plan whose parity is "pending": the machine that built it could not run it.
     `verdict` is how probabilities become findings; None, as earlier versions wrote it, is the usual rule of the task.
+    `cells` says where the maps' cells lie in the input square; bundles of earlier versions don't tell.
     """
 
     schema: int = SCHEMA
@@ -224,6 +225,7 @@ class Manifest:
     notice: str = ""
     verdict: VerdictRule | None = None
     adjustments: tuple[Adjustment, ...] = ()
+    cells: CellGrid | None = None
 
     def __post_init__(self) -> None:
         require_name("the engine", self.name)

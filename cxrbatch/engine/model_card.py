@@ -40,6 +40,11 @@ def _lines(manifest: Manifest) -> Iterator[str]:
         yield from ("", f"**{_text(manifest.notice)}**")
     yield from ("", "## What it is", "")
     yield f"- Network: {_text(manifest.architecture)}, one cell of a heatmap per {manifest.output_stride} input pixels"
+    if cells := manifest.cells:
+        yield (
+            f"- Cells of a heatmap: the first is centred at ({cells.origin_x:g}, {cells.origin_y:g}) of the input, "
+            f"the next {cells.stride_x:g} and {cells.stride_y:g} px on"
+        )
     yield f"- Task: {manifest.task}; built {_text(manifest.created)}"
     yield f"- Input: {spec.size_px} x {spec.size_px} px, {spec.fit}, grey mean {spec.mean:g}, deviation {spec.std:g}"
     for role, entry in sorted(manifest.files.items()):

@@ -3,6 +3,7 @@
 from cxrbatch.records.engines import (
     FEWEST_IMAGES,
     FEWEST_PATIENTS,
+    CellGrid,
     EngineDescription,
     Fit,
     Geometry,
@@ -13,6 +14,7 @@ from cxrbatch.records.engines import (
     Scores,
     Task,
     VerdictRule,
+    even_cells,
     usual_rule,
 )
 from cxrbatch.records.images import (
@@ -50,6 +52,7 @@ __all__ = [
     "LOG_FILE",
     "MARKER_FILE",
     "Calls",
+    "CellGrid",
     "EngineDescription",
     "FileRow",
     "FileStatus",
@@ -81,6 +84,7 @@ __all__ = [
     "Verdict",
     "VerdictRule",
     "call_image",
+    "even_cells",
     "judge",
     "judge_study",
     "likeliest_class",

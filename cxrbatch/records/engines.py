@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -59,6 +60,31 @@ class Geometry:
     scale_y: float
     offset_x: float
     offset_y: float
+
+
+@dataclass(frozen=True, slots=True)
+class CellGrid:
+    """Where the cells of a class activation map lie in the engine's input square, in its pixels.
+
+    Cell (i, j) is centred at (origin_x + j * stride_x, origin_y + i * stride_y), measured from the top left corner of
+    the top left pixel. Centres may leave a margin at the far side, or a rim all around.
+    """
+
+    origin_x: float
+    origin_y: float
+    stride_x: float
+    stride_y: float
+
+    def __post_init__(self) -> None:
+        numbers = (self.origin_x, self.origin_y, self.stride_x, self.stride_y)
+        if not all(map(math.isfinite, numbers)) or min(self.stride_x, self.stride_y) <= 0:
+            raise ValueError("cells must have finite origins, and strides greater than 0")
+
+
+def even_cells(shape: tuple[int, ...], size_px: int) -> CellGrid:
+    """Return the grid that divides the square evenly among the cells of a map [h,w]; for maps of unknown origin."""
+    stride_y, stride_x = (size_px / cells for cells in shape)
+    return CellGrid(stride_x / 2, stride_y / 2, stride_x, stride_y)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +164,10 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class EngineDescription:
-    """Which engine scored, where it ran and what it knows; printed in every report."""
+    """Which engine scored, where it ran and what it knows; printed in every report.
+
+    `cells` says where the maps' cells lie in the input square; None: they divide it evenly.
+    """
 
     name: str
     sha256: str
@@ -152,6 +181,7 @@ class EngineDescription:
     notice: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     verdict: VerdictRule | None = None
+    cells: CellGrid | None = None
 
     @property
     def verdict_rule(self) -> VerdictRule:

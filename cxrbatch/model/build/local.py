@@ -122,9 +122,7 @@ def parse_points(text: str) -> WantedPoints:
         UsageError: it is neither.
     """
     if text.strip().startswith("alarms"):
-        raise UsageError(
-            "alarms: are chosen by training only, over all findings together. Give another rule, or values."
-        )
+        raise UsageError("alarms: only training chooses points for them, over all findings together.")
     try:
         return WantedPoints(text, rule=parse_operating_point(text)) if text.strip() else WantedPoints()
     except UsageError as error:
@@ -206,7 +204,7 @@ def carry_points(before: Decision, calibration: Calibration) -> tuple[float | No
 
 
 def _carry(before: Decision, calibration: Calibration, place: int) -> float | None:
-    """Move an operating point to where it calls the same images; of classes the likeliest one is called all the same."""
+    """Move an operating point to where it calls the same images; of classes, the likeliest is called as before."""
     old, point = before.calibration, before.labels[place].operating_point
     if calibration == old or point is None or not 0 < point < 1 or before.task == "multiclass":
         return point

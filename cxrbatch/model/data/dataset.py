@@ -15,6 +15,7 @@ from cxrbatch.model.data.labelled import LabelledImages, Sample
 from cxrbatch.model.data.layouts import read_data
 from cxrbatch.model.data.options import DataOptions
 from cxrbatch.model.data.pixels import BadImage, ReportProgress, prepare_cached, prepare_images, refuse_bad
+from cxrbatch.model.data.regions import MarkedRegions
 from cxrbatch.model.data.splits import check_patients, check_pixels, hash_pixels, split_data, split_into_folds
 from cxrbatch.records import Float32, Gray8, InputSpec
 
@@ -25,13 +26,17 @@ class PixelSet:
 
     `rows`, int64 [N], says which of the pixels belong to the images, so that a part of a data set can stay on
     the disk, mapped; None where they are all, in order. `regions`, where the data know them, is uint8
-    [N,C,r,r], 0..255: how much of each place of the square the finding covers.
+    [K,C,r,r], 0..255: how much of each place of the square the finding covers. `located`, bool [K,C], says of whom
+    that is known, None: of all. `region_rows`, int64 [N], says which of the K an image is, -1: none of them; None
+    where they are all, in order.
     """
 
     pixels: Gray8
     targets: Float32
     regions: Gray8 | None = None
     rows: NDArray[np.int64] | None = None
+    located: NDArray[np.bool_] | None = None
+    region_rows: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -40,18 +45,35 @@ class PixelSet:
         """Return the pixels of some of the images, in memory: int64 [n] -> uint8 [n,1,S,S]."""
         return self.pixels[images if self.rows is None else self.rows[images]]
 
+    def regions_of(self, images: NDArray[np.int64]) -> tuple[Gray8, NDArray[np.bool_]]:
+        """Return where findings lie on some of the images: int64 [n] -> uint8 [n,C,r,r] and, who is known, bool [n,C].
+
+        Without any regions at all these are [n,0,1,1] and [n,0].
+        """
+        if self.regions is None:
+            return np.zeros((len(images), 0, 1, 1), np.uint8), np.zeros((len(images), 0), bool)
+        rows = images if self.region_rows is None else self.region_rows[images]
+        marked = rows >= 0
+        regions = np.zeros((len(images), *self.regions.shape[1:]), np.uint8)
+        regions[marked] = self.regions[rows[marked]]
+        located = np.zeros(regions.shape[:2], bool)
+        located[marked] = True if self.located is None else self.located[rows[marked]]
+        return regions, located
+
 
 @dataclass(frozen=True, slots=True)
 class PreparedImages:
     """A data set and its pixels, uint8 [N,1,S,S], mapped from the cache, in the order of its images.
 
-    `pixels_sha256` identifies all of the pixels, `digests` are those of the pictures (`hash_pixels`), in order.
+    `pixels_sha256` identifies all pixels, `digests` are those of the pictures (`hash_pixels`), in order. `marked`
+    says where findings lie, if anybody has marked that.
     """
 
     images: LabelledImages
     pixels: Gray8
     pixels_sha256: str = ""
     digests: tuple[str, ...] = ()
+    marked: MarkedRegions | None = None
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Return which rows belong to a part, int64 [n]."""
@@ -63,7 +85,10 @@ class PreparedImages:
         Raises:
             UsageError: it has none.
         """
-        return PixelSet(self.pixels, _targets_of(self.images.part(split)), rows=self.rows(split))
+        rows, targets, marked = self.rows(split), _targets_of(self.images.part(split)), self.marked
+        if marked is None or not (marked.rows[rows] >= 0).any():
+            return PixelSet(self.pixels, targets, rows=rows)
+        return PixelSet(self.pixels, targets, marked.coverage, rows, marked.located, marked.rows[rows])
 
 
 def load_data(data: Path, options: DataOptions) -> LabelledImages:

@@ -12,6 +12,7 @@ import numpy as np
 from cxrbatch import __version__
 from cxrbatch.config import Settings
 from cxrbatch.errors import UsageError
+from cxrbatch.model.data.boxes import Boxes, find_boxes, read_boxes
 from cxrbatch.model.data.labelled import LabelledImages, Sample, count_patients, take_targets
 from cxrbatch.model.data.layouts import read_data
 from cxrbatch.model.data.options import DataOptions
@@ -27,7 +28,7 @@ from cxrbatch.model.evaluate.doubts import (
     predict_trivially,
     trivial_predictors,
 )
-from cxrbatch.model.evaluate.localisation import Boxes, find_boxes, measure_pointing, read_boxes
+from cxrbatch.model.evaluate.localisation import measure_pointing
 from cxrbatch.model.evaluate.record import EvaluatedData, Evaluation
 from cxrbatch.model.evaluate.report import write_evaluation_page, write_predictions
 from cxrbatch.model.evaluate.scoring import ScoredImages, score_images

@@ -1,55 +1,31 @@
 """How often a map's peak hits radiologists' boxes, and how well the boxes agree.
 
-The boxes are those of NIH ChestX-ray14 (Wang et al. 2017): BBox_List_2017.csv, in pixels of the 1024 x 1024
-originals. Copies of the images in any other size work: a box is scaled by stored size / 1024.
+The boxes come from tables that `cxrbatch.model.data.boxes` reads.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from cxrbatch.errors import UsageError
+from cxrbatch.model.data.boxes import Box, Boxes, boxes_of
 from cxrbatch.model.evaluate.scoring import ImageMap, ScoredImages
 from cxrbatch.model.figures.bootstrap import Estimate, Weights, estimate, resample_mean
 from cxrbatch.model.figures.figures import number_patients
 from cxrbatch.model.figures.intervals import Patients, estimate_share
 from cxrbatch.model.figures.metrics import Mask
-from cxrbatch.output.report.heatmap import CONTOUR_SHARE, activation_on_display, is_faint
+from cxrbatch.output.report.heatmap import CONTOUR_SHARE, activation_on_display, find_peak, is_faint
 from cxrbatch.records import Float32
-
-BOX_FILES = ("BBox_List_2017.csv", "BBox_List_2017.csv.gz")
-ORIGINAL_PX = 1024
 
 MAP_SHARE = CONTOUR_SHARE
 """The heatmap's box encloses the region around its peak that reaches this share of it: the line in the reports."""
 
 _LONG_SIDE_PX = 256
 """Maps are spread over a grid of at most this size: finer than any cell of theirs, coarser than the image."""
-
-# The list of boxes and the table of labels spell one finding differently.
-_SPELLINGS = {"infiltrate": "infiltration"}
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A rectangle (x, y, width, height) from the top left corner, in parts of the image's width and height."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-
-Boxes = Mapping[tuple[str, str], tuple[Box, ...]]
-"""By (file name, finding in lower case)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,33 +45,6 @@ class PointingFigures:
     box_iou: Estimate
     called: int
     called_hits: float | None
-
-
-def find_boxes(folder: Path) -> Path | None:
-    """Return the list of boxes in a data folder, if it has one."""
-    return next((folder / name for name in BOX_FILES if (folder / name).is_file()), None)
-
-
-def read_boxes(path: Path) -> Boxes:
-    """Read BBox_List_2017.csv, plain or gzipped: file name, finding, x, y, width and height in original pixels.
-
-    Raises:
-        UsageError: missing, or not such a table.
-    """
-    try:
-        table = pd.read_csv(path, usecols=range(6), header=0, names=["file", "finding", "x", "y", "w", "h"])
-        corners = table[["x", "y", "w", "h"]].to_numpy(float) / ORIGINAL_PX
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read as a list of boxes (BBox_List_2017.csv): {error}") from error
-    boxes: dict[tuple[str, str], tuple[Box, ...]] = defaultdict(tuple)
-    for file, finding, box in zip(table["file"], table["finding"], corners.tolist(), strict=True):
-        boxes[str(file), _spelled(str(finding))] += (Box(*box),)
-    return dict(boxes)
-
-
-def boxes_of(boxes: Boxes, file_name: str, label: str) -> tuple[Box, ...]:
-    """Return the boxes of one finding on one image."""
-    return boxes.get((file_name, _spelled(label)), ())
 
 
 def measure_pointing(
@@ -132,7 +81,9 @@ def _compare_images(scored: ScoredImages, label: str, column: int, boxes: Boxes)
     found = []
     for image, image_map in scored.maps.items():
         if true_boxes := boxes_of(boxes, scored.samples[image].path.name, label):
-            found.append(_compare(image, spread_map(image_map, column), true_boxes))
+            geometry = image_map.geometry
+            in_parts = [box.in_parts(geometry.rows, geometry.columns) for box in true_boxes]
+            found.append(_compare(image, spread_map(image_map, column), in_parts))
     return found
 
 
@@ -141,7 +92,7 @@ def spread_map(image_map: ImageMap, column: int) -> Float32:
     geometry = image_map.geometry
     reduction = max(1.0, max(geometry.rows, geometry.columns) / _LONG_SIDE_PX)
     shape = round(geometry.rows / reduction), round(geometry.columns / reduction)
-    return activation_on_display(image_map.cams[column], geometry, shape)
+    return activation_on_display(image_map.cams[column], geometry, shape, image_map.cells)
 
 
 def _compare(image: int, activation: Float32, boxes: Sequence[Box]) -> _Agreement:
@@ -152,7 +103,7 @@ def _compare(image: int, activation: Float32, boxes: Sequence[Box]) -> _Agreemen
     if is_faint(activation):
         # No part of the image speaks for the finding: nothing is coloured, so nothing is pointed at.
         return _Agreement(image, hit=False, iou=0.0, covered=float(covered.mean()))
-    row, column = np.unravel_index(int(activation.argmax()), activation.shape)
+    row, column = find_peak(activation)
     drawn = heatmap_box(activation)
     return _Agreement(
         image, bool(covered[row, column]), max(box_iou(drawn, box) for box in boxes), float(covered.mean())
@@ -162,7 +113,7 @@ def _compare(image: int, activation: Float32, boxes: Sequence[Box]) -> _Agreemen
 def heatmap_box(activation: Float32) -> Box:
     """Return the tight box around the connected region that holds the peak and reaches MAP_SHARE of it."""
     height, width = activation.shape
-    row, column = np.unravel_index(int(activation.argmax()), activation.shape)
+    row, column = find_peak(activation)
     reached = (activation >= MAP_SHARE * activation[row, column]).astype(np.uint8)
     _, regions, statistics, _ = cv2.connectedComponentsWithStats(reached, connectivity=8)
     left, top, across, down, _ = statistics[regions[row, column]].tolist()
@@ -208,8 +159,3 @@ def _measure_label(
 
 def _mean(values: NDArray[np.float64], weights: Weights) -> Estimate:
     return estimate(float(values.mean()), resample_mean(values, weights))
-
-
-def _spelled(finding: str) -> str:
-    plain = finding.strip().lower()
-    return _SPELLINGS.get(plain, plain)

@@ -16,7 +16,7 @@ from cxrbatch.intake.read import read_radiograph
 from cxrbatch.model.data.labelled import Sample
 from cxrbatch.model.data.pixels import ReportProgress
 from cxrbatch.model.data.splits import hash_pixels
-from cxrbatch.records import Float32, Geometry, Gray8, InputSpec, Scores
+from cxrbatch.records import CellGrid, Float32, Geometry, Gray8, InputSpec, Scores
 from cxrbatch.system.workers import WorkerPool
 
 NOT_A_NUMBER = "not_a_number"
@@ -41,6 +41,7 @@ class ImageMap:
 
     cams: Float32
     geometry: Geometry
+    cells: CellGrid | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def score_images(
         UsageError: no image at all could be scored.
     """
     jobs = [_ReadJob(at, sample, engine.description.input, settings) for at, sample in enumerate(samples)]
-    collected = _Collected([], [], [], {}, [], [])
+    collected = _Collected([], [], [], {}, [], [], engine.description.cells)
     for done, batch in _batches(_read_all(jobs, settings, collected.refused), settings.batch_size, len(jobs)):
         if batch:
             _collect(collected, batch, engine.infer(np.stack([image.pixels for image in batch])), samples, keep_maps)
@@ -118,6 +119,7 @@ class _Collected:
     maps: dict[int, ImageMap]
     refused: list[RefusedImage]
     pictures: list[str]
+    cells: CellGrid | None
 
 
 def _collect(
@@ -128,7 +130,7 @@ def _collect(
             collected.refused.append(RefusedImage(samples[image.index], NOT_A_NUMBER, "the engine answered NaN or Inf"))
             continue
         if samples[image.index].path.name in keep_maps:
-            collected.maps[len(collected.indices)] = ImageMap(scores.cams[row].copy(), image.geometry)
+            collected.maps[len(collected.indices)] = ImageMap(scores.cams[row].copy(), image.geometry, collected.cells)
         collected.indices.append(image.index)
         collected.pictures += hash_pixels(image.pixels[np.newaxis])
         collected.geometries.append(image.geometry)

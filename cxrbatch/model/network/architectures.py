@@ -176,8 +176,7 @@ def _build_vgg16_bn(_: int) -> Features:
 
 def _build_inception_v3(_: int) -> Features:
     # Without the auxiliary head, which exists for training alone. Its unpadded convolutions make the last
-    # feature map cover the middle of the square only: drawn over all of it, the cells at the rim lie up to
-    # about half a cell too far outside.
+    # feature map cover the middle of the square only: `cells` of an engine tells which.
     inception = torchvision.models.inception_v3(
         weights=None, aux_logits=False, transform_input=False, init_weights=True
     )

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 import safetensors
 import safetensors.torch
 
+from cxrbatch.engine.cells import earlier_cells
 from cxrbatch.engine.manifest import Adjustment, TrainingFacts
 from cxrbatch.engine.untrusted import read_file, require_input, require_labels, require_schema
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.data.known_images import KnownImages
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.model.network.weights_file import is_pickle, load_safetensors
-from cxrbatch.records import InputSpec, Label, Task
+from cxrbatch.records import CellGrid, InputSpec, Label, Task
 from cxrbatch.system import durable
 
 CHECKPOINT_SUFFIX = ".safetensors"
@@ -31,7 +32,10 @@ _DAMAGE = (safetensors.SafetensorError, msgspec.MsgspecError, ValueError, Lookup
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointFacts:
-    """What a checkpoint says of its weights; with it the file stands alone."""
+    """What a checkpoint says of its weights; with it the file stands alone.
+
+    `cells` says where the maps' cells lie in the input square. It is filled in where a checkpoint is saved or loaded.
+    """
 
     schema: int = SCHEMA
     created: str
@@ -43,6 +47,7 @@ class CheckpointFacts:
     training: TrainingFacts = field(default_factory=TrainingFacts)
     notice: str = ""
     adjustments: tuple[Adjustment, ...] = ()
+    cells: CellGrid | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
     """Return what the checkpoint's file holds."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
-    metadata = {_METADATA_KEY: msgspec.json.encode(checkpoint.facts).decode()}
+    facts = _with_cells(checkpoint.facts, checkpoint.network)
+    metadata = {_METADATA_KEY: msgspec.json.encode(facts).decode()}
     if checkpoint.known:
         metadata[_KNOWN_KEY] = msgspec.json.encode(checkpoint.known).decode()
     encoded: bytes = safetensors.torch.save(tensors, metadata=metadata)
@@ -107,7 +113,7 @@ def load_checkpoint(path: Path, content: bytes | None = None) -> Checkpoint:
         raise EngineError(f"{path}: no cxrbatch checkpoint: {error}") from error
     except (RuntimeError, MemoryError, OverflowError) as error:
         raise EngineError(f"{path}: its weights do not fit its own description: {error}") from error
-    return Checkpoint(network.eval(), facts, known)
+    return Checkpoint(network.eval(), _with_cells(_of_earlier(facts), network), known)
 
 
 def read_known_images(path: Path) -> tuple[KnownImages, ...]:
@@ -146,6 +152,16 @@ def read_checkpoint(path: Path) -> bytes:
         raise EngineError(f"{path}: no such checkpoint. `cxrbatch train DATA -o {path}` makes one.") from None
     except OSError as error:
         raise EngineError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _of_earlier(facts: CheckpointFacts) -> CheckpointFacts:
+    if facts.cells is not None:
+        return facts
+    return replace(facts, cells=earlier_cells(facts.architecture, facts.output_stride, facts.training.data))
+
+
+def _with_cells(facts: CheckpointFacts, network: ChestNetwork) -> CheckpointFacts:
+    return facts if facts.cells is not None else replace(facts, cells=network.cells)
 
 
 def _read_facts(path: Path, encoded: str) -> CheckpointFacts:

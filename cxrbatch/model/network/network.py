@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # everyone's name for it
 
+from cxrbatch.engine.cells import known_cells
 from cxrbatch.model.network.architectures import build_features, require_size
-from cxrbatch.records import Float32, Gray8, InputSpec, Task
+from cxrbatch.model.network.cells import measure_cells
+from cxrbatch.records import CellGrid, Float32, Gray8, InputSpec, Task
 
 # Scoring in larger batches than this gains nothing on a CPU and costs memory.
 SCORING_BATCH = 32
@@ -54,6 +56,7 @@ class ChestNetwork(nn.Module):
         require_size(architecture, spec.size_px)
         self.features, channels, self._stages = build_features(architecture, output_stride)
         self.head = nn.Linear(channels, n_labels)
+        self._known_cells = known_cells(architecture, output_stride)
         self.task: Task = task
         self.spec = spec
         self._gain = 1.0 / (255.0 * spec.std)
@@ -84,6 +87,13 @@ class ChestNetwork(nn.Module):
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
         """Return the feature extractor's modules from the input to the output, in about five groups."""
         return tuple(tuple(self.features.get_submodule(name) for name in stage) for stage in self._stages)
+
+    @property
+    def cells(self) -> CellGrid:
+        """Where the cells of its maps lie in the input square; measured where the architecture is not known."""
+        if self._known_cells is None:
+            self._known_cells = measure_cells(self.features)
+        return self._known_cells
 
     def _calibrate(self, logits: Tensor) -> Tensor:
         scaled = logits / self.temperature + self.offset

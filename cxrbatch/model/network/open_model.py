@@ -86,4 +86,5 @@ def describe_checkpoint(path: Path, facts: CheckpointFacts) -> EngineDescription
         notice=facts.notice,
         training=msgspec.to_builtins(facts.training),
         verdict=usual_rule(facts.task, facts.labels),
+        cells=facts.cells,
     )

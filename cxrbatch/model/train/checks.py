@@ -162,5 +162,6 @@ class Training:
         """The SHA-256 of what decides the weights, but for the processor and its threads: 64 hex digits."""
         options = replace(self.options, precision=resolve_precision(self.options))
         data = (self.images.sha256, self.prepared.pixels_sha256)
-        decisive = (data, replace(self.untrained, created=""), options, self.init.origin, version("torch"))
+        marked = self.prepared.marked.sha256 if self.prepared.marked else ""
+        decisive = (data, marked, replace(self.untrained, created=""), options, self.init.origin, version("torch"))
         return hashlib.sha256(to_json(decisive).encode()).hexdigest()

@@ -25,15 +25,20 @@ def epoch_seed(seed: int, epoch: int, use: int, process: int = 0) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ImageBatch:
-    """n images: uint8 [n,1,S,S], float32 [n,C], and uint8 [n,C,r,r], or [n,0,1,1] where no regions are known."""
+    """n images: uint8 [n,1,S,S], float32 [n,C], and uint8 [n,C,r,r], or [n,0,1,1] where no regions are known.
+
+    `located`, bool [n,C], says of whom the region is known.
+    """
 
     pixels: Tensor
     targets: Tensor
     regions: Tensor
+    located: Tensor
 
     def to(self, device: torch.device) -> ImageBatch:
         """Move it where the network is."""
-        moved = (part.to(device, non_blocking=True) for part in (self.pixels, self.targets, self.regions))
+        parts = self.pixels, self.targets, self.regions, self.located
+        moved = (part.to(device, non_blocking=True) for part in parts)
         return ImageBatch(*moved)
 
 
@@ -102,7 +107,5 @@ class OrderedBatches:
 
 def take_images(data: PixelSet, images: NDArray[np.int64]) -> ImageBatch:
     """Make a batch of some images, by their places."""
-    regions = np.zeros((len(images), 0, 1, 1), np.uint8) if data.regions is None else data.regions[images]
-    return ImageBatch(
-        torch.from_numpy(data.pixels_of(images)), torch.from_numpy(data.targets[images]), torch.from_numpy(regions)
-    )
+    parts = data.pixels_of(images), data.targets[images], *data.regions_of(images)
+    return ImageBatch(*map(torch.from_numpy, parts))

@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812  # everyone's name for it
 
 from cxrbatch.errors import UsageError
 from cxrbatch.model.train.options import CLASS_LOSSES, LABEL_LOSSES, Loss
-from cxrbatch.records import Float32, Task
+from cxrbatch.records import CellGrid, Float32, Task, even_cells
 
 # Lin et al. 2017, section 4: the value that worked best there.
 FOCAL_GAMMA = 2.0
@@ -99,20 +99,60 @@ class RegionLoss(nn.Module):
     network keeps its one linear head, and its maps learn to show places where the data know them.
     """
 
-    def __init__(self, n_labels: int) -> None:
+    def __init__(self, n_labels: int, cells: CellGrid | None = None) -> None:
+        """Make the loss; `cells` says where the maps' cells lie in the input square, None: they divide it evenly."""
         super().__init__()
         self.scale = nn.Parameter(torch.full((n_labels, 1, 1), 0.1))
         self.offset = nn.Parameter(torch.full((n_labels, 1, 1), -2.0))
+        self._cells = cells
 
-    def forward(self, cams: Tensor, coverage: Tensor) -> Tensor:
-        """Return the mean loss over all cells.
+    def forward(self, cams: Tensor, coverage: Tensor, located: Tensor, side_px: int) -> Tensor:
+        """Return the mean loss over the cells of all maps whose finding has a known place, or is known to be absent.
 
         Args:
             cams: float32 [N,C,h,w].
-            coverage: float32 [N,C,h',w'], >= 0: how much of each place the finding covers. It is averaged
-                to h x w; only its proportions within a map count, so that small lesions weigh as much as large ones.
+            coverage: float32 [N,C,r,r], >= 0: how much of each place of the square the finding covers. It is
+                averaged over what each cell is nearest to; only its proportions within a map count, so that small
+                lesions weigh as much as large ones.
+            located: bool [N,C], whose place is known; the others don't count.
+            side_px: side of the square that the network saw, in pixels.
         """
-        covered = F.adaptive_avg_pool2d(coverage, (cams.shape[2], cams.shape[3]))
+        covered = pool_around_cells(coverage, (cams.shape[2], cams.shape[3]), side_px, self._cells)
         wanted = covered / covered.amax(dim=(2, 3), keepdim=True).clamp_min(torch.finfo(covered.dtype).tiny)
         weight = torch.tensor(_COVERED_CELL_WEIGHT, device=cams.device)
-        return F.binary_cross_entropy_with_logits(cams * self.scale + self.offset, wanted, pos_weight=weight)
+        each = F.binary_cross_entropy_with_logits(
+            cams * self.scale + self.offset, wanted, pos_weight=weight, reduction="none"
+        ).mean(dim=(2, 3))
+        return (each * located).sum() / located.sum().clamp_min(1)
+
+
+def pool_around_cells(coverage: Tensor, shape: tuple[int, int], side_px: int, cells: CellGrid | None) -> Tensor:
+    """Average what lies over a square over the part of it that each cell of a map is nearest to.
+
+    Args:
+        coverage: float32 [N,C,r,r], over a square of `side_px`.
+        shape: (h, w) of the map.
+        side_px: side of that square, in the pixels that `cells` counts in.
+        cells: where the cells are centred; None: they divide the square evenly.
+
+    Returns:
+        float32 [N,C,h,w].
+    """
+    grid = even_cells(shape, side_px) if cells is None else cells
+    places = coverage.shape[-2] / side_px, coverage.shape[-1] / side_px
+    down = _nearest_shares(grid.origin_y * places[0], grid.stride_y * places[0], shape[0], coverage.shape[-2])
+    across = _nearest_shares(grid.origin_x * places[1], grid.stride_x * places[1], shape[1], coverage.shape[-1])
+    return down.to(coverage) @ coverage @ across.to(coverage).T
+
+
+def _nearest_shares(origin: float, stride: float, n_cells: int, length: int) -> Tensor:
+    """Return how much each place counts in the mean of each cell, float64 [n_cells,length]; rows add up to 1.
+
+    A cell reaches half way to its neighbours, an outermost one to the border.
+    """
+    between = origin + stride * (torch.arange(1, n_cells, dtype=torch.float64) - 0.5)
+    edges = torch.cat([torch.zeros(1), between.clamp(0, length), torch.full((1,), length)]).double()
+    places = torch.arange(length, dtype=torch.float64)
+    shared = torch.minimum(edges[1:, None], places + 1) - torch.maximum(edges[:-1, None], places)
+    # A cell of which nothing lies in the square has no share of anything.
+    return shared.clamp_min(0) / (edges[1:] - edges[:-1])[:, None].clamp_min(1e-9)

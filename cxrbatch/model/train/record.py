@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cxrbatch.model.data.options import DataOptions
 from cxrbatch.model.data.pixels import ReportProgress
@@ -82,7 +83,7 @@ class TrainingPlan:
     `init`: none, imagenet, or a file with weights. `learning_rate`: None takes the optimiser's usual one, and
     `small_epochs`: None what is usual for so many images. `resume` goes on where an interrupted training of the same
     plan stopped. `workers` processes read images; 0 takes one per core. `urgent` names the labels whose finding makes a
-    study urgent.
+    study urgent. `boxes` and `masks` mark findings on training images (`cxrbatch.model.data.regions`).
     """
 
     data: DataOptions = field(default_factory=DataOptions)
@@ -98,6 +99,8 @@ class TrainingPlan:
     resume: bool = False
     workers: int = 0
     urgent: tuple[str, ...] = ()
+    boxes: Path | None = None
+    masks: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ class TrainingTask(lightning.LightningModule):
         self.network = network
         # Its state is part of this module's: what goes on goes on averaging.
         self.averaged = _averaging(network, options.average) if options.average else None
-        self.region_loss = RegionLoss(network.head.out_features)
+        self.region_loss = RegionLoss(network.head.out_features, None if data.regions is None else network.cells)
         self.label_loss = LabelLoss(options.loss or usual_loss(network.task), data.targets)
         self.epochs: list[EpochFigures] = []
         self._data, self._validation, self._options = data, validation, options
@@ -134,7 +134,8 @@ class TrainingTask(lightning.LightningModule):
         self._losses.append(self._require_number(float(loss.detach())))
         self._rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         if regions.shape[1]:
-            loss = loss + self._options.region_weight * self.region_loss(scores.cams.float(), regions)
+            misplaced = self.region_loss(scores.cams.float(), regions, batch.located, images.shape[-1])
+            loss = loss + self._options.region_weight * misplaced
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:

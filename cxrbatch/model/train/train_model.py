@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.model.data.dataset import load_folds, prepare_folds
+from cxrbatch.model.data.labelled import LabelledImages
+from cxrbatch.model.data.regions import MarkedRegions, mark_regions
 from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, build_network
 from cxrbatch.model.network.network import ChestNetwork, build_seeded
 from cxrbatch.model.network.pretrained import find_init, initialise
@@ -52,6 +55,7 @@ def train_model(data: Path, checkpoint: Path, plan: TrainingPlan, listener: List
     options = settle_options(plan, folds[0], pretrained=bool(init.features))
     for images in folds:
         check_plan(plan, options, images)
+    marked = _mark(folds[0], plan, listener)
     prepared = prepare_folds(
         folds,
         InputSpec(plan.size_px, fit=plan.fit),
@@ -60,11 +64,20 @@ def train_model(data: Path, checkpoint: Path, plan: TrainingPlan, listener: List
         report=listener.images,
     )
     runs: list[TrainingRun] = []
-    for number, part in enumerate(prepared, start=1):
+    for number, part in enumerate((replace(each, marked=marked) for each in prepared), start=1):
         fold = number if len(prepared) > 1 else 0
         place = checkpoint if not fold else folder / f"fold-{fold}{CHECKPOINT_SUFFIX}"
         runs.append(_train(Training(part, place, plan, options, init, fold, listener)))
     return _finish(runs, checkpoint, folder)
+
+
+def _mark(images: LabelledImages, plan: TrainingPlan, listener: Listener) -> MarkedRegions | None:
+    """Read what marks findings on the images: their order is that of all folds."""
+    if plan.boxes is None and plan.masks is None:
+        return None
+    marked = mark_regions(images, InputSpec(plan.size_px, fit=plan.fit), plan.boxes, plan.masks)
+    listener.say(f"findings are marked on {counted(len(marked.coverage), 'image')}: they teach the heatmaps")
+    return marked
 
 
 # --------------------------------------------------------------------------- one network

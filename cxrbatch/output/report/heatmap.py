@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrbatch.records import Float32, Geometry, Gray8
+from cxrbatch.records import CellGrid, Float32, Geometry, Gray8, even_cells
 
 Rgb8 = NDArray[np.uint8]
 
@@ -24,6 +24,9 @@ would only move by 0.1, its probability by 2.5 points at most: colour would blow
 CONTOUR_SHARE = 0.5
 """The line encloses what reaches this share of the peak."""
 
+# What rounding makes of one height in float32.
+_SAME_HEIGHT = 1e-6
+
 _TRANSPARENT_BELOW = 0.15
 _OPAQUEST_FROM = 0.75
 _MAX_OPACITY = 0.46
@@ -32,28 +35,35 @@ _LINE = (255, 244, 214)
 _LINE_SHADOW = (24, 12, 8)
 
 
-def activation_on_display(cam: Float32, geometry: Geometry, display_shape: tuple[int, ...]) -> Float32:
+def activation_on_display(
+    cam: Float32, geometry: Geometry, display_shape: tuple[int, ...], cells: CellGrid | None = None
+) -> Float32:
     """Spread the positive evidence of a class activation map over the display image.
 
-    The map covers the engine's input square; `geometry` says where the stored pixels lie in it, and the
-    display image is the stored one, reduced. Between the centres of the map's cells the interpolation is
-    cubic (Keys 1981, a = -1/2). The map is parallel to the axes, so two small matrix products do it without
-    the 1/32 pixel steps of cv2.warpAffine, which are 5 pixels wide when 7 cells become 1024 pixels.
+    The map covers the engine's input square; `cells` says where in it, `geometry` where the stored pixels lie in
+    it, and the display image is the stored one, reduced. Between the centres of the map's cells the interpolation
+    is cubic (Keys 1981, a = -1/2), beyond the outermost ones the nearest cell counts. The map is parallel to the
+    axes, so two small matrix products do it without the 1/32 pixel steps of cv2.warpAffine, which are 5 pixels wide
+    when 7 cells become 1024 pixels.
 
     Args:
         cam: float32 [h,w], logits; the mean over h and w is what the image adds to the logit.
         geometry: from stored pixels to the input square.
         display_shape: (H, W) of the display image.
+        cells: where the cells are centred; None: they divide the square evenly.
 
     Returns:
         float32 [H,W], logits, >= 0; 0 where the engine did not look (outside the square of a centre crop).
     """
     height, width = display_shape
-    cells_down, cells_across = cam.shape
+    grid = even_cells(cam.shape, geometry.size_px) if cells is None else cells
     y_in_square = _display_centres(height, geometry.rows) * geometry.scale_y + geometry.offset_y
     x_in_square = _display_centres(width, geometry.columns) * geometry.scale_x + geometry.offset_x
-    down = _cubic_weights(y_in_square / geometry.size_px, cells_down)
-    across = _cubic_weights(x_in_square / geometry.size_px, cells_across)
+    down = _cubic_weights((y_in_square - grid.origin_y) / grid.stride_y, cam.shape[0])
+    across = _cubic_weights((x_in_square - grid.origin_x) / grid.stride_x, cam.shape[1])
+    # Outside of the square, of which a centre crop leaves a part of the image, nobody looked.
+    down[(y_in_square < 0) | (y_in_square > geometry.size_px)] = 0
+    across[(x_in_square < 0) | (x_in_square > geometry.size_px)] = 0
     evidence = np.maximum(cam, 0).astype(np.float32)
     # Cubic interpolation undershoots beside a steep flank: negative evidence that the map does not hold.
     return np.maximum(down @ evidence @ across.T, 0)
@@ -65,10 +75,22 @@ def peak_in_stored(activation: Float32, geometry: Geometry) -> tuple[float, floa
     A map without any evidence has no peak; its answer is the middle of the radiograph.
     """
     height, width = activation.shape
-    row, column = np.unravel_index(int(activation.argmax()), activation.shape)
+    row, column = find_peak(activation)
     if activation[row, column] <= 0:
         return geometry.columns / 2, geometry.rows / 2
     return float((column + 0.5) * geometry.columns / width), float((row + 0.5) * geometry.rows / height)
+
+
+def find_peak(activation: Float32) -> tuple[int, int]:
+    """Return the place (row, column) of the highest value of float32 [H,W].
+
+    Where several share it, as from an outermost cell's centre to the border, it is the one nearest to the middle:
+    there the cell's centre is.
+    """
+    rows, columns = np.nonzero(activation >= (1 - _SAME_HEIGHT) * activation.max())
+    height, width = activation.shape
+    nearest = np.argmin(np.abs(rows - (height - 1) / 2) + np.abs(columns - (width - 1) / 2))
+    return int(rows[nearest]), int(columns[nearest])
 
 
 def is_faint(activation: Float32) -> bool:
@@ -97,7 +119,7 @@ def draw_heatmap(display: Gray8, activation: Float32) -> Rgb8:
     dimmed = cv2.multiply(display, cv2.LUT(share, transmission), scale=1 / 255)
     glow = cv2.LUT(cv2.cvtColor(share, cv2.COLOR_GRAY2RGB), colour)
     overlay = np.asarray(cv2.add(cv2.cvtColor(dimmed, cv2.COLOR_GRAY2RGB), glow), dtype=np.uint8)
-    _draw_marks(overlay, share)
+    _draw_marks(overlay, share, find_peak(activation))
     return overlay
 
 
@@ -113,19 +135,19 @@ def _display_centres(n_display: int, n_stored: int) -> NDArray[np.float64]:
     return (np.arange(n_display, dtype=np.float64) + 0.5) * (n_stored / n_display)
 
 
-def _cubic_weights(place: NDArray[np.float64], n_cells: int) -> Float32:
-    """Return how much each cell counts at each place: float32 [len(place), n_cells], rows add up to 1.
+def _cubic_weights(position: NDArray[np.float64], n_cells: int) -> Float32:
+    """Return how much each cell counts at each place: float32 [len(position), n_cells], rows add up to 1.
 
-    `place` is 0..1 along the input square; outside of it no cell counts. Cells that the kernel would need beyond
-    the border are copies of the outermost one, as everywhere where Grad-CAM is enlarged.
+    `position` counts in cells from the centre of the first. Cells that the kernel would need beyond the outermost
+    ones are copies of these, as everywhere where Grad-CAM is enlarged. Beyond their centres nothing rises or falls:
+    the kernel would put a peak there, where no cell says anything.
     """
-    position = place * n_cells - 0.5
-    weights = np.zeros((len(place), n_cells), dtype=np.float32)
+    inside = np.clip(position, 0, n_cells - 1)
+    weights = np.zeros((len(inside), n_cells), dtype=np.float32)
     for step in (-1, 0, 1, 2):
-        cell = np.floor(position) + step
+        cell = np.floor(inside) + step
         column = np.clip(cell, 0, n_cells - 1).astype(int)
-        weights[np.arange(len(place)), column] += _keys_kernel(np.abs(position - cell))
-    weights[(place < 0) | (place > 1)] = 0
+        weights[np.arange(len(inside)), column] += _keys_kernel(np.abs(inside - cell))
     return weights
 
 
@@ -151,12 +173,12 @@ def _overlay_tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return colour, (255 * (1 - opacity)).round().astype(np.uint8)
 
 
-def _draw_marks(overlay: Rgb8, share: Gray8) -> None:
+def _draw_marks(overlay: Rgb8, share: Gray8, peak: tuple[int, int]) -> None:
     """Draw the line at half of the peak and the ring at the peak, light on a dark edge, seen on bone and on air."""
     unit = max(1, round(max(share.shape) / 700))
     inside = (share >= round(255 * CONTOUR_SHARE)).astype(np.uint8)
     lines, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    row, column = np.unravel_index(int(share.argmax()), share.shape)
+    row, column = peak
     for colour, thickness in ((_LINE_SHADOW, 4 * unit), (_LINE, 2 * unit)):
         cv2.drawContours(overlay, lines, -1, colour, thickness, cv2.LINE_AA)
-        cv2.circle(overlay, (int(column), int(row)), 9 * unit, colour, thickness, cv2.LINE_AA)
+        cv2.circle(overlay, (column, row), 9 * unit, colour, thickness, cv2.LINE_AA)

@@ -166,7 +166,7 @@ def _draw_heatmaps(
     labels = engine.labels
     files = heatmap_file_names(number, labels)
     for n in labels_to_draw(image, engine):
-        activation = activation_on_display(arrays.cams[n], arrays.geometry, arrays.display.shape)
+        activation = activation_on_display(arrays.cams[n], arrays.geometry, arrays.display.shape, engine.cells)
         peak_x, peak_y = peak_in_stored(activation, arrays.geometry)
         overlay = encode_jpeg(draw_heatmap(arrays.display, activation), HEATMAP_QUALITY)
         file = named_by_content(files[n], overlay)

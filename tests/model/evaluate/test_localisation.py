@@ -10,15 +10,12 @@ import pytest
 
 from cxrbatch.errors import UsageError
 from cxrbatch.intake.preprocess import fit_image
+from cxrbatch.model.data.boxes import Box, boxes_of, find_boxes, read_boxes
 from cxrbatch.model.data.labelled import Sample
 from cxrbatch.model.evaluate.localisation import (
-    Box,
     box_iou,
-    boxes_of,
-    find_boxes,
     heatmap_box,
     measure_pointing,
-    read_boxes,
     spread_map,
 )
 from cxrbatch.model.evaluate.scoring import ImageMap, ScoredImages

@@ -16,7 +16,7 @@ from cxrbatch.engine.manifest import TrainingFacts
 from cxrbatch.errors import EngineError
 from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, save_checkpoint
 from cxrbatch.model.network.network import ChestNetwork
-from cxrbatch.records import Gray8
+from cxrbatch.records import CellGrid, Gray8
 
 
 def write_raw(path: Path, network: ChestNetwork, metadata: dict[str, str]) -> Path:
@@ -32,12 +32,22 @@ def test_weights_and_facts_survive(tmp_path: Path, checkpoint: Checkpoint, noise
     path = tmp_path / "one.safetensors"
     save_checkpoint(path, Checkpoint(checkpoint.network, facts))
     loaded = load_checkpoint(path)
-    assert loaded.facts == facts
+    assert loaded.facts == replace(facts, cells=loaded.network.cells)
     assert not loaded.network.training
     pixels = torch.from_numpy(noise)
     with torch.no_grad():
         for found, expected in zip(loaded.network(pixels), checkpoint.network(pixels), strict=True):
             assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(("data", "origin"), [("", 0.5), ("phantoms; their masks taught the heatmaps", 8.0)])
+def test_a_checkpoint_of_an_earlier_version_gets_its_cells(
+    tmp_path: Path, network: ChestNetwork, checkpoint: Checkpoint, data: str, origin: float
+) -> None:
+    facts = msgspec.to_builtins(replace(checkpoint.facts, training=TrainingFacts(data)))
+    del facts["cells"]
+    path = write_raw(tmp_path / "old.safetensors", network, {"cxrbatch": msgspec.json.encode(facts).decode()})
+    assert load_checkpoint(path).facts.cells == CellGrid(origin, origin, 16, 16)
 
 
 def test_channels_last_weights_are_saved(tmp_path: Path, checkpoint: Checkpoint) -> None:
@@ -60,7 +70,7 @@ def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path: Path, chec
         if path.read_bytes().startswith(b"\x80"):
             break
     assert path.read_bytes().startswith(b"\x80")
-    assert load_checkpoint(path).facts == facts
+    assert load_checkpoint(path).facts == replace(facts, cells=checkpoint.network.cells)
 
 
 def zipped_pickle() -> bytes:

@@ -406,3 +406,33 @@ def test_what_means_nothing_found_is_never_urgent(tmp_path: Path) -> None:
     classes = write_class_data(tmp_path / "classes")
     with pytest.raises(UsageError, match=r"urgent: normal: no such finding\. There are lower, upper"):
         train_model(classes, tmp_path / "m.safetensors", replace(SHORT, urgent=("normal",)))
+
+
+# --------------------------------------------------------------------------- boxes
+
+
+def test_boxes_reach_the_training_and_its_recipe(tmp_path: Path) -> None:
+    data = write_nih_data(tmp_path / "data")
+    boxes = tmp_path / "boxes.csv"
+    marked = [f"{patient:08d}_000.png,Pneumonia,88,18,48,48" for patient in range(1, 25, 2)]
+    boxes.write_text("image,label,x,y,w,h\n" + "\n".join(marked) + "\n")
+    said: list[str] = []
+    runs = {}
+    for name, plan in (("plain", SHORT), ("boxed", replace(SHORT, boxes=boxes))):
+        train_model(data, tmp_path / f"{name}.safetensors", plan, Listener(say=said.append))
+        runs[name] = load_checkpoint(tmp_path / f"{name}.safetensors")
+    assert "findings are marked on 12 images: they teach the heatmaps" in said
+    recipes = {checkpoint.facts.training.recipe for checkpoint in runs.values()}
+    heads = [checkpoint.network.head.weight for checkpoint in runs.values()]
+    assert len(recipes) == 2
+    assert not torch.equal(*heads)
+
+
+def test_boxes_of_unknown_images_are_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_nih_data(tmp_path / "data")
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("image,label,x,y,w,h\nnobody.png,Pneumonia,1,1,9,9\n")
+    arguments = ["train", str(data), "-o", str(tmp_path / "m.safetensors"), *QUICK_ARGUMENTS, "--boxes", str(boxes)]
+    assert run_command_line(arguments) == ExitCode.USAGE
+    assert "no such image: nobody.png" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "m.safetensors").exists()

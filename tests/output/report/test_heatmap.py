@@ -8,10 +8,11 @@ from cxrbatch.output.report.heatmap import (
     activation_on_display,
     colour_scale,
     draw_heatmap,
+    find_peak,
     is_faint,
     peak_in_stored,
 )
-from cxrbatch.records import Fit
+from cxrbatch.records import CellGrid, Fit, Float32
 from tests.factories.geometry import to_stored
 from tests.factories.output import make_cam, make_geometry
 
@@ -103,3 +104,58 @@ def test_the_colour_scale_runs_from_black_to_bright() -> None:
     red, green, _ = map(int, scale[-1].removeprefix("rgb(").removesuffix(")").split(","))
     assert red > 200
     assert green > 180
+
+
+# --------------------------------------------------------------------------- where the cells lie
+
+RESNET, INCEPTION = CellGrid(0.5, 0.5, 32, 32), CellGrid(37.5, 37.5, 32, 32)
+
+
+def one_cell(row: int, column: int, cells: int = 7) -> Float32:
+    cam = np.zeros((cells, cells), np.float32)
+    cam[row, column] = 5
+    return cam
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
+@pytest.mark.parametrize(("grid", "n_cells"), [(RESNET, 7), (INCEPTION, 5), (CellGrid(10, 60, 40, 25), 5)])
+def test_the_peak_of_every_cell_is_drawn_at_its_centre(fit: Fit, grid: CellGrid, n_cells: int) -> None:
+    geometry = make_geometry(448, 448, fit)
+    for row, column in np.ndindex(n_cells, n_cells):
+        activation = activation_on_display(one_cell(row, column, n_cells), geometry, (448, 448), grid)
+        centre = grid.origin_x + column * grid.stride_x, grid.origin_y + row * grid.stride_y
+        # Outermost cells too, whose height goes on to the border: neither border nor undershoot attracts the peak.
+        assert peak_in_stored(activation, geometry) == pytest.approx(to_stored(geometry, *centre), abs=1.01)
+
+
+def test_beyond_the_outermost_cells_the_nearest_one_counts() -> None:
+    cam = np.arange(49, dtype=np.float32).reshape(7, 7)
+    activation = activation_on_display(cam, make_geometry(224, 224), (224, 224), RESNET)
+    # Columns of a ResNet lie at 0.5, 32.5, ... 192.5: a margin of most of a cell is left at the far side.
+    np.testing.assert_allclose(activation[::32, ::32], cam, atol=1e-4)
+    np.testing.assert_allclose(activation[::32, 192:], np.repeat(cam[:, 6:], 32, axis=1), atol=1e-4)
+    narrow = activation_on_display(cam[:5, :5], make_geometry(224, 224), (224, 224), INCEPTION)
+    np.testing.assert_allclose(narrow[:38, :38], cam[0, 0], atol=1e-4)
+    np.testing.assert_allclose(narrow[165:, 165:], cam[4, 4], atol=1e-4)
+
+
+def test_a_grid_far_outside_of_the_square_draws_its_nearest_cell() -> None:
+    cam = np.arange(4, dtype=np.float32).reshape(2, 2) + 1
+    activation = activation_on_display(cam, make_geometry(64, 64), (64, 64), CellGrid(5000, -5000, 32, 32))
+    np.testing.assert_allclose(activation, 3)
+
+
+def test_the_ring_is_drawn_at_the_peak() -> None:
+    display = np.zeros((448, 448), np.uint8)
+    activation = activation_on_display(one_cell(6, 6), make_geometry(448, 448), display.shape, RESNET)
+    row, column = find_peak(activation)
+    assert (row, column) == pytest.approx((384.5, 384.5), abs=0.5)
+    overlay = draw_heatmap(display, activation)
+    # To the lower right all is as high as the peak: the ring is where the cell's centre is, in the line's light colour.
+    for ring in (
+        overlay[row - 9, column],
+        overlay[row, column - 9],
+        overlay[row + 9, column],
+        overlay[row, column + 9],
+    ):
+        assert ring.min() > 150
