@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from cxrbatch.model.evaluate.study_rule import judge, rule_of
+from cxrbatch.model.evaluate.study_rule import VerdictRule, judge, rule_of
 from cxrbatch.model.evaluate.worklist import WorklistFigures, measure_worklist
 from cxrbatch.model.figures.bootstrap import draw_resamples
 from cxrbatch.model.figures.figures import judge_scores
@@ -21,7 +22,7 @@ CLASSES = (Label("covid", 0.5), Label("normal", 0.5, normal=True), Label("other"
 
 def measure(
     labels: tuple[Label, ...],
-    cases: list[tuple[list[float], list[float]]],
+    cases: Sequence[tuple[Sequence[float], Sequence[float]]],
     *,
     task: Task = "multilabel",
     studies: list[str] | None = None,
@@ -32,7 +33,7 @@ def measure(
     names = studies or [str(at) for at in range(len(cases))]
     targets, probabilities = (np.array([case[at] for case in cases], np.float32) for at in (0, 1))
     weights = draw_resamples(names, count=resamples, seed=0)
-    rule = "argmax" if task == "multiclass" else "threshold"
+    rule: VerdictRule = "argmax" if task == "multiclass" else "threshold"
     found = measure_worklist(judge_scores(labels, task, targets, probabilities, names, weights), rule, names, seed=seed)
     assert found is not None
     return found
