@@ -32,7 +32,7 @@ def write_spot_image(path: Path, seed: int, place: tuple[int, int] | None) -> Pa
     return path
 
 
-def write_nih_data(folder: Path, *, patients: int = 32) -> Path:
+def write_nih_data(folder: Path, *, patients: int = 44) -> Path:
     """Two images of every patient, every other patient with Pneumonia, the last third AP; a test list too."""
     rows = ["Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"]
     tested = []
