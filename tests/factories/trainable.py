@@ -32,7 +32,7 @@ def write_spot_image(path: Path, seed: int, place: tuple[int, int] | None) -> Pa
     return path
 
 
-def write_nih_data(folder: Path, *, patients: int = 32) -> Path:
+def write_nih_data(folder: Path, *, patients: int = 44) -> Path:
     """Two images of every patient, every other patient with Pneumonia, the last third AP; a test list too."""
     rows = ["Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"]
     tested = []
@@ -43,7 +43,7 @@ def write_nih_data(folder: Path, *, patients: int = 32) -> Path:
             write_spot_image(folder / "images" / name, 10 * patient + image, place)
             view = "AP" if 3 * patient > 2 * patients else "PA"
             rows.append(f"{name},{finding},{image},{patient},{30 + patient},{'FM'[patient % 2]},{view}")
-            tested += [name] if patient > patients - 8 else []
+            tested += [name] if patient > patients - 10 else []
     (folder / "Data_Entry_2017.csv").write_text("\n".join(rows) + "\n")
     (folder / "test_list.txt").write_text("\n".join(tested) + "\n")
     listed = [row.split(",", 1)[0] for row in rows[1:]]

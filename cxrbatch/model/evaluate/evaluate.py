@@ -32,7 +32,6 @@ from cxrbatch.model.evaluate.localisation import measure_pointing
 from cxrbatch.model.evaluate.record import EvaluatedData, Evaluation
 from cxrbatch.model.evaluate.report import write_evaluation_page, write_predictions
 from cxrbatch.model.evaluate.scoring import ScoredImages, score_images
-from cxrbatch.model.evaluate.study_rule import rule_of
 from cxrbatch.model.evaluate.worklist import WorklistFigures, measure_worklist
 from cxrbatch.model.figures.bootstrap import draw_resamples
 from cxrbatch.model.figures.figures import (
@@ -207,7 +206,7 @@ def _measure(scored: Scored, boxes: Boxes, options: EvaluationOptions) -> Evalua
 
 def _measure_worklist(scored: Scored, options: EvaluationOptions) -> WorklistFigures | None:
     studies = [sample.study_key(options.settings.group_by) for sample in scored.images.samples]
-    return measure_worklist(scored.scores, rule_of(scored.model), studies, seed=options.seed)
+    return measure_worklist(scored.scores, scored.model.verdict_rule, studies, seed=options.seed)
 
 
 def find_shortcuts(images: ScoredImages, scores: LabelledScores, measured: MeasuredLabels) -> tuple[Shortcut, ...]:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrbatch.model.evaluate.study_rule import READING_ORDER, StudyPriority, VerdictRule, judge
 from cxrbatch.model.figures.bootstrap import COVERAGE, Estimate, Weights, resample_mean
 from cxrbatch.model.figures.figures import LabelledScores
 from cxrbatch.model.figures.intervals import Patients, estimate_share
 from cxrbatch.model.figures.metrics import Mask
 from cxrbatch.model.figures.studies import find_any, group_images
-from cxrbatch.records import Float32, Label
+from cxrbatch.output.worklist import READING_ORDER
+from cxrbatch.records import Float32, Label, Priority, VerdictRule, judge
 
 Alarms = ("urgent", "abnormal")
 
@@ -60,7 +60,7 @@ class WorklistFigures:
     with_finding: int
     without: int
     unknown: int
-    priorities: dict[StudyPriority, tuple[int, int]]
+    priorities: dict[Priority, tuple[int, int]]
     sensitivity: Estimate | None
     specificity: Estimate | None
     cleared: Estimate | None
@@ -153,8 +153,8 @@ def _strength(labels: Sequence[Label], probabilities: NDArray[np.float64], calle
     return max(urgent or findings)
 
 
-def _count(studies: _Studies) -> dict[StudyPriority, tuple[int, int]]:
-    counted: dict[StudyPriority, tuple[int, int]] = {}
+def _count(studies: _Studies) -> dict[Priority, tuple[int, int]]:
+    counted: dict[Priority, tuple[int, int]] = {}
     for priority in READING_ORDER:
         alike = studies.priorities == priority
         if alike.any():

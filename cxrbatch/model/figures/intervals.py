@@ -11,18 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import norm
 
 from cxrbatch.model.figures.bootstrap import COVERAGE, Estimate, Resampled, estimate
 from cxrbatch.model.figures.metrics import Calls, Figure, Mask, Truths
 
 Patients = NDArray[np.int64]
 
-_Z = float(norm.ppf((1 + COVERAGE) / 2))
+_Z = NormalDist().inv_cdf((1 + COVERAGE) / 2)
 
 
 def wilson(share: float, count: float) -> tuple[float, float]:

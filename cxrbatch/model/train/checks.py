@@ -103,6 +103,11 @@ def check_plan(plan: TrainingPlan, options: TrainingOptions, images: LabelledIma
             f"{plan.size_px} px is less. Use --small-epochs 0, or larger images."
         )
     if plan.operating_point.goal == "alarms" and plan.operating_point.value is not None:
+        if images.task == "multiclass":
+            raise UsageError(
+                "operating point alarms: of classes that exclude each other the likeliest one is called, whatever their "
+                "points. Choose a rule such as youden, or --binary."
+            )
         samples = images.part("val")
         targets = np.array([sample.targets for sample in samples], np.float32)
         labels = describe_untrained(plan, images).labels

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from cxrbatch.model.evaluate.study_rule import judge, rule_of
 from cxrbatch.model.evaluate.worklist import WorklistFigures, measure_worklist
 from cxrbatch.model.figures.bootstrap import draw_resamples
 from cxrbatch.model.figures.figures import judge_scores
 from cxrbatch.model.figures.intervals import wilson
-from cxrbatch.records import EngineDescription, InputSpec, Label, Task
+from cxrbatch.records import Label, Task, VerdictRule
 
 NAN = float("nan")
 TWO = (Label("A", 0.5), Label("B", 0.5, urgent=True))
@@ -21,7 +20,7 @@ CLASSES = (Label("covid", 0.5), Label("normal", 0.5, normal=True), Label("other"
 
 def measure(
     labels: tuple[Label, ...],
-    cases: list[tuple[list[float], list[float]]],
+    cases: Sequence[tuple[Sequence[float], Sequence[float]]],
     *,
     task: Task = "multilabel",
     studies: list[str] | None = None,
@@ -32,7 +31,7 @@ def measure(
     names = studies or [str(at) for at in range(len(cases))]
     targets, probabilities = (np.array([case[at] for case in cases], np.float32) for at in (0, 1))
     weights = draw_resamples(names, count=resamples, seed=0)
-    rule = "argmax" if task == "multiclass" else "threshold"
+    rule: VerdictRule = "argmax" if task == "multiclass" else "threshold"
     found = measure_worklist(judge_scores(labels, task, targets, probabilities, names, weights), rule, names, seed=seed)
     assert found is not None
     return found
@@ -127,11 +126,3 @@ def test_only_findings_and_nothing_known_are_no_error() -> None:
     weights = draw_resamples(["a", "b"], count=2, seed=0)
     scores = judge_scores((Label("A", 0.5),), "binary", unknown, np.zeros((2, 1), np.float32), ["a", "b"], weights)
     assert measure_worklist(scores, "threshold", ["a", "b"], seed=0) is None
-
-
-def test_points_chosen_for_alarms_decide_exclusive_classes() -> None:
-    model = EngineDescription("m", "0", "torch", "fp32", "r", "multiclass", CLASSES, InputSpec(64))
-    assert rule_of(model) == "argmax"
-    assert rule_of(replace(model, training={"options": {"operating_point": "alarms=0.05"}})) == "threshold"
-    assert rule_of(replace(model, task="multilabel")) == "threshold"
-    assert judge(CLASSES, "threshold", [[0.4, 0.45, 0.15]]).priority == "normal"

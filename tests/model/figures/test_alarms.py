@@ -38,7 +38,7 @@ def draw(seed: int, normal: int = 200, sick: int = 60) -> tuple[Float32, Float32
 
 def alarms_of(points: tuple[float | None, ...], probabilities: Float32) -> np.ndarray:
     columns = [probabilities[:, at].astype(float) >= point for at, point in enumerate(points) if point is not None]
-    return np.any(columns, axis=0)
+    return np.asarray(np.any(columns, axis=0))
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.01, 0.05, 0.1, 0.3, 0.5]))

@@ -156,7 +156,9 @@ def test_too_few_patients_measure_no_ranking_however_many_images_they_bring() ->
 
 
 def test_several_labels_at_the_edge_have_no_certain_mean() -> None:
-    found = measure_labels(scores([[1, 1]] * 15 + [[0, 0]] * 15, [[0.9, 0.9]] * 15 + [[0.1, 0.1]] * 15, (0.5, 0.5)))
+    found = measure_labels(
+        scores([[1.0, 1.0]] * 15 + [[0.0, 0.0]] * 15, [[0.9, 0.9]] * 15 + [[0.1, 0.1]] * 15, (0.5, 0.5))
+    )
     mean, first = found.macro[Figure.SENSITIVITY], found.labels[0].figures[Figure.SENSITIVITY]
     assert (first.value, mean.value, mean.high) == (1.0, 1.0, 1.0)
     assert first.low == pytest.approx(0.796, abs=1e-3)
@@ -167,7 +169,9 @@ def test_several_labels_at_the_edge_have_no_certain_mean() -> None:
 
 
 def test_the_accuracy_of_classes_is_wilsons_at_the_edge() -> None:
-    right = scores([[1, 0]] * 10 + [[0, 1]] * 5, [[0.9, 0.1]] * 10 + [[0.2, 0.8]] * 5, (None, None), "multiclass")
+    right = scores(
+        [[1.0, 0.0]] * 10 + [[0.0, 1.0]] * 5, [[0.9, 0.1]] * 10 + [[0.2, 0.8]] * 5, (None, None), "multiclass"
+    )
     classes = measure_labels(right).classes
     assert classes is not None
     assert (classes.accuracy.value, classes.accuracy.high) == (1.0, 1.0)

@@ -19,10 +19,12 @@ from cxrbatch.cli import run_command_line
 from cxrbatch.engine.bundle import load_bundle
 from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.model.data.dataset import load_data
+from cxrbatch.model.data.known_images import recognise_patients
 from cxrbatch.model.data.labelled import patients_sha256
 from cxrbatch.model.data.options import DataOptions
+from cxrbatch.model.evaluate.evaluate import EvaluationOptions, evaluate_model
 from cxrbatch.model.figures.metrics import Figure
-from cxrbatch.model.figures.operating_points import parse_operating_point
+from cxrbatch.model.figures.operating_points import OperatingPointRule, parse_operating_point
 from cxrbatch.model.network.checkpoint import load_checkpoint
 from cxrbatch.model.train.checks import training_folder
 from cxrbatch.model.train.options import TrainingOptions
@@ -152,6 +154,40 @@ def test_patients_of_each_part_are_known_by_their_digest(trained: TrainingRun) -
     images = load_data(Path(trained.data), DataOptions(val_fraction=0.4))
     expected = {part: patients_sha256(images.part(part)) for part in ("train", "val")}
     assert trained.facts.training.patients == expected
+
+
+def test_a_checkpoint_knows_its_patients_and_those_of_the_weights_it_began_with(
+    trained: TrainingRun, tmp_path: Path
+) -> None:
+    images = load_data(Path(trained.data), DataOptions(val_fraction=0.4))
+    (known,) = load_checkpoint(Path(trained.checkpoint)).known
+    for part, other in (("train", "val"), ("val", "train")):
+        assert recognise_patients(known, part, images.part(part)).all()
+        assert not recognise_patients(known, part, images.part(other)).any()
+    plan = replace(SHORT, architecture="resnet18", init=trained.checkpoint)
+    (run,) = train_model(write_class_data(tmp_path / "others"), tmp_path / "finer.safetensors", plan).runs
+    own, first = load_checkpoint(Path(run.checkpoint)).known
+    assert first == known
+    assert own.parts["train"].of_unknown == run.parts[0].of_unknown == run.parts[0].images
+    assert run.parts[0].patients == 0
+    assert run.facts.training.data.endswith("of unknown patients")
+    figures = evaluate_model(run.checkpoint, tmp_path / "others", tmp_path / "out", EvaluationOptions(split="all"))
+    (void,) = (caution.text for caution in figures.cautions if caution.severity == "void")
+    # The training's pictures, as evaluation sees them, to the bit.
+    assert f"{run.parts[0].images} are the very pictures that the model learned from" in void
+
+
+def test_points_for_a_rate_of_alarms_say_what_they_came_to(data: Path, tmp_path: Path) -> None:
+    rule = parse_operating_point("alarms=20%")
+    plan = replace(SHORT, operating_point=rule, data=DataOptions(val_fraction=0.4))
+    (run,) = train_model(data, tmp_path / "model.safetensors", plan).runs
+    assert run.alarms is not None
+    figures = load_checkpoint(tmp_path / "model.safetensors").facts.training.figures
+    assert figures["alarm_rate"] == run.alarms.rate.value <= 0.2
+    assert figures["alarm_rate_low"] <= figures["alarm_rate"] <= figures["alarm_rate_high"]
+    assert run.operating_point_rule == "alarms=0.2"
+    assert "so that at most 0.2 of the studies" in (tmp_path / "model-training" / "training.html").read_text()
+    assert read_summary(tmp_path / "model.safetensors").runs[0].alarms == run.alarms
 
 
 def test_everything_else_lies_beside_the_checkpoint(trained: TrainingRun) -> None:
@@ -350,6 +386,7 @@ def test_a_part_is_cut_where_the_data_brings_none_to_validate_on(data: Path, tmp
         ({"training": replace(QUICK.training, devices="cpu:9")}, "fewer than one batch of 72"),
         ({"training": replace(QUICK.training, freeze=9)}, "freeze 9: resnet18 has 5 stages"),
         ({"training": replace(QUICK.training, devices="8")}, "devices 8"),
+        ({"operating_point": OperatingPointRule("alarms", 0.01)}, "have no finding, and it takes 100"),
         ({"architecture": "inception_v3", "size_px": 96, "small_epochs": 1}, "small epochs: inception_v3 takes 75 px"),
     ],
 )
@@ -400,6 +437,14 @@ def test_an_unknown_urgent_label_is_told_before_anything_is_trained(
     assert run_command_line(arguments) == ExitCode.USAGE
     assert "urgent: Mass: no such finding. There are Upper, Lower." in capsys.readouterr().err
     assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_a_rate_of_alarms_is_refused_where_the_likeliest_class_is_called(tmp_path: Path) -> None:
+    classes = write_class_data(tmp_path / "classes")
+    with pytest.raises(UsageError, match="the likeliest one is called"):
+        train_model(
+            classes, tmp_path / "m.safetensors", replace(SHORT, operating_point=OperatingPointRule("alarms", 0.2))
+        )
 
 
 def test_what_means_nothing_found_is_never_urgent(tmp_path: Path) -> None:
