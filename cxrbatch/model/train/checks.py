@@ -105,8 +105,8 @@ def check_plan(plan: TrainingPlan, options: TrainingOptions, images: LabelledIma
     if plan.operating_point.goal == "alarms" and plan.operating_point.value is not None:
         if images.task == "multiclass":
             raise UsageError(
-                "operating point alarms: of classes that exclude each other the likeliest one is called, whatever their "
-                "points. Choose a rule such as youden, or --binary."
+                "operating point alarms: of classes that exclude each other the likeliest one is called, whatever "
+                "their points. Choose a rule such as youden, or --binary."
             )
         samples = images.part("val")
         targets = np.array([sample.targets for sample in samples], np.float32)
