@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,8 @@ def test_a_file_that_is_swapped_after_it_was_read_is_not_seen(
 
     monkeypatch.setattr(safetensors.torch, "load", swap_and_load)
     weights = read_weights(path)
-    assert msgspec.json.decode(weights.metadata["cxrbatch"], type=CheckpointFacts) == checkpoint.facts
+    facts = msgspec.json.decode(weights.metadata["cxrbatch"], type=CheckpointFacts)
+    assert replace(facts, cells=None) == checkpoint.facts
 
 
 def test_a_path_of_our_own_table_is_found(tmp_path: Path) -> None:

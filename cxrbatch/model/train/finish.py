@@ -70,6 +70,7 @@ def finish_training(training: Training, network: ChestNetwork, trained: TrainedE
         training.untrained,
         created=now_text(),
         labels=with_metrics(labels, measured, probabilities),
+        cells=network.cells,
         notice=" ".join(images.leaks),
         training=replace(
             described,
