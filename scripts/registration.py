@@ -79,7 +79,8 @@ def train_on_labels(network: ChestNetwork, steps: int, size_px: int) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(torch.from_numpy(blobs.pixels)).logits
         optimizer.zero_grad()
-        F.binary_cross_entropy_with_logits(logits.float(), torch.from_numpy(blobs.present)).backward()
+        loss = F.binary_cross_entropy_with_logits(logits.float(), torch.from_numpy(blobs.present))
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves this one untyped
         optimizer.step()
         schedule.step()
     network.eval()
