@@ -1,44 +1,20 @@
-"""How far two engines agree about the same images, and the gate of a plan that nobody has run on this GPU yet.
-
-A plan for a workstation may be built on a machine without a GPU, and one plan may run on several models. What the
-gate compares is therefore kept in the bundle: phantoms, never a patient's image, and what the PyTorch reference says
-of them. A machine whose GPU, or TensorRT, is not the one that was compared last compares before it scores anything
-(`settle_parity`), and writes the figures into engine.json and the model card.
-"""
+"""How far two engines agree about the same images, and whether that is near enough. Start at `compare_scores`."""
 
 from __future__ import annotations
 
-import io
-import logging
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-from zipfile import BadZipFile
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
 from cxrbatch.engine.contract import Engine, join_scores
-from cxrbatch.engine.manifest import PENDING, ParityFigures
-from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
+from cxrbatch.engine.manifest import ParityFigures
 from cxrbatch.errors import EngineError
-from cxrbatch.records import Float32, Gray8, Label, Scores
-from cxrbatch.system import durable
+from cxrbatch.records import Float32, Gray8, Label, Scores, VerdictRule, likeliest_class
 
-PARITY_ROLE = "parity_images"
-PARITY_FILE = "parity.npz"
-TORCH_ROLE = "torch_fp16"
-"""Where engine.json keeps how far the FP16 graph is from the reference when torch runs it on a GPU: in other kernels
-than ONNX Runtime, which the build compared, and with other roundings."""
-
-# What numpy and its zip file raise over bytes that are not what they claim to be.
-_DAMAGE = (ValueError, KeyError, TypeError, OSError, EOFError, MemoryError, BadZipFile, zlib.error, NotImplementedError)
 # Rows of the table of the worst images that a refusal shows.
 _WORST = 8
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +39,11 @@ FP16_LIMITS = Limits(change=5e-3, p99=2.5e-3, heatmap=0.99, flips=0.01)
 class Agreement:
     """Two engines' probabilities of the same images, both float32 [N,C], and what follows from them.
 
-    `flipped` is bool [N,C]: the verdicts differ. `correlations` are those of the heatmaps, float64 [M], M <= N*C.
+    `flipped` is bool [N,C]: the verdicts differ by `rule`. `correlations` are of heatmaps, float64 [M], M <= N*C.
     """
 
     labels: tuple[Label, ...]
+    rule: VerdictRule
     answered: Float32
     reference: Float32
     flipped: NDArray[np.bool_]
@@ -80,9 +57,9 @@ class Agreement:
 
     @property
     def farthest_flip(self) -> float:
-        """How far the reference is from the operating point where the verdict differs; 0 where none does."""
-        points = _operating_points(self.labels)
-        return float(np.max(np.abs(self.reference - points)[self.flipped], initial=0.0))
+        """By how much the reference would have to change for the verdicts that differ; 0 where none does."""
+        distance = _distance_to_other_verdict(self.reference, self.labels, self.rule)
+        return float(np.max(distance[self.flipped], initial=0.0))
 
     @property
     def verdicts(self) -> int:
@@ -115,8 +92,14 @@ class Agreement:
         )
 
 
-def compare_scores(answered: Scores, reference: Scores, labels: tuple[Label, ...]) -> Agreement:
+def compare_scores(answered: Scores, reference: Scores, labels: tuple[Label, ...], rule: VerdictRule) -> Agreement:
     """Compare what an engine answered with what the reference says of the same images.
+
+    Args:
+        answered: by the engine.
+        reference: what it should be.
+        labels: of both.
+        rule: how probabilities become verdicts.
 
     Raises:
         EngineError: the two do not even have the same shapes.
@@ -127,12 +110,12 @@ def compare_scores(answered: Scores, reference: Scores, labels: tuple[Label, ...
             f"{list(answered.cams.shape)}; its reference {list(reference.probabilities.shape)} and "
             f"{list(reference.cams.shape)}"
         )
-    points = _operating_points(labels)
     return Agreement(
         labels=labels,
+        rule=rule,
         answered=answered.probabilities,
         reference=reference.probabilities,
-        flipped=(answered.probabilities >= points) != (reference.probabilities >= points),
+        flipped=_calls(answered.probabilities, labels, rule) != _calls(reference.probabilities, labels, rule),
         correlations=correlate_maps(answered.cams, reference.cams),
     )
 
@@ -140,7 +123,7 @@ def compare_scores(answered: Scores, reference: Scores, labels: tuple[Label, ...
 def refuse_disagreement(agreement: Agreement, figures: ParityFigures, engine: str, consequence: str) -> None:
     """Let an engine pass whose scores are numbers, and within the limits of the reference's.
 
-    A verdict may differ only where the reference itself is within the limit of its operating point.
+    A verdict may differ only where a change of the reference within the limit would have changed it.
 
     Args:
         agreement: of the engine with its reference.
@@ -172,7 +155,7 @@ def _faults(figures: ParityFigures) -> Iterator[tuple[str, float]]:
     if worst > figures.limit:
         yield f"its probabilities differ from the checkpoint's by up to {worst:.2g}", figures.limit
     if figures.farthest_flip > figures.limit:
-        yield f"a verdict changes {figures.farthest_flip:.2g} from its operating point", figures.limit
+        yield f"a verdict changes {figures.farthest_flip:.2g} from where it may", figures.limit
     if figures.p99_limit is not None and p99 is not None and p99 > figures.p99_limit:
         yield f"one probability in a hundred differs from the checkpoint's by {p99:.2g} or more", figures.p99_limit
     flips, limit = figures.decision_flips, figures.flip_limit
@@ -214,6 +197,26 @@ def correlate_maps(answered: Float32, reference: Float32) -> NDArray[np.float64]
     return correlations
 
 
+def _calls(probabilities: Float32, labels: tuple[Label, ...], rule: VerdictRule) -> NDArray[np.bool_]:
+    """Return who is called, bool [N,C]; a label that nobody may judge is not."""
+    if rule == "threshold":
+        return np.asarray(probabilities >= _operating_points(labels), np.bool_)
+    winners = [likeliest_class(labels, row) for row in probabilities.tolist()]
+    is_judged = [label.operating_point is not None for label in labels]
+    return np.array([[place == winner for place in range(len(labels))] for winner in winners], np.bool_) & is_judged
+
+
+def _distance_to_other_verdict(reference: Float32, labels: tuple[Label, ...], rule: VerdictRule) -> Float32:
+    """Return by how much probabilities must change for another verdict, float32 [N,C].
+
+    To the operating point; between classes half the way to the likeliest other one, since both may change.
+    """
+    if rule == "threshold":
+        return np.asarray(np.abs(reference - _operating_points(labels)), np.float32)
+    others = [np.delete(reference, place, axis=1).max(axis=1) for place in range(len(labels))]
+    return np.asarray(np.abs(reference - np.stack(others, axis=1)) / 2, np.float32)
+
+
 def _operating_points(labels: tuple[Label, ...]) -> Float32:
     # A label without an operating point has no verdict: no probability reaches infinity.
     return np.array(
@@ -232,94 +235,3 @@ def _worst_rows(agreement: Agreement) -> Iterator[str]:
             f"  {image:>5}  {agreement.labels[label].name[:24]:<24} {agreement.reference[image, label]:>9.4f} "
             f"{agreement.answered[image, label]:>9.4f} {agreement.change[image, label]:>9.4f}  {verdict}"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class DeferredGate:
-    """Images for the gate, uint8 [N,1,S,S], what the reference says of them, and how far an engine may be off."""
-
-    pixels: Gray8
-    reference: Scores
-    source: str
-    limit: float
-
-    @property
-    def limits(self) -> Limits:
-        """All limits: what was built before the others were asked for is held to them, too."""
-        return replace(FP16_LIMITS, change=self.limit)
-
-
-def save_gate(path: Path, gate: DeferredGate) -> None:
-    """Write the gate to `path`, a compressed .npz without any pickled object."""
-    content = io.BytesIO()
-    np.savez_compressed(
-        content,
-        pixels=gate.pixels,
-        probabilities=gate.reference.probabilities,
-        logits=gate.reference.logits,
-        cams=gate.reference.cams,
-        source=np.array(gate.source),
-        limit=np.array(gate.limit),
-    )
-    durable.replace_bytes(path, content.getvalue())
-
-
-def load_gate(bundle: EngineBundle) -> DeferredGate:
-    """Read the gate of a bundle; nothing in the file is ever executed.
-
-    Raises:
-        EngineError: missing, not the file that was built, or damaged.
-    """
-    content = bundle.read_verified(PARITY_ROLE)
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            reference = Scores(arrays["probabilities"], arrays["logits"], arrays["cams"])
-            return DeferredGate(arrays["pixels"], reference, str(arrays["source"]), float(arrays["limit"]))
-    except _DAMAGE as error:
-        where = bundle.folder / bundle.file(PARITY_ROLE).path
-        raise EngineError(f"{where}: cannot be read: {error}. {bundle.mend}") from error
-
-
-def is_unproven(bundle: EngineBundle, role: str, device: str) -> bool:
-    """Tell whether the role has yet to be compared on `device`, and the bundle holds what it takes."""
-    figures = bundle.manifest.parity.get(role)
-    if figures == PENDING:
-        return True
-    if figures is None:
-        # Of a plan the build says at least that it is pending.
-        return role == TORCH_ROLE and PARITY_ROLE in bundle.manifest.files
-    return figures.device != device and PARITY_ROLE in bundle.manifest.files
-
-
-def settle_parity(bundle: EngineBundle, role: str, engine: Engine, *, device: str) -> EngineBundle:
-    """Run the gate on this machine, and write the figures into engine.json and the model card.
-
-    Args:
-        bundle: where the files lie.
-        role: a plan's, or `TORCH_ROLE`.
-        engine: it, opened.
-        device: what it runs on, for engine.json.
-
-    Raises:
-        EngineError: it disagrees with its checkpoint, and is not used.
-    """
-    log.info("engine %s: comparing its %s with its checkpoint first, on %s", bundle.name, role, device)
-    gate = load_gate(bundle)
-    comparison = compare_scores(infer_in_batches(engine, gate.pixels, 8), gate.reference, bundle.labels)
-    figures = comparison.figures(gate.source, gate.limits, device)
-    description = engine.description
-    refuse_disagreement(
-        comparison,
-        figures,
-        f"engine {bundle.name} ({description.backend}, {device})",
-        "it is not used. Run it in FP32, with --backend onnxruntime",
-    )
-    # What engine.json says now: another process may have settled another plan in the meantime.
-    manifest = load_bundle(bundle.folder).manifest
-    settled = EngineBundle(bundle.folder, replace(manifest, parity={**manifest.parity, role: figures}))
-    try:
-        write_model_card(settled.folder / MODEL_CARD, settled.manifest)
-        return save_bundle(settled.folder, settled.manifest)
-    except OSError as error:
-        log.warning("%s: cannot be written (%s); the next run compares again", bundle.folder, error.strerror)
-        return settled

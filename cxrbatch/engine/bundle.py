@@ -13,7 +13,7 @@ from cxrbatch.engine.cells import earlier_cells
 from cxrbatch.engine.manifest import SCHEMA, EngineFile, Manifest
 from cxrbatch.engine.untrusted import LARGEST_MANIFEST, read_file, require_schema, sha256_of_file
 from cxrbatch.errors import EngineError
-from cxrbatch.records import EngineDescription, InputSpec, Label, usual_rule
+from cxrbatch.records import EngineDescription, InputSpec, Label, VerdictRule, usual_rule
 from cxrbatch.system import durable
 
 ENGINE_FILE = "engine.json"
@@ -87,6 +87,11 @@ class EngineBundle:
         self._check_sha256(path, entry, hashlib.sha256(content).hexdigest())
         return content
 
+    @property
+    def verdict_rule(self) -> VerdictRule:
+        """How its probabilities become findings."""
+        return self.manifest.verdict or usual_rule(self.manifest.task, self.labels)
+
     def describe(self, role: str, backend: str) -> EngineDescription:
         """Describe the engine that runs the role's file on `backend`.
 
@@ -95,7 +100,7 @@ class EngineBundle:
         another engine. What lies in every result is kept small: only a label without a verdict has its `reference`.
         """
         entry, manifest = self.file(role), self.manifest
-        rule = manifest.verdict or usual_rule(manifest.task, self.labels)
+        rule = self.verdict_rule
         deciding = (entry.sha256, manifest.task, manifest.input, [_deciding(label) for label in self.labels])
         labels = (
             replace(each, reference=each.reference if each.operating_point is None else ()) for each in self.labels

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cxrbatch.engine.agreement import is_unproven, settle_parity
 from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.contract import INPUT, OUTPUTS, require_pixels
 from cxrbatch.engine.cuda import CudaDevice, DeviceMemoryExhausted, Gpu, import_pycuda
+from cxrbatch.engine.deferred_gate import is_unproven, settle_parity
 from cxrbatch.engine.manifest import BatchProfile, PlanFacts
 from cxrbatch.engine.plan_runner import PlanRunner
 from cxrbatch.engine.tensorrt_flavour import (

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cxrbatch.engine.agreement import PARITY_ROLE, TORCH_ROLE, is_unproven, settle_parity
 from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.contract import join_scores, require_pixels
+from cxrbatch.engine.deferred_gate import PARITY_ROLE, TORCH_ROLE, is_unproven, settle_parity
 from cxrbatch.engine.onnx_file import refers_to_other_files
 from cxrbatch.engine.torch_graph import GraphNetwork
 from cxrbatch.errors import EngineError

@@ -20,7 +20,7 @@ def scores(probabilities: list[list[float]], cams: Float32 | None = None) -> Sco
 
 
 def compared(answered: list[list[float]], reference: list[list[float]]) -> Agreement:
-    return compare_scores(scores(answered), scores(reference), LABELS)
+    return compare_scores(scores(answered), scores(reference), LABELS, "threshold")
 
 
 def gate(agreement: Agreement, limits: Limits | float) -> None:
@@ -47,6 +47,19 @@ def test_changes_and_flips_are_counted() -> None:
 def test_a_label_without_an_operating_point_cannot_flip() -> None:
     figures = compared([[0.1, 0.9]], [[0.1, 0.1]]).figures("images", Limits(1.0))
     assert (figures.decision_flips, figures.farthest_flip) == (0, 0.0)
+
+
+def test_of_exclusive_classes_the_likeliest_one_is_the_verdict() -> None:
+    classes = (Label("covid", 0.5), Label("normal", 0.5, normal=True), Label("other", None))
+    reference = [[0.42, 0.40, 0.18], [0.05, 0.9, 0.05], [0.1, 0.2, 0.7]]
+    answered = [[0.40, 0.42, 0.18], [0.45, 0.5, 0.05], [0.1, 0.7, 0.2]]
+    agreement = compare_scores(scores(answered), scores(reference), classes, "argmax")
+    # By thresholds the first image would be called nothing by both, and the second the same.
+    assert agreement.flipped.tolist() == [[True, True, False], [False, False, False], [False, True, False]]
+    figures = agreement.figures("images", Limits(1.0))
+    assert (figures.decision_flips, figures.verdicts) == (3, 6)
+    # "other" was ahead of "normal" by 0.5: both move by half of that.
+    assert figures.farthest_flip == pytest.approx(0.25, abs=1e-6)
 
 
 def test_within_the_limit_it_passes() -> None:
@@ -77,7 +90,7 @@ def test_what_is_no_number_never_passes_and_is_listed_first(value: float) -> Non
 
 def test_another_number_of_labels_is_no_comparison() -> None:
     with pytest.raises(EngineError, match=r"answers \[1, 3\] probabilities"):
-        compare_scores(scores([[0.1, 0.2, 0.3]]), scores([[0.1, 0.2]]), LABELS)
+        compare_scores(scores([[0.1, 0.2, 0.3]]), scores([[0.1, 0.2]]), LABELS, "threshold")
 
 
 def test_correlation_is_that_of_the_worst_map() -> None:
@@ -137,7 +150,7 @@ def test_heatmaps_that_point_elsewhere_are_refused_though_no_probability_moves()
     turned = cams.copy()
     turned[:2] = -turned[:2]
     probabilities = [[0.2, 0.3]] * 50
-    agreement = compare_scores(scores(probabilities, turned), scores(probabilities, cams), LABELS)
+    agreement = compare_scores(scores(probabilities, turned), scores(probabilities, cams), LABELS, "threshold")
     gate(agreement, Limits(0.005))
     with pytest.raises(EngineError, match=r"one heatmap in a hundred correlates .* by -1.000 or less \(limit 0.99,"):
         gate(agreement, Limits(0.005, heatmap=0.99))

@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from cxrbatch.engine.agreement import PARITY_FILE, PARITY_ROLE, DeferredGate, load_gate, save_gate
 from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
+from cxrbatch.engine.deferred_gate import PARITY_FILE, PARITY_ROLE, DeferredGate, load_gate, save_gate
 from cxrbatch.engine.manifest import PENDING, EngineFile, ParityFigures
 from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine

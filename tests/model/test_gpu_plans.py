@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from cxrbatch.engine.agreement import PARITY_FILE, PARITY_ROLE
 from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
 from cxrbatch.engine.cuda import probe_cuda
+from cxrbatch.engine.deferred_gate import PARITY_FILE, PARITY_ROLE
 from cxrbatch.engine.manifest import PENDING, BatchProfile, EngineFile, ParityFigures
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.open import open_engine

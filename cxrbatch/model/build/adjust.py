@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cxrbatch.engine.agreement import PARITY_ROLE, TORCH_ROLE, infer_in_batches, load_gate, save_gate
+from cxrbatch.engine.agreement import infer_in_batches
 from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
+from cxrbatch.engine.deferred_gate import PARITY_ROLE, TORCH_ROLE, load_gate, save_gate
 from cxrbatch.engine.installed import find_bundle
 from cxrbatch.engine.manifest import PENDING, AccuracyFigures, AdjustedLabel, Adjustment, EngineFile, Manifest
 from cxrbatch.engine.model_card import MODEL_CARD, write_model_card

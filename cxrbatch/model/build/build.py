@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from cxrbatch.engine.agreement import PARITY_FILE, PARITY_ROLE
 from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
+from cxrbatch.engine.deferred_gate import PARITY_FILE, PARITY_ROLE
 from cxrbatch.engine.manifest import EngineFile, Manifest, Precision
 from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS, Flavour

@@ -13,17 +13,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from cxrbatch.engine.agreement import (
-    FP16_LIMITS,
-    DeferredGate,
-    Limits,
-    compare_scores,
-    infer_in_batches,
-    refuse_disagreement,
-    save_gate,
-)
+from cxrbatch.engine.agreement import FP16_LIMITS, Limits, compare_scores, infer_in_batches, refuse_disagreement
 from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.contract import Engine
+from cxrbatch.engine.deferred_gate import DeferredGate, save_gate
 from cxrbatch.engine.manifest import PENDING, ParityFigures, Precision
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.tensorrt_engine import open_tensorrt
@@ -111,7 +104,7 @@ def measure_parity(
     """
     description = engine.description
     answered = infer_in_batches(engine, images.pixels, _BATCH)
-    comparison = compare_scores(answered, reference, description.labels)
+    comparison = compare_scores(answered, reference, description.labels, description.verdict_rule)
     figures = comparison.figures(images.source, limits, device)
     refuse_disagreement(
         comparison,

@@ -88,7 +88,7 @@ def judge_int8(
     Raises:
         EngineError: beyond one of the limits, or NaN or Inf.
     """
-    comparison = compare_scores(_score(bundle, images.judged), reference, bundle.labels)
+    comparison = compare_scores(_score(bundle, images.judged), reference, bundle.labels, bundle.verdict_rule)
     parity = comparison.figures(images.source, Limits(change=1.0))
     if not parity.mean_probability_change <= CHANGE_LIMIT:
         raise EngineError(
