@@ -181,8 +181,12 @@ def choose(before: Decision, images: LocalImages | None, points: WantedPoints, *
         placed = place_operating_points(points.rule, images.targets, probabilities)
     found = [old if new is None else new for old, new in zip(carried, placed, strict=True)]
     labels = tuple(
-        replace(label, operating_point=points.fixed.get(label.name, point))
-        for label, point in zip(before.labels, found, strict=True)
+        replace(
+            label,
+            operating_point=points.fixed.get(label.name, point),
+            reference=carry_reference(before, calibration, place),
+        )
+        for place, (label, point) in enumerate(zip(before.labels, found, strict=True))
     )
     return Decision(labels, before.task, calibration)
 
@@ -205,11 +209,28 @@ def carry_points(before: Decision, calibration: Calibration) -> tuple[float | No
 
 def _carry(before: Decision, calibration: Calibration, place: int) -> float | None:
     """Move an operating point to where it calls the same images; of classes, the likeliest is called as before."""
-    old, point = before.calibration, before.labels[place].operating_point
-    if calibration == old or point is None or not 0 < point < 1 or before.task == "multiclass":
+    point = before.labels[place].operating_point
+    if calibration == before.calibration or point is None or before.task == "multiclass":
         return point
-    logit = (np.log(point / (1 - point)) - old.offset[place]) * old.temperature[place]
-    return float(1 / (1 + np.exp(-(logit / calibration.temperature[place] + calibration.offset[place]))))
+    return _moved(point, before.calibration, calibration, place)
+
+
+def carry_reference(before: Decision, calibration: Calibration, place: int) -> tuple[float, ...]:
+    """Return what a label's validation images score under another calibration; of classes nobody can tell."""
+    reference = before.labels[place].reference
+    if calibration == before.calibration:
+        return reference
+    if before.task == "multiclass":
+        return ()
+    return tuple(_moved(probability, before.calibration, calibration, place) for probability in reference)
+
+
+def _moved(probability: float, old: Calibration, new: Calibration, place: int) -> float:
+    """Return what a probability of one label becomes under another calibration."""
+    if not 0 < probability < 1:
+        return probability
+    logit = (np.log(probability / (1 - probability)) - old.offset[place]) * old.temperature[place]
+    return float(1 / (1 + np.exp(-(logit / new.temperature[place] + new.offset[place]))))
 
 
 def choose_locally(

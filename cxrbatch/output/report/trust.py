@@ -65,10 +65,12 @@ def trust_note(engine: EngineDescription, lines: tuple[Trust, ...]) -> str:
         return ""
     sentences = []
     if any(trust.has_verdicts for trust in lines):
+        has_intervals = any(trust.sensitivity.interval or trust.specificity.interval for trust in lines)
+        brackets = f"; in brackets the 95{wording.FIXED_SPACE}% interval" if has_intervals else ""
         called = "named the likeliest class" if engine.verdict_rule == "argmax" else "called positive"
         sentences.append(
             f"Sensitivity: of the images with the finding, the share that is {called}. Specificity: of the images "
-            f"without it, the share that is not; in brackets the 95{wording.FIXED_SPACE}% interval."
+            f"without it, the share that is not{brackets}."
         )
     if any(trust.auroc not in {"", TOO_FEW} for trust in lines):
         sentences.append("AUROC: how well probabilities tell the two kinds apart (0.5 is chance, 1 is always).")

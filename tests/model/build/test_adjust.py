@@ -12,15 +12,15 @@ import pytest
 from onnx import helper, numpy_helper
 
 from cxrbatch.cli import run_command_line
-from cxrbatch.engine.agreement import PARITY_FILE, PARITY_ROLE, DeferredGate, load_gate, save_gate
 from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
+from cxrbatch.engine.deferred_gate import PARITY_FILE, PARITY_ROLE, DeferredGate, load_gate, save_gate
 from cxrbatch.engine.manifest import EngineFile, ParityFigures
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.errors import EngineError, ExitCode, UsageError
 from cxrbatch.model.build.adjust import AdjustOptions, adjust_engine
 from cxrbatch.model.build.build import BuildOptions, build_engine
-from cxrbatch.model.build.local import LocalData, parse_points
+from cxrbatch.model.build.local import Decision, LocalData, carry_reference, parse_points
 from cxrbatch.model.build.onnx_calibration import read_calibration, write_calibration
 from cxrbatch.model.network.checkpoint import load_checkpoint
 from cxrbatch.model.train.calibration import Calibration
@@ -160,6 +160,20 @@ def test_a_local_calibration_is_in_the_graph_and_moves_no_verdict(old: EngineBun
         assert label.after["calibration_error"] < label.before["calibration_error"]
         assert set(label.unseen) == {"calibration_error", "sensitivity", "specificity"}
         assert (label.after["sensitivity"], label.note) == (label.before["sensitivity"], "")
+
+
+@pytest.mark.parametrize("old_calibration", [Calibration((1.0,) * 4, (0.0,) * 4), Calibration((2.0,) * 4, (0.5,) * 4)])
+def test_a_probability_keeps_its_rank_under_another_calibration(old_calibration: Calibration) -> None:
+    logits = np.linspace(-4, 4, 101)
+    scores_of = old_calibration.probabilities(np.tile(logits[:, None], 4).astype(np.float32), "multilabel")[:, 1]
+    labels = tuple(replace(label, reference=tuple(scores_of.astype(float).tolist())) for label in LABELS)
+    before, new = Decision(labels, "multilabel", old_calibration), Calibration((1.5,) * 4, (-1.0,) * 4)
+    moved = carry_reference(before, new, 1)
+    expected = new.probabilities(np.tile(logits[:, None], 4).astype(np.float32), "multilabel")[:, 1]
+    np.testing.assert_allclose(moved, expected, atol=1e-5)
+    assert carry_reference(before, old_calibration, 1) == labels[1].reference
+    # Between classes one label's scores do not tell what becomes of them.
+    assert carry_reference(replace(before, task="multiclass"), new, 1) == ()
 
 
 def test_too_few_images_leave_a_label_as_it_was(old: EngineBundle, data: Path) -> None:

@@ -167,3 +167,9 @@ def test_an_engine_of_an_earlier_version_shows_what_it_has(tmp_path: Path, read_
     assert "covid 0.10 Negative 0.93" in page.text
     assert "Sensitivity" not in page.text
     assert "How far to trust it" not in page_of(read_page, tmp_path, (PNEUMOTHORAX,), ((0.1,),)).text
+
+
+def test_brackets_are_explained_only_where_there_are_some(tmp_path: Path, read_page: ReadPage) -> None:
+    old = replace(EFFUSION, metrics={"sensitivity": 0.9, "specificity": 0.85})
+    assert "in brackets" in page_of(read_page, tmp_path / "new", (EFFUSION,), ((0.1,),)).text
+    assert "in brackets" not in page_of(read_page, tmp_path / "old", (old,), ((0.1,),)).text
