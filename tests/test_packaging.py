@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from fnmatch import fnmatch
 from importlib.metadata import distribution, entry_points
 from importlib.resources import files
 from pathlib import Path
@@ -45,6 +46,13 @@ def source_tree(tmp_path: Path) -> Path:
         elif (ROOT / name).is_file():
             target.write_bytes((ROOT / name).read_bytes())
     return tree
+
+
+def test_no_folder_of_tests_is_passed_over(pytestconfig: pytest.Config) -> None:
+    """Pytest leaves out folders by their names: of its own accord, one named build."""
+    passed_over = pytestconfig.getini("norecursedirs")
+    folders = {part for path in Path(__file__).parent.rglob("test_*.py") for part in path.relative_to(ROOT).parts[:-1]}
+    assert not [name for name in folders if any(fnmatch(name, pattern) for pattern in passed_over)]
 
 
 def test_there_are_templates() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,11 @@ SMALL = DemoRecipe(
 
 
 @pytest.mark.slow
-def test_the_same_recipe_is_used_again_and_another_is_trained_anew(tmp_path: Path) -> None:
+def test_the_same_recipe_is_used_again_and_another_is_trained_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # How good it is, is not asked here.
+    monkeypatch.setattr("cxrbatch.demo.engine.evaluate_demo_engine", partial(evaluate_demo_engine, n=16))
     told: list[str] = []
     first = ensure_demo_engine(tmp_path, report=told.append, recipe=SMALL)
     assert any("training resnet18 from scratch: 1 epochs of 32 phantoms" in sentence for sentence in told)
