@@ -122,6 +122,7 @@ class EngineBundle:
             training=msgspec.to_builtins(manifest.training),
             verdict=rule,
             cells=manifest.cells,
+            extra_outputs=manifest.extra_outputs,
         )
 
     @property

@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from cxrbatch.errors import EngineError
-from cxrbatch.records import EngineDescription, Gray8, Scores
+from cxrbatch.records import EngineDescription, ExtraOutput, Float32, Gray8, Scores
 
 INPUT = "pixels"
 OUTPUTS = ("probabilities", "logits", "cams")
+EXTRA_OUTPUTS: tuple[ExtraOutput, ...] = ("disagreement", "distance")
+
+
+def output_names(extra: Sequence[ExtraOutput]) -> tuple[str, ...]:
+    """Return what a graph gives that has these outputs beyond those of the contract, in the order of all graphs."""
+    return (*OUTPUTS, *(name for name in EXTRA_OUTPUTS if name in extra))
+
+
+def output_shapes(description: EngineDescription) -> dict[str, tuple[int | None, ...]]:
+    """Return the shape of each output without N, by name; None for the sides of a map, which no engine.json tells."""
+    classes = len(description.labels)
+    shapes: dict[str, tuple[int | None, ...]] = {
+        "probabilities": (classes,),
+        "logits": (classes,),
+        "cams": (classes, None, None),
+        "disagreement": (classes,),
+        "distance": (),
+    }
+    return {name: shapes[name] for name in output_names(description.extra_outputs)}
+
+
+def scores_from(answered: Mapping[str, Float32]) -> Scores:
+    """Put arrays together that are named as the outputs are."""
+    return Scores(
+        answered["probabilities"],
+        answered["logits"],
+        answered["cams"],
+        disagreement=answered.get("disagreement"),
+        distance=answered.get("distance"),
+    )
 
 
 class Engine(Protocol):
@@ -66,8 +96,6 @@ def join_scores(parts: Sequence[Scores]) -> Scores:
     """Put the scores of consecutive batches together."""
     if len(parts) == 1:
         return parts[0]
-    return Scores(
-        np.concatenate([part.probabilities for part in parts]),
-        np.concatenate([part.logits for part in parts]),
-        np.concatenate([part.cams for part in parts]),
-    )
+    columns = zip(*(part.parts() for part in parts), strict=True)
+    joined = (None if column[0] is None else np.concatenate(column) for column in columns)
+    return Scores(*joined)  # type: ignore[arg-type]  # only the optional ones are None

@@ -9,7 +9,7 @@ import onnxruntime as ort
 
 from cxrbatch.config import available_cores
 from cxrbatch.engine.bundle import EngineBundle
-from cxrbatch.engine.contract import INPUT, OUTPUTS, require_pixels
+from cxrbatch.engine.contract import INPUT, output_shapes, require_pixels, scores_from
 from cxrbatch.engine.onnx_file import refers_to_other_files
 from cxrbatch.errors import EngineError
 from cxrbatch.records import EngineDescription, Gray8, Scores
@@ -37,6 +37,7 @@ class OnnxRuntimeEngine:
         self.description: EngineDescription = bundle.describe(role, BACKEND)
         self._where = f"{bundle.folder / bundle.file(role).path}"
         self._mend = bundle.mend
+        self._outputs = list(output_shapes(self.description))
         self._session: ort.InferenceSession | None = self._load(bundle.read_verified(role), threads)
         self._check_graph(self._session)
         self._check_scores(self.infer(np.zeros((1, *self.description.input.shape), np.uint8)))
@@ -47,7 +48,7 @@ class OnnxRuntimeEngine:
             raise EngineError(f"{self._where}: the engine was closed")
         require_pixels(pixels, self.description, self._where)
         try:
-            return Scores(*self._session.run(list(OUTPUTS), {INPUT: pixels}))
+            return scores_from(dict(zip(self._outputs, self._session.run(self._outputs, {INPUT: pixels}), strict=True)))
         except Exception as error:  # ONNX Runtime's errors share no base class of their own
             raise EngineError(f"{self._where}: ONNX Runtime failed on a batch of {len(pixels)}: {error}") from error
 
@@ -83,13 +84,9 @@ class OnnxRuntimeEngine:
 
     def _check_graph(self, session: ort.InferenceSession) -> None:
         found = {node.name: (node.type, node.shape) for node in [*session.get_inputs(), *session.get_outputs()]}
-        classes = len(self.description.labels)
         wanted: dict[str, tuple[str, tuple[int | None, ...]]] = {
-            INPUT: ("tensor(uint8)", (None, *self.description.input.shape)),
-            "probabilities": ("tensor(float)", (None, classes)),
-            "logits": ("tensor(float)", (None, classes)),
-            "cams": ("tensor(float)", (None, classes, None, None)),
-        }
+            INPUT: ("tensor(uint8)", (None, *self.description.input.shape))
+        } | {name: ("tensor(float)", (None, *shape)) for name, shape in output_shapes(self.description).items()}
         if len(session.get_inputs()) != 1 or not wanted.keys() <= found.keys():
             self._refuse(f"its tensors are {', '.join(found)}; wanted {', '.join(wanted)}")
         for name, (kind, shape) in wanted.items():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cxrbatch.engine.contract import INPUT, OUTPUTS
+from cxrbatch.engine.contract import INPUT
 from cxrbatch.engine.cuda import Array, CudaDevice, DeviceMemoryExhausted
 from cxrbatch.engine.tensorrt_flavour import told_errors
 from cxrbatch.errors import EngineError
@@ -47,6 +47,7 @@ class PlanRunner:
         self._engine: trt.ICudaEngine | None = engine
         self._batch = batch
         self._slots: list[_Slot] = []
+        self._outputs = _output_names(engine)
 
     @property
     def batch(self) -> int:
@@ -65,7 +66,7 @@ class PlanRunner:
         except EngineError as error:
             _forget_frames(error)
             raise
-        return {name: np.concatenate([part[name] for part in parts]) for name in OUTPUTS}
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
 
     def prepare_alone(self, pixels: Gray8) -> Callable[[], None]:
         """Leave uint8 [N,1,S,S] on the GPU; return what computes them there again, without any copy, and waits."""
@@ -98,7 +99,7 @@ class PlanRunner:
             try:
                 for part in self._run(pixels[done:]):
                     parts.append(part)
-                    done += len(part[OUTPUTS[0]])
+                    done += len(part[self._outputs[0]])
             except DeviceMemoryExhausted as error:
                 self._halve_batch(error)
         return parts
@@ -132,6 +133,11 @@ class PlanRunner:
             self._slots.pop().release()
 
 
+def _output_names(engine: trt.ICudaEngine) -> tuple[str, ...]:
+    names = (engine.get_tensor_name(number) for number in range(engine.num_io_tensors))
+    return tuple(name for name in names if name != INPUT)
+
+
 def _forget_frames(error: BaseException | None) -> None:
     """Let go of the local variables that an error's traceback keeps: TensorRT's objects must not outlive the GPU's."""
     while error is not None:
@@ -147,6 +153,7 @@ class _Slot:
     ) -> None:
         trt: Any = module
         self._device, self._logger = device, logger
+        self._outputs = _output_names(engine)
         self._memory: dict[str, Any] = {}
         self._host: dict[str, Array] = {}
         self._workspace: Any = None
@@ -176,7 +183,7 @@ class _Slot:
         self._device.upload(self._memory[INPUT], self._host[INPUT][: len(pixels)], self._stream)
         if not context.execute_async_v3(self._stream.handle):
             raise self._failure("start computing")
-        for name in OUTPUTS:
+        for name in self._outputs:
             self._device.download(self._host[name][: len(pixels)], self._memory[name], self._stream)
         self._at_work = len(pixels)
 
@@ -184,7 +191,7 @@ class _Slot:
         """Wait for the batch; return copies, for the pinned arrays are written again by the next one."""
         self._device.wait_for(self._stream)
         count, self._at_work = self._at_work, 0
-        return {name: self._host[name][:count].copy() for name in OUTPUTS}
+        return {name: self._host[name][:count].copy() for name in self._outputs}
 
     def compute_again(self, image: tuple[int, ...], counts: list[int]) -> None:
         """Compute batches of so many of the images that are still on the GPU, and wait; nothing is copied."""
@@ -218,7 +225,7 @@ class _Slot:
 
     def _allocate_tensors(self, module: Any, engine: trt.ICudaEngine, context: trt.IExecutionContext) -> None:
         trt: Any = module
-        for name in (INPUT, *OUTPUTS):
+        for name in (INPUT, *self._outputs):
             dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
             shape = tuple(context.get_tensor_shape(name))
             self._host[name] = self._device.allocate_pinned(shape, dtype)

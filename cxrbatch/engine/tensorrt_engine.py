@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxrbatch.engine.bundle import EngineBundle
-from cxrbatch.engine.contract import INPUT, OUTPUTS, require_pixels
+from cxrbatch.engine.contract import INPUT, output_shapes, require_pixels, scores_from
 from cxrbatch.engine.cuda import CudaDevice, DeviceMemoryExhausted, Gpu, import_pycuda
 from cxrbatch.engine.deferred_gate import is_unproven, settle_parity
 from cxrbatch.engine.manifest import BatchProfile, PlanFacts
@@ -71,7 +71,7 @@ class TensorRTEngine:
             raise EngineError(f"{self._where}: the engine was closed")
         require_pixels(pixels, self.description, self._where, at_least=1)
         answered = self._runner.infer(pixels)
-        return Scores(*(answered[name] for name in OUTPUTS))
+        return scores_from(answered)
 
     def prepare_alone(self, pixels: Gray8) -> Callable[[], None]:
         """See `ComputesAlone.prepare_alone`."""
@@ -86,11 +86,8 @@ class TensorRTEngine:
         if found is None:
             raise EngineError(f"{self._where}: {self._loaded.title} refuses it: {self._loaded.told()}. {self._mend}")
         size, classes = self.description.input.size_px, len(self.description.labels)
-        wanted: dict[str, tuple[int | None, ...]] = {
-            INPUT: (-1, 1, size, size),
-            "probabilities": (-1, classes),
-            "logits": (-1, classes),
-            "cams": (-1, classes, None, None),
+        wanted: dict[str, tuple[int | None, ...]] = {INPUT: (-1, 1, size, size)} | {
+            name: (-1, *shape) for name, shape in output_shapes(self.description).items()
         }
         if found.shapes.keys() != wanted.keys():
             self._refuse(f"its tensors are {', '.join(found.shapes)}; wanted {', '.join(wanted)}")

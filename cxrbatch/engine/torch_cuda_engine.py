@@ -13,10 +13,10 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cxrbatch.engine.bundle import EngineBundle
-from cxrbatch.engine.contract import join_scores, require_pixels
+from cxrbatch.engine.contract import join_scores, require_pixels, scores_from
 from cxrbatch.engine.deferred_gate import PARITY_ROLE, TORCH_ROLE, is_unproven, settle_parity
 from cxrbatch.engine.onnx_file import refers_to_other_files
 from cxrbatch.engine.torch_graph import GraphNetwork
@@ -206,7 +206,7 @@ class FixedBatch:
     `submit` returns at once, so that two slots overlap: one copies while the other computes.
     """
 
-    def __init__(self, network: nn.Module, size: int, size_px: int, device: torch.device) -> None:
+    def __init__(self, network: GraphNetwork, size: int, size_px: int, device: torch.device) -> None:
         """Take the memory and record the graph.
 
         Raises:
@@ -243,8 +243,12 @@ class FixedBatch:
     def collect(self) -> Scores:
         """Wait for what was submitted and return its scores, in memory of their own."""
         self.wait()
-        probabilities, logits, cams = (out[: self._submitted].numpy().copy() for out in self._host_outputs)
-        return Scores(probabilities, logits, cams)
+        return scores_from(
+            {
+                name: out[: self._submitted].numpy().copy()
+                for name, out in zip(self._network.outputs, self._host_outputs, strict=True)
+            }
+        )
 
     @torch.no_grad()
     def compute_again(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cxrbatch.engine.contract import OUTPUTS, require_pixels
+from cxrbatch.engine.contract import output_names, require_pixels, scores_from
 from cxrbatch.errors import EngineError
 from cxrbatch.records import EngineDescription, Float32, Gray8, Scores
 
@@ -23,7 +23,8 @@ class TorchEngine:
         """Take a network, which is put into evaluation mode.
 
         Args:
-            network: uint8 [N,1,S,S] in; probabilities [N,C], logits [N,C] and cams [N,C,h,w] out, in this order.
+            network: uint8 [N,1,S,S] in; probabilities [N,C], logits [N,C] and cams [N,C,h,w] out, in this order,
+                and after them the extra outputs that the description names.
             description: which engine this is.
         """
         self.description: EngineDescription = description
@@ -36,10 +37,10 @@ class TorchEngine:
             raise EngineError(f"engine {self.description.name}: it was closed")
         require_pixels(pixels, self.description, f"engine {self.description.name}")
         answered = self._network(torch.from_numpy(np.ascontiguousarray(pixels)))
-        if len(answered) != len(OUTPUTS):
-            raise EngineError(f"engine {self.description.name}: answers {len(answered)} tensors, not {len(OUTPUTS)}")
-        probabilities, logits, cams = map(_as_array, answered)
-        return Scores(probabilities, logits, cams)
+        names = output_names(self.description.extra_outputs)
+        if len(answered) != len(names):
+            raise EngineError(f"engine {self.description.name}: answers {len(answered)} tensors, not {len(names)}")
+        return scores_from(dict(zip(names, map(_as_array, answered), strict=True)))
 
     def close(self) -> None:
         """Release the network."""

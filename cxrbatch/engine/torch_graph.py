@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # everyone's name for it
 
-from cxrbatch.engine.contract import INPUT, OUTPUTS
+from cxrbatch.engine.contract import EXTRA_OUTPUTS, INPUT, OUTPUTS
 
 Attributes = dict[str, Any]
 Operator = Callable[..., Tensor]
@@ -41,7 +41,7 @@ class _Step:
 
 
 class GraphNetwork(nn.Module):
-    """A graph of the contract (docs/design.md): uint8 [N,1,S,S] in; probabilities, logits and cams out."""
+    """A graph of the contract (docs/design.md): uint8 [N,1,S,S] in; probabilities, logits, cams and its extras out."""
 
     def __init__(self, model: bytes) -> None:
         """Read the graph; its weights become buffers, so that `to()` moves them.
@@ -58,16 +58,18 @@ class GraphNetwork(nn.Module):
             if value.dtype.kind == "f":
                 self._buffer_of[name] = f"constant_{len(self._buffer_of)}"
                 self.register_buffer(self._buffer_of[name], torch.from_numpy(np.array(value)))
-        self._steps = _plan_steps(list(graph.node), constants)
+        given = {node.name for node in graph.output}
+        self.outputs = tuple(name for name in (*OUTPUTS, *EXTRA_OUTPUTS) if name in given)
+        self._steps = _plan_steps(list(graph.node), constants, self.outputs)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Score uint8 [N,1,S,S]; return the three outputs in the contract's order, float32."""
+        """Score uint8 [N,1,S,S]; return its `outputs`, float32."""
         values = {name: self.get_buffer(buffer) for name, buffer in self._buffer_of.items()} | {INPUT: pixels}
         for step in self._steps:
             values[step.output] = step.compute(*(values[name] for name in step.inputs))
             for name in step.outlived:
                 del values[name]
-        return tuple(values[name] for name in OUTPUTS)
+        return tuple(values[name] for name in self.outputs)
 
 
 def _parse(model: bytes) -> onnx.GraphProto:
@@ -81,14 +83,14 @@ def _parse(model: bytes) -> onnx.GraphProto:
     return graph
 
 
-def _plan_steps(nodes: Sequence[onnx.NodeProto], constants: dict[str, Any]) -> list[_Step]:
+def _plan_steps(nodes: Sequence[onnx.NodeProto], constants: dict[str, Any], outputs: Sequence[str]) -> list[_Step]:
     last_use = {name: place for place, node in enumerate(nodes) for name in node.input}
     steps = []
     for place, node in enumerate(nodes):
         compute, inputs = _read_node(node, constants)
         outlived = tuple(
             name for name in dict.fromkeys(inputs)
-            if last_use[name] == place and name not in constants and name not in OUTPUTS
+            if last_use[name] == place and name not in constants and name not in outputs
         )  # fmt: skip
         steps.append(_Step(compute, inputs, node.output[0], outlived))
     return steps

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from cxrbatch.records.images import Float32, Gray8, Radiograph
 
 Task = Literal["multilabel", "binary", "multiclass"]
+ExtraOutput = Literal["disagreement", "distance"]
 FEWEST_IMAGES = 10
 """Fewer images than this with a finding, or without it, are too few to measure how well it is ranked.
 
@@ -102,11 +103,24 @@ class Scores:
 
     `probabilities` [N,C] in 0..1, calibrated; `logits` [N,C] before calibration; `cams` [N,C,h,w],
     whose mean over h and w plus the head's bias equals the logits.
+    Only of engines that name them among their `extra_outputs`: `disagreement` [N,C], the standard deviation of the
+    probabilities that the members of an ensemble give, and `distance` [N], how far an image's features lie from those
+    of the training images, 1 where the farthest hundredth of the validation images begins.
     """
 
     probabilities: Float32
     logits: Float32
     cams: Float32
+    disagreement: Float32 | None = None
+    distance: Float32 | None = None
+
+    def one(self, image: int) -> Scores:
+        """Return the scores of one image, as a batch of its own."""
+        return Scores(*(None if part is None else part[image : image + 1] for part in self.parts()))  # type: ignore[arg-type]  # only the optional ones are None
+
+    def parts(self) -> tuple[Float32 | None, ...]:
+        """Return the arrays in the order of the fields; None for those that the engine does not give."""
+        return self.probabilities, self.logits, self.cams, self.disagreement, self.distance
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +181,7 @@ class EngineDescription:
     """Which engine scored, where it ran and what it knows; printed in every report.
 
     `cells` says where the maps' cells lie in the input square; None: they divide it evenly.
+    `extra_outputs` are those of `Scores` that not every engine gives.
     """
 
     name: str
@@ -182,6 +197,7 @@ class EngineDescription:
     training: dict[str, Any] = field(default_factory=dict)
     verdict: VerdictRule | None = None
     cells: CellGrid | None = None
+    extra_outputs: tuple[ExtraOutput, ...] = ()
 
     @property
     def verdict_rule(self) -> VerdictRule:

@@ -186,10 +186,7 @@ def _infer(engine: Engine, pixels: list[Gray8], batch_size: int) -> list[ImageSc
     scores: list[ImageScore] = []
     for start in range(0, len(pixels), batch_size):
         batch = engine.infer(np.stack(pixels[start : start + batch_size]))
-        scores += [
-            ImageScore(Scores(batch.probabilities[i : i + 1], batch.logits[i : i + 1], batch.cams[i : i + 1]))
-            for i in range(len(batch.probabilities))
-        ]
+        scores += [ImageScore(batch.one(image)) for image in range(len(batch.probabilities))]
     return scores
 
 

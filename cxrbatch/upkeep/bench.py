@@ -18,7 +18,7 @@ from cxrbatch import __version__
 from cxrbatch.config import Backend, PrecisionChoice, available_cores
 from cxrbatch.engine.backends import installed_version, look_at_backend
 from cxrbatch.engine.bundle import EngineBundle
-from cxrbatch.engine.contract import INPUT, OUTPUTS, ComputesAlone, Engine
+from cxrbatch.engine.contract import INPUT, ComputesAlone, Engine, output_names
 from cxrbatch.engine.open import EngineChoice, choose_engine, open_choice, runnable
 from cxrbatch.errors import UsageError
 from cxrbatch.pages.terminal_text import TITLE, literal
@@ -215,7 +215,8 @@ def _alone(
     if choice.backend != "onnxruntime":
         return None
     session = _open_bare_session(bundle, choice.role, threads)
-    return lambda pixels: lambda: session.run(list(OUTPUTS), {INPUT: pixels})
+    outputs = list(output_names(bundle.manifest.extra_outputs))
+    return lambda pixels: lambda: session.run(outputs, {INPUT: pixels})
 
 
 def _open_bare_session(bundle: EngineBundle, role: str, threads: int) -> ort.InferenceSession:

@@ -15,7 +15,7 @@ import torch
 
 from cxrbatch.engine.agreement import FP16_LIMITS, Limits, compare_scores, infer_in_batches, refuse_disagreement
 from cxrbatch.engine.bundle import EngineBundle
-from cxrbatch.engine.contract import Engine
+from cxrbatch.engine.contract import Engine, output_names, scores_from
 from cxrbatch.engine.deferred_gate import DeferredGate, save_gate
 from cxrbatch.engine.manifest import PENDING, ParityFigures, Precision
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
@@ -119,5 +119,5 @@ def measure_parity(
 def score_by_reference(network: ChestNetwork, pixels: Gray8) -> Scores:
     """Score uint8 [N,1,S,S] by the network itself, in FP32 on the CPU, in its evaluation mode."""
     parts = [network(torch.from_numpy(batch)) for batch in np.array_split(pixels, max(1, len(pixels) // _BATCH))]
-    probabilities, logits, cams = (torch.cat(tensors).float().numpy() for tensors in zip(*parts, strict=True))
-    return Scores(probabilities, logits, cams)
+    arrays = (torch.cat(tensors).float().numpy() for tensors in zip(*parts, strict=True))
+    return scores_from(dict(zip(output_names(network.extra_outputs), arrays, strict=True)))

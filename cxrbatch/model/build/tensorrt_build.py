@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from cxrbatch.engine.contract import INPUT, OUTPUTS
+from cxrbatch.engine.contract import EXTRA_OUTPUTS, INPUT, OUTPUTS
 from cxrbatch.engine.cuda import Gpu, import_pycuda, probe_cuda
 from cxrbatch.engine.manifest import BatchProfile, PlanFacts
 from cxrbatch.engine.tensorrt_flavour import Flavour, import_flavour, open_logger, tensorrt_version, told_errors
@@ -178,7 +178,8 @@ def parse_network(trt: Any, network: trt.INetworkDefinition, logger: trt.ILogger
     inputs = [network.get_input(number) for number in range(network.num_inputs)]
     outputs = [network.get_output(number) for number in range(network.num_outputs)]
     types = {tensor.name: tensor.dtype for tensor in [*inputs, *outputs]}
-    wanted = {INPUT: trt.DataType.UINT8} | dict.fromkeys(OUTPUTS, trt.DataType.FLOAT)
+    given = [*OUTPUTS, *(name for name in EXTRA_OUTPUTS if name in types)]
+    wanted = {INPUT: trt.DataType.UINT8} | dict.fromkeys(given, trt.DataType.FLOAT)
     if types != wanted or len(inputs) != 1:
         found = ", ".join(f"{name} {kind}" for name, kind in types.items())
         raise EngineError(f"the ONNX graph is not that of the contract: its tensors are {found}")

@@ -16,7 +16,7 @@ from onnx import TensorProto
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from cxrbatch.engine.contract import INPUT, OUTPUTS
+from cxrbatch.engine.contract import INPUT, output_names
 from cxrbatch.errors import EngineError
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.system import durable
@@ -45,7 +45,7 @@ def export_onnx(network: ChestNetwork, path: Path, *, size_px: int) -> None:
             dynamo=True,
             opset_version=OPSET,
             input_names=[INPUT],
-            output_names=list(OUTPUTS),
+            output_names=list(output_names(network.extra_outputs)),
             dynamic_shapes={INPUT: {0: torch.export.Dim("N", min=1)}},
             external_data=False,
             verbose=False,

@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812  # everyone's name for it
 from cxrbatch.engine.cells import known_cells
 from cxrbatch.model.network.architectures import build_features, require_size
 from cxrbatch.model.network.cells import measure_cells
-from cxrbatch.records import CellGrid, Float32, Gray8, InputSpec, Task
+from cxrbatch.records import CellGrid, ExtraOutput, Float32, Gray8, InputSpec, Task
 
 # Scoring in larger batches than this gains nothing on a CPU and costs memory.
 SCORING_BATCH = 32
@@ -87,6 +87,11 @@ class ChestNetwork(nn.Module):
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
         """Return the feature extractor's modules from the input to the output, in about five groups."""
         return tuple(tuple(self.features.get_submodule(name) for name in stage) for stage in self._stages)
+
+    @property
+    def extra_outputs(self) -> tuple[ExtraOutput, ...]:
+        """What it answers beyond probabilities, logits and maps, after them."""
+        return ()
 
     @property
     def cells(self) -> CellGrid:
