@@ -16,17 +16,13 @@ from cxrbatch.model.network.network import ChestNetwork, build_seeded
 from cxrbatch.records import InputSpec, Task
 from tests.factories.engine import tiny_graph, tiny_probabilities
 
-# One of each family; the others, and VGG, use no other operators.
-FAMILIES = ("densenet121", "efficientnet_b0", "inception_v3", "resnet18")
 
-
-@pytest.mark.parametrize(
-    ("architecture", "task"), [*((name, "multilabel") for name in FAMILIES), ("resnet18", "multiclass")]
-)
-def test_every_family_answers_like_its_network(tmp_path: Path, architecture: str, task: Task) -> None:
-    size = 96 if architecture == "inception_v3" else 64
+# The other families: tests/model/network/test_architectures.py, where they are exported anyway.
+@pytest.mark.parametrize("task", ["multilabel", "multiclass"])
+def test_a_graph_answers_like_its_network(tmp_path: Path, task: Task) -> None:
+    size = 64
     spec = InputSpec(size, mean=0.4, std=0.3)
-    network = build_seeded(lambda: ChestNetwork(architecture, 3, spec=spec, task=task), seed=1).eval()
+    network = build_seeded(lambda: ChestNetwork("resnet18", 3, spec=spec, task=task), seed=1).eval()
     export_onnx(network, tmp_path / "model.onnx", size_px=size)
     graph = GraphNetwork((tmp_path / "model.onnx").read_bytes())
     pixels = torch.from_numpy(np.random.default_rng(2).integers(0, 256, (3, 1, size, size), dtype=np.uint8))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
+import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from cxrbatch.model.network import architectures
 from cxrbatch.model.network.architectures import Features
+from cxrbatch.model.network.checkpoint import CheckpointFacts, build_network
+from cxrbatch.model.network.network import ChestNetwork, build_seeded
 from cxrbatch.records import Gray8
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -42,6 +47,28 @@ def settle(build: Callable[[], Module], example: Tensor) -> Module:
             # A map of few cells may hardly vary over the example; dividing by that would blow up rounding errors.
             norm.running_var.clamp_(min=0.5)  # type: ignore[union-attr]  # None without track_running_stats only
     return network.eval()
+
+
+def build_unlike_defaults(facts: CheckpointFacts) -> ChestNetwork:
+    """Build a network whose weights and running statistics are all unlike their defaults; evaluation mode."""
+    built = build_seeded(lambda: build_network(facts), seed=3)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for tensor in (*built.parameters(), *(buffer for buffer in built.buffers() if buffer.is_floating_point())):
+            if tensor.ndim == 1:
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+        built.head.weight.mul_(3.0)
+    return built.eval()
+
+
+@contextmanager
+def tiny_architecture() -> Iterator[None]:
+    """Let "tiny" name an architecture."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(
+            architectures._ARCHITECTURES, "tiny", architectures._Architecture(build_tiny_resnet, 32, (32, 16))
+        )
+        yield
 
 
 def build_tiny_resnet(_output_stride: int) -> Features:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, build_network, save_checkpoint
-from cxrbatch.model.network.network import ChestNetwork, build_seeded
+from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, save_checkpoint
+from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.records import Gray8, InputSpec, Label
+from tests.factories.model import build_unlike_defaults
 
 SIZE_PX = 64
 
@@ -31,14 +31,7 @@ def facts() -> CheckpointFacts:
 @pytest.fixture(scope="session")
 def network(facts: CheckpointFacts) -> ChestNetwork:
     """A resnet18 whose weights and running statistics are all unlike their defaults."""
-    built = build_seeded(lambda: build_network(facts), seed=3)
-    generator = torch.Generator().manual_seed(4)
-    with torch.no_grad():
-        for tensor in (*built.parameters(), *(buffer for buffer in built.buffers() if buffer.is_floating_point())):
-            if tensor.ndim == 1:
-                tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
-        built.head.weight.mul_(3.0)
-    return built.eval()
+    return build_unlike_defaults(facts)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from torch import nn
 
 from cxrbatch.cli.training import ARCHITECTURES
 from cxrbatch.engine.contract import OUTPUTS
+from cxrbatch.engine.torch_graph import GraphNetwork
 from cxrbatch.errors import UsageError
 from cxrbatch.model.network.architectures import architectures, build_features, require_size, sum_to_grey
 from cxrbatch.model.network.export import export_onnx
@@ -114,17 +115,19 @@ def test_a_square_that_leaves_no_cell_is_refused(architecture: str, smallest: in
 
 # test_export.py exports the ResNets; efficientnet_b4 is b0 with more of the same layers, and takes 10 s.
 @pytest.mark.parametrize("architecture", ["densenet121", "efficientnet_b0", "inception_v3", "vgg16_bn"])
-def test_the_exported_graph_computes_what_pytorch_does(architecture: str, tmp_path: Path) -> None:
+def test_the_exported_graph_computes_what_pytorch_does_in_either_backend(architecture: str, tmp_path: Path) -> None:
     size_px = 107 if architecture == "inception_v3" else 64
     pixels = draw_noise(3, size_px)
     network = settle(lambda: ChestNetwork(architecture, 2, spec=InputSpec(size_px)), torch.from_numpy(pixels))
     export_onnx(network, tmp_path / "graph.onnx", size_px=size_px)
     session = ort.InferenceSession(str(tmp_path / "graph.onnx"), providers=["CPUExecutionProvider"])
+    graph = GraphNetwork((tmp_path / "graph.onnx").read_bytes())
     with torch.no_grad():
-        expected = network(torch.from_numpy(pixels))
+        expected, by_torch = network(torch.from_numpy(pixels)), graph(torch.from_numpy(pixels))
     assert expected.cams.shape == (3, 2, 2, 2)
     assert expected.logits.std() > 0.01
-    for name, wanted in zip(OUTPUTS, expected, strict=True):
+    for name, wanted, other in zip(OUTPUTS, expected, by_torch, strict=True):
         scale = max(1.0, float(wanted.abs().max()))
         (found,) = session.run([name], {"pixels": pixels})
         np.testing.assert_allclose(found / scale, wanted.numpy() / scale, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(other.numpy() / scale, wanted.numpy() / scale, atol=1e-4, err_msg=name)
