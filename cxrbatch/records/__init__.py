@@ -30,6 +30,7 @@ from cxrbatch.records.images import (
     Rejection,
     storable_ns,
 )
+from cxrbatch.records.maps import MapCheck
 from cxrbatch.records.results import (
     FileRow,
     FileStatus,
@@ -68,6 +69,7 @@ __all__ = [
     "IndexedFile",
     "InputSpec",
     "Label",
+    "MapCheck",
     "PatientIdentity",
     "PreparedImage",
     "PrintedStudy",
