@@ -34,6 +34,11 @@ class MapCheck:
     likeness_limit: float | None = None
 
     @property
+    def in_words(self) -> str:
+        """Whether the maps are validated, and if not, why."""
+        return "validated" if self.validated else f"not validated: {self.reason}"
+
+    @property
     def numbers(self) -> tuple[float, ...]:
         """Every figure that is there."""
         found = (
