@@ -49,7 +49,7 @@ def marked(
     count: int = 30,
     *,
     patients: int = 30,
-    marks: Callable[[np.random.Generator], Place] = lambda draw: tuple(draw.integers(0, CELLS, 2)),  # type: ignore[assignment,return-value]
+    marks: Callable[[np.random.Generator], Place] = lambda draw: tuple(draw.integers(0, CELLS, 2)),
     points: Choose = lambda _, mark: mark,
     shuffled: Choose = lambda number, mark: (number % CELLS, 0),
 ) -> list[MarkedMap]:
@@ -100,7 +100,7 @@ def test_always_pointing_where_the_finding_mostly_is_is_no_pointing() -> None:
         marked(
             40,
             patients=40,
-            marks=lambda draw: (5, 2) if next(seen) % 4 else tuple(draw.integers(0, CELLS, 2)),  # type: ignore[arg-type,return-value]
+            marks=lambda draw: (5, 2) if next(seen) % 4 else tuple(draw.integers(0, CELLS, 2)),
             points=lambda *_: (5, 2),
         )
     )
@@ -160,7 +160,7 @@ def test_what_maps_of_other_patients_share_is_no_likeness_but_never_more_than_th
 
 
 def test_a_map_too_faint_to_be_drawn_points_at_nothing() -> None:
-    faint = [replace(image, cam=image.cam / 200) for image in marked()]
+    faint = [replace(image, cam=(image.cam / 200).astype(np.float32)) for image in marked()]
     assert check_maps(faint).hits == 0.0
 
 
