@@ -116,6 +116,10 @@ def ensure_demo_engine(engines_folder: Path, *, report: Report, recipe: DemoReci
         f"on {figures.images} phantoms never seen: macro AUROC {figures.macro_auroc:.3f}, heatmap peak on the "
         f"lesion in {figures.pointing_rate:.0%} of {figures.true_positives} true positives"
     )
+    for name, maps in figures.maps.items():
+        place = "" if maps.same_place is None else f", one fixed place {maps.same_place:.0%}"
+        hits = f"peak on {maps.hits:.0%} of {maps.images} lesions, chance {maps.chance:.0%}{place}"
+        report(f"heatmaps of {name}: {hits}; {maps.in_words}")
     return _keep_figures(bundle, figures)
 
 
