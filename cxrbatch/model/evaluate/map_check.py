@@ -194,7 +194,7 @@ def _likeness_limit(marked: Sequence[MarkedMap], patients: Sequence[str]) -> flo
     generator = np.random.default_rng(0)
     pairs: list[float] = []
     for _ in range(_PAIRS):
-        one, other = generator.choice(len(marked), 2, replace=False).tolist()
+        one, other = (int(place) for place in generator.permutation(len(marked))[:2])
         if patients[one] != patients[other]:
             value = rank_correlation(marked[one].cam, marked[other].cam)
             pairs += [] if value is None else [value]

@@ -36,8 +36,8 @@ def prepare(network: ChestNetwork, places: np.ndarray[tuple[int, int], np.dtype[
     return PreparedImages(images, np.zeros((len(samples), 1, SIZE_PX, SIZE_PX), np.uint8), marked=marked)
 
 
-def peaks(places: np.ndarray[tuple[int, int], np.dtype[np.int64]], cells: int) -> Float32:
-    maps = np.random.default_rng(1).normal(0, 0.1, (len(places), 2, cells, cells)).astype(np.float32)
+def peaks(places: np.ndarray[tuple[int, int], np.dtype[np.int64]], cells: int, seed: int = 1) -> Float32:
+    maps = np.random.default_rng(seed).normal(0, 0.1, (len(places), 2, cells, cells)).astype(np.float32)
     maps[np.arange(len(places)), :, places[:, 0], places[:, 1]] = 5.0
     return maps
 
@@ -53,7 +53,7 @@ def test_maps_are_checked_where_validation_images_are_marked(
 
     def draw_shuffled(_: ChestNetwork, pixels: Gray8) -> Float32:
         drawn.append(len(pixels))
-        return np.stack([peaks(others, cells)] * 3)
+        return np.stack([peaks(others, cells, seed) for seed in (2, 3, 4)])
 
     monkeypatch.setattr(map_check, "maps_of_network", lambda *_: peaks((places + shift) % cells, cells))
     monkeypatch.setattr(map_check, "shuffled_maps_of_network", draw_shuffled)
