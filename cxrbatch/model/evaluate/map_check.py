@@ -147,7 +147,7 @@ def _point_at_same_place(marked: Sequence[MarkedMap], patients: Sequence[str]) -
     for name in dict.fromkeys(patients):
         own = names == name
         row, column = _highest(grids[~own].mean(axis=0))
-        for image in np.flatnonzero(own):
+        for image in np.flatnonzero(own).tolist():
             height, width = marked[image].covered.shape
             hits[image] = marked[image].covered[int(row * height), int(column * width)]
     return hits
