@@ -34,6 +34,7 @@ GroupBy = Literal["file", "folder"]
 AcceptView = Literal["frontal", "any"]
 RetryChoice = Literal["failed", "rejected"]
 MissingTags = Literal["accept", "refuse"]
+HeatmapChoice = Literal["validated", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,9 @@ class Settings:
     ] = False
     html: Annotated[bool, Meaning("write `report.html` per study")] = True
     pdf: Annotated[bool, Meaning("write `report.pdf` per study")] = True
+    heatmaps: Annotated[
+        HeatmapChoice, Meaning("which heatmaps a report shows: those that were found to point at the finding, or all")
+    ] = "validated"
     deidentify: Annotated[bool, Meaning("leave whatever names a patient out of all outputs")] = False
     deidentify_existing: Annotated[
         bool, Meaning("the same, and take it out of what the output folder holds already; not undone")

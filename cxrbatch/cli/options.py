@@ -108,6 +108,11 @@ def settings_options(command: Command) -> Command:
         click.option("--html/--no-html", default=None, help="Write report.html for each study.  [default: html]"),
         click.option("--pdf/--no-pdf", default=None, help="Write report.pdf for each study.  [default: pdf]"),
         click.option(
+            "--heatmaps",
+            type=click.Choice(["validated", "all"]),
+            help="Heatmaps that reports show: those found to point at their finding, or all.  [default: validated]",
+        ),
+        click.option(
             "--workers", type=int, metavar="N", help="Worker processes that read and print.  [default: one per core]"
         ),
         state_option,

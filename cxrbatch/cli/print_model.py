@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cxrbatch.pages.terminal_text import TITLE, literal
-from cxrbatch.records import usual_rule
+from cxrbatch.records import Label, usual_rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -38,6 +38,7 @@ def print_training(console: Console, summary: TrainingSummary, checkpoint: Path,
     console.print(_spread_table(summary) if summary.spread else _label_table(run))
     for sentence in (
         *(*run.leaks, *run.notes),
+        *_map_sentences(run.facts.labels),
         f"Kept epoch {run.kept} of {len(run.epochs)}, in {checkpoint} ({run.seconds:.0f} s).",
         "The same images chose the epoch, the calibration and the operating points; others tell more:",
         f"  cxrbatch evaluate {checkpoint} DATA -o evaluation",
@@ -94,9 +95,18 @@ def print_adjustment(console: Console, bundle: EngineBundle) -> None:
             console.print(literal(f"{name}: {changed.note}.", _COLOURS["doubtful"]), highlight=False)
     for caution in made.cautions:
         console.print(literal(caution, _COLOURS["doubtful"]), highlight=False)
+    for sentence in _map_sentences(label for label in bundle.labels if label.name in made.maps):
+        console.print(literal(sentence), highlight=False)
     for role in made.dropped:
         console.print(literal(f"{role}: left out, it holds the old calibration. {bundle.rebuild_with(role)}"))
     console.print(literal(f"made {bundle.folder}; run it with: cxrbatch run INPUT -o OUT -e {bundle.folder}"))
+
+
+def _map_sentences(labels: Iterable[Label]) -> Iterator[str]:
+    """Say of the labels whose maps were checked what came of it."""
+    for label in labels:
+        if label.maps is not None:
+            yield f"Heatmaps of {label.name}, {label.maps.images} marked images: {label.maps.in_words}."
 
 
 def _local_table(made: Adjustment) -> Table:
@@ -116,6 +126,7 @@ def _local_table(made: Adjustment) -> Table:
 
 def print_evaluation(console: Console, evaluation: Evaluation, page: Path) -> None:
     """Print a table of the labels, the task's accuracy, and the cautions."""
+    from cxrbatch.model.evaluate.report import map_verdicts
     from cxrbatch.model.figures.metrics import Figure
 
     data, measured = evaluation.data, evaluation.measured
@@ -133,7 +144,7 @@ def print_evaluation(console: Console, evaluation: Evaluation, page: Path) -> No
     console.print(table)
     if measured.classes is not None:
         console.print(f"Accuracy: {_estimated(measured.classes.accuracy)}", highlight=False)
-    for sentence in _worklist_sentences(evaluation):
+    for sentence in (*_worklist_sentences(evaluation), *map_verdicts(evaluation)):
         console.print(literal(sentence), highlight=False)
     _print_cautions(console, evaluation.cautions)
     _print_place(console, page)

@@ -28,6 +28,7 @@ from cxrbatch.cli.options import (
     split_list,
 )
 from cxrbatch.cli.terminal import counting, open_console, say
+from cxrbatch.errors import UsageError
 from cxrbatch.system.standard_streams import put_work_first
 
 if TYPE_CHECKING:
@@ -117,15 +118,15 @@ def _compare_on(wanted: BuildOptions, data: Path, options: DataOptions) -> Build
     help="A rule as for train, on DATA; or values: fixed=0.3, or by label: Mass=0.4,Hernia=none.  [default: ENGINE's]",
 )
 @click.option("--data", type=EXISTING, help="Local labelled images, to calibrate on and to place operating points on.")
+@click.option("--boxes", type=FILE, help="Boxes on images of DATA, as for evaluate; they check where heatmaps point.")
 @data_options
 @click.option(
     "--split", default="all", show_default=True, metavar="PART", help="Images of DATA to use: train, val, test or all."
 )
 @click.option(
     "--calibrate/--no-calibrate",
-    default=True,
-    show_default=True,
-    help="Calibrate on DATA, not only place points on it.",
+    default=None,
+    help="Calibrate on DATA, or only place points on it.  [default: calibrate; with --boxes, do not]",
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed for splitting DATA.")
 @click.option(
@@ -136,13 +137,15 @@ def adjust(engine: str, name: str, engines_folder: Path, **options: Any) -> None
 
     DATA is a folder or a table of labelled images, as for evaluate. The calibration fitted to it becomes part of every
     ONNX file; TensorRT plans cannot be changed and are left out. An operating point that is not asked for calls the
-    same images as before. The new engine is compared with its checkpoint before it is installed.
+    same images as before. BOXES say which labels' heatmaps point at their finding, so that reports show those. The new
+    engine is compared with its checkpoint before it is installed.
 
     \b
     Examples:
       cxrbatch adjust pneumonia -n ours --urgent Pneumothorax,Pneumonia
       cxrbatch adjust pneumonia -n ours --operating-point Pneumonia=0.4
       cxrbatch adjust pneumonia -n ours --data /data/hospital --operating-point sensitivity=0.95
+      cxrbatch adjust pneumonia -n checked --data /data/hospital --boxes boxes.csv
     """
     from cxrbatch.cli.print_model import print_adjustment
     from cxrbatch.config import load_settings
@@ -151,10 +154,13 @@ def adjust(engine: str, name: str, engines_folder: Path, **options: Any) -> None
 
     put_work_first()
     data, split, urgent = options.pop("data"), options.pop("split"), options.pop("urgent")
-    points, calibrate = parse_points(options.pop("points")), options.pop("calibrate")
+    points, calibrate, boxes = parse_points(options.pop("points")), options.pop("calibrate"), options.pop("boxes")
+    calibrate = boxes is None if calibrate is None else calibrate
+    if boxes is not None and data is None:
+        raise UsageError("boxes: they are on images of DATA; name it with --data.")
     settings = load_settings({"workers": options.pop("workers")})
     read = read_data_options(options)
-    local = None if data is None else LocalData(place=data, options=read, split=split, settings=settings)
+    local = None if data is None else LocalData(place=data, options=read, split=split, settings=settings, boxes=boxes)
     wanted = AdjustOptions(
         urgent=None if urgent is None else split_list(urgent), points=points, data=local, calibrate=calibrate
     )

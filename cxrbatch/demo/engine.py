@@ -101,16 +101,25 @@ def ensure_demo_engine(engines_folder: Path, *, report: Report, recipe: DemoReci
         EngineError: the engine disagrees with its checkpoint.
     """
     recipe = recipe or DemoRecipe()
-    if (installed := _installed(engines_folder / NAME, recipe.fingerprint())) is not None:
+    installed = _installed(engines_folder / NAME, recipe.fingerprint())
+    if installed is not None and all(label.maps is not None for label in installed.labels):
         report(f"using the demo engine that is there, {installed.folder}")
         return installed
-    with tempfile.TemporaryDirectory(prefix="cxrbatch-demo-") as work:
-        bundle = _make_engine(Path(work), engines_folder, recipe, report)
+    if installed is not None:
+        report(f"using the demo engine that is there, {installed.folder}; nobody has checked its heatmaps yet")
+        bundle = installed
+    else:
+        with tempfile.TemporaryDirectory(prefix="cxrbatch-demo-") as work:
+            bundle = _make_engine(Path(work), engines_folder, recipe, report)
     figures = evaluate_demo_engine(bundle)
     report(
         f"on {figures.images} phantoms never seen: macro AUROC {figures.macro_auroc:.3f}, heatmap peak on the "
         f"lesion in {figures.pointing_rate:.0%} of {figures.true_positives} true positives"
     )
+    for name, maps in figures.maps.items():
+        place = "" if maps.same_place is None else f", one fixed place {maps.same_place:.0%}"
+        hits = f"peak on {maps.hits:.0%} of {maps.images} lesions, chance {maps.chance:.0%}{place}"
+        report(f"heatmaps of {name}: {hits}; {maps.in_words}")
     return _keep_figures(bundle, figures)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -10,20 +10,19 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from cxrbatch.demo.cases import Case, Drawing, draw_cases
+from cxrbatch.demo.map_check import POINTING_TOLERANCE, Lesions, check_demo_maps, lesions_of
 from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.contract import Engine
 from cxrbatch.engine.open import open_engine
 from cxrbatch.model.figures.metrics import average_over_labels, measure_auroc, sensitivity_and_specificity
 from cxrbatch.output.report.heatmap import activation_on_display, peak_in_stored
-from cxrbatch.records import CellGrid, Float32, Label, call_image, judge_study
+from cxrbatch.records import CellGrid, Float32, Label, MapCheck, call_image, judge_study
 
 # Far from the seeds of any training set.
 HELD_OUT_SEED = 800_000_000
 
 # Studies are many times finer than the engine's input; what it is measured on must be finer too.
 _HELD_OUT_PX = 384
-# A peak this close to a lesion still shows it: a seventh of the width of a lung.
-_POINTING_TOLERANCE = 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,8 @@ class DemoFigures:
     `auroc`, `sensitivity` and `specificity` are per finding, the latter two at the operating point; `with_finding`
     counts the phantoms that have it.
     `pointing_rate` is the share of the `true_positives` (findings called where there is one) whose
-    heatmap peaks on the lesion or within 3 % of the image's width from it.
+    heatmap peaks on the lesion or within 3 % of the image's width from it. `maps` says, per finding, what a check of
+    its maps found on all phantoms that have it.
     """
 
     images: int
@@ -44,6 +44,7 @@ class DemoFigures:
     pointing_rate: float
     true_positives: int
     with_finding: dict[str, int]
+    maps: dict[str, MapCheck] = field(default_factory=dict)
 
     def of_label(self, label: Label) -> Label:
         """Return the label with its figures, those of its verdicts with their 95 % intervals (Wilson 1927)."""
@@ -56,7 +57,8 @@ class DemoFigures:
             value = share[label.name]
             interval = binomtest(round(value * images), images).proportion_ci(method="wilson")
             metrics |= {name: value, f"{name}_low": float(interval.low), f"{name}_high": float(interval.high)}
-        return replace(label, metrics=metrics, images_with=found, images_without=self.images - found)
+        maps = self.maps.get(label.name)
+        return replace(label, metrics=metrics, images_with=found, images_without=self.images - found, maps=maps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class _Answer:
     truths: tuple[bool, ...]
     probabilities: tuple[float, ...]
     hits: tuple[bool, ...]
+    lesions: Lesions | None = None
 
 
 def evaluate_demo_engine(bundle: EngineBundle, *, n: int = 240, seed: int = HELD_OUT_SEED) -> DemoFigures:
@@ -77,9 +80,11 @@ def evaluate_demo_engine(bundle: EngineBundle, *, n: int = 240, seed: int = HELD
     engine = open_engine(bundle)
     try:
         answers = [_answer(engine, case) for case in draw_cases(drawings)]
+        cells = engine.description.cells
     finally:
         engine.close()
-    return _sum_up(bundle, answers)
+    lesions = [answer.lesions for answer in answers if answer.lesions is not None]
+    return replace(_sum_up(bundle, answers), maps=check_demo_maps(bundle, lesions, cells))
 
 
 def _answer(engine: Engine, case: Case) -> _Answer:
@@ -89,13 +94,14 @@ def _answer(engine: Engine, case: Case) -> _Answer:
     for index, label in enumerate(engine.description.labels):
         if label.name in case.masks and calls[index]:
             hits.append(_hits(scores.cams[0, index], case, label.name, engine.description.cells))
-    return _Answer(case.truths, tuple(scores.probabilities[0].tolist()), tuple(hits))
+    lesions = lesions_of(case, scores.cams[0]) if case.masks else None
+    return _Answer(case.truths, tuple(scores.probabilities[0].tolist()), tuple(hits), lesions)
 
 
 def _hits(cam: Float32, case: Case, finding: str, cells: CellGrid | None) -> bool:
     image = case.image
     activation = activation_on_display(cam, image.geometry, image.radiograph.display.shape, cells)
-    return points_at(peak_in_stored(activation, image.geometry), case.masks[finding], tolerance=_POINTING_TOLERANCE)
+    return points_at(peak_in_stored(activation, image.geometry), case.masks[finding], tolerance=POINTING_TOLERANCE)
 
 
 def points_at(peak: tuple[float, float], mask: NDArray[np.bool_], *, tolerance: float) -> bool:

@@ -181,7 +181,8 @@ class Adjustment:
 
     `urgent`: the labels that were named urgent; None left them. `operating_point`: what was asked for. `data` names
     the local images, of so many `patients`, that it was `calibrated` on or that placed operating points. `dropped`
-    are the files that the new engine could not take along. `cautions` are reasons to doubt the figures.
+    are the files that the new engine could not take along. `cautions` are reasons to doubt the figures. `maps` are the
+    labels whose maps were checked on boxes.
     """
 
     of: str
@@ -196,6 +197,7 @@ class Adjustment:
     labels: dict[str, AdjustedLabel] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
+    maps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

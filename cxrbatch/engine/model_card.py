@@ -50,6 +50,7 @@ def _lines(manifest: Manifest) -> Iterator[str]:
     for role, entry in sorted(manifest.files.items()):
         yield f"- File {_code(entry.path)} ({_text(role)}, {entry.precision}): SHA-256 `{entry.sha256}`"
     yield from _label_table(manifest.labels, manifest.verdict or usual_rule(manifest.task, manifest.labels))
+    yield from _maps(manifest.labels)
     yield from _training(manifest)
     for adjustment in manifest.adjustments:
         yield from _adjustment(adjustment)
@@ -73,6 +74,24 @@ def _label_table(labels: tuple[Label, ...], rule: VerdictRule) -> Iterator[str]:
         counts = [f"{label.images_with} / {label.images_without}" if label.images_with is not None else ""]
         cells = [_text(label.name), _point(label, rule), "yes" if label.urgent else "", *measured]
         yield _row([*cells, *(counts if counted else [])])
+
+
+def _maps(labels: tuple[Label, ...]) -> Iterator[str]:
+    """Say of each label whether its heatmaps point at the finding; reports show only those that do."""
+    yield from ("", "## Heatmaps", "")
+    checked = [(label.name, label.maps) for label in labels if label.maps is not None]
+    if len(checked) < len(labels):
+        nobody = ", ".join(label.name for label in labels if label.maps is None)
+        yield f"Not validated, since nobody has checked where they point: {_text(nobody)}"
+    if not checked:
+        return
+    head = ["Finding", "marked images", "patients", "hits", "by chance", "always the same place", "shuffled weights"]
+    yield from ("", _row([*head, "likeness", ""]), _row(["---"] * (len(head) + 2)))
+    for name, maps in checked:
+        shares = [maps.hits, maps.chance, maps.same_place, maps.shuffled_hits, maps.likeness]
+        figures = ["-" if share is None else f"{share:.3f}" for share in shares]
+        yield _row([_text(name), str(maps.images), str(maps.patients), *figures, _text(maps.in_words)])
+    yield from ("", f"Checked on {_text('; '.join(dict.fromkeys(maps.source for _, maps in checked if maps.source)))}")
 
 
 def _verdict_sentence(rule: VerdictRule) -> str:
@@ -154,6 +173,8 @@ def _adjustment(made: Adjustment) -> Iterator[str]:
         yield f"- Operating points by request: {_text(made.operating_point)}"
     if made.calibrated:
         yield "- Probabilities calibrated anew; an operating point that nobody named calls the same images as before"
+    if made.maps:
+        yield f"- Heatmaps checked on boxes: {_text(', '.join(made.maps))}"
     if made.dropped:
         yield f"- Not taken along: {_text(', '.join(made.dropped))}"
     if made.data:

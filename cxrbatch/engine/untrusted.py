@@ -28,6 +28,7 @@ MOST_LABELS = 1000
 MOST_QUANTILES = 1001
 LONGEST_NAME = 1000
 LONGEST_PATH = 1000
+LONGEST_REASON = 1000
 LARGEST_INPUT_PX = 8192
 _SHA256 = re.compile("[0-9a-f]{64}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -104,6 +105,7 @@ def require_labels(labels: Sequence[Label]) -> None:
             raise ValueError(f"an operating point must be from 0 to 1, not {point:g}")
         require_finite("a label's metrics", label.metrics.values())
         _require_reference(label)
+        _require_maps(label)
 
 
 def _require_reference(label: Label) -> None:
@@ -113,6 +115,17 @@ def _require_reference(label: Label) -> None:
         raise ValueError(f"a label's reference must be 2 to {MOST_QUANTILES} rising numbers, or none")
     if min(label.images_with or 0, label.images_without or 0) < 0:
         raise ValueError("a label's images_with and images_without must be 0 or more")
+
+
+def _require_maps(label: Label) -> None:
+    maps = label.maps
+    if maps is None:
+        return
+    require_finite("what a check of a label's maps found", maps.numbers)
+    if min(maps.images, maps.patients) < 0 or not all(0 <= share <= 1 for share in (maps.hits, maps.chance)):
+        raise ValueError("a check of a label's maps must have counts of 0 or more, and shares from 0 to 1")
+    if max(len(maps.reason), len(maps.source)) > LONGEST_REASON:
+        raise ValueError(f"what a check of a label's maps says must have at most {LONGEST_REASON} characters")
 
 
 def require_verdict(verdict: VerdictRule | None, task: Task, labels: Sequence[Label]) -> None:

@@ -31,6 +31,7 @@ from cxrbatch.records.images import (
     Rejection,
     storable_ns,
 )
+from cxrbatch.records.maps import MapCheck
 from cxrbatch.records.results import (
     FileRow,
     FileStatus,
@@ -70,6 +71,7 @@ __all__ = [
     "IndexedFile",
     "InputSpec",
     "Label",
+    "MapCheck",
     "PatientIdentity",
     "PreparedImage",
     "PrintedStudy",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cxrbatch.records.images import Float32, Gray8, Radiograph
+from cxrbatch.records.maps import MapCheck
 
 Task = Literal["multilabel", "binary", "multiclass"]
 ExtraOutput = Literal["disagreement", "distance"]
@@ -132,7 +133,8 @@ class Label:
     `metrics` holds what the evaluation measured, e.g. {"auroc": 0.91, "auroc_low": 0.85, "auroc_high": 0.95}, on
     `images_with` images that have the finding and `images_without` that have not; None where nobody wrote that down.
     `reference` are the engine's probabilities on the validation images: their quantiles from 0 to 1 in equal steps,
-    rising; empty where not known.
+    rising; empty where not known. `maps` says whether anybody has checked its heatmaps, and what came of that; None:
+    nobody has, so they are not validated.
     """
 
     name: str
@@ -143,6 +145,12 @@ class Label:
     images_with: int | None = None
     images_without: int | None = None
     reference: tuple[float, ...] = ()
+    maps: MapCheck | None = None
+
+    @property
+    def has_validated_maps(self) -> bool:
+        """Tell whether a check found that its heatmaps point at the finding."""
+        return self.maps is not None and self.maps.validated
 
     @property
     def has_too_few_images(self) -> bool:

@@ -6,11 +6,11 @@ import errno
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from cxrbatch.config import Settings
+from cxrbatch.config import HeatmapChoice, Settings
 from cxrbatch.errors import OutputNotWritable, RunError
 from cxrbatch.output.folder.place import Place
 from cxrbatch.output.report.report import COULD_NOT_PRINT
@@ -35,6 +35,7 @@ class PrintJob:
     html: bool
     pdf: bool
     pixels: tuple[ImagePixels, ...] = ()
+    heatmaps: HeatmapChoice = "validated"
     refused: tuple[RefusedImage, ...] = ()
 
 
@@ -45,9 +46,9 @@ def print_reports(
 
     A result whose images name no pictures did not come to be drawn.
     """
-    html, pdf = settings.html, settings.pdf
     jobs = (
-        PrintJob(study.task.study_key, study.result, place, html, pdf, study.pixels, study.refused) for study in studies
+        replace(_job(study.task.study_key, study.result, place, settings), pixels=study.pixels, refused=study.refused)
+        for study in studies
     )
     outcomes = workers.run_ahead(print_report, jobs, timeout_s=settings.print_timeout_s, passes=_has_no_scores)
     for outcome in outcomes:
@@ -65,9 +66,13 @@ def print_again(
     results: Iterable[StudyResult], place: Place, settings: Settings, workers: WorkerPool
 ) -> Iterator[PrintedStudy]:
     """Print reports from their results and the pictures on disk, without any engine."""
-    jobs = (PrintJob(result.study_key, result, place, settings.html, settings.pdf) for result in results)
+    jobs = (_job(result.study_key, result, place, settings) for result in results)
     for outcome in workers.run_ahead(reprint_report, jobs, timeout_s=settings.print_timeout_s):
         yield _printed(outcome, _result(outcome.task))
+
+
+def _job(study_key: str, result: StudyResult | None, place: Place, settings: Settings) -> PrintJob:
+    return PrintJob(study_key, result, place, settings.html, settings.pdf, heatmaps=settings.heatmaps)
 
 
 def open_workers(settings: Settings) -> WorkerPool:
@@ -93,7 +98,7 @@ def print_report(job: PrintJob) -> PrintedStudy:
 
     _tidy_up(job)
 
-    return print_study(_result(job), job.pixels, job.place.out, html=job.html, pdf=job.pdf, place=job.place)
+    return print_study(_result(job), job.pixels, job.place, html=job.html, pdf=job.pdf, heatmaps=job.heatmaps)
 
 
 def reprint_report(job: PrintJob) -> PrintedStudy:
@@ -102,7 +107,7 @@ def reprint_report(job: PrintJob) -> PrintedStudy:
 
     _tidy_up(job)
 
-    return reprint_study(_result(job), job.place.out, html=job.html, pdf=job.pdf, place=job.place)
+    return reprint_study(_result(job), job.place, html=job.html, pdf=job.pdf, heatmaps=job.heatmaps)
 
 
 def _has_no_scores(job: PrintJob) -> bool:

@@ -18,6 +18,7 @@ from cxrbatch.engine.bundle import load_bundle, save_bundle
 from cxrbatch.engine.manifest import PENDING
 from cxrbatch.errors import ExitCode
 from cxrbatch.output.folder.opening import open_output
+from cxrbatch.records import Label
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.gpu import add_plan
 from tests.factories.studies import read_rows, write_image
@@ -68,6 +69,30 @@ def test_report_prints_again_without_any_engine(images: Path, tmp_path: Path, en
     assert cxrbatch("report", tmp_path / "out", "--study", study["study_key"], "--workers", "1") == ExitCode.DONE
     assert page.read_text() == before
     assert (page.parent / "report.pdf").read_bytes().startswith(b"%PDF-")
+
+
+def test_heatmaps_of_labels_that_nobody_checked_are_shown_on_request_and_again_not(
+    images: Path, tmp_path: Path
+) -> None:
+    labels = tuple(Label(name) for name in ("TopLeft", "TopRight"))
+    engine = write_tiny_bundle(tmp_path / "unchecked", labels=labels)
+    run(images, tmp_path, engine)
+    pages = list((tmp_path / "out").glob("reports/*/report.html"))
+    shown = []
+    for choice in ("", "all", "validated"):
+        if choice:
+            arguments = ("--heatmaps", choice, "--no-pdf", "--workers", "1")
+            assert cxrbatch("report", tmp_path / "out", *arguments) == ExitCode.DONE
+        shown.append(["heatmap-1-" in page.read_text() for page in pages])
+    assert shown == [[False, False], [True, True], [False, False]]
+
+
+def test_a_run_may_show_all_heatmaps(images: Path, tmp_path: Path) -> None:
+    engine = write_tiny_bundle(tmp_path / "unchecked", labels=(Label("TopLeft"),))
+    run(images, tmp_path, engine, "--heatmaps", "all")
+    for page in (tmp_path / "out").glob("reports/*/report.html"):
+        assert "heatmap-1-" in page.read_text()
+        assert "not validated" in page.read_text()
 
 
 def test_report_says_which_study_it_cannot_print(

@@ -17,6 +17,7 @@ from cxrbatch.engine.manifest import EngineFile, ParityFigures, TrainingFacts
 from cxrbatch.errors import EngineError, ExitCode
 from cxrbatch.records import InputSpec, Label
 from tests.factories.engine import write_tiny_bundle
+from tests.factories.validated import VALIDATED
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +111,10 @@ def test_labels_travel_with_their_scores_where_a_report_needs_them(tmp_path: Pat
         {"reference": [0.0] * 1002},
         {"images_with": -1},
         {"images_without": -1},
+        {"maps": {"images": -1, "patients": 1, "hits": 0.5, "chance": 0.1}},
+        {"maps": {"images": 1, "patients": 1, "hits": 1.5, "chance": 0.1}},
+        {"maps": {"images": 1, "patients": 1, "hits": 0.5, "chance": 0.1, "reason": "x" * 1001}},
+        {"maps": "yes"},
     ],
 )
 def test_a_label_that_contradicts_itself_is_damage(tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -124,6 +129,15 @@ def test_labels_of_an_earlier_version_have_what_they_have(tmp_path: Path) -> Non
     edit_manifest(folder, labels=[{"name": "A", "operating_point": None, "urgent": True, "metrics": {"auroc": 0.9}}])
     (label,) = load_bundle(folder).labels
     assert (label.images_with, label.images_without, label.reference) == (None, None, ())
+    assert (label.maps, label.has_validated_maps) == (None, False)
+
+
+def test_where_maps_point_decides_no_verdict_and_makes_no_other_engine(tmp_path: Path) -> None:
+    labels = [(Label("A", maps=maps),) for maps in (None, VALIDATED)]
+    bundles = [load_bundle(write_tiny_bundle(tmp_path / str(at), labels=each)) for at, each in enumerate(labels)]
+    plain, checked = (bundle.describe("onnx", "onnxruntime") for bundle in bundles)
+    assert plain.sha256 == checked.sha256
+    assert (plain.labels[0].has_validated_maps, checked.labels[0].has_validated_maps) == (False, True)
 
 
 def test_a_changed_byte_is_refused_with_the_command_that_mends_it(tmp_path: Path) -> None:

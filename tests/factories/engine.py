@@ -13,6 +13,7 @@ from cxrbatch.engine.bundle import save_bundle
 from cxrbatch.engine.manifest import EngineFile, Manifest
 from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.records import Float32, Gray8, InputSpec, Label
+from tests.factories.validated import VALIDATED
 
 GAIN = 8.0
 
@@ -28,7 +29,7 @@ def write_tiny_bundle(
 ) -> Path:
     """Write the bundle `folder/name` whose label i looks at quadrant i % 4 of the square; return its folder.
 
-    See `tiny_probabilities` for what it answers. Labels are names (operating point 0.5) or `Label`s.
+    See `tiny_probabilities` for what it answers. Labels are names (operating point 0.5, validated maps) or `Label`s.
     With `poison_value`, an image whose top left quadrant has exactly that mean grey value is answered with NaN.
     """
     bundle = folder / name
@@ -39,7 +40,7 @@ def write_tiny_bundle(
         created="2026-01-02T03:04:05Z",
         architecture="quadrants",
         task="multilabel",
-        labels=tuple(label if isinstance(label, Label) else Label(label) for label in labels),
+        labels=tuple(label if isinstance(label, Label) else Label(label, maps=VALIDATED) for label in labels),
         input=InputSpec(size_px=size_px),
         files={"onnx": EngineFile("model.onnx", sha256_of_file(bundle / "model.onnx"), "fp32")},
         output_stride=size_px // 2,

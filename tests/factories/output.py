@@ -26,12 +26,13 @@ from cxrbatch.records import (
     StudyResult,
     StudyRow,
 )
+from tests.factories.validated import VALIDATED
 
 STUDY_KEY = "0123456789abcdef"
 LABELS = (
-    Label("Effusion", 0.5, metrics={"auroc": 0.934}),
-    Label("Nodule", 0.4, metrics={"auroc": 0.871}),
-    Label("Pneumothorax", 0.35, urgent=True, metrics={"auroc": 0.956}),
+    Label("Effusion", 0.5, metrics={"auroc": 0.934}, maps=VALIDATED),
+    Label("Nodule", 0.4, metrics={"auroc": 0.871}, maps=VALIDATED),
+    Label("Pneumothorax", 0.35, urgent=True, metrics={"auroc": 0.956}, maps=VALIDATED),
 )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -56,7 +56,8 @@ _AT_THE_POINT = ("sensitivity", "specificity", "ppv", "npv", "f1")
 class AdjustOptions:
     """What is to be different: `urgent` None leaves the labels as they are, () makes none urgent.
 
-    With `data`, a rule of `points` is applied to it, and with `calibrate` a local calibration is fitted to it.
+    With `data`, a rule of `points` is applied to it, and with `calibrate` a local calibration is fitted to it. Boxes
+    on its images check the maps of their labels.
     """
 
     urgent: tuple[str, ...] | None = None
@@ -141,8 +142,8 @@ def _check(old: EngineBundle, place: Path, options: AdjustOptions) -> None:
         raise UsageError(f"operating point: {', '.join(unknown)}: no such label. There is {', '.join(names)}.")
     if points.needs_data and options.data is None:
         raise UsageError(f"operating point {points.text}: is chosen on labelled images; name them with --data.")
-    if options.data is not None and not options.calibrate and not points.needs_data:
-        raise UsageError("data without calibration: there is no rule of operating points that would need it.")
+    if options.data is not None and not (options.calibrate or points.needs_data or options.data.boxes):
+        raise UsageError("data without calibration: there are no boxes, and no rule of operating points, that need it.")
 
 
 def _decide(old: EngineBundle, options: AdjustOptions, report: AdjustReport) -> _Change:
@@ -160,7 +161,7 @@ def _decide(old: EngineBundle, options: AdjustOptions, report: AdjustReport) -> 
         report.say(f"scoring the images of {options.data.place}")
         local = score_locally(old, options.data, report.images)
         after, told = choose_locally(marked, local, options.points, calibrate=options.calibrate)
-    after = replace(after, labels=_without_untrue_metrics(marked, after))
+    after = replace(after, labels=_with_maps(_without_untrue_metrics(marked, after), local))
     adjustment = Adjustment(
         of=old.name,
         sha256=old.describe("onnx", "").sha256,
@@ -169,6 +170,7 @@ def _decide(old: EngineBundle, options: AdjustOptions, report: AdjustReport) -> 
         operating_point=options.points.text,
         calibrated=before.calibration != after.calibration,
         data=local.name if local else "",
+        maps=tuple(local.maps) if local else (),
         images=len(local.samples) if local else 0,
         patients=len(set(local.patients)) if local else 0,
         labels=told,
@@ -188,6 +190,12 @@ def _without_untrue_metrics(before: Decision, after: Decision) -> tuple[Label, .
         else replace(label, metrics={name: value for name, value in label.metrics.items() if not _is_at_point(name)})
         for label, old, was in zip(after.labels, carried, before.labels, strict=True)
     )
+
+
+def _with_maps(labels: Sequence[Label], local: LocalImages | None) -> tuple[Label, ...]:
+    """Return the labels with what local boxes told of their maps; the others keep what was known of theirs."""
+    checks = local.maps if local else {}
+    return tuple(replace(label, maps=checks.get(label.name, label.maps)) for label in labels)
 
 
 def _is_at_point(metric: str) -> bool:

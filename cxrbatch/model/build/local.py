@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,8 +21,17 @@ from cxrbatch.errors import UsageError
 from cxrbatch.model.data.labelled import Sample, take_targets
 from cxrbatch.model.data.options import DataOptions
 from cxrbatch.model.data.pixels import ReportProgress
+from cxrbatch.model.data.regions import read_boxes_of
+from cxrbatch.model.evaluate.boxed_maps import check_boxed_maps
 from cxrbatch.model.evaluate.doubts import find_overlap
-from cxrbatch.model.evaluate.evaluate import ALL_PARTS, EvaluationOptions, match_labels, read_split_data
+from cxrbatch.model.evaluate.evaluate import (
+    ALL_PARTS,
+    EvaluationOptions,
+    describe_part,
+    match_labels,
+    read_split_data,
+    with_boxes,
+)
 from cxrbatch.model.evaluate.scoring import score_images
 from cxrbatch.model.figures.figures import make_calls
 from cxrbatch.model.figures.metrics import Calls, Figure, measure_calibration_error, measure_calls
@@ -31,8 +41,9 @@ from cxrbatch.model.figures.operating_points import (
     parse_operating_point,
     place_operating_points,
 )
+from cxrbatch.model.network.shuffled import shuffled_maps_of_bundle
 from cxrbatch.model.train.calibration import MIN_CASES, Calibration, fit_calibration
-from cxrbatch.records import Float32, Label, Task
+from cxrbatch.records import Float32, Label, MapCheck, Task
 
 FOLDS = 5
 """Parts that patients are put into, each of which is measured with what the others chose."""
@@ -43,12 +54,13 @@ _TOLD = (Figure.SENSITIVITY, Figure.SPECIFICITY)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalData:
-    """Local labelled images: where, how they are read, and which part of them is taken."""
+    """Local labelled images: where, how they are read, which part of them is taken, and a table of boxes on them."""
 
     place: Path
     options: DataOptions = field(default_factory=DataOptions)
     split: str = ALL_PARTS
     settings: Settings = field(default_factory=Settings)
+    boxes: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +68,7 @@ class LocalImages:
     """What an engine says of N local images beside the truth, both float32 [N,C] in the engine's order.
 
     `logits` are before calibration; `targets` 0, 1, or nan where unknown. `cautions` say, in sentences, why the
-    figures may tell too much.
+    figures may tell too much. `maps` says of the labels that have boxes what a check of their maps found.
     """
 
     name: str
@@ -64,6 +76,7 @@ class LocalImages:
     logits: Float32
     targets: Float32
     cautions: tuple[str, ...] = ()
+    maps: dict[str, MapCheck] = field(default_factory=dict)
 
     @property
     def patients(self) -> tuple[str, ...]:
@@ -85,10 +98,11 @@ def score_locally(bundle: EngineBundle, data: LocalData, report: ReportProgress)
     wanted = EvaluationOptions(split=data.split, data=data.options, resamples=0, settings=data.settings)
     found, _ = read_split_data(data.place, wanted)
     samples = found.samples if data.split == ALL_PARTS else found.part(data.split)
+    boxes = read_boxes_of(found, data.boxes) if data.boxes is not None else {}
     engine = OnnxRuntimeEngine(bundle, threads=data.settings.threads)
     try:
         match_labels(engine.description, found)
-        images = score_images(engine, samples, data.settings, report=report)
+        images = score_images(engine, samples, data.settings, keep_maps=with_boxes(boxes), report=report)
     finally:
         engine.close()
     exclusive = bundle.manifest.task == "multiclass"
@@ -98,7 +112,11 @@ def score_locally(bundle: EngineBundle, data: LocalData, report: ReportProgress)
         targets[np.nan_to_num(targets).sum(axis=1) != 1] = np.nan
     overlap = find_overlap(images.samples, found, bundle.manifest.training)
     refused = (f"{len(images.refused)} images could not be scored.",) if images.refused else ()
-    return LocalImages(found.root.name, images.samples, images.logits, targets, (*overlap, *found.leaks, *refused))
+    draw_shuffled = partial(shuffled_maps_of_bundle, bundle, threads=data.settings.threads)
+    places = {name: place for place, name in enumerate(names)}
+    checks = check_boxed_maps(images, places, boxes, draw_shuffled, describe_part(found, data.split))
+    cautions = (*overlap, *found.leaks, *refused)
+    return LocalImages(found.root.name, images.samples, images.logits, targets, cautions, checks)
 
 
 @dataclass(frozen=True, slots=True)

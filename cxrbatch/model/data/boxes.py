@@ -46,7 +46,7 @@ class Box:
 
 
 Boxes = Mapping[tuple[str, str], tuple[Box, ...]]
-"""By (file name, finding in lower case)."""
+"""By (file name as the table has it, or path of the image; finding in lower case)."""
 
 
 def find_boxes(folder: Path) -> Path | None:
@@ -80,9 +80,9 @@ def read_boxes(path: Path) -> Boxes:
     return dict(boxes)
 
 
-def boxes_of(boxes: Boxes, file_name: str, label: str) -> tuple[Box, ...]:
-    """Return the boxes of one finding on one image."""
-    return boxes.get((file_name, spelled(label)), ())
+def boxes_of(boxes: Boxes, image: str, label: str) -> tuple[Box, ...]:
+    """Return the boxes of one finding on one image, named as the boxes name it."""
+    return boxes.get((image, spelled(label)), ())
 
 
 def spelled(finding: str) -> str:

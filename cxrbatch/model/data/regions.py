@@ -19,7 +19,7 @@ from cxrbatch.config import Settings
 from cxrbatch.errors import ImageRejected, UsageError
 from cxrbatch.intake.preprocess import fit_image
 from cxrbatch.intake.read import read_radiograph
-from cxrbatch.model.data.boxes import BOX_FILES, Box, read_boxes, spelled
+from cxrbatch.model.data.boxes import BOX_FILES, Box, Boxes, read_boxes, spelled
 from cxrbatch.model.data.labelled import LabelledImages, Sample
 from cxrbatch.records import Gray8, InputSpec
 
@@ -95,6 +95,28 @@ def mark_regions(images: LabelledImages, spec: InputSpec, boxes: Path | None, ma
 
 
 # --------------------------------------------------------------------------- which image, which label
+
+
+def read_boxes_of(images: LabelledImages, table: Path, *, lenient: bool = False) -> Boxes:
+    """Read a table of boxes, and return them by the paths of the images that they are on.
+
+    Args:
+        images: the data set.
+        table: as `boxes.read_boxes` takes it; an image is named by its path below the data, or by its file name.
+        lenient: a table may tell of other images only.
+
+    Raises:
+        UsageError: no such table, or a file name fits several images, or nothing fits any.
+    """
+    found: dict[tuple[str, str], tuple[Box, ...]] = {}
+    names, boxes = _ImageNames(images), read_boxes(table)
+    for (name, finding), drawn in boxes.items():
+        if (at := names.find(name, table)) is not None:
+            key = images.samples[at].path.as_posix(), finding
+            found[key] = found.get(key, ()) + drawn
+    if boxes and not found and not lenient:
+        _refuse_unknown(images, table, "image", sorted({name for name, _ in boxes}))
+    return found
 
 
 class _ImageNames:

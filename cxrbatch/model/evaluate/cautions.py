@@ -37,6 +37,11 @@ class Scored:
     met: Acquaintance
 
     @property
+    def columns(self) -> dict[str, int]:
+        """Which of the model's outputs each measured label is."""
+        return {label.name: place for label, place in zip(self.scores.labels, self.outputs, strict=True)}
+
+    @property
     def training(self) -> TrainingFacts:
         """What the model says of its training."""
         return msgspec.convert(self.model.training, TrainingFacts)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,17 @@ import numpy as np
 from cxrbatch import __version__
 from cxrbatch.config import Settings
 from cxrbatch.errors import UsageError
-from cxrbatch.model.data.boxes import Boxes, find_boxes, read_boxes
+from cxrbatch.model.data.boxes import Boxes, find_boxes
 from cxrbatch.model.data.labelled import LabelledImages, Sample, count_patients, take_targets
 from cxrbatch.model.data.layouts import read_data
 from cxrbatch.model.data.options import DataOptions
 from cxrbatch.model.data.pixels import ReportProgress
+from cxrbatch.model.data.regions import read_boxes_of
 from cxrbatch.model.data.splits import check_patients, split_data
 from cxrbatch.model.evaluate.acquaintance import (
     get_acquainted,
 )
+from cxrbatch.model.evaluate.boxed_maps import check_boxed_maps
 from cxrbatch.model.evaluate.cautions import Scored, find_cautions, is_choosing_part
 from cxrbatch.model.evaluate.doubts import (
     Shortcut,
@@ -44,8 +47,9 @@ from cxrbatch.model.figures.figures import (
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.model.figures.plots import write_plots
 from cxrbatch.model.network.open_model import find_known_images, locate_model, open_model
+from cxrbatch.model.network.shuffled import draw_shuffled_maps
 from cxrbatch.output.folder.opening import output_errors_explained
-from cxrbatch.records import EngineDescription, Float32, Label, now_text
+from cxrbatch.records import EngineDescription, Float32, Label, MapCheck, now_text
 from cxrbatch.system import durable
 from cxrbatch.system.record_json import to_json
 
@@ -103,14 +107,15 @@ def evaluate_model(
     engine = open_model(model, backend=settings.backend, precision=settings.precision, threads=settings.threads)
     try:
         labels = match_labels(engine.description, data)
-        with_boxes = frozenset(file for file, _ in boxes)
-        images = score_images(engine, samples, settings, keep_maps=with_boxes, report=report)
+        images = score_images(engine, samples, settings, keep_maps=with_boxes(boxes), report=report)
     finally:
         engine.close()
     scores = set_beside_truth(engine.description, data, images, labels, options)
     met = get_acquainted(known, images.samples, images.pictures)
     scored = Scored(engine.description, data, images, labels, scores, cut, met)
-    evaluation = replace(_measure(scored, boxes, options), model_place=str(locate_model(model)))
+    draw_shuffled = partial(draw_shuffled_maps, model, threads=settings.threads)
+    checks = check_boxed_maps(images, scored.columns, boxes, draw_shuffled, describe_part(data, options.split))
+    evaluation = replace(_measure(scored, boxes, checks, options), model_place=str(locate_model(model)))
     _write(out, evaluation, scored)
     return evaluation
 
@@ -182,19 +187,19 @@ def _targets(labels: Sequence[Label], names: Sequence[str], samples: Sequence[Sa
     return targets
 
 
-def _measure(scored: Scored, boxes: Boxes, options: EvaluationOptions) -> Evaluation:
+def _measure(scored: Scored, boxes: Boxes, checks: Mapping[str, MapCheck], options: EvaluationOptions) -> Evaluation:
     samples, scores = scored.images.samples, scored.scores
     measured = measure_labels(scores)
     shortcuts = find_shortcuts(scored.images, scores, measured)
-    columns = {label.name: place for label, place in zip(scores.labels, scored.outputs, strict=True)}
     calls = {label.name: called for label, called in zip(scores.labels, scores.calls, strict=True)}
+    pointing = measure_pointing(scored.images, scored.columns, boxes, calls, scores.weights)
     return Evaluation(
         model=scored.model,
         data=_describe_data(scored, options.split),
         measured=measured,
         subgroups=measure_subgroups(scores, samples),
         shortcuts=shortcuts,
-        pointing=measure_pointing(scored.images, columns, boxes, calls, scores.weights),
+        pointing=tuple(replace(each, check=checks.get(each.label)) for each in pointing),
         worklist=_measure_worklist(scored, options),
         cautions=tuple(find_cautions(scored, measured, shortcuts)),
         resamples=options.resamples,
@@ -243,9 +248,20 @@ def _describe_data(scored: Scored, split: str) -> EvaluatedData:
 
 
 def _load_boxes(data: LabelledImages, named: Path | None) -> Boxes:
+    """Read the boxes that are named, or those that lie beside the data; by the images' paths."""
     folder = data.root if data.root.is_dir() else data.root.parent
     path = named or find_boxes(folder)
-    return read_boxes(path) if path is not None else {}
+    return read_boxes_of(data, path, lenient=named is None) if path is not None else {}
+
+
+def describe_part(data: LabelledImages, split: str) -> str:
+    """Name the images that are evaluated, for people."""
+    return f"{'all images' if split == ALL_PARTS else f'the part {split}'} of {data.root.name}"
+
+
+def with_boxes(boxes: Boxes) -> frozenset[str]:
+    """Return the paths of the images that have boxes."""
+    return frozenset(image for image, _ in boxes)
 
 
 def _write(out: Path, evaluation: Evaluation, scored: Scored) -> None:

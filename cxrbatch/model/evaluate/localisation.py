@@ -19,7 +19,7 @@ from cxrbatch.model.figures.figures import number_patients
 from cxrbatch.model.figures.intervals import Patients, estimate_share
 from cxrbatch.model.figures.metrics import Mask
 from cxrbatch.output.report.heatmap import CONTOUR_SHARE, activation_on_display, find_peak, is_faint
-from cxrbatch.records import Float32
+from cxrbatch.records import Float32, MapCheck
 
 MAP_SHARE = CONTOUR_SHARE
 """The heatmap's box encloses the region around its peak that reaches this share of it: the line in the reports."""
@@ -35,7 +35,8 @@ class PointingFigures:
     `images` have a box. `hits` is the share of them whose peak lies in one (the pointing game, Zhang et al.
     2018); `chance` is what a peak thrown anywhere would reach, the mean share of the image that boxes cover.
     `box_iou` is the mean intersection over union of the heatmap's box with the best-fitting true one.
-    `called_hits` is `hits` among those images whose finding is called; None where none is.
+    `called_hits` is `hits` among those images whose finding is called; None where none is. `check` says whether the
+    maps are validated; None where nobody looked, as in evaluations of earlier versions.
     """
 
     label: str
@@ -45,6 +46,7 @@ class PointingFigures:
     box_iou: Estimate
     called: int
     called_hits: float | None
+    check: MapCheck | None = None
 
 
 def measure_pointing(
@@ -80,7 +82,7 @@ class _Agreement:
 def _compare_images(scored: ScoredImages, label: str, column: int, boxes: Boxes) -> list[_Agreement]:
     found = []
     for image, image_map in scored.maps.items():
-        if true_boxes := boxes_of(boxes, scored.samples[image].path.name, label):
+        if true_boxes := boxes_of(boxes, scored.samples[image].path.as_posix(), label):
             geometry = image_map.geometry
             in_parts = [box.in_parts(geometry.rows, geometry.columns) for box in true_boxes]
             found.append(_compare(image, spread_map(image_map, column), in_parts))
@@ -96,10 +98,7 @@ def spread_map(image_map: ImageMap, column: int) -> Float32:
 
 
 def _compare(image: int, activation: Float32, boxes: Sequence[Box]) -> _Agreement:
-    height, width = activation.shape
-    covered = np.zeros((height, width), bool)
-    for box in boxes:
-        covered |= _box_mask(box, height, width)
+    covered = cover(boxes, activation.shape)
     if is_faint(activation):
         # No part of the image speaks for the finding: nothing is coloured, so nothing is pointed at.
         return _Agreement(image, hit=False, iou=0.0, covered=float(covered.mean()))
@@ -108,6 +107,15 @@ def _compare(image: int, activation: Float32, boxes: Sequence[Box]) -> _Agreemen
     return _Agreement(
         image, bool(covered[row, column]), max(box_iou(drawn, box) for box in boxes), float(covered.mean())
     )
+
+
+def cover(boxes: Sequence[Box], shape: tuple[int, ...]) -> Mask:
+    """Return which places of a grid [H,W] over the image are in one of the boxes."""
+    height, width = shape
+    covered = np.zeros((height, width), bool)
+    for box in boxes:
+        covered |= _box_mask(box, height, width)
+    return covered
 
 
 def heatmap_box(activation: Float32) -> Box:

@@ -34,6 +34,7 @@ from cxrbatch.pages import wording
 from cxrbatch.pages.cells import write_rows
 from cxrbatch.pages.page import render_page
 from cxrbatch.pages.plot_style import Plot
+from cxrbatch.records import MapCheck
 from cxrbatch.system.durable import replace_text, replacing
 
 EVALUATION_HTML = "evaluation.html"
@@ -78,6 +79,7 @@ def write_evaluation_page(out: Path, evaluation: Evaluation, plots: Sequence[Plo
         labels=[label.label for label in measured.labels if Figure.AUROC in label.figures],
         shortcuts=_shortcut_lines(evaluation),
         pointing=_pointing_lines(evaluation),
+        map_verdicts=tuple(map_verdicts(evaluation)),
         map_share=f"{MAP_SHARE:.0%}",
         bins=CALIBRATION_BINS,
         folds=FOLDS,
@@ -152,11 +154,38 @@ def _pointing_lines(evaluation: Evaluation) -> list[Line]:
     lines = []
     for figures in evaluation.pointing:
         chance = Estimate(figures.chance, figures.chance, figures.chance)
+        check = figures.check
         called = figures.called_hits
         among_called = Number(wording.NO_VALUE if called is None else f"{called:.3f}", f"{figures.called} images")
-        shown = (number(figures.hits), number(chance), among_called, number(figures.box_iou))
+        shuffled, same_place = (None, None) if check is None else (check.shuffled_hits, check.same_place)
+        shown = (
+            *(number(figures.hits), number(chance), _share(same_place), _share(shuffled)),
+            *(among_called, number(figures.box_iou)),
+        )
         lines.append(Line(figures.label, str(figures.images), shown))
     return lines
+
+
+def _share(value: float | None) -> Number:
+    return Number(wording.NO_VALUE if value is None else f"{value:.3f}")
+
+
+def map_verdicts(evaluation: Evaluation) -> Iterator[str]:
+    """Say of each label with boxes whether its maps are validated, and if not, why."""
+    for figures in evaluation.pointing:
+        if figures.check is not None:
+            on = f"{wording.counted(figures.images, 'image')} with boxes"
+            yield f"Heatmaps of {figures.label}, {on}: {_verdict(figures.check)}."
+
+
+def _verdict(check: MapCheck) -> str:
+    if check.over_chance is None or check.likeness is None:
+        return check.in_words
+    return (
+        f"{check.in_words} (hits {check.hits:.3f}; above chance by at least {check.over_chance:.3f}, above one fixed "
+        f"place by {check.over_same_place:.3f}, above shuffled weights by {check.over_shuffled:.3f}; rank correlation "
+        f"with maps of shuffled weights {check.likeness:.2f}, limit {check.likeness_limit:.2f})"
+    )
 
 
 PREDICTIONS_CSV = "predictions.csv"

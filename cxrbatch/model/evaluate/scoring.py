@@ -37,11 +37,15 @@ class RefusedImage:
 
 @dataclass(frozen=True, slots=True)
 class ImageMap:
-    """The class activation maps of one image, float32 [C,h,w] in logits, and how they lie on its stored pixels."""
+    """The class activation maps of one image, float32 [C,h,w] in logits, and how they lie on its stored pixels.
+
+    `pixels` is what the engine saw, uint8 [1,S,S].
+    """
 
     cams: Float32
     geometry: Geometry
     cells: CellGrid | None = None
+    pixels: Gray8 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ def score_images(
         engine: what scores.
         samples: the images.
         settings: limits of reading, batch size, worker processes.
-        keep_maps: file names whose class activation maps are kept.
+        keep_maps: paths of the images whose class activation maps are kept.
         report: told (images done, images in all).
 
     Raises:
@@ -129,8 +133,9 @@ def _collect(
         if not (np.isfinite(scores.probabilities[row]).all() and np.isfinite(scores.logits[row]).all()):
             collected.refused.append(RefusedImage(samples[image.index], NOT_A_NUMBER, "the engine answered NaN or Inf"))
             continue
-        if samples[image.index].path.name in keep_maps:
-            collected.maps[len(collected.indices)] = ImageMap(scores.cams[row].copy(), image.geometry, collected.cells)
+        if samples[image.index].path.as_posix() in keep_maps:
+            kept = ImageMap(scores.cams[row].copy(), image.geometry, collected.cells, image.pixels)
+            collected.maps[len(collected.indices)] = kept
         collected.indices.append(image.index)
         collected.pictures += hash_pixels(image.pixels[np.newaxis])
         collected.geometries.append(image.geometry)

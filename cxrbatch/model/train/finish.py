@@ -33,6 +33,7 @@ from cxrbatch.model.train.calibration import fit_calibration
 from cxrbatch.model.train.checks import Training
 from cxrbatch.model.train.fit import TrainedEpochs, predict_logits
 from cxrbatch.model.train.folds import summarise_folds
+from cxrbatch.model.train.map_check import with_checked_maps
 from cxrbatch.model.train.options import TrainingOptions
 from cxrbatch.model.train.page import write_training_page
 from cxrbatch.model.train.record import EpochFigures, TrainingPart, TrainingRun, TrainingSummary
@@ -69,7 +70,7 @@ def finish_training(training: Training, network: ChestNetwork, trained: TrainedE
     facts = replace(
         training.untrained,
         created=now_text(),
-        labels=with_metrics(labels, measured, probabilities),
+        labels=with_checked_maps(with_metrics(labels, measured, probabilities), training.prepared, network),
         cells=network.cells,
         notice=" ".join(images.leaks),
         training=replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cxrbatch.config import HeatmapChoice
 from cxrbatch.output.report.findings import (
     FindingLine,
     coverage,
@@ -13,6 +14,7 @@ from cxrbatch.output.report.findings import (
     priority_name,
     summary,
 )
+from cxrbatch.output.report.maps import NOT_VALIDATED, map_notes, shown_heatmaps
 from cxrbatch.output.report.trust import trust_note
 from cxrbatch.pages import wording
 from cxrbatch.records import (
@@ -78,12 +80,18 @@ class ReportContent:
     summary: str
     notice: str
     images: tuple[ImageSection, ...]
+    map_notes: tuple[str, ...]
     findings: tuple[FindingLine, ...]
     trust: str
     quality: tuple[Remark, ...]
     refused: tuple[Remark, ...]
     engine: tuple[Fact, ...]
     origin: tuple[Fact, ...]
+
+    @property
+    def has_heatmaps(self) -> bool:
+        """Tell whether any heatmap is shown."""
+        return any(figure.heatmap for image in self.images for figure in image.figures)
 
     @property
     def has_points(self) -> bool:
@@ -106,8 +114,8 @@ class ReportContent:
         return any(line.trust.images for line in self.findings)
 
 
-def report_content(result: StudyResult) -> ReportContent:
-    """Word everything that the report of this result says."""
+def report_content(result: StudyResult, heatmaps: HeatmapChoice = "validated") -> ReportContent:
+    """Word everything that the report of this result says, with heatmaps of validated labels or with all."""
     verdict = result.verdict
     findings = finding_lines(result, verdict)
     return ReportContent(
@@ -119,7 +127,8 @@ def report_content(result: StudyResult) -> ReportContent:
         coverage=coverage(verdict),
         summary=summary(result, verdict),
         notice=wording.plain(result.engine.notice, longest=600),
-        images=tuple(_image_section(result, number) for number in range(1, len(result.images) + 1)),
+        images=tuple(_image_section(result, number, heatmaps) for number in range(1, len(result.images) + 1)),
+        map_notes=map_notes(result, heatmaps),
         findings=findings,
         trust=trust_note(result.engine, tuple(line.trust for line in findings)),
         quality=_quality(result),
@@ -133,7 +142,7 @@ def report_content(result: StudyResult) -> ReportContent:
     )
 
 
-def _image_section(result: StudyResult, number: int) -> ImageSection:
+def _image_section(result: StudyResult, number: int, heatmaps: HeatmapChoice) -> ImageSection:
     image = result.images[number - 1]
     facts = [wording.plain(image.header.view), _size(image.header)]
     radiograph = ReportPicture(
@@ -146,7 +155,7 @@ def _image_section(result: StudyResult, number: int) -> ImageSection:
     return ImageSection(
         title=f"Image {number}",
         source=_source(result, image),
-        figures=(radiograph, *_heatmap_figures(image, result.engine)),
+        figures=(radiograph, *_heatmap_figures(image, result.engine, heatmaps)),
     )
 
 
@@ -154,18 +163,20 @@ def _source(result: StudyResult, image: ImageResult | RefusedImage) -> str:
     return "" if result.deidentified else wording.plain(image.path)
 
 
-def _heatmap_figures(image: ImageResult, engine: EngineDescription) -> list[ReportPicture]:
+def _heatmap_figures(image: ImageResult, engine: EngineDescription, choice: HeatmapChoice) -> list[ReportPicture]:
     calls = judge_study(engine, [image.probabilities]).calls
     scored = {
         label.name: (label, value, call)
         for label, value, call in zip(engine.labels, image.probabilities, calls, strict=True)
     }
     figures = []
-    for heatmap in image.heatmaps:
+    for heatmap in shown_heatmaps(image, engine.labels, choice):
         label, value, call = scored[heatmap.label]
         detail = "no part of the radiograph speaks for it" if heatmap.faint else ""
         if not (call and not label.normal) and not heatmap.faint:
             detail = _uncalled_detail(label, call, exclusive=engine.verdict_rule == "argmax")
+        if not label.has_validated_maps:
+            detail = f"{NOT_VALIDATED}; {detail}" if detail else NOT_VALIDATED
         alt = f"Heatmap of {label_name(label)} over the radiograph"
         if not heatmap.faint:
             alt += f"; its peak is at column {heatmap.peak_x:.0f}, row {heatmap.peak_y:.0f} of the stored image"

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cxrbatch.config import HeatmapChoice
 from cxrbatch.errors import StudyFailed
 from cxrbatch.output.folder.place import Place
 from cxrbatch.output.report.content import report_content
@@ -49,11 +50,11 @@ _MARK_WITHIN = 4096
 def print_study(
     result: StudyResult,
     pixels: Sequence[ImagePixels],
-    out: Path,
+    where: Path | Place,
     *,
     html: bool,
     pdf: bool,
-    place: Place | None = None,
+    heatmaps: HeatmapChoice = "validated",
 ) -> PrintedStudy:
     """Draw and write everything in the report folder of a newly scored study.
 
@@ -64,24 +65,26 @@ def print_study(
     Args:
         result: the study; its images name no pictures yet.
         pixels: display image and activation maps of each image, in the same order.
-        out: the output folder of the run.
+        where: the output folder of the run; as a `Place` it is not made anew elsewhere than where the run began.
         html: write report.html.
         pdf: write report.pdf.
-        place: where `out` was when the run began; it is not made anew elsewhere.
+        heatmaps: which of them the reports show; all are drawn, so that another choice can be printed later.
 
     Raises:
-        OutputNotWritable: `out` is no longer what the run began with.
+        OutputNotWritable: the folder is no longer what the run began with.
     """
     if not result.images:
         raise ValueError(f"study {result.study_key} has no scored image, hence no report")
     stage_ms: dict[str, float] = {}
     with _timed(stage_ms, "pictures"):
         drawn = draw_study(result, pixels)
-    reports, failure = _render_reports(drawn.result, drawn.pictures, stage_ms, html=html, pdf=pdf)
+    page = Page(drawn.result, drawn.pictures, heatmaps)
+    reports, failure = _render_reports(page, stage_ms, html=html, pdf=pdf)
     reach("report-write")
     record = encode(f"{to_json(drawn.result, indent=2)}\n")
     with _timed(stage_ms, "write"):
-        folder = _open_folder(out, result.study_key, place)
+        out = _folder_of(where)
+        folder = _open_folder(where, result.study_key)
         keeps_earlier = keeps_earlier_reports(folder, drawn.result)
         intent = Intent(result_mark(drawn.result), REPORT_HTML in reports, REPORT_PDF in reports, keeps_earlier)
         begin_printing(out, result.study_key, intent)
@@ -91,18 +94,24 @@ def print_study(
     return _printed(drawn.result, reports, stage_ms, failure)
 
 
-def reprint_study(result: StudyResult, out: Path, *, html: bool, pdf: bool, place: Place | None = None) -> PrintedStudy:
+def reprint_study(
+    result: StudyResult, where: Path | Place, *, html: bool, pdf: bool, heatmaps: HeatmapChoice = "validated"
+) -> PrintedStudy:
     """Write the report of an already printed study again, from its result and the pictures on disk.
+
+    Heatmaps that the report did not show are among them.
 
     Raises:
         StudyFailed: a picture is missing, or not the one that belongs to the result; the study has to be run again.
-        OutputNotWritable: `out` is no longer what the run began with.
+        OutputNotWritable: the folder is no longer what the run began with.
     """
+    out = _folder_of(where)
     folder = report_folder(out, result.study_key)
-    reports, failure = _render_reports(result, read_pictures(result, folder), {}, html=html, pdf=pdf)
+    page = Page(result, read_pictures(result, folder), heatmaps)
+    reports, failure = _render_reports(page, {}, html=html, pdf=pdf)
     if failure:
         raise StudyFailed(failure)
-    _open_folder(out, result.study_key, place)
+    _open_folder(where, result.study_key)
     begin_printing(out, result.study_key, Intent(result_mark(result), html, pdf))
     replace_files(folder, reports)
     kept = [name for name in (REPORT_HTML, REPORT_PDF) if name in reports or is_report_of(folder / name, result)]
@@ -158,13 +167,15 @@ def report_folders(out: Path) -> Iterator[Path]:
                 yield Path(entry.path)
 
 
-def render_report(result: StudyResult, *, styles: tuple[str, ...] = STYLES) -> str:
+def render_report(
+    result: StudyResult, *, styles: tuple[str, ...] = STYLES, heatmaps: HeatmapChoice = "validated"
+) -> str:
     """Return report.html; the same result gives the same text. For the PDF, the style stays outside."""
     return render_page(
         "report.html.j2",
         styles=styles,
         mark=result_mark(result),
-        report=report_content(result),
+        report=report_content(result, heatmaps),
         colours=colour_scale(),
         evidence=EVIDENCE,
         no_value=NO_VALUE,
@@ -172,9 +183,16 @@ def render_report(result: StudyResult, *, styles: tuple[str, ...] = STYLES) -> s
     )
 
 
-def _render_reports(
-    result: StudyResult, pictures: Mapping[str, bytes], stage_ms: dict[str, float], *, html: bool, pdf: bool
-) -> tuple[dict[str, bytes], str]:
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a report is printed of: the result, its pictures by file name, and which heatmaps are to be seen."""
+
+    result: StudyResult
+    pictures: Mapping[str, bytes]
+    heatmaps: HeatmapChoice
+
+
+def _render_reports(page: Page, stage_ms: dict[str, float], *, html: bool, pdf: bool) -> tuple[dict[str, bytes], str]:
     """Return the reports asked for, by file name, and what went wrong: scores and pictures do not wait for a report."""
     reports: dict[str, bytes] = {}
     failures: list[str] = []
@@ -183,30 +201,34 @@ def _render_reports(
             continue
         try:
             with _timed(stage_ms, name.rpartition(".")[2]):
-                reports[name] = render(result, pictures)
+                reports[name] = render(page)
         except Exception as error:  # noqa: BLE001  # whatever a library cannot print, the study keeps its result
             failures.append(f"{COULD_NOT_PRINT}: {error}")
     return reports, "; ".join(dict.fromkeys(failures))
 
 
-def _render_html(result: StudyResult, _: Mapping[str, bytes]) -> bytes:
-    return encode(render_report(result))
+def _render_html(page: Page) -> bytes:
+    return encode(render_report(page.result, heatmaps=page.heatmaps))
 
 
-def _render_pdf(result: StudyResult, pictures: Mapping[str, bytes]) -> bytes:
+def _render_pdf(page: Page) -> bytes:
     # Imported only here: without Pango it cannot be, and everything but the PDF works all the same.
     from cxrbatch.output.report.pdf import PictureFetcher, render_pdf
 
-    page = render_report(result, styles=())
-    return render_pdf(page, PictureFetcher(pictures), styles=STYLES, mark=result_mark(result))
+    html = render_report(page.result, styles=(), heatmaps=page.heatmaps)
+    return render_pdf(html, PictureFetcher(page.pictures), styles=STYLES, mark=result_mark(page.result))
 
 
-def _open_folder(out: Path, study_key: str, place: Place | None) -> Path:
+def _folder_of(where: Path | Place) -> Path:
+    return where.out if isinstance(where, Place) else where
+
+
+def _open_folder(where: Path | Place, study_key: str) -> Path:
     """Make the study's report folder, unless the output folder went away meanwhile."""
-    if place is not None:
-        place.check()
-    folder = report_folder(out, study_key)
-    make_folder(folder, within=None if place is None else out)
+    if isinstance(where, Place):
+        where.check()
+    folder = report_folder(_folder_of(where), study_key)
+    make_folder(folder, within=where.out if isinstance(where, Place) else None)
     return folder
 
 

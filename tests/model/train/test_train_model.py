@@ -467,6 +467,13 @@ def test_boxes_reach_the_training_and_its_recipe(tmp_path: Path) -> None:
         train_model(data, tmp_path / f"{name}.safetensors", plan, Listener(say=said.append))
         runs[name] = load_checkpoint(tmp_path / f"{name}.safetensors")
     assert "findings are marked on 12 images: they teach the heatmaps" in said
+    assert runs["plain"].facts.labels[0].maps is None
+    # A fifth of the patients validates, half of their marked images: far too few to tell.
+    maps = runs["boxed"].facts.labels[0].maps
+    assert maps is not None
+    assert 0 < maps.images < 12
+    assert "too few marked images" in maps.reason
+    assert maps.source == "validation images of data"
     recipes = {checkpoint.facts.training.recipe for checkpoint in runs.values()}
     heads = [checkpoint.network.head.weight for checkpoint in runs.values()]
     assert len(recipes) == 2

@@ -17,6 +17,7 @@ from cxrbatch.pages import wording
 from cxrbatch.records import Label, RefusedImage, StudyResult
 from cxrbatch.system.record_json import from_json
 from tests.factories.output import LABELS, STUDY_KEY, make_header, make_pixels, make_study_result, plain
+from tests.factories.validated import VALIDATED
 
 if TYPE_CHECKING:
     from tests.output.conftest import Page
@@ -134,9 +135,8 @@ def test_foreign_text_is_inert_and_fetches_nothing(tmp_path: Path, read_page: Re
     more = ("accession_number", "study_date", "study_description", "view")
     header = make_header(**dict.fromkeys((*text_fields, *more), evil))
     refused = (RefusedImage(evil, "rejected", evil, evil),)
-    result = make_study_result(
-        ((0.9, 0.9),), labels=(Label(evil), Label("Nodule")), header=header, refused=refused, notice=evil
-    )
+    labels = (Label(evil, maps=VALIDATED), Label("Nodule", maps=VALIDATED))
+    result = make_study_result(((0.9, 0.9),), labels=labels, header=header, refused=refused, notice=evil)
     result = replace(result, images=tuple(replace(image, path=evil) for image in result.images))
     printed = print_study(result, [make_pixels(2)], tmp_path, html=True, pdf=True)
 

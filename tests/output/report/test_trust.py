@@ -13,6 +13,7 @@ import pytest
 from cxrbatch.output.report.report import print_study, render_report
 from cxrbatch.records import Label, StudyResult, Task
 from tests.factories.output import make_pixels, make_study_result
+from tests.factories.validated import VALIDATED
 
 if TYPE_CHECKING:
     from tests.output.conftest import Page
@@ -44,6 +45,7 @@ def page_of(
     probabilities: Sequence[Sequence[float]],
     task: Task = "multilabel",
 ) -> Page:
+    labels = [replace(label, maps=VALIDATED) for label in labels]
     result = make_study_result(probabilities, labels=labels)
     result = replace(result, engine=replace(result.engine, task=task, training=TRAINING))
     pixels = [make_pixels(len(labels)) for _ in result.images]
