@@ -32,9 +32,10 @@ class PretrainingFacts:
     """What pretrained weights say of themselves.
 
     `images` of `patients`, and `of_unknown` ones, were learned from; `refused` counts files by reason, `duplicates`
-    files that show what another shows. `spread` is that of the embeddings in the last epoch, 0 (all the same) to about
-    1 (as different as they can be). `epochs` were done, of `planned`: fewer where a signal ended it. `recipe`
-    identifies images and options: the same recipe gives the same weights.
+    files that show what another shows. Of the last epoch `spread` is that of the embeddings, 0 (all the same) to about
+    1 (as different as they can be), and `recognised` the share of images that were told from the rest of their batch.
+    `epochs` were done, of `planned`: fewer where a signal ended it. `recipe` identifies images and options: the same
+    recipe gives the same weights.
     """
 
     schema: int = SCHEMA
@@ -52,6 +53,7 @@ class PretrainingFacts:
     steps: int
     loss: float
     spread: float
+    recognised: float
     seed: int = 0
     seconds: float = 0.0
     recipe: str = ""
@@ -61,7 +63,7 @@ class PretrainingFacts:
 
     def __post_init__(self) -> None:
         require_input(self.input)
-        require_finite("figures of the pretraining", (self.loss, self.spread, self.seconds))
+        require_finite("figures of the pretraining", (self.loss, self.spread, self.recognised, self.seconds))
 
     @property
     def collapsed(self) -> bool:
