@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -138,7 +139,8 @@ def offer_finer_maps(plan: TrainingPlan) -> str:
         return ""
     if not has_output_stride(plan.architecture, FINER_STRIDE) or plan.architecture not in COST_OF_FINER:
         return ""
-    coarse, fine = plan.size_px // USUAL_STRIDE, plan.size_px // FINER_STRIDE
+    # Padded strides leave a cell for what is over.
+    coarse, fine = (math.ceil(plan.size_px / stride) for stride in (USUAL_STRIDE, FINER_STRIDE))
     return (
         f"heatmaps will have {coarse} x {coarse} cells; with --output-stride {FINER_STRIDE} they have {fine} x {fine}, "
         f"and training and scoring take {COST_OF_FINER[plan.architecture]:g} times the work"
