@@ -31,6 +31,6 @@ class GatedAttention(nn.Module):
         The softmax is in FP32 whatever the weights are in. It is written out: an ONNX Softmax takes one axis, and a
         reshape to one would tie the graph to a batch size.
         """
-        scores = self.score(self.content(features).tanh() * self.gate(features).sigmoid()).float()
+        scores: Tensor = self.score(self.content(features).tanh() * self.gate(features).sigmoid()).float()
         shares = (scores - scores.amax(dim=(2, 3), keepdim=True)).exp()
         return shares / shares.mean(dim=(2, 3), keepdim=True)

@@ -8,6 +8,7 @@ beside each. It has neither a queue nor a second network, so it takes the memory
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -62,7 +63,8 @@ def measure_spread(embeddings: Tensor) -> Tensor:
     paper watches a collapse by (section 4.1); numbers that are independent and Gaussian have 1.
     """
     normalised = F.normalize(embeddings.float(), dim=1)
-    return normalised.std(dim=0).mean() * embeddings.shape[1] ** 0.5
+    spread: Tensor = normalised.std(dim=0).mean() * math.sqrt(embeddings.shape[1])
+    return spread
 
 
 def measure_recognition(one: Tensor, other: Tensor) -> Tensor:

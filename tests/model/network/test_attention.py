@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +81,10 @@ def shares_by_hand(network: ChestNetwork, features: torch.Tensor) -> torch.Tenso
     attention = network.attention
     assert attention is not None
     cells = features.flatten(2).transpose(1, 2)
-    content = cells @ attention.content.weight[:, :, 0, 0].T + attention.content.bias
-    gate = cells @ attention.gate.weight[:, :, 0, 0].T + attention.gate.bias
+    content, gate = (
+        cells @ layer.weight[:, :, 0, 0].T + (0 if layer.bias is None else layer.bias)
+        for layer in (attention.content, attention.gate)
+    )
     scores = (content.tanh() * gate.sigmoid()) @ attention.score.weight[:, :, 0, 0].T
     return scores.softmax(dim=1).transpose(1, 2)
 
@@ -116,10 +119,8 @@ def test_maps_are_gradient_times_features_with_the_attention_held_still(attentiv
 
 
 def test_untrained_attention_is_the_average(pixels: Gray8) -> None:
-    networks = [
-        build_seeded(lambda pooling=pooling: build_network(replace(FACTS, pooling=pooling)), seed=2).eval()
-        for pooling in ("average", "attention")
-    ]
+    facts = (replace(FACTS, pooling="average"), FACTS)
+    networks = [build_seeded(partial(build_network, each), seed=2).eval() for each in facts]
     with torch.no_grad():
         average, attention = (network(torch.from_numpy(pixels)) for network in networks)
     torch.testing.assert_close(attention.cams, average.cams)

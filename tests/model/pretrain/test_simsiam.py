@@ -45,7 +45,9 @@ def test_the_loss_is_the_papers() -> None:
 def test_no_gradient_flows_into_what_is_predicted() -> None:
     torch.manual_seed(0)
     method = SimSiam(8)
-    nn.init.zeros_(method.predictor[-1].weight)
+    last = method.predictor[-1]
+    assert isinstance(last, nn.Linear)
+    nn.init.zeros_(last.weight)
     one, other = draw(6, 8, 1).requires_grad_(), draw(6, 8, 2).requires_grad_()
     # The predictor ignores its input, so whatever reaches the embeddings came through what is predicted.
     method(one, other).loss.backward()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -84,7 +83,7 @@ def test_a_mark_meets_the_cell_that_looks_there(architecture: str) -> None:
     coverage = torch.zeros(1, 1, 320, 320)
     coverage[0, 0, 160 - 4 : 160 + 5, 48 - 4 : 48 + 5] = 1.0  # around the centre of cell (10, 3), at 16 i + 1/2
     pooled = pool_around_cells(coverage, (20, 20), 320, cells)[0, 0]
-    assert np.unravel_index(int(pooled.argmax()), (20, 20)) == (10, 3)
+    assert divmod(int(pooled.argmax()), 20) == (10, 3)
     assert float(pooled[10, 3]) > 0.3
     assert float(pooled.sum()) == pytest.approx(float(pooled[10, 3]))
 
