@@ -9,7 +9,7 @@ from cxrbatch import __version__
 SECTIONS = {
     "Run": ("run", "watch", "report"),
     "Look after": ("status", "repair", "prune", "inspect", "doctor", "bench", "engines"),
-    "Teach": ("describe", "train", "evaluate", "compare", "import", "build", "adjust"),
+    "Teach": ("describe", "pretrain", "train", "evaluate", "compare", "import", "build", "adjust"),
     "Try": ("demo",),
 }
 """Every command, in one section, in the order in which `--help` shows them."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cxrbatch.model.compare.record import ComparedModel, Comparison
     from cxrbatch.model.evaluate.record import Caution, Evaluation, Severity
     from cxrbatch.model.figures.bootstrap import Estimate
+    from cxrbatch.model.pretrain.record import PretrainingRun
     from cxrbatch.model.train.record import TrainingRun, TrainingSummary
 
 _COLOURS: dict[Severity, str] = {"void": "bold red", "doubtful": "yellow", "note": "dim"}
@@ -72,6 +73,29 @@ def _spread_table(summary: TrainingSummary) -> Table:
     for name, spread in summary.spread.items():
         table.add_row(literal(name.replace("_", " ")), f"{spread.mean:.3f}", f"{spread.deviation:.3f}")
     return table
+
+
+# --------------------------------------------------------------------------- pretrain
+
+
+def print_pretraining(console: Console, run: PretrainingRun) -> None:
+    """Print what was learned from, whether the embeddings collapsed, and what to do next."""
+    facts, last = run.facts, "In the last epoch: loss"
+    sentences = [
+        f"{facts.epochs} epochs ({facts.steps} steps, {facts.seconds:.0f} s) on {facts.images} images: {run.weights}.",
+        f"{last} {facts.loss:.3f}, recognised {facts.recognised:.0%}, spread of embeddings {facts.spread:.2f}",
+    ]
+    for sentence in sentences:
+        console.print(literal(sentence), highlight=False)
+    if facts.collapsed:
+        doubt = (
+            f"The embeddings collapsed: their spread is {facts.spread:.2f}, of about 1 at best, so the network answers "
+            f"nearly the same whatever it is shown, and these weights will hardly help. More images or epochs, a "
+            f"larger --batch-size, or another --lr may."
+        )
+        console.print(literal(doubt, _COLOURS["doubtful"]), highlight=False)
+    use = f"  cxrbatch train DATA -o CHECKPOINT --architecture {facts.architecture} --init {run.weights}"
+    console.print(literal(use), highlight=False)
 
 
 # --------------------------------------------------------------------------- adjust

@@ -48,6 +48,7 @@ OPTIMIZERS = ("adamw", "adam", "adamax", "rmsprop", "sgd")
 SCHEDULES = ("one-cycle", "cosine", "plateau")
 _DEVICES = re.compile(r"auto|cpu(:[1-9]\d{0,3})?|[1-9]\d{0,3}|\d{1,4}(,\d{1,4})+")
 KEEP = ("auto", "best", "last")
+POOLING = ("average", "attention")
 LOSSES = ("bce", "weighted-bce", "focal", "ce", "weighted-ce")
 
 
@@ -78,8 +79,12 @@ def network_options(command: Command) -> Command:
             help="How an image is fitted into it.",
         ),
         click.option(
-            "--output-stride", type=click.Choice(["16", "32"]), default="32", show_default=True,
-            help="Pixels per cell of a heatmap; 16 is finer and slower (ResNets).",
+            "--output-stride", type=click.Choice(["16", "32"]),
+            help="Pixels per cell of a heatmap; 16 is finer and slower (ResNets).  [default: 32]",
+        ),
+        click.option(
+            "--pooling", type=click.Choice(POOLING), default="average", show_default=True,
+            help="How the cells of a heatmap become a score: all alike, or weighed by learned attention.",
         ),
     ]  # fmt: skip
     return add_options(options, command)
@@ -243,7 +248,7 @@ def train(data: Path, checkpoint: Path, **options: Any) -> None:
     put_work_first()
     plan = _read_plan(options)
     console = open_console()
-    with _following(console) as listener:
+    with following(console) as listener:
         summary = train_model(data, checkpoint, plan, listener)
     print_training(console, summary, checkpoint, training_folder(checkpoint) / TRAINING_HTML)
 
@@ -266,14 +271,15 @@ def _read_plan(options: dict[str, Any]) -> TrainingPlan:
         | {"seed": seed, "loss": options.pop("loss") or ""}
     )
     rule = parse_operating_point(options.pop("operating_point"))
-    stride, urgent = int(options.pop("output_stride")), split_list(options.pop("urgent"))
+    stride, urgent = options.pop("output_stride"), split_list(options.pop("urgent"))
+    stride = None if stride is None else int(stride)
     return TrainingPlan(
         data=data, training=training, operating_point=rule, output_stride=stride, urgent=urgent, **options
     )
 
 
 @contextmanager
-def _following(console: Console) -> Iterator[Listener]:
+def following(console: Console) -> Iterator[Listener]:
     """Show what happens on the terminal: bars for images and batches, a line per epoch."""
     from cxrbatch.model.train.record import Listener
     from cxrbatch.system.progress import RunProgress

@@ -13,7 +13,7 @@ from cxrbatch.engine.untrusted import (
     require_name,
     require_verdict,
 )
-from cxrbatch.records import CellGrid, ExtraOutput, InputSpec, Label, Task, VerdictRule
+from cxrbatch.records import CellGrid, ExtraOutput, InputSpec, Label, Pooling, Task, VerdictRule
 
 SCHEMA = 1
 
@@ -209,8 +209,9 @@ class Manifest:
     Roles: onnx, onnx_fp16, onnx_int8, plan, plan_rtx, checkpoint, and parity_images for what the gate looks at on
     the machine that first loads a plan whose parity is "pending": the machine that built it could not run it.
     `verdict` is how probabilities become findings; None, as earlier versions wrote it, is the usual rule of the task.
-    `cells` says where the maps' cells lie in the input square; bundles of earlier versions don't tell.
-    `extra_outputs` are what its graphs give beyond probabilities, logits and cams.
+    `cells` says where the maps' cells lie in the input square; bundles of earlier versions don't tell. `pooling`: how
+    cells become a logit; the mean of a map plus the bias is the logit either way. `extra_outputs` are what its graphs
+    give beyond probabilities, logits and cams.
     """
 
     schema: int = SCHEMA
@@ -222,6 +223,7 @@ class Manifest:
     input: InputSpec
     files: dict[str, EngineFile]
     output_stride: int = 32
+    pooling: Pooling = "average"
     training: TrainingFacts = field(default_factory=TrainingFacts)
     parity: dict[str, ParityFigures | Literal["pending"]] = field(default_factory=dict)
     accuracy: dict[str, AccuracyFigures] = field(default_factory=dict)

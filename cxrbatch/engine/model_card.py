@@ -40,6 +40,11 @@ def _lines(manifest: Manifest) -> Iterator[str]:
         yield from ("", f"**{_text(manifest.notice)}**")
     yield from ("", "## What it is", "")
     yield f"- Network: {_text(manifest.architecture)}, one cell of a heatmap per {manifest.output_stride} input pixels"
+    if manifest.pooling == "attention":
+        yield (
+            "- Pooling: attention, a distribution over the cells for each label, learned; a heatmap is what each cell "
+            "adds to the score"
+        )
     if cells := manifest.cells:
         yield (
             f"- Cells of a heatmap: the first is centred at ({cells.origin_x:g}, {cells.origin_y:g}) of the input, "

@@ -140,9 +140,12 @@ def _average_pool(attributes: Attributes) -> Operator:
     return lambda x: F.avg_pool2d(x, kernel, stride, padding, ceil, count_padding)
 
 
-def _mean(attributes: Attributes) -> Operator:
-    axes, keep = attributes["axes"], bool(attributes.get("keepdims", 1))
-    return lambda x: x.mean(dim=axes, keepdim=keep)
+def _reduce(reduction: Callable[..., Tensor]) -> Callable[[Attributes], Operator]:
+    def read(attributes: Attributes) -> Operator:
+        axes, keep = attributes["axes"], bool(attributes.get("keepdims", 1))
+        return lambda x: reduction(x, dim=axes, keepdim=keep)
+
+    return read
 
 
 def _batch_normalisation(attributes: Attributes) -> Operator:
@@ -176,14 +179,17 @@ _OPERATORS: dict[str, Callable[[Attributes], Operator]] = {
     "Concat": lambda attributes: lambda *parts: torch.cat(parts, dim=attributes["axis"]),
     "Conv": _conv,
     "Div": lambda _: torch.div,
+    "Exp": lambda _: torch.exp,
     "GlobalAveragePool": lambda _: lambda x: x.mean(dim=(2, 3), keepdim=True),
     "Identity": lambda _: lambda x: x,
     "MaxPool": _max_pool,
     "Mul": lambda _: torch.mul,
-    "ReduceMean": _mean,
+    "ReduceMax": _reduce(torch.amax),
+    "ReduceMean": _reduce(torch.mean),
     "Relu": lambda _: torch.relu,
     "Sigmoid": lambda _: torch.sigmoid,
     "Softmax": lambda attributes: lambda x: torch.softmax(x, dim=attributes.get("axis", -1)),
     "Sub": lambda _: torch.sub,
+    "Tanh": lambda _: torch.tanh,
     "Unsqueeze": _unsqueeze,
 }

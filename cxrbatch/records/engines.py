@@ -29,6 +29,7 @@ As many as have to speak for an operating point.
 
 Priority = Literal["urgent", "abnormal", "incomplete", "normal", "unscored"]
 VerdictRule = Literal["threshold", "argmax"]
+Pooling = Literal["average", "attention"]
 
 
 @dataclass(frozen=True, slots=True)

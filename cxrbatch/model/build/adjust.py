@@ -256,6 +256,7 @@ def _facts(manifest: Manifest) -> CheckpointFacts:
         labels=manifest.labels,
         input=manifest.input,
         output_stride=manifest.output_stride,
+        pooling=manifest.pooling,
         training=manifest.training,
         notice=manifest.notice,
     )

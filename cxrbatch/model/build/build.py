@@ -169,6 +169,7 @@ def _describe(facts: CheckpointFacts, name: str, files: dict[str, EngineFile], *
         input=facts.input,
         files=files,
         output_stride=facts.output_stride,
+        pooling=facts.pooling,
         cells=facts.cells,
         training=facts.training,
         parity=parity,

@@ -51,7 +51,16 @@ class DataOptions:
         _require(self.seed >= 0, "seed must not be negative")
         _require(not (self.labels and self.binary), "labels and binary exclude each other: binary makes one label")
         _require(len(set(self.labels)) == len(self.labels), "labels names a label twice")
-        _require(_has_one_group(self.patient_pattern), "patient_pattern must be a regular expression with one (group)")
+        require_patient_pattern(self.patient_pattern)
+
+
+def require_patient_pattern(pattern: str) -> None:
+    """Refuse a pattern that finds no one patient in a path.
+
+    Raises:
+        UsageError: it is none.
+    """
+    _require(_has_one_group(pattern), "patient_pattern must be a regular expression with one (group)")
 
 
 def _has_one_group(pattern: str) -> bool:

@@ -26,7 +26,8 @@ import platformdirs
 from numpy.typing import NDArray
 
 from cxrbatch.config import Settings, available_cores
-from cxrbatch.errors import ImageRejected, OutputNotWritable, UsageError
+from cxrbatch.errors import ImageRejected, OutputNotWritable, Reason, UsageError
+from cxrbatch.intake.anatomy import check_anatomy
 from cxrbatch.intake.preprocess import prepare, source_side
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.records import Gray8, InputSpec, storable_ns
@@ -42,19 +43,24 @@ ReportProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class BadImage:
-    """A file that cannot be trained on, and why."""
+    """A file that cannot be trained on, and why: in words, and by the code of the refusal, "" where it has none."""
 
     path: Path
     reason: str
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageChunk:
-    """Some images: which rows of the whole they are, their files, and the input they are fitted to."""
+    """Some images: which rows of the whole they are, their files, and the input they are fitted to.
+
+    `check` asks whether they look like what they are taken for, as a run does; labelled images are believed.
+    """
 
     rows: tuple[int, ...]
     paths: tuple[Path, ...]
     spec: InputSpec
+    check: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ class PreparedChunk:
 
 
 def prepare_images(
-    paths: Sequence[Path], rows: Sequence[int], spec: InputSpec, *, workers: int = 0
+    paths: Sequence[Path], rows: Sequence[int], spec: InputSpec, *, workers: int = 0, check: bool = False
 ) -> Iterator[PreparedChunk]:
     """Decode and fit some rows of a list of images, a chunk at a time, in order.
 
@@ -76,9 +82,10 @@ def prepare_images(
         rows: which of them.
         spec: the input they are fitted to.
         workers: processes; 0 takes one per core, 1 works in this process.
+        check: refuse what does not look like a chest and nothing says that it is one.
     """
     chunks = [
-        ImageChunk(tuple(chosen), tuple(paths[row] for row in chosen), spec)
+        ImageChunk(tuple(chosen), tuple(paths[row] for row in chosen), spec, check)
         for chosen in (rows[at : at + _IMAGES_PER_CHUNK] for at in range(0, len(rows), _IMAGES_PER_CHUNK))
     ]
     if workers == 1 or len(chunks) <= 1:
@@ -97,12 +104,12 @@ def prepare_chunk(chunk: ImageChunk) -> PreparedChunk:
     bad: list[BadImage] = []
     for row, path in zip(chunk.rows, chunk.paths, strict=True):
         try:
-            pixels.append(
-                prepare(read_radiograph(path, Settings(), source_px=source_side(chunk.spec)), chunk.spec).pixels
-            )
+            radiograph = read_radiograph(path, Settings(), source_px=source_side(chunk.spec))
+            radiograph = check_anatomy(radiograph, Settings()) if chunk.check else radiograph
+            pixels.append(prepare(radiograph, chunk.spec).pixels)
             rows.append(row)
         except ImageRejected as rejection:
-            bad.append(BadImage(path, str(rejection)))
+            bad.append(BadImage(path, str(rejection), rejection.reason.value))
         except OSError as error:
             bad.append(BadImage(path, f"cannot be opened: {error.strerror}"))
     return PreparedChunk(tuple(rows), _stack(pixels, chunk.spec.size_px), tuple(bad))
@@ -128,9 +135,12 @@ def _settle(
     except (WorkerCrashed, WorkerTimedOut) as error:
         chunk = outcome.task
         if alone:
-            yield PreparedChunk((), _stack([], chunk.spec.size_px), (BadImage(chunk.paths[0], str(error)),))
+            code = Reason.DECODER_CRASHED if isinstance(error, WorkerCrashed) else Reason.DECODE_TIMEOUT
+            bad = BadImage(chunk.paths[0], str(error), code.value)
+            yield PreparedChunk((), _stack([], chunk.spec.size_px), (bad,))
             return
-        singles = (ImageChunk((row,), (path,), chunk.spec) for row, path in zip(chunk.rows, chunk.paths, strict=True))
+        files = zip(chunk.rows, chunk.paths, strict=True)
+        singles = (ImageChunk((row,), (path,), chunk.spec, chunk.check) for row, path in files)
         for single in pool.run_ahead(prepare_chunk, singles, timeout_s=Settings().decode_timeout_s):
             yield from _settle(pool, single, alone=True)
 
@@ -187,16 +197,20 @@ def fill_cache(
     folder: Path | None = None,
     workers: int = 0,
     report: ReportProgress | None = None,
+    check: bool = False,
 ) -> tuple[Gray8, tuple[BadImage, ...]]:
-    """Do what `prepare_cached` does, but return the images that cannot be used; their rows are black."""
-    place = (folder or cache_folder()) / _key(paths, spec)
+    """Do what `prepare_cached` does, but return the images that cannot be used; their rows are black.
+
+    `check` also refuses what does not look like a chest where nothing says that it is one.
+    """
+    place = (folder or cache_folder()) / _key(paths, spec, check=check)
     bad: list[BadImage] = []
     with _explaining(place):
         entry = _open_entry(place, len(paths), spec.size_px)
         current = _stamp_files(paths)
         missing = np.flatnonzero((entry.stamps != current).any(axis=1)).tolist()
         done = len(paths) - len(missing)
-        for chunk in prepare_images(paths, missing, spec, workers=workers):
+        for chunk in prepare_images(paths, missing, spec, workers=workers, check=check):
             entry.store(chunk, current)
             bad += chunk.bad
             done += len(chunk.rows) + len(chunk.bad)
@@ -219,12 +233,12 @@ class _Entry:
         _flush(self.stamps)
 
 
-def _key(paths: Sequence[Path], spec: InputSpec) -> str:
+def _key(paths: Sequence[Path], spec: InputSpec, *, check: bool = False) -> str:
     """Return what names an entry: everything that decides over its pixels but the files' content."""
     settings = Settings()
     intake = (source_side(spec), settings.max_stored_px, settings.min_stored_px)
     # Mean and deviation are applied in the network; the cached bytes don't depend on them.
-    way = (spec.preprocess_version, spec.size_px, spec.fit, intake)
+    way = (spec.preprocess_version, spec.size_px, spec.fit, intake, *(("checked",) if check else ()))
     digest = hashlib.sha256(msgspec.json.encode(way))
     for path in paths:
         digest.update(b"\0" + os.fsencode(path.resolve()))

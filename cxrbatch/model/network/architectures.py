@@ -69,6 +69,15 @@ def smallest_size(architecture: str) -> int:
     return _find(architecture).smallest_px
 
 
+def has_output_stride(architecture: str, output_stride: int) -> bool:
+    """Tell whether `architecture` comes with so many input pixels per cell of its last feature map.
+
+    Raises:
+        UsageError: the architecture is unknown.
+    """
+    return output_stride in _find(architecture).output_strides
+
+
 def require_size(architecture: str, size_px: int) -> None:
     """Refuse an input square that would leave nothing of the last feature map.
 

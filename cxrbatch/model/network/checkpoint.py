@@ -16,12 +16,14 @@ from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.data.known_images import KnownImages
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.model.network.weights_file import is_pickle, load_safetensors
-from cxrbatch.records import CellGrid, InputSpec, Label, Task
+from cxrbatch.records import CellGrid, InputSpec, Label, Pooling, Task
 from cxrbatch.system import durable
 
 CHECKPOINT_SUFFIX = ".safetensors"
 SCHEMA = 1
 _METADATA_KEY, _KNOWN_KEY = "cxrbatch", "cxrbatch_known"
+PRETRAINED_KEY = "cxrbatch_pretraining"
+"""What files of pretrained weights say of themselves, which have no head (pretraining_file.py)."""
 
 # What safetensors itself reads at most, in bytes.
 _LONGEST_HEADER = 100_000_000
@@ -44,6 +46,7 @@ class CheckpointFacts:
     labels: tuple[Label, ...]
     input: InputSpec
     output_stride: int = 32
+    pooling: Pooling = "average"
     training: TrainingFacts = field(default_factory=TrainingFacts)
     notice: str = ""
     adjustments: tuple[Adjustment, ...] = ()
@@ -66,7 +69,12 @@ class Checkpoint:
 def build_network(facts: CheckpointFacts) -> ChestNetwork:
     """Build the network that the facts describe, with random weights."""
     return ChestNetwork(
-        facts.architecture, len(facts.labels), spec=facts.input, task=facts.task, output_stride=facts.output_stride
+        facts.architecture,
+        len(facts.labels),
+        spec=facts.input,
+        task=facts.task,
+        output_stride=facts.output_stride,
+        pooling=facts.pooling,
     )
 
 
@@ -80,8 +88,7 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
     facts = _with_cells(checkpoint.facts, checkpoint.network)
     metadata = {_METADATA_KEY: msgspec.json.encode(facts).decode()}
-    if checkpoint.known:
-        metadata[_KNOWN_KEY] = msgspec.json.encode(checkpoint.known).decode()
+    metadata |= encode_known(checkpoint.known)
     encoded: bytes = safetensors.torch.save(tensors, metadata=metadata)
     return encoded
 
@@ -101,10 +108,11 @@ def load_checkpoint(path: Path, content: bytes | None = None) -> Checkpoint:
         )
     try:
         tensors, metadata = load_safetensors(content)
+        _refuse_pretrained(path, metadata)
         facts = _read_facts(path, metadata[_METADATA_KEY])
         require_labels(facts.labels)
         require_input(facts.input)
-        known = _read_known(metadata)
+        known = read_known(metadata)
         network = build_network(facts)
         network.load_state_dict(tensors)
     except _DAMAGE as error:
@@ -126,18 +134,36 @@ def read_known_images(path: Path) -> tuple[KnownImages, ...]:
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             header = msgspec.json.decode(stream.read(min(length, _LONGEST_HEADER)))
-        return _read_known(header.get("__metadata__") or {})
+        return read_known(header.get("__metadata__") or {})
     except OSError as error:
         raise EngineError(f"{path}: cannot be read: {error.strerror}") from error
     except (*_DAMAGE, AttributeError) as error:
         raise EngineError(f"{path}: damaged, or no cxrbatch checkpoint: {error}. Train or copy it again.") from error
 
 
-def _read_known(metadata: dict[str, str]) -> tuple[KnownImages, ...]:
+def encode_known(known: tuple[KnownImages, ...]) -> dict[str, str]:
+    """Return the metadata of a file that tell whom its weights learned from; none where nobody is told."""
+    return {_KNOWN_KEY: msgspec.json.encode(known).decode()} if known else {}
+
+
+def read_known(metadata: dict[str, str]) -> tuple[KnownImages, ...]:
+    """Return whom the weights of a file learned from, by its metadata.
+
+    Raises:
+        ValueError: it says so in no form that can be read.
+    """
     known = msgspec.json.decode(metadata.get(_KNOWN_KEY, "[]"), type=tuple[KnownImages, ...])
     for images in known:
         images.require_sound()
     return known
+
+
+def _refuse_pretrained(path: Path, metadata: dict[str, str]) -> None:
+    if PRETRAINED_KEY in metadata:
+        raise EngineError(
+            f"{path}: holds pretrained weights, which know no labels. Train with them first: "
+            f"cxrbatch train DATA -o CHECKPOINT --init {path}"
+        )
 
 
 def read_checkpoint(path: Path) -> bytes:

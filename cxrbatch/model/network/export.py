@@ -84,7 +84,7 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 def halve(network: ChestNetwork) -> ChestNetwork:
-    """Return a copy that computes its features and class activation maps in FP16.
+    """Return a copy that computes its features, class activation maps and scores of attention in FP16.
 
     Normalisation layers are folded into the convolutions before them in FP32: a running variance below 6e-8
     would be 0 in FP16, and a folded weight would be rounded twice. Grey scaling before the features, pooling,
@@ -93,6 +93,8 @@ def halve(network: ChestNetwork) -> ChestNetwork:
     half = copy.deepcopy(network).eval()
     half.features = nn.Sequential(fold_normalisation(half.features)).half()
     half.head.weight.data = half.head.weight.data.half()
+    if half.attention is not None:
+        half.attention.half()  # its convolutions; its softmax is in FP32 always
     return half
 
 

@@ -11,8 +11,9 @@ from torch.nn import functional as F  # noqa: N812  # everyone's name for it
 
 from cxrbatch.engine.cells import known_cells
 from cxrbatch.model.network.architectures import build_features, require_size
+from cxrbatch.model.network.attention import GatedAttention
 from cxrbatch.model.network.cells import measure_cells
-from cxrbatch.records import CellGrid, ExtraOutput, Float32, Gray8, InputSpec, Task
+from cxrbatch.records import CellGrid, ExtraOutput, Float32, Gray8, InputSpec, Pooling, Task
 
 # Scoring in larger batches than this gains nothing on a CPU and costs memory.
 SCORING_BATCH = 32
@@ -27,18 +28,28 @@ class NetworkScores(NamedTuple):
 
 
 class ChestNetwork(nn.Module):
-    """A feature extractor, global average pooling and a linear head, with input and output scaling inside.
+    """A feature extractor, pooling and a linear head, with input and output scaling inside.
 
     The head runs as a 1x1 convolution before the pooling: both are linear, so the mean of the class
-    activation maps plus the bias is the logit, and the maps come for free (Zhou et al. 2016). On the last
-    feature map Grad-CAM is ReLU(cams)/(h*w) exactly (Selvaraju et al. 2017, section 3.1).
+    activation maps plus the bias is the logit, and the maps come for free (Zhou et al. 2016). Where all cells count
+    alike, Grad-CAM on the last feature map is ReLU(cams)/(h*w) exactly (Selvaraju et al. 2017, section 3.1).
+    Under attention a map is N a_i (w . x_i): still what each cell adds to the logit, exactly. With the attention held
+    still, it is the gradient times the features cell by cell (HiResCAM, Draelos and Carin 2020), but not Grad-CAM,
+    which averages the gradient over cells that no longer count alike.
     """
 
     temperature: Tensor
     offset: Tensor
 
     def __init__(
-        self, architecture: str, n_labels: int, *, spec: InputSpec, task: Task = "multilabel", output_stride: int = 32
+        self,
+        architecture: str,
+        n_labels: int,
+        *,
+        spec: InputSpec,
+        task: Task = "multilabel",
+        output_stride: int = 32,
+        pooling: Pooling = "average",
     ) -> None:
         """Build the network with random weights.
 
@@ -48,6 +59,7 @@ class ChestNetwork(nn.Module):
             spec: the input; its mean and std, in 0..1 grey, become part of the graph.
             task: sigmoid per label, or softmax over the classes of a multiclass task.
             output_stride: input pixels per cell of the class activation map, 32 or, for ResNets, 16.
+            pooling: the mean over the cells, or learned weights, a distribution over the cells for each label.
 
         Raises:
             UsageError: the architecture is unknown, or takes no such image or stride.
@@ -56,6 +68,7 @@ class ChestNetwork(nn.Module):
         require_size(architecture, spec.size_px)
         self.features, channels, self._stages = build_features(architecture, output_stride)
         self.head = nn.Linear(channels, n_labels)
+        self.attention = GatedAttention(channels, n_labels) if pooling == "attention" else None
         self._known_cells = known_cells(architecture, output_stride)
         self.task: Task = task
         self.spec = spec
@@ -81,8 +94,19 @@ class ChestNetwork(nn.Module):
         return features
 
     def class_activation_maps(self, features: Tensor) -> Tensor:
-        """Weigh a feature map by the head: [N,channels,h,w] -> float32 [N,C,h,w], without the bias."""
-        return F.conv2d(features, self.head.weight[:, :, None, None]).float()
+        """Return what each cell adds to the logits, N times: [N,channels,h,w] -> float32 [N,C,h,w], without the bias.
+
+        Their mean over the cells and the bias are the logits, however cells are pooled.
+        """
+        maps = F.conv2d(features, self.head.weight[:, :, None, None]).float()
+        return maps if self.attention is None else maps * self.attention(features)
+
+    def pooled(self, features: Tensor) -> Tensor:
+        """Return the mean feature vector of each image, whatever the pooling: [N,channels,h,w] -> float32 [N,channels].
+
+        Attention differs by label, so that there is no one vector under it.
+        """
+        return features.float().mean(dim=(2, 3))
 
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
         """Return the feature extractor's modules from the input to the output, in about five groups."""

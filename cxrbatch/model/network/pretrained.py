@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.data.known_images import KnownImages
 from cxrbatch.model.network.architectures import architectures
-from cxrbatch.model.network.checkpoint import load_checkpoint
+from cxrbatch.model.network.checkpoint import PRETRAINED_KEY, load_checkpoint
 from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.model.network.pretraining_file import read_pretraining
 from cxrbatch.model.network.transfer import (
     COUNTER,
     FeatureWeights,
@@ -47,12 +48,24 @@ _PATIENCE_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class TrainedHead:
-    """The head of one of our checkpoints: `weight` [C,channels] and `bias` [C], for these labels."""
+    """The head of one of our checkpoints: `weight` [C,channels] and `bias` [C], for these labels.
+
+    `attention` are the tensors of its attention pooling, empty where all cells count alike.
+    """
 
     labels: tuple[str, ...]
     task: Task
     weight: Tensor
     bias: Tensor
+    attention: dict[str, Tensor] = field(default_factory=dict)
+
+    def fits(self, network: ChestNetwork, labels: tuple[str, ...]) -> bool:
+        """Tell whether a network can go on with it: the same labels in their order, pooled so that it means the same.
+
+        Attention starts as the average over the cells, so a head that was trained on that fits it as well.
+        """
+        same = (self.labels, self.task) == (labels, network.task)
+        return same and not (self.attention and network.attention is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +87,9 @@ def find_init(init: str, architecture: str) -> Init:
     """Find and read the weights that `--init` names, before any data is prepared.
 
     Args:
-        init: `none`; `imagenet`, from torch's hub cache or downloaded into it; or a file: a checkpoint of ours, or
-            a state dict (safetensors, torch.save) under torchvision's names, trained on images as torchvision
-            scales them.
+        init: `none`; `imagenet`, from torch's hub cache or downloaded into it; or a file: a checkpoint of ours,
+            what `cxrbatch pretrain` wrote, or a state dict (safetensors, torch.save) under torchvision's names,
+            trained on images as torchvision scales them.
         architecture: one of `architectures()`.
 
     Raises:
@@ -93,6 +106,8 @@ def find_init(init: str, architecture: str) -> Init:
     found = read_weights(Path(init))
     if _OURS in found.metadata:
         return _init_from_checkpoint(found, architecture)
+    if PRETRAINED_KEY in found.metadata:
+        return _init_from_pretraining(found, architecture)
     return _init_from_torchvision(found, architecture, "weights of a file")
 
 
@@ -100,7 +115,8 @@ def initialise(network: ChestNetwork, init: Init, seed: int, *, labels: tuple[st
     """Put the weights into the network and say in a sentence where they come from.
 
     The head is drawn anew from `seed`, unless `init` is a checkpoint of ours for the same task and `labels`, in
-    the same order. The network's scaling of its input stays; the weights are adapted to it (`fold_scaling`).
+    the same order; likewise its attention, which else starts as the average over the cells. The network's scaling of
+    its input stays; the weights are adapted to it (`fold_scaling`).
 
     Args:
         network: of the architecture that `init` was found for.
@@ -113,8 +129,10 @@ def initialise(network: ChestNetwork, init: Init, seed: int, *, labels: tuple[st
     features = fold_scaling(init.features, init.scaling, network.spec)
     network.features.load_state_dict(_with_counters(features, network.features))
     head = init.head
-    if head is not None and (head.labels, head.task) == (labels, network.task):
+    if head is not None and head.fits(network, labels):
         network.head.load_state_dict({"weight": head.weight, "bias": head.bias})
+        if network.attention is not None and head.attention:
+            network.attention.load_state_dict(head.attention)
         return f"Weights start from {init.origin}, with its head."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -132,21 +150,42 @@ def _init_from_torchvision(file: WeightsFile, architecture: str, what: str) -> I
     return Init(architecture, _tell_origin(what, file), features, scaling)
 
 
+def _init_from_pretraining(file: WeightsFile, architecture: str) -> Init:
+    facts, known = read_pretraining(file)
+    _require_architecture(file, facts.architecture, architecture)
+    what = f"weights pretrained without labels ({facts.method}, {facts.images} images, spread {facts.spread:.2f})"
+    return Init(
+        architecture,
+        _tell_origin(what, file),
+        match_features(file.path, file.tensors, architecture),
+        Scaling((facts.input.mean,), (facts.input.std,)),
+        known=known,
+    )
+
+
+def _require_architecture(file: WeightsFile, found: str, wanted: str) -> None:
+    if found != wanted:
+        raise UsageError(f"{file.path}: is a {found}, not a {wanted}. Add --architecture {found}")
+
+
 def _init_from_checkpoint(file: WeightsFile, architecture: str) -> Init:
     network, facts = (checkpoint := load_checkpoint(file.path)).network, checkpoint.facts
-    if facts.architecture != architecture:
-        raise UsageError(
-            f"{file.path}: is a {facts.architecture}, not a {architecture}. Add --architecture {facts.architecture}"
-        )
+    _require_architecture(file, facts.architecture, architecture)
     labels = tuple(label.name for label in facts.labels)
     return Init(
         architecture,
         _tell_origin("a checkpoint", file),
         match_features(file.path, network.features.state_dict(), architecture),
         Scaling((facts.input.mean,), (facts.input.std,)),
-        TrainedHead(labels, facts.task, network.head.weight.detach(), network.head.bias.detach()),
+        _head_of(network, labels),
         checkpoint.known,
     )
+
+
+def _head_of(network: ChestNetwork, labels: tuple[str, ...]) -> TrainedHead:
+    weight, bias = network.head.weight.detach(), network.head.bias.detach()
+    attention = {} if network.attention is None else dict(network.attention.state_dict())
+    return TrainedHead(labels, network.task, weight, bias, attention)
 
 
 def _read_imagenet(architecture: str) -> WeightsFile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -15,7 +16,7 @@ from cxrbatch.model.data.dataset import PreparedImages
 from cxrbatch.model.data.labelled import LabelledImages
 from cxrbatch.model.data.urgent import mark_urgent
 from cxrbatch.model.figures.alarms import require_normal_studies
-from cxrbatch.model.network.architectures import smallest_size
+from cxrbatch.model.network.architectures import has_output_stride, smallest_size
 from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, CheckpointFacts, build_network
 from cxrbatch.model.network.pretrained import Init
 from cxrbatch.model.train.losses import check_loss, usual_loss
@@ -36,14 +37,20 @@ from cxrbatch.records import InputSpec, Label, now_text
 from cxrbatch.system import durable
 from cxrbatch.system.record_json import to_json
 
+USUAL_STRIDE, FINER_STRIDE, FINER_FROM_PX = 32, 16, 320
+# Multiplications of the convolutions at a stride of 16 beside 32; a test counts them.
+COST_OF_FINER = {"resnet18": 1.7, "resnet50": 1.5}
+
 
 def training_folder(checkpoint: Path) -> Path:
     """Return where a training leaves everything but its checkpoint."""
     return checkpoint.with_name(f"{checkpoint.name.removesuffix(CHECKPOINT_SUFFIX)}-training")
 
 
-def check_place(checkpoint: Path) -> Path:
+def check_place(checkpoint: Path, folder: Path | None = None) -> Path:
     """Make the folder beside the checkpoint and return it; find out that both places can be written to.
+
+    `folder`: None is `training_folder`.
 
     Raises:
         UsageError: not a checkpoint's name.
@@ -51,7 +58,7 @@ def check_place(checkpoint: Path) -> Path:
     """
     if checkpoint.suffix != CHECKPOINT_SUFFIX:
         raise UsageError(f"{checkpoint}: a checkpoint's name ends in {CHECKPOINT_SUFFIX}.")
-    folder = training_folder(checkpoint)
+    folder = folder or training_folder(checkpoint)
     with output_errors_explained(folder):
         durable.make_folder(folder)
         for place in (folder, checkpoint.parent):
@@ -123,6 +130,23 @@ def check_plan(plan: TrainingPlan, options: TrainingOptions, images: LabelledIma
         )
 
 
+def offer_finer_maps(plan: TrainingPlan) -> str:
+    """Say that finer heatmaps are to be had; "" where there are none, or somebody chose, or they would gain little.
+
+    Not the default: it costs half as much work again, in every later run too, and nothing says that scores gain.
+    """
+    if plan.output_stride is not None or plan.size_px < FINER_FROM_PX:
+        return ""
+    if not has_output_stride(plan.architecture, FINER_STRIDE) or plan.architecture not in COST_OF_FINER:
+        return ""
+    # Padded strides leave a cell for what is over.
+    coarse, fine = (math.ceil(plan.size_px / stride) for stride in (USUAL_STRIDE, FINER_STRIDE))
+    return (
+        f"heatmaps will have {coarse} x {coarse} cells; with --output-stride {FINER_STRIDE} they have {fine} x {fine}, "
+        f"and training and scoring take {COST_OF_FINER[plan.architecture]:g} times the work"
+    )
+
+
 def describe_untrained(plan: TrainingPlan, images: LabelledImages) -> CheckpointFacts:
     """Describe the network that is to be trained, as its checkpoint will."""
     return CheckpointFacts(
@@ -131,7 +155,8 @@ def describe_untrained(plan: TrainingPlan, images: LabelledImages) -> Checkpoint
         task=images.task,
         labels=tuple(Label(name, normal=name == images.normal_label) for name in images.labels),
         input=InputSpec(plan.size_px, fit=plan.fit),
-        output_stride=plan.output_stride,
+        output_stride=plan.output_stride or USUAL_STRIDE,
+        pooling=plan.pooling,
     )
 
 

@@ -117,9 +117,16 @@ def _fit(
     task: TrainingTask, options: TrainingOptions, journal: Journal | None, *, chooses: bool
 ) -> Stopped | Diverged | None:
     """Run the epochs; return what ended them early, if something did."""
+    return run_epochs(task, options, journal, _callbacks(options, journal, chooses=chooses))
+
+
+def run_epochs(
+    task: lightning.LightningModule, options: TrainingOptions, journal: Journal | None, callbacks: list[Callback]
+) -> Stopped | Diverged | None:
+    """Run the epochs of a task, from where its journal goes on; return what ended them early, if something did."""
     state = state_to_resume(journal)
     with _quiet_lightning(), torch.random.fork_rng(devices=[]):
-        trainer = _make_trainer(options, journal, chooses=chooses)
+        trainer = _make_trainer(options, journal, callbacks)
         try:
             with stop_at_safe_points():
                 trainer.fit(task, ckpt_path=state, weights_only=True)
@@ -135,7 +142,7 @@ def _fit(
     return None
 
 
-def _make_trainer(options: TrainingOptions, journal: Journal | None, *, chooses: bool) -> lightning.Trainer:
+def _make_trainer(options: TrainingOptions, journal: Journal | None, callbacks: list[Callback]) -> lightning.Trainer:
     accelerator, devices = find_devices(options.devices)
     return lightning.Trainer(
         max_epochs=options.epochs,
@@ -147,7 +154,7 @@ def _make_trainer(options: TrainingOptions, journal: Journal | None, *, chooses:
         precision="bf16-mixed" if options.precision == "bf16" else "32-true",
         accumulate_grad_batches=options.accumulate,
         plugins=[DurableStates()],
-        callbacks=_callbacks(options, journal, chooses=chooses),
+        callbacks=callbacks,
         logger=_logger(journal),
         num_sanity_val_steps=0,
         enable_checkpointing=journal is not None,

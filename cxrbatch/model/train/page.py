@@ -235,6 +235,7 @@ def _share(part: TrainingPart, place: int) -> Share:
 def _settings(run: TrainingRun) -> Iterator[Fact]:
     facts, spec = run.facts, run.facts.input
     yield from (Fact("architecture", facts.architecture), Fact("output stride", str(facts.output_stride)))
+    yield Fact("pooling", facts.pooling)
     yield from (Fact("image size", f"{spec.size_px} px, {spec.fit}"), Fact("seed", str(facts.training.seed)))
     yield Fact("grey mean and deviation", f"{spec.mean:g}, {spec.std:g}")
     for name, value in _flat(facts.training.options):

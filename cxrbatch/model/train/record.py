@@ -14,7 +14,7 @@ from cxrbatch.model.figures.operating_points import OperatingPointRule
 from cxrbatch.model.network.checkpoint import CheckpointFacts
 from cxrbatch.model.train.calibration import Calibration
 from cxrbatch.model.train.options import TrainingOptions
-from cxrbatch.records import Fit
+from cxrbatch.records import Fit, Pooling
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,8 @@ class TrainingPlan:
     `init`: none, imagenet, or a file with weights. `learning_rate`: None takes the optimiser's usual one, and
     `small_epochs`: None what is usual for so many images. `resume` goes on where an interrupted training of the same
     plan stopped. `workers` processes read images; 0 takes one per core. `urgent` names the labels whose finding makes a
-    study urgent. `boxes` and `masks` mark findings on training images (`cxrbatch.model.data.regions`).
+    study urgent. `output_stride`: None is 32, and training on large images says that there is 16. `boxes` and `masks`
+    mark findings on training images (`cxrbatch.model.data.regions`).
     """
 
     data: DataOptions = field(default_factory=DataOptions)
@@ -94,7 +95,8 @@ class TrainingPlan:
     init: str = "none"
     size_px: int = 224
     fit: Fit = "pad"
-    output_stride: int = 32
+    output_stride: int | None = None
+    pooling: Pooling = "average"
     operating_point: OperatingPointRule = field(default_factory=OperatingPointRule)
     resume: bool = False
     workers: int = 0

@@ -215,12 +215,7 @@ class TrainingTask(lightning.LightningModule):
         return loss
 
     def _stop_if_asked(self) -> None:
-        """Stop; of several processes all in the same place, or the others would wait for ever."""
-        if self.trainer.world_size == 1:
-            stop_if_asked()
-        elif self.trainer.strategy.reduce_boolean_decision(stop_was_asked(), all=False):
-            stop_if_asked()
-            raise Stopped(signal.SIGTERM)
+        stop_together(self.trainer)
 
     def _freeze(self) -> None:
         """Hold the first stages still, normalisation included, until they may learn too."""
@@ -248,6 +243,19 @@ class TrainingTask(lightning.LightningModule):
             val_auroc=average_over_labels(list(self._aurocs)),
             label_auroc=self._aurocs,
         )
+
+
+def stop_together(trainer: lightning.Trainer) -> None:
+    """Stop if asked; of several processes all in the same place, or the others would wait for ever.
+
+    Raises:
+        Stopped: a signal asked for it, here or in another process.
+    """
+    if trainer.world_size == 1:
+        stop_if_asked()
+    elif trainer.strategy.reduce_boolean_decision(stop_was_asked(), all=False):
+        stop_if_asked()
+        raise Stopped(signal.SIGTERM)
 
 
 def _averaging(network: ChestNetwork, decay: float) -> AveragedModel:

@@ -14,7 +14,7 @@ from cxrbatch.model.data.regions import MarkedRegions, mark_regions
 from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, build_network
 from cxrbatch.model.network.network import ChestNetwork, build_seeded
 from cxrbatch.model.network.pretrained import find_init, initialise
-from cxrbatch.model.train.checks import Training, check_place, check_plan, settle_options
+from cxrbatch.model.train.checks import Training, check_place, check_plan, offer_finer_maps, settle_options
 from cxrbatch.model.train.finish import RUN_JSON, VALIDATION, describe_parts, find_finished, finish_training
 from cxrbatch.model.train.fit import TrainedEpochs, train_network
 from cxrbatch.model.train.folds import summarise_folds
@@ -55,6 +55,8 @@ def train_model(data: Path, checkpoint: Path, plan: TrainingPlan, listener: List
     options = settle_options(plan, folds[0], pretrained=bool(init.features))
     for images in folds:
         check_plan(plan, options, images)
+    if offer := offer_finer_maps(plan):
+        listener.say(offer)
     marked = _mark(folds[0], plan, listener)
     prepared = prepare_folds(
         folds,
