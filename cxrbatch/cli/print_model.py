@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from cxrbatch.engine.bundle import EngineBundle
     from cxrbatch.engine.manifest import Adjustment
+    from cxrbatch.model.compare.paired_record import PairedModels
     from cxrbatch.model.compare.record import ComparedModel, Comparison
     from cxrbatch.model.evaluate.record import Caution, Evaluation, Severity
     from cxrbatch.model.figures.bootstrap import Estimate
@@ -178,8 +179,31 @@ def print_comparison(console: Console, comparison: Comparison, page: Path) -> No
     for row in rows:
         table.add_row(*(literal(row[str(column.header)] or _NO_FIGURE) for column in table.columns))
     console.print(table)
+    for pair in comparison.pairs:
+        _print_pair(console, pair)
     _print_cautions(console, comparison.cautions)
     _print_place(console, page)
+
+
+def _print_pair(console: Console, pair: PairedModels) -> None:
+    """Print how two models differ on the same images: what is over all labels, each AUROC, and what was shown."""
+    from cxrbatch.model.compare.difference_lines import difference_lines, pair_sentences
+    from cxrbatch.model.figures.metrics import Figure
+
+    lines = difference_lines(pair)
+    table = Table(title=literal(f"{pair.first} less {pair.second}, on the same images", TITLE), box=SIMPLE_HEAD)
+    for name in ("label", "figure", pair.first, pair.second, "difference", "p", "verdict"):
+        table.add_column(literal(name))
+    for line, each in zip(lines, pair.differences, strict=True):
+        if line.overall or each.figure == Figure.AUROC.value or each.verdict in {"first", "second"}:
+            moved = f"{line.difference} ({line.interval})" if line.interval else line.difference
+            table.add_row(literal(line.name), line.figure, line.first, line.second, moved, line.p, literal(line.words))
+    if lines:
+        console.print(table)
+    for sentence in pair_sentences(pair):
+        console.print(literal(sentence), highlight=False)
+    for caution in pair.cautions:
+        console.print(literal(caution, _COLOURS["doubtful"]), highlight=False)
 
 
 def _cells(comparison: Comparison, model: ComparedModel) -> dict[str, str]:
