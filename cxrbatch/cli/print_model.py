@@ -40,11 +40,20 @@ def print_training(console: Console, summary: TrainingSummary, checkpoint: Path,
     for sentence in (
         *(*run.leaks, *run.notes),
         f"Kept epoch {run.kept} of {len(run.epochs)}, in {checkpoint} ({run.seconds:.0f} s).",
-        "The same images chose the epoch, the calibration and the operating points; others tell more:",
+        _measured_on(run),
         f"  cxrbatch evaluate {checkpoint} DATA -o evaluation",
     ):
         console.print(literal(sentence), highlight=False)
     _print_place(console, page)
+
+
+def _measured_on(run: TrainingRun) -> str:
+    """Say what else the measured images were used for, before the command that measures on others."""
+    training = run.facts.training
+    if training.figures_promise_too_much or not training.figures:
+        chose = training.choices_in_words or "the calibration and the operating points"
+        return f"The same images chose {chose}; others tell more:"
+    return "These images chose neither epoch, calibration nor operating points. Figures elsewhere:"
 
 
 def _label_table(run: TrainingRun) -> Table:

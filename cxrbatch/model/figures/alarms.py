@@ -96,6 +96,24 @@ def place_for_alarms(
     return tuple(points), _describe(rate, _alarms(points, scores), truths, patients, per_label)
 
 
+def measure_alarms(chosen: Alarms, labels: Sequence[Label], images: ImagesByStudy) -> Alarms:
+    """Say what points come to that were chosen for a rate of alarms, on images that did not choose them.
+
+    Args:
+        chosen: what was wanted.
+        labels: with their points.
+        images: the others; without any normal study among them there is nothing to say beyond what was chosen.
+    """
+    groups = group_images(images.studies)
+    truths = find_any(images.targets, [label.normal for label in labels], groups)
+    if not (truths == 0.0).any():
+        return chosen
+    points = [None if label.normal else label.operating_point for label in labels]
+    raised = _alarms(points, strongest(images.probabilities, groups))
+    patients = np.array([images.patients[group[0]] for group in groups], dtype=object)
+    return _describe(chosen.wanted, raised, truths, patients, chosen.per_label)
+
+
 def _highest_rank(normal: Float32, allowed: int) -> int:
     """Return the highest rank at which at most `allowed` of the normal studies, float32 [n,C], get an alarm.
 

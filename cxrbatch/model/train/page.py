@@ -167,10 +167,12 @@ def _optimism(run: TrainingRun) -> Notice:
         command = f"cxrbatch evaluate {checkpoint} OTHER_DATA -o evaluation --split all"
         others = "Measure it on other patients:"
     images = wording.counted(parts["val"].images, "validation image") if "val" in parts else "validation images"
-    text = (
-        f"The same {images} chose {'the epoch, ' if _kept_by(run) == 'best' else ''}the calibration and the operating "
-        f"points, so the figures below promise a little too much. {others}"
-    )
+    training = run.facts.training
+    if training.chosen_on and not training.figures_promise_too_much:
+        text = f"The {images} below chose neither epoch, calibration nor operating points. {others}"
+        return Notice("note", "Measured on images that chose nothing.", text, command)
+    chose = training.choices_in_words or "the epoch, the calibration and the operating points"
+    text = f"The same {images} chose {chose}, so the figures below promise a little too much. {others}"
     return Notice("doubtful", "Read with care.", text, command)
 
 
@@ -208,7 +210,7 @@ def _remarks(label: Label, calibration: tuple[float, float]) -> Iterator[str]:
     if label.urgent:
         yield "urgent"
     if label.operating_point is None:
-        yield f"no verdict: fewer than {MIN_CASES} validation images with the finding, or without it"
+        yield f"no verdict: fewer than {MIN_CASES} images to choose on with the finding, or without it"
     if calibration == (1.0, 0.0):
         yield "probabilities as the network gives them: too few images to calibrate"
 
