@@ -35,7 +35,7 @@ _NO_FIGURE, _TOO_FEW = "-", "too few"
 
 def print_training(console: Console, summary: TrainingSummary, checkpoint: Path, page: Path) -> None:
     """Print a table of the labels, or of the folds' spread, and what to do next."""
-    run = summary.runs[summary.chosen]
+    run = summary.shown
     console.print(_spread_table(summary) if summary.spread else _label_table(run))
     for sentence in (
         *(*run.leaks, *run.notes),

@@ -22,7 +22,7 @@ from cxrbatch.model.data.labelled import (
     patients_sha256,
 )
 from cxrbatch.model.data.urgent import mark_urgent
-from cxrbatch.model.figures.alarms import Alarms, ImagesByStudy, measure_alarms, place_for_alarms
+from cxrbatch.model.figures.alarms import Alarms, ImagesByStudy, measure_alarms, place_for_alarms, raise_alarms
 from cxrbatch.model.figures.bootstrap import draw_resamples
 from cxrbatch.model.figures.figures import (
     Estimates,
@@ -133,7 +133,8 @@ def choose_verdicts(
     validation = predict_logits(network, training.prepared.part(VALIDATION), training.options.devices)
     answers = calibration.probabilities(validation, images.task)
     if alarms is not None:
-        alarms = measure_alarms(alarms, labels, _by_study(images.part(VALIDATION), answers))
+        by_study = _by_study(images.part(VALIDATION), answers)
+        alarms = measure_alarms(alarms, labels, by_study, raise_alarms(labels, answers))
     return calibration, labels, alarms, answers
 
 

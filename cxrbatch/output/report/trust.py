@@ -13,7 +13,12 @@ from cxrbatch.records import FEWEST_IMAGES, EngineDescription, Label, VerdictRul
 TOO_FEW = "too few"
 
 _POINTS, _EPOCH = "operating points", "epoch"
-_PARTS = {"val": "validation images", "test": "test images", "train": "training images"}
+_PARTS = {
+    "val": "validation images",
+    "test": "test images",
+    "train": "training images",
+    "out-of-fold": "images of all folds",
+}
 
 
 @dataclass(frozen=True, slots=True)
