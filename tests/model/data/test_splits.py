@@ -167,7 +167,7 @@ def test_options_that_make_no_sense_are_refused(wrong: dict[str, object], messag
 
 @pytest.mark.parametrize(("seed", "share"), [(0, 0.1), (1, 0.25), (2, 0.4)])
 def test_what_is_set_aside_moves_nobody_else(seed: int, share: float) -> None:
-    drawn = [
+    drawn: list[tuple[str, tuple[float, ...]]] = [
         (f"p{patient}", (float(patient % 3 == 0), 0.0, 1.0)) for patient in range(60) for _ in range(1 + patient % 3)
     ]
     options = DataOptions(val_fraction=0.2, test_fraction=0.1, seed=seed)
