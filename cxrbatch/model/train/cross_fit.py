@@ -143,7 +143,7 @@ def _measure_all(
 ) -> MeasuredLabels:
     """Measure all images with what other folds chose for each; how they are ranked within each fold."""
     task, probabilities = training.images.task, fitted.probabilities
-    without_verdict = np.isnan(fitted.calls).any(axis=0).tolist()
+    without_verdict = [bool(np.isnan(column).any()) for column in fitted.calls.T]
     likeliest = [likeliest_class(labels, row) or 0 for row in probabilities.tolist()]
     measured = measure_labels(
         LabelledScores(
