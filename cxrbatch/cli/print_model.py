@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from cxrbatch.engine.bundle import EngineBundle
     from cxrbatch.engine.manifest import Adjustment
+    from cxrbatch.model.compare.paired_record import PairedModels
     from cxrbatch.model.compare.record import ComparedModel, Comparison
     from cxrbatch.model.evaluate.record import Caution, Evaluation, Severity
     from cxrbatch.model.figures.bootstrap import Estimate
@@ -35,17 +36,26 @@ _NO_FIGURE, _TOO_FEW = "-", "too few"
 
 def print_training(console: Console, summary: TrainingSummary, checkpoint: Path, page: Path) -> None:
     """Print a table of the labels, or of the folds' spread, and what to do next."""
-    run = summary.runs[summary.chosen]
+    run = summary.shown
     console.print(_spread_table(summary) if summary.spread else _label_table(run))
     for sentence in (
         *(*run.leaks, *run.notes),
         *_map_sentences(run.facts.labels),
         f"Kept epoch {run.kept} of {len(run.epochs)}, in {checkpoint} ({run.seconds:.0f} s).",
-        "The same images chose the epoch, the calibration and the operating points; others tell more:",
+        _measured_on(run),
         f"  cxrbatch evaluate {checkpoint} DATA -o evaluation",
     ):
         console.print(literal(sentence), highlight=False)
     _print_place(console, page)
+
+
+def _measured_on(run: TrainingRun) -> str:
+    """Say what else the measured images were used for, before the command that measures on others."""
+    training = run.facts.training
+    if training.figures_promise_too_much or not training.figures:
+        chose = training.choices_in_words or "the calibration and the operating points"
+        return f"The same images chose {chose}; others tell more:"
+    return "These images chose neither epoch, calibration nor operating points. Figures elsewhere:"
 
 
 def _label_table(run: TrainingRun) -> Table:
@@ -213,8 +223,31 @@ def print_comparison(console: Console, comparison: Comparison, page: Path) -> No
     for row in rows:
         table.add_row(*(literal(row[str(column.header)] or _NO_FIGURE) for column in table.columns))
     console.print(table)
+    for pair in comparison.pairs:
+        _print_pair(console, pair)
     _print_cautions(console, comparison.cautions)
     _print_place(console, page)
+
+
+def _print_pair(console: Console, pair: PairedModels) -> None:
+    """Print how two models differ on the same images: what is over all labels, each AUROC, and what was shown."""
+    from cxrbatch.model.compare.difference_lines import difference_lines, pair_sentences
+    from cxrbatch.model.figures.metrics import Figure
+
+    lines = difference_lines(pair)
+    table = Table(title=literal(f"{pair.first} less {pair.second}, on the same images", TITLE), box=SIMPLE_HEAD)
+    for name in ("label", "figure", pair.first, pair.second, "difference", "p", "verdict"):
+        table.add_column(literal(name))
+    for line, each in zip(lines, pair.differences, strict=True):
+        if line.overall or each.figure == Figure.AUROC.value or each.verdict in {"first", "second"}:
+            moved = f"{line.difference} ({line.interval})" if line.interval else line.difference
+            table.add_row(literal(line.name), line.figure, line.first, line.second, moved, line.p, literal(line.words))
+    if lines:
+        console.print(table)
+    for sentence in pair_sentences(pair):
+        console.print(literal(sentence), highlight=False)
+    for caution in pair.cautions:
+        console.print(literal(caution, _COLOURS["doubtful"]), highlight=False)
 
 
 def _cells(comparison: Comparison, model: ComparedModel) -> dict[str, str]:

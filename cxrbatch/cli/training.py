@@ -187,6 +187,15 @@ def machine_options(command: Command) -> Command:
 )
 @data_options
 @click.option(
+    "--set-aside",
+    type=FRACTION,
+    default=0.0,
+    show_default=True,
+    metavar="SHARE",
+    help="Keep this share of the patients aside to calibrate and to choose operating points on, where DATA names no "
+    "part calibration: the validation images then measure what they did not choose.",
+)
+@click.option(
     "--folds",
     type=click.IntRange(0, 1000),
     default=0,
@@ -230,8 +239,8 @@ def train(data: Path, checkpoint: Path, **options: Any) -> None:
     """Train a network on labelled DATA; write CHECKPOINT.safetensors, and a report to CHECKPOINT-training.
 
     DATA is a folder with labels.csv, a folder with the NIH table, a folder with one folder per class, or a table.
-    What is kept is calibrated on the validation images and given an operating point for each label. Ctrl-C keeps what
-    there is so far.
+    What is kept is calibrated on the validation images, or those set aside, and given an operating point for each
+    label. Ctrl-C keeps what there is so far.
 
     \b
     Examples:

@@ -233,11 +233,12 @@ def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
 )
 @click.option("--threads", type=PROCESSES, default=0, metavar="N", help="CPU cores for each model.  [default: all]")
 def compare(runs: tuple[str, ...], out: Path, **options: Any) -> None:
-    """Set trained models side by side: figures, size and speed; write compare.csv and compare.html.
+    """Set trained models side by side: figures, size and speed; write compare.csv, compare.json and compare.html.
 
     A RUN is a checkpoint (*.safetensors), an engine (its folder or its name), or a folder that evaluate wrote.
     Figures come from the evaluation where one is given (it shares a row with its model), otherwise from the
-    model's own training. Where they were measured on different images, the table says so.
+    model's own training. Where they were measured on different images, the table says so. Every two evaluations are
+    also compared on the images that both scored: who is better in what, and whether that is more than chance.
 
     \b
     Examples:

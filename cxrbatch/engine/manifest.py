@@ -20,7 +20,11 @@ SCHEMA = 1
 Precision = Literal["fp32", "fp16", "int8"]
 PENDING: Literal["pending"] = "pending"
 CHOOSING_PART = "val"
-"""The part of the data whose images choose the epoch, the calibration and the operating points of a training."""
+"""The part of the data whose images measure a training, and choose what no other part is kept aside for."""
+CALIBRATION_PART = "calibration"
+"""The part that may be kept aside for calibration and operating points."""
+CHOICES = ("epoch", "calibration", "operating points")
+"""What a training chooses on images that it did not learn from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,9 @@ class TrainingFacts:
     `figures` holds what was measured over all labels, e.g. {"macro_auroc": 0.97}, on the images that `measured_on`
     names, e.g. "val". `patients` identifies the patients of each part by a digest
     (`cxrbatch.model.data.labelled.patients_sha256`). `data_sha256` identifies the images, their labels and their
-    parts. `init` says what the weights started from.
+    parts. `init` says what the weights started from. `chosen_on` says which images made each of CHOICES, by the name of
+    their part; a choice that nobody made is missing. Where it is empty, as earlier versions wrote it, the part val made
+    all of them.
     """
 
     data: str = ""
@@ -89,11 +95,29 @@ class TrainingFacts:
     measured_on: str = ""
     data_sha256: str = ""
     init: str = ""
+    chosen_on: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def choosing_parts(self) -> tuple[str, ...]:
+        """The parts whose images chose anything."""
+        return tuple(dict.fromkeys(self.chosen_on.values())) or (CHOOSING_PART,)
+
+    @property
+    def chosen_by_the_measured(self) -> tuple[str, ...]:
+        """Those of CHOICES that the images of the figures made."""
+        made = self.chosen_on or dict.fromkeys(CHOICES, CHOOSING_PART)
+        return tuple(choice for choice in CHOICES if made.get(choice) == self.measured_on and self.measured_on)
+
+    @property
+    def choices_in_words(self) -> str:
+        """Name what the images of the figures chose, such as: the calibration and the operating points."""
+        named = [f"the {choice}" for choice in self.chosen_by_the_measured]
+        return " and ".join([*([", ".join(named[:-1])] if named[1:] else []), *named[-1:]])
 
     @property
     def figures_promise_too_much(self) -> bool:
         """Whether the images of the figures also chose the epoch, the calibration or the operating points."""
-        return bool(self.figures) and self.measured_on == CHOOSING_PART
+        return bool(self.figures and self.chosen_by_the_measured)
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,9 +134,11 @@ def _training(manifest: Manifest) -> Iterator[str]:
         yield f"- All figures are those of the part {_text(facts.measured_on)}, with 95 % intervals over patients"
     if facts.figures_promise_too_much:
         yield (
-            "- **The same images chose the epoch, the calibration and the operating points: these figures promise a "
-            "little too much.** `cxrbatch evaluate` measures on others"
+            f"- **The same images chose {facts.choices_in_words}: these figures promise a little too "
+            "much.** `cxrbatch evaluate` measures on others"
         )
+    elif facts.chosen_on and facts.figures:
+        yield "- The images of these figures chose neither the epoch, nor the calibration, nor the operating points"
     yield from (f"- {_text(name)}: {_text(_listed(value))}" for name, value in facts.options.items() if value != "")
     yield from (f"- {_text(library)} {_text(version)}" for library, version in facts.libraries.items())
     yield from (f"- **{_text(name)}: {_with_interval(facts.figures, name)}**" for name in _figure_names(facts.figures))

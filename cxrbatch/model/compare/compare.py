@@ -17,16 +17,21 @@ from cxrbatch.model.compare.compared_runs import (
     find_evaluated,
     read_run,
 )
+from cxrbatch.model.compare.differences import compare_pairs
 from cxrbatch.model.compare.record import ComparedModel, Comparison, find_cautions, sort_models
 from cxrbatch.model.compare.report import write_comparison_page, write_comparison_table
 from cxrbatch.model.compare.throughput import Throughput, busy_cores, measure_throughput
 from cxrbatch.model.data.pixels import ReportProgress
 from cxrbatch.model.evaluate.record import Caution
+from cxrbatch.model.evaluate.report import PREDICTIONS_CSV
 from cxrbatch.model.network.open_model import open_model
 from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.pages.wording import counted
 from cxrbatch.records import now_text
 from cxrbatch.system import durable
+from cxrbatch.system.record_json import to_json
+
+COMPARE_JSON = "compare.json"
 
 BATCH_SIZE = 8
 """Images at once where nobody says otherwise: what engines on a CPU are quickest with."""
@@ -47,7 +52,9 @@ def compare_models(
     threads: int = 0,
     report: ReportProgress = lambda _done, _all: None,
 ) -> Comparison:
-    """Set trained models side by side and leave compare.csv and compare.html in `out`.
+    """Set trained models side by side and leave compare.csv, compare.json and compare.html in `out`.
+
+    Evaluations are also compared two by two on the very images that both scored (`compare_pairs`).
 
     A row's figures come from the evaluation, where a folder of one is given, else from the model's own training.
     An evaluation and its model, both given, are one row. Everything is read before anything is measured.
@@ -67,15 +74,19 @@ def compare_models(
     """
     if not models:
         raise UsageError("compare: name at least one checkpoint, engine or evaluation.")
-    rows = _make_rows([read_run(run) for run in models])
+    runs = [read_run(run) for run in models]
+    rows = _make_rows(runs)
+    compared = sort_models([row.model for row in rows])
+    pairs, gone = compare_pairs(_evaluations(runs, compared))
     disturbed = tuple(_find_disturbance()) if measure else ()
     if measure:
-        rows = _measure(rows, batch_size, threads, report)
-    compared = sort_models([row.model for row in rows])
-    comparison = Comparison(compared, (*find_cautions(compared), *disturbed), now_text(), __version__)
+        compared = sort_models([row.model for row in _measure(rows, batch_size, threads, report)])
+    cautions = (*find_cautions(compared), *_untested(compared, gone), *disturbed)
+    comparison = Comparison(compared, cautions, now_text(), __version__, pairs)
     with output_errors_explained(out):
         durable.make_folder(out)
         write_comparison_table(out, comparison)
+        durable.replace_text(out / COMPARE_JSON, to_json(comparison, indent=2) + "\n")
         write_comparison_page(out, comparison)
     return comparison
 
@@ -99,6 +110,25 @@ def _make_rows(runs: Sequence[StoredModel | EvaluatedRun]) -> list[_Row]:
         elif run.description.sha256 not in evaluated:
             rows.append(_Row(compare_stored(run), run))
     return rows
+
+
+def _evaluations(runs: Sequence[StoredModel | EvaluatedRun], models: Sequence[ComparedModel]) -> list[EvaluatedRun]:
+    """Return the evaluations, each once, in the order of the rows."""
+    found = {run.run: run for run in runs if isinstance(run, EvaluatedRun)}
+    return [found.pop(model.run) for model in models if model.run in found]
+
+
+def _untested(models: Sequence[ComparedModel], gone: Sequence[str]) -> Iterator[Caution]:
+    """Say which differences nobody tested."""
+    if gone:
+        yield Caution("note", f"Without {PREDICTIONS_CSV}, so that no difference was tested: {', '.join(gone)}.")
+    own = [model.name for model in models if model.measured_on is not None and not model.evaluated]
+    if own and len(models) > 1:
+        yield Caution(
+            "note",
+            f"No difference was tested for {', '.join(own)}, by the figures of the training alone: evaluate all "
+            "models on the same images and compare those folders.",
+        )
 
 
 def _measure(rows: Sequence[_Row], batch_size: int, threads: int, report: ReportProgress) -> list[_Row]:

@@ -122,6 +122,7 @@ def compare_evaluated(run: EvaluatedRun, model: StoredModel | None) -> ComparedM
         accuracy=find_accuracy(evaluation.measured),
         parameters=None if model is None else model.parameters,
         size_bytes=None if model is None else model.size_bytes,
+        evaluated=True,
         cautions=(*cautions, *((Caution("doubtful", few),) if few else ()), *_notice(description)),
     )
 

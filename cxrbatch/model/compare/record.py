@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from cxrbatch.model.compare.paired_record import PairedModels
 from cxrbatch.model.compare.throughput import Throughput
 from cxrbatch.model.evaluate.record import Caution
 from cxrbatch.model.figures.bootstrap import Estimate
 from cxrbatch.model.figures.figures import Estimates
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.records import Task
+
+SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,9 @@ class MeasuredOn:
 class ComparedModel:
     """One row: what the model is, what it is worth (means over its labels), and what it costs.
 
-    `run` is what the command was given. A figure that nobody measured is missing. `parameters`, `size_bytes` and
-    `throughput` are None where the model itself is not at hand, or was not to be measured.
+    `run` is what the command was given, `evaluated` tells that it is a folder that evaluate left. A figure that nobody
+    measured is missing. `parameters`, `size_bytes` and `throughput` are None where the model itself is not
+    at hand, or was not to be measured.
     """
 
     run: str
@@ -51,17 +55,23 @@ class ComparedModel:
     parameters: int | None = None
     size_bytes: int | None = None
     throughput: Throughput | None = None
+    evaluated: bool = False
     cautions: tuple[Caution, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All rows, the best AUROC first, and why some figures cannot be set side by side."""
+    """All rows, the best AUROC first, and why some figures cannot be set side by side: what compare.json holds.
+
+    `pairs` are every two evaluations on the images that both scored, the better AUROC first.
+    """
 
     models: tuple[ComparedModel, ...]
     cautions: tuple[Caution, ...]
     compared_at: str
     cxrbatch_version: str
+    pairs: tuple[PairedModels, ...] = ()
+    schema: int = SCHEMA
 
     def image_set(self, model: ComparedModel) -> int:
         """Return the number, from 1, of the set of images that the model was measured on; 0 where it was not.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from cxrbatch.model.compare.difference_lines import DifferenceLine, difference_lines, pair_sentences
 from cxrbatch.model.compare.record import ComparedModel, Comparison
 from cxrbatch.model.compare.throughput import REPEATS
 from cxrbatch.model.data.labelled import TASK_NAMES
@@ -48,6 +49,17 @@ class CostRow:
     trained_in: str
 
 
+@dataclass(frozen=True, slots=True)
+class PairSection:
+    """Two models on the images that both scored, in words: what to know of it, reasons to doubt, and the lines."""
+
+    first: str
+    second: str
+    sentences: tuple[str, ...]
+    cautions: tuple[str, ...]
+    lines: tuple[DifferenceLine, ...]
+
+
 def write_comparison_page(out: Path, comparison: Comparison) -> None:
     """Write compare.html."""
     pace = next((model.throughput for model in comparison.models if model.throughput is not None), None)
@@ -61,6 +73,17 @@ def write_comparison_page(out: Path, comparison: Comparison) -> None:
         void=[caution for caution in comparison.cautions if caution.severity == "void"],
         doubtful=[caution for caution in comparison.cautions if caution.severity == "doubtful"],
         notes=[caution for caution in comparison.cautions if caution.severity == "note"],
+        pairs=[
+            PairSection(
+                wording.plain(pair.first),
+                wording.plain(pair.second),
+                tuple(map(_whole, pair_sentences(pair))),
+                tuple(map(_whole, pair.cautions)),
+                tuple(difference_lines(pair)),
+            )
+            for pair in comparison.pairs
+        ],
+        resamples=comparison.pairs[0].resamples if comparison.pairs else 0,
         pace=pace,
         repeats=REPEATS,
         several_labels=any(len(model.labels) > 1 for model in comparison.models),
@@ -70,6 +93,10 @@ def write_comparison_page(out: Path, comparison: Comparison) -> None:
         not_for_diagnosis=wording.NOT_FOR_DIAGNOSIS,
     )
     replace_text(out / COMPARE_HTML, page)
+
+
+def _whole(sentence: str) -> str:
+    return wording.plain(sentence, longest=600)
 
 
 def _worth(comparison: Comparison, model: ComparedModel) -> WorthRow:

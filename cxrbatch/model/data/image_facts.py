@@ -26,6 +26,9 @@ _SPLIT_NAMES = {
     "validation": "val",
     "validate": "val",
     "dev": "val",
+    "calibration": "calibration",
+    "calibrate": "calibration",
+    "calib": "calibration",
     "test": "test",
     "testing": "test",
 }

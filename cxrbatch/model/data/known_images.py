@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrbatch.engine.manifest import CHOOSING_PART
 from cxrbatch.model.data.labelled import LabelledImages, Sample
 
 Mask = NDArray[np.bool_]
@@ -42,10 +43,14 @@ class KnownPart:
 
 @dataclass(frozen=True, slots=True)
 class KnownImages:
-    """What one training saw, by part (train, val, test), under one key (hex)."""
+    """What one training saw, by part (train, val, calibration, test), under one key (hex).
+
+    `chose` names the parts on which it chose the epoch, the calibration or the operating points.
+    """
 
     key: str
     parts: dict[str, KnownPart] = field(default_factory=dict)
+    chose: tuple[str, ...] = (CHOOSING_PART,)
 
     def require_sound(self) -> None:
         """Refuse what cannot be digests under a key.
@@ -60,12 +65,13 @@ class KnownImages:
                     raise ValueError("digests of known images that are cut off")
 
 
-def remember(images: LabelledImages, pictures: Sequence[str]) -> KnownImages:
+def remember(images: LabelledImages, pictures: Sequence[str], chose: tuple[str, ...] = (CHOOSING_PART,)) -> KnownImages:
     """Make the digests of a data set.
 
     Args:
         images: split into its parts.
         pictures: the SHA-256 of what the network sees of each image (`hash_pixels`), in their order.
+        chose: the parts on which anything was chosen.
     """
     key = secrets.token_bytes(_KEY_BYTES)
     parts = {}
@@ -77,7 +83,7 @@ def remember(images: LabelledImages, pictures: Sequence[str]) -> KnownImages:
             pictures=_packed(_digest(key, ("picture", pictures[at])) for at in chosen) if pictures else "",
             of_unknown=sum(not sample.patient_id for sample in samples),
         )
-    return KnownImages(key.hex(), parts)
+    return KnownImages(key.hex(), parts, chose)
 
 
 def recognise_patients(known: KnownImages, part: str, samples: Sequence[Sample]) -> Mask:

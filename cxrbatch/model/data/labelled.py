@@ -17,8 +17,8 @@ from cxrbatch.intake.discover import raster_identity
 from cxrbatch.pages.wording import counted
 from cxrbatch.records import Float32, Task
 
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
+Split = Literal["train", "val", "calibration", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "calibration", "test")
 
 LAYOUT_NAMES = {"nih": "NIH ChestX-ray14", "folders": "class folders", "csv": "CSV table"}
 TASK_NAMES = {"multilabel": "multi-label", "binary": "one label, yes or no", "multiclass": "multi-class"}

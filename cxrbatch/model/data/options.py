@@ -24,6 +24,7 @@ class DataOptions:
     table tells; "" knows the names of NIH, CheXpert and Kermany et al.
     `val_fraction`, `test_fraction`: parts of the images that a split of our own puts aside; a part that the
     data brings along stays as it is.
+    `set_aside`: a part for calibration and operating points, likewise; 0 cuts none, and val chooses them.
     `folds`: how many times `load_folds` splits, each image being validated on once; 0 splits once.
     """
 
@@ -34,6 +35,7 @@ class DataOptions:
     patient_pattern: str = ""
     val_fraction: float = 0.2
     test_fraction: float = 0.0
+    set_aside: float = 0.0
     folds: int = 0
     seed: int = 0
     allow_leak: bool = False
@@ -42,6 +44,14 @@ class DataOptions:
         _require(0.0 < self.val_fraction < 1.0, "val_fraction must lie between 0 and 1")
         _require(
             0.0 <= self.test_fraction < 1.0 - self.val_fraction, "val_fraction and test_fraction leave none to train on"
+        )
+        _require(
+            0.0 <= self.set_aside < 1.0 - self.val_fraction - self.test_fraction,
+            "set_aside, val_fraction and test_fraction leave none to train on",
+        )
+        _require(
+            not (self.folds and self.set_aside),
+            "folds calibrate on the images of all folds, so set_aside does not go with them",
         )
         _require(self.folds == 0 or self.folds >= 2, "folds must be at least 2, or 0 for one split")
         _require(

@@ -22,6 +22,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrbatch.engine.manifest import CALIBRATION_PART
 from cxrbatch.errors import UsageError
 from cxrbatch.model.data.labelled import LabelledImages, Sample
 from cxrbatch.model.data.options import DataOptions
@@ -31,6 +32,8 @@ from cxrbatch.records import Gray8
 def split_data(images: LabelledImages, options: DataOptions) -> LabelledImages:
     """Give each image a part. Parts that the data brings along stay; val, where missing, is cut from train.
 
+    What is set aside for calibration is cut last, so that val and test are the same with and without it.
+
     Raises:
         UsageError: there is nothing to train on, or too few patients to cut a part from.
     """
@@ -39,12 +42,17 @@ def split_data(images: LabelledImages, options: DataOptions) -> LabelledImages:
         raise UsageError(
             f"{images.root}: all images belong to {' and '.join(sorted(given))}; none is left to train on."
         )
-    if "val" in given and "train" in given:
-        return images
-    fractions = {"val": options.val_fraction}
-    if "test" not in given and options.test_fraction:
-        fractions["test"] = options.test_fraction
-    return _deal(images, {"train": 1.0 - sum(fractions.values()), **fractions}, options.seed)
+    cut = 0.0
+    if not {"val", "train"} <= given:
+        fractions = {"val": options.val_fraction}
+        if "test" not in given and options.test_fraction:
+            fractions["test"] = options.test_fraction
+        cut = sum(fractions.values())
+        images = _deal(images, {"train": 1.0 - cut, **fractions}, options.seed)
+    if options.set_aside and CALIBRATION_PART not in given:
+        share = options.set_aside / (1.0 - cut)
+        images = _deal(images, {"train": 1.0 - share, CALIBRATION_PART: share}, options.seed)
+    return images
 
 
 def split_into_folds(images: LabelledImages, folds: int, seed: int) -> tuple[LabelledImages, ...]:

@@ -34,7 +34,7 @@ from cxrbatch.records import Float32, Task
 
 TABLE = "labels.csv"
 # CheXpert and its kind: a table per part, in one folder.
-_TABLES_BY_PART = ("train.csv", "valid.csv", "val.csv", "test.csv")
+_TABLES_BY_PART = ("train.csv", "valid.csv", "val.csv", "calibration.csv", "test.csv")
 
 
 def find_tables(data: Path) -> tuple[Path, ...]:
@@ -165,7 +165,7 @@ def _read_splits(table: LabelTable) -> list[str]:
     splits = [split_of(cell) for cell in cells]
     unclear = sorted({cell for cell, split in zip(cells, splits, strict=True) if cell and not split})
     if unclear:
-        raise UsageError(f"{table.path}: no part is called {shorten(unclear)}; they are train, val and test.")
+        raise UsageError(f"{table.path}: no part is called {shorten(unclear)}; use train, val, calibration or test.")
     if "" in splits and any(splits):
         empty = [f"line {row + 2}" for row, split in enumerate(splits) if not split]
         raise UsageError(f"{table.path}: column {table.columns.split} is empty in {shorten(empty)}. Fill all or none.")

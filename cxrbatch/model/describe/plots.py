@@ -14,7 +14,13 @@ from cxrbatch.model.describe.summary import DataSummary
 from cxrbatch.pages import wording
 from cxrbatch.pages.plot_style import ACCENT, DASHES, INK, LABEL_COLOURS, LINE, MUTED, as_svg, plot_style, plot_text
 
-_PARTS = {"train": LABEL_COLOURS[0], "val": LABEL_COLOURS[1], "test": LABEL_COLOURS[2], "": LABEL_COLOURS[0]}
+_PARTS = {
+    "train": LABEL_COLOURS[0],
+    "val": LABEL_COLOURS[1],
+    "test": LABEL_COLOURS[2],
+    "calibration": LABEL_COLOURS[3],
+    "": LABEL_COLOURS[0],
+}
 _SEXES = {"M": LABEL_COLOURS[0], "F": LABEL_COLOURS[3], "": MUTED}
 # Clear where nothing is, so that the page shows through.
 _SHARES = LinearSegmentedColormap.from_list("shares", [(*to_rgb(ACCENT), 0.0), (*to_rgb(ACCENT), 1.0)])

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxrbatch.engine.manifest import CHOOSING_PART
 from cxrbatch.model.data.known_images import (
     KnownImages,
     Mask,
@@ -24,7 +23,7 @@ from cxrbatch.pages.wording import counted
 class Acquaintance:
     """Which of N images the model knows, bool [N] each, by the patient and by the very picture.
 
-    `learned` from, or `chose` by: the part on which training chose the epoch, the calibration and the operating points.
+    `learned` from, or `chose` by: the parts on which training chose the epoch, the calibration or the operating points.
     `telling` are those whose patient's ID is no number as any collection has. `is_told` where the checkpoint says whom
     it knows at all.
     """
@@ -53,8 +52,9 @@ def get_acquainted(known: Sequence[KnownImages], samples: Sequence[Sample], pict
     for images in known:
         patients |= recognise_patients(images, TRAINING_PART, samples)
         same |= recognise_pictures(images, TRAINING_PART, pictures)
-        chose |= recognise_patients(images, CHOOSING_PART, samples)
-        chose |= recognise_pictures(images, CHOOSING_PART, pictures)
+        for part in images.chose:
+            chose |= recognise_patients(images, part, samples)
+            chose |= recognise_pictures(images, part, pictures)
     telling = np.array([has_telling_id(sample) for sample in samples], bool)
     return Acquaintance(bool(known), telling, patients, same, chose & ~patients & ~same)
 
@@ -85,5 +85,5 @@ def describe_chosen(found: Acquaintance, samples: Sequence[Sample]) -> str:
         return ""
     return (
         f"Of {counted(len(samples), 'image')} {count} are of patients on whom training chose the epoch, the "
-        "calibration and the operating points: these figures promise a little too much."
+        "calibration or the operating points: these figures promise a little too much."
     )

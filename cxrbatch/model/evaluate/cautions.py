@@ -8,7 +8,7 @@ from itertools import groupby
 
 import msgspec
 
-from cxrbatch.engine.manifest import CHOOSING_PART, TrainingFacts
+from cxrbatch.engine.manifest import TrainingFacts
 from cxrbatch.model.data.labelled import LabelledImages, Sample, count_patients, patients_sha256
 from cxrbatch.model.evaluate.acquaintance import Acquaintance, describe_chosen, describe_learned, is_certain
 from cxrbatch.model.evaluate.doubts import Shortcut, find_overlap, is_trained_on
@@ -105,10 +105,11 @@ def _unknown_patients(scored: Scored) -> Iterator[Caution]:
 
 def is_choosing_part(training: TrainingFacts, samples: Sequence[Sample]) -> str:
     """Say the same of a model whose checkpoint knows its parts by one digest each."""
-    if training.patients.get(CHOOSING_PART) != patients_sha256(samples):
+    digest = patients_sha256(samples)
+    if all(training.patients.get(part) != digest for part in training.choosing_parts):
         return ""
     return (
-        "On these very patients training chose the epoch, the calibration and the operating points: these figures "
+        "On these very patients training chose the epoch, the calibration or the operating points: these figures "
         "promise a little too much."
     )
 

@@ -198,11 +198,12 @@ def write_predictions(
 ) -> None:
     """Write the table, whole or not at all.
 
-    Columns: path, patient_id, split, sex, age, view, status (scored or refused), reason, and per label target_
-    (empty where unknown), logit_, prob_ and positive_ (empty without a verdict).
+    Columns: path, patient_id, split, sex, age, view, group (the publication, where that is known instead of the
+    patient), status (scored or refused), reason, and per label target_ (empty where unknown), logit_, prob_ (to its
+    last bit: rounded, probabilities near 0 would tie) and positive_ (empty without a verdict).
     """
     labels = [label.name for label in scores.labels]
-    head = ["path", "patient_id", "split", "sex", "age", "view", "status", "reason"]
+    head = ["path", "patient_id", "split", "sex", "age", "view", "group", "status", "reason"]
     columns = [f"{kind}_{label}" for label in labels for kind in ("target", "logit", "prob", "positive")]
     with replacing(out / PREDICTIONS_CSV) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         write_rows(stream, [[*head, *columns]])
@@ -219,7 +220,7 @@ def _rows(
             cells += [
                 _target(float(scores.targets[at, column])),
                 round(float(images.logits[at, place]), 6),
-                round(float(scores.probabilities[at, column]), 6),
+                float(f"{scores.probabilities[at, column]:.9g}"),
                 "" if calls is None else int(calls[at]),
             ]
         yield cells
@@ -229,7 +230,7 @@ def _rows(
 
 def _image_cells(data: LabelledImages, sample: Sample) -> list[Cell]:
     age = "" if sample.age is None else f"{sample.age:g}"
-    return [data.name_of(sample), sample.patient_id, sample.split, sample.sex, age, sample.view]
+    return [data.name_of(sample), sample.patient_id, sample.split, sample.sex, age, sample.view, sample.group]
 
 
 def _target(value: float) -> Cell:

@@ -96,6 +96,29 @@ def place_for_alarms(
     return tuple(points), _describe(rate, _alarms(points, scores), truths, patients, per_label)
 
 
+def measure_alarms(chosen: Alarms, labels: Sequence[Label], images: ImagesByStudy, raised: Mask) -> Alarms:
+    """Say what points come to that were chosen for a rate of alarms, on images that did not choose them.
+
+    Args:
+        chosen: what was wanted.
+        labels: of the network.
+        images: the others; without any normal study among them there is nothing to say beyond what was chosen.
+        raised: bool [N], which images raise an alarm.
+    """
+    groups = group_images(images.studies)
+    truths = find_any(images.targets, [label.normal for label in labels], groups)
+    if not (truths == 0.0).any():
+        return chosen
+    of_study = np.array([raised[group].any() for group in groups], bool)
+    patients = np.array([images.patients[group[0]] for group in groups], dtype=object)
+    return _describe(chosen.wanted, of_study, truths, patients, chosen.per_label)
+
+
+def raise_alarms(labels: Sequence[Label], probabilities: Float32) -> Mask:
+    """Return which images, float32 [N,C], reach the point of any finding: bool [N]."""
+    return _alarms([None if label.normal else label.operating_point for label in labels], probabilities)
+
+
 def _highest_rank(normal: Float32, allowed: int) -> int:
     """Return the highest rank at which at most `allowed` of the normal studies, float32 [n,C], get an alarm.
 

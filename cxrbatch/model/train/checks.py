@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cxrbatch.engine.manifest import CALIBRATION_PART, CHOOSING_PART
 from cxrbatch.errors import UsageError
 from cxrbatch.model.data.dataset import PreparedImages
 from cxrbatch.model.data.labelled import LabelledImages
@@ -76,6 +77,8 @@ def settle_options(plan: TrainingPlan, images: LabelledImages, *, pretrained: bo
     """Put the usual values for these images where the plan leaves them open."""
     wanted, rate, small = plan.training, plan.learning_rate, plan.small_epochs
     training, validation = len(images.part("train")), sum(sample.split == "val" for sample in images.samples)
+    # What is set aside shall leave validation images that chose nothing, not even the epoch.
+    validation = validation if choosing_part(images) == CHOOSING_PART else 0
     wanted = with_usual_length(wanted, training)
     can_be_small = _small_side(plan) >= max(smallest_size(plan.architecture), SMALLEST_SIDE_PX)
     usual_small = usual_small_epochs(training, wanted.epochs) if can_be_small else 0
@@ -115,7 +118,7 @@ def check_plan(plan: TrainingPlan, options: TrainingOptions, images: LabelledIma
                 "operating point alarms: of classes that exclude each other the likeliest one is called, whatever "
                 "their points. Choose a rule such as youden, or --binary."
             )
-        samples = images.part("val")
+        samples = images.part(choosing_part(images))
         targets = np.array([sample.targets for sample in samples], np.float32)
         labels = describe_untrained(plan, images).labels
         studies = [sample.study_key() for sample in samples]
@@ -145,6 +148,11 @@ def offer_finer_maps(plan: TrainingPlan) -> str:
         f"heatmaps will have {coarse} x {coarse} cells; with --output-stride {FINER_STRIDE} they have {fine} x {fine}, "
         f"and training and scoring take {COST_OF_FINER[plan.architecture]:g} times the work"
     )
+
+
+def choosing_part(images: LabelledImages) -> str:
+    """Return the part on which calibration and operating points are chosen: what was set aside, else val."""
+    return CALIBRATION_PART if any(sample.split == CALIBRATION_PART for sample in images.samples) else CHOOSING_PART
 
 
 def describe_untrained(plan: TrainingPlan, images: LabelledImages) -> CheckpointFacts:

@@ -11,11 +11,18 @@ import numpy as np
 import pandas as pd
 
 from cxrbatch import __version__
-from cxrbatch.engine.manifest import CHOOSING_PART, TrainingFacts
+from cxrbatch.engine.manifest import CHOICES, CHOOSING_PART, TrainingFacts
 from cxrbatch.model.data.known_images import remember
-from cxrbatch.model.data.labelled import SPLITS, LabelledImages, count_patients, describe_patients, patients_sha256
+from cxrbatch.model.data.labelled import (
+    SPLITS,
+    LabelledImages,
+    Sample,
+    count_patients,
+    describe_patients,
+    patients_sha256,
+)
 from cxrbatch.model.data.urgent import mark_urgent
-from cxrbatch.model.figures.alarms import Alarms, ImagesByStudy, place_for_alarms
+from cxrbatch.model.figures.alarms import Alarms, ImagesByStudy, measure_alarms, place_for_alarms, raise_alarms
 from cxrbatch.model.figures.bootstrap import draw_resamples
 from cxrbatch.model.figures.figures import (
     Estimates,
@@ -29,8 +36,8 @@ from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.model.figures.operating_points import OperatingPointRule, enough_cases, place_operating_points
 from cxrbatch.model.network.checkpoint import Checkpoint, save_checkpoint
 from cxrbatch.model.network.network import ChestNetwork
-from cxrbatch.model.train.calibration import fit_calibration
-from cxrbatch.model.train.checks import Training
+from cxrbatch.model.train.calibration import Calibration, fit_calibration
+from cxrbatch.model.train.checks import Training, choosing_part
 from cxrbatch.model.train.fit import TrainedEpochs, predict_logits
 from cxrbatch.model.train.folds import summarise_folds
 from cxrbatch.model.train.map_check import with_checked_maps
@@ -54,16 +61,9 @@ _LABEL_FIGURES = (Figure.AUROC, Figure.SENSITIVITY, Figure.SPECIFICITY)
 
 def finish_training(training: Training, network: ChestNetwork, trained: TrainedEpochs, init: str) -> TrainingRun:
     """Make a checkpoint of trained weights: calibrated, with operating points, and with all that is known of it."""
-    images, plan, validation = training.images, training.plan, training.prepared.part(VALIDATION)
+    images, plan = training.images, training.plan
     seconds = sum(epoch.seconds for epoch in trained.epochs)
-    logits = predict_logits(network, validation, training.options.devices)
-    calibration = fit_calibration(logits, validation.targets, images.task)
-    calibration.apply_to(network)
-    probabilities = calibration.probabilities(logits, images.task)
-    points, alarms = place_points(plan.operating_point, training.untrained.labels, images, probabilities)
-    # Urgency decides nothing about the weights, and so is no part of what `untrained` says of them.
-    marked = mark_urgent(training.untrained.labels, plan.urgent)
-    labels = [replace(label, operating_point=point) for label, point in zip(marked, points, strict=True)]
+    calibration, labels, alarms, probabilities = choose_verdicts(training, network)
     measured = measure_validation(labels, images, probabilities, resamples=RESAMPLES)
     described = describe_training(images, training.options, measured, rule=str(plan.operating_point))
     described.figures.update(alarm_figures(alarms))
@@ -102,29 +102,64 @@ def finish_training(training: Training, network: ChestNetwork, trained: TrainedE
         trained_at=facts.created,
         cxrbatch_version=__version__,
     )
-    known = (remember(images, training.prepared.digests), *training.init.known)
+    known = (
+        remember(images, training.prepared.digests, facts.training.choosing_parts),
+        *training.init.known,
+    )
     _save(training, Checkpoint(network, facts, known), run)
     return run
 
 
+def choose_verdicts(
+    training: Training, network: ChestNetwork
+) -> tuple[Calibration, tuple[Label, ...], Alarms | None, Float32]:
+    """Choose calibration and operating points on the images that are there for it, and calibrate the network.
+
+    Returns:
+        The calibration; the labels, with points, and urgent as was asked; what points chosen for a rate of alarms
+        come to on the validation images; what the network answers for these now, float32 [N,C].
+    """
+    images, plan, part = training.images, training.plan, choosing_part(training.images)
+    choosing = training.prepared.part(part)
+    logits = predict_logits(network, choosing, training.options.devices)
+    calibration = fit_calibration(logits, choosing.targets, images.task)
+    calibration.apply_to(network)
+    probabilities = calibration.probabilities(logits, images.task)
+    # Urgency decides nothing about the weights, and so is no part of what `untrained` says of them.
+    marked = mark_urgent(training.untrained.labels, plan.urgent)
+    points, alarms = place_points(plan.operating_point, marked, images.part(part), probabilities)
+    labels = tuple(replace(label, operating_point=point) for label, point in zip(marked, points, strict=True))
+    if part == VALIDATION:
+        return calibration, labels, alarms, probabilities
+    validation = predict_logits(network, training.prepared.part(VALIDATION), training.options.devices)
+    answers = calibration.probabilities(validation, images.task)
+    if alarms is not None:
+        by_study = _by_study(images.part(VALIDATION), answers)
+        alarms = measure_alarms(alarms, labels, by_study, raise_alarms(labels, answers))
+    return calibration, labels, alarms, answers
+
+
 def place_points(
-    rule: OperatingPointRule, labels: Sequence[Label], images: LabelledImages, probabilities: Float32
+    rule: OperatingPointRule, labels: Sequence[Label], samples: Sequence[Sample], probabilities: Float32
 ) -> tuple[tuple[float | None, ...], Alarms | None]:
-    """Choose the operating points on the validation images; for a rate of alarms also say what they come to.
+    """Choose the operating points; for a rate of alarms also say what they come to.
 
     Args:
         rule: how.
         labels: of the network.
-        images: the data set.
-        probabilities: calibrated, float32 [N,C], in the order of its validation images.
+        samples: the N images that choose.
+        probabilities: calibrated, float32 [N,C], in the order of these images.
     """
-    samples = images.part(VALIDATION)
     targets = np.array([sample.targets for sample in samples], np.float32)
     if rule.goal != "alarms" or rule.value is None:
         return place_operating_points(rule, targets, probabilities), None
+    return place_for_alarms(rule.value, labels, _by_study(samples, probabilities), judged=enough_cases(targets))
+
+
+def _by_study(samples: Sequence[Sample], probabilities: Float32) -> ImagesByStudy:
+    targets = np.array([sample.targets for sample in samples], np.float32)
     studies, patients = [sample.study_key() for sample in samples], [sample.patient for sample in samples]
-    by_study = ImagesByStudy(targets, probabilities, studies, patients)
-    return place_for_alarms(rule.value, labels, by_study, judged=enough_cases(targets))
+    return ImagesByStudy(targets, probabilities, studies, patients)
 
 
 def alarm_figures(alarms: Alarms | None) -> dict[str, float]:
@@ -243,7 +278,14 @@ def describe_training(
         patients={name: patients_sha256(samples) for name, samples in present.items()},
         measured_on=VALIDATION,
         data_sha256=images.sha256,
+        chosen_on=_chosen_on(images, options),
     )
+
+
+def _chosen_on(images: LabelledImages, options: TrainingOptions) -> dict[str, str]:
+    """Say which images chose what: the epoch only where the best one is kept, or the rate falls when none is better."""
+    epoch = {CHOICES[0]: VALIDATION} if options.keep == "best" or options.schedule == "plateau" else {}
+    return epoch | dict.fromkeys(CHOICES[1:], choosing_part(images))
 
 
 def overall_figures(measured: MeasuredLabels) -> Iterator[tuple[str, float]]:

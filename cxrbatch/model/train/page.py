@@ -76,13 +76,14 @@ class Share:
 
 def write_training_page(out: Path, summary: TrainingSummary) -> None:
     """Write training.html and the plots beside it into the folder `out`; of folds, the chosen one is shown whole."""
-    run = summary.runs[summary.chosen]
+    run = summary.shown
     plots = write_training_plots(out, summary)
     page = render_page(
         "training.html.j2",
         styles=("look.css", "figures.css", "training.css"),
         run=run,
         folds=len(summary.runs) if len(summary.runs) > 1 else 0,
+        cross_fitted=summary.cross_fitted is not None,
         title=_title(summary),
         facts=tuple(_facts(run)),
         notices=tuple(_notices(run)),
@@ -112,7 +113,7 @@ def write_training_page(out: Path, summary: TrainingSummary) -> None:
 
 
 def _title(summary: TrainingSummary) -> str:
-    run = summary.runs[summary.chosen]
+    run = summary.shown
     data = wording.plain(Path(run.data).name)
     if len(summary.runs) > 1:
         return f"{run.facts.architecture} on {data}, in {len(summary.runs)} folds"
@@ -167,10 +168,14 @@ def _optimism(run: TrainingRun) -> Notice:
         command = f"cxrbatch evaluate {checkpoint} OTHER_DATA -o evaluation --split all"
         others = "Measure it on other patients:"
     images = wording.counted(parts["val"].images, "validation image") if "val" in parts else "validation images"
-    text = (
-        f"The same {images} chose {'the epoch, ' if _kept_by(run) == 'best' else ''}the calibration and the operating "
-        f"points, so the figures below promise a little too much. {others}"
-    )
+    training = run.facts.training
+    if (count := training.images.get(training.measured_on)) and training.measured_on not in parts:
+        images = f"{wording.counted(count, 'image')} of all folds, each scored by a network that never saw its patient,"
+    if training.chosen_on and not training.figures_promise_too_much:
+        text = f"The {images} below chose neither epoch, calibration nor operating points. {others}"
+        return Notice("note", "Measured on images that chose nothing.", text, command)
+    chose = training.choices_in_words or "the epoch, the calibration and the operating points"
+    text = f"The same {images} chose {chose}, so the figures below promise a little too much. {others}"
     return Notice("doubtful", "Read with care.", text, command)
 
 
@@ -208,7 +213,7 @@ def _remarks(label: Label, calibration: tuple[float, float]) -> Iterator[str]:
     if label.urgent:
         yield "urgent"
     if label.operating_point is None:
-        yield f"no verdict: fewer than {MIN_CASES} validation images with the finding, or without it"
+        yield f"no verdict: fewer than {MIN_CASES} images to choose on with the finding, or without it"
     if calibration == (1.0, 0.0):
         yield "probabilities as the network gives them: too few images to calibrate"
 

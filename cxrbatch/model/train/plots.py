@@ -55,7 +55,7 @@ def write_training_plots(out: Path, summary: TrainingSummary) -> tuple[Plot, ...
 
     A multi-class task's confusion matrix is the last.
     """
-    run = summary.runs[summary.chosen]
+    run = summary.shown
     with plot_style():
         drawn = {LOSS: _draw_loss(run), RATE: _draw_rate(run), PACE: _draw_pace(run)}
         if _is_told(_aurocs(run)):

@@ -169,8 +169,16 @@ class TrainingSummary:
 
     `chosen` is the place of the run whose checkpoint is the command's: of folds, the one in the middle, so that
     its figures promise neither too much nor too little. `spread` is keyed by figure, as `TrainingFacts.figures`.
+    `cross_fitted` is what the checkpoint of folds says of itself: the chosen network with the calibration and the
+    operating points that the images of all folds chose. The runs beside it are judged by what other folds chose.
     """
 
     runs: tuple[TrainingRun, ...]
     chosen: int
     spread: dict[str, Spread] = field(default_factory=dict)
+    cross_fitted: TrainingRun | None = None
+
+    @property
+    def shown(self) -> TrainingRun:
+        """What the command's checkpoint says of itself."""
+        return self.cross_fitted or self.runs[self.chosen]

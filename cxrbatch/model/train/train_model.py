@@ -11,13 +11,15 @@ from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.model.data.dataset import load_folds, prepare_folds
 from cxrbatch.model.data.labelled import LabelledImages
 from cxrbatch.model.data.regions import MarkedRegions, mark_regions
-from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, build_network
+from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, build_network, load_checkpoint, save_checkpoint
 from cxrbatch.model.network.network import ChestNetwork, build_seeded
 from cxrbatch.model.network.pretrained import find_init, initialise
 from cxrbatch.model.train.checks import Training, check_place, check_plan, offer_finer_maps, settle_options
+from cxrbatch.model.train.cross_fit import cross_fit
 from cxrbatch.model.train.finish import RUN_JSON, VALIDATION, describe_parts, find_finished, finish_training
 from cxrbatch.model.train.fit import TrainedEpochs, train_network
-from cxrbatch.model.train.folds import summarise_folds
+from cxrbatch.model.train.folds import middle_of, summarise_folds
+from cxrbatch.model.train.out_of_fold import score_out_of_fold, write_out_of_fold
 from cxrbatch.model.train.page import write_training_page
 from cxrbatch.model.train.record import NOBODY, Listener, TrainingPlan, TrainingRun, TrainingSummary
 from cxrbatch.model.train.states import Journal
@@ -65,12 +67,12 @@ def train_model(data: Path, checkpoint: Path, plan: TrainingPlan, listener: List
         workers=plan.workers,
         report=listener.images,
     )
-    runs: list[TrainingRun] = []
+    trainings: list[Training] = []
     for number, part in enumerate((replace(each, marked=marked) for each in prepared), start=1):
         fold = number if len(prepared) > 1 else 0
         place = checkpoint if not fold else folder / f"fold-{fold}{CHECKPOINT_SUFFIX}"
-        runs.append(_train(Training(part, place, plan, options, init, fold, listener)))
-    return _finish(runs, checkpoint, folder)
+        trainings.append(Training(part, place, plan, options, init, fold, listener))
+    return _finish(trainings, [_train(training) for training in trainings], checkpoint, folder)
 
 
 def _mark(images: LabelledImages, plan: TrainingPlan, listener: Listener) -> MarkedRegions | None:
@@ -151,11 +153,23 @@ def _run_epochs(training: Training, network: ChestNetwork, journal: Journal) -> 
 # --------------------------------------------------------------------------- all of them
 
 
-def _finish(runs: Sequence[TrainingRun], checkpoint: Path, folder: Path) -> TrainingSummary:
-    summary = summarise_folds(runs)
-    if len(runs) > 1:
-        with output_errors_explained(folder):
-            durable.replace_bytes(checkpoint, Path(summary.runs[summary.chosen].checkpoint).read_bytes())
-            durable.replace_text(folder / RUN_JSON, to_json(summary, indent=2) + "\n")
-            write_training_page(folder, summary)
+def _finish(
+    trainings: Sequence[Training], runs: Sequence[TrainingRun], checkpoint: Path, folder: Path
+) -> TrainingSummary:
+    """Make one checkpoint of the folds: the network in the middle, with what the images of all of them chose."""
+    if len(runs) == 1:
+        return summarise_folds(runs)
+    trainings[0].listener.say("scoring every image by the network that did not learn from it")
+    scores, samples = score_out_of_fold(trainings)
+    chosen = middle_of(runs)
+    folds = cross_fit(trainings[chosen], scores, samples, runs, chosen)
+    whole = replace(folds.whole, checkpoint=str(checkpoint))
+    summary = replace(summarise_folds(folds.runs), chosen=chosen, cross_fitted=whole)
+    loaded = load_checkpoint(trainings[chosen].checkpoint)
+    whole.calibration.apply_to(loaded.network)
+    with output_errors_explained(folder):
+        save_checkpoint(checkpoint, replace(loaded, facts=whole.facts))
+        write_out_of_fold(folder, scores, folds.fitted)
+        durable.replace_text(folder / RUN_JSON, to_json(summary, indent=2) + "\n")
+        write_training_page(folder, summary)
     return summary

@@ -12,7 +12,13 @@ from cxrbatch.records import FEWEST_IMAGES, EngineDescription, Label, VerdictRul
 
 TOO_FEW = "too few"
 
-_PARTS = {"val": "validation images", "test": "test images", "train": "training images"}
+_POINTS, _EPOCH = "operating points", "epoch"
+_PARTS = {
+    "val": "validation images",
+    "test": "test images",
+    "train": "training images",
+    "out-of-fold": "images of all folds",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,5 +99,13 @@ def measured_on(engine: EngineDescription) -> str:
     named = _PARTS.get(part, f"images of the part {wording.plain(part)}")
     where = f"{count} {named}" if isinstance(count, int) else named
     source = f" of its own data ({data})" if data else ""
-    caution = "They also chose the operating points, so expect" if part == "val" else "Expect"
+    chose = _chosen_by(part, facts.get("chosen_on"))
+    caution = f"They also chose the {chose}, so expect" if chose else "Expect"
     return f"Measured on the {where}{source}. {caution} somewhat less on images from elsewhere."
+
+
+def _chosen_by(part: str, chosen_on: object) -> str:
+    """Say what the measured images chose that flatters the figures; earlier engines don't tell, and chose on val."""
+    if not isinstance(chosen_on, dict) or not chosen_on:
+        return _POINTS if part == "val" else ""
+    return next((choice for choice in (_POINTS, _EPOCH) if chosen_on.get(choice) == part), "")

@@ -163,3 +163,18 @@ def test_too_few_patients_are_said_without_naming_them() -> None:
 def test_options_that_make_no_sense_are_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         DataOptions(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("seed", "share"), [(0, 0.1), (1, 0.25), (2, 0.4)])
+def test_what_is_set_aside_moves_nobody_else(seed: int, share: float) -> None:
+    drawn: list[tuple[str, tuple[float, ...]]] = [
+        (f"p{patient}", (float(patient % 3 == 0), 0.0, 1.0)) for patient in range(60) for _ in range(1 + patient % 3)
+    ]
+    options = DataOptions(val_fraction=0.2, test_fraction=0.1, seed=seed)
+    plain, aside = split_data(data(drawn), options), split_data(data(drawn), replace(options, set_aside=share))
+    for before, after in zip(plain.samples, aside.samples, strict=True):
+        assert after.split == before.split or (before.split, after.split) == ("train", "calibration")
+    assert all(len(parts) == 1 for parts in parts_by_patient(aside).values())
+    part = [sample for sample in aside.samples if sample.split == "calibration"]
+    assert abs(len(part) / len(drawn) - share) < 0.03
+    assert abs(np.mean([sample.targets[0] for sample in part]) - 1 / 6) < 0.06

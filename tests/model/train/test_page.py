@@ -75,7 +75,7 @@ def test_verdicts_and_calibration_of_every_label(tmp_path: Path) -> None:
     verdicts = page[page.index("From an answer to a verdict") : page.index("What it learned from")]
     assert row(verdicts, "Effusion") == ["Effusion", "0.31", "1.40", "+0.25", "urgent"]
     assert row(verdicts, "Hernia")[1:4] == [NO_VALUE, "1.00", "0"]
-    assert "fewer than 5 validation images" in row(verdicts, "Hernia")[4]
+    assert "fewer than 5 images to choose on" in row(verdicts, "Hernia")[4]
     assert "too few images to calibrate" in row(verdicts, "Hernia")[4]
 
 

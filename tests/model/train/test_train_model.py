@@ -26,8 +26,10 @@ from cxrbatch.model.evaluate.evaluate import EvaluationOptions, evaluate_model
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.model.figures.operating_points import OperatingPointRule, parse_operating_point
 from cxrbatch.model.network.checkpoint import load_checkpoint
+from cxrbatch.model.train.calibration import fit_calibration
 from cxrbatch.model.train.checks import training_folder
 from cxrbatch.model.train.options import TrainingOptions
+from cxrbatch.model.train.out_of_fold import read_out_of_fold
 from cxrbatch.model.train.record import (
     EpochFigures,
     Listener,
@@ -309,6 +311,26 @@ def test_a_training_of_other_data_is_not_gone_on_with(data: Path, tmp_path: Path
         train_model(data, checkpoint, other)
 
 
+def check_cross_fitted(summary: TrainingSummary, checkpoint: Path) -> None:
+    """The checkpoint is the chosen fold's network with what the images of all folds chose."""
+    loaded, own = load_checkpoint(checkpoint), load_checkpoint(Path(summary.runs[summary.chosen].checkpoint))
+    assert torch.equal(loaded.network.head.weight, own.network.head.weight)
+    scores = read_out_of_fold(training_folder(checkpoint))
+    assert (len(scores.images), set(scores.fold.tolist())) == (64, {1, 2})
+    expected = fit_calibration(scores.logits, scores.targets, "multilabel")
+    assert loaded.network.temperature.tolist() == pytest.approx(expected.temperature, rel=1e-3)
+    assert loaded.known == own.known
+    training = loaded.facts.training
+    assert (training.measured_on, training.images["out-of-fold"]) == ("out-of-fold", 64)
+    assert training.chosen_on["operating points"] == "other folds"
+    assert summary.cross_fitted is not None
+    assert summary.cross_fitted.facts == loaded.facts
+    assert {label.images for label in summary.cross_fitted.measured.labels} == {64}
+    page = (training_folder(checkpoint) / "training.html").read_text()
+    assert "cross-fitted: judged by a calibration and points that the other folds chose" in page
+    assert "64 images of all folds, each scored by a network that never saw its patient" in page
+
+
 def test_folds_validate_every_patient_once_and_tell_their_spread(data: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "model.safetensors"
     plan = replace(SHORT, data=DataOptions(folds=2))
@@ -320,7 +342,7 @@ def test_folds_validate_every_patient_once_and_tell_their_spread(data: Path, tmp
     assert summary.spread["macro_auroc"].deviation == pytest.approx(np.std(aurocs, ddof=1))
     chosen = summary.runs[summary.chosen]
     assert chosen.facts.training.figures["macro_auroc"] == min(aurocs)
-    assert checkpoint.read_bytes() == Path(chosen.checkpoint).read_bytes()
+    check_cross_fitted(summary, checkpoint)
     assert (training_folder(checkpoint) / "training.html").is_file()
 
 

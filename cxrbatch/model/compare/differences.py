@@ -1,0 +1,365 @@
+"""Which of two models is better on the very same images, figure by figure, and whether that is more than chance.
+
+Start at `compare_pairs`. Both models are measured on the same resamples of the same patients, so that what makes an
+image hard for both is in no interval. AUROCs are tested by DeLong's test with patients kept together
+(`figures.delong`), rates by swapping the models' answers patient by patient (`figures.paired`), other figures by the
+spread of their difference over the resamples. All p of means and all p of single labels are each adjusted for how many
+there are (Holm 1979).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+
+from cxrbatch.model.compare.compared_runs import EvaluatedRun
+from cxrbatch.model.compare.paired_record import ACCURACY, OVERALL, Difference, PairedModels, Verdict
+from cxrbatch.model.compare.predictions import Predictions, SharedImages, read_predictions, share_images
+from cxrbatch.model.figures.bootstrap import (
+    Estimate,
+    Resampled,
+    Weights,
+    average_resampled,
+    draw_resamples,
+    estimate,
+    resample_figures,
+    resample_mean,
+)
+from cxrbatch.model.figures.delong import AurocDifference, compare_aurocs, compare_mean_aurocs, two_sided
+from cxrbatch.model.figures.intervals import Patients, auroc_at_edge
+from cxrbatch.model.figures.metrics import Calls, Figure, Figures, Mask, measure_figures
+from cxrbatch.model.figures.paired import adjust_holm, estimate_rate_difference, swap_patients
+from cxrbatch.pages.wording import counted
+from cxrbatch.records import FEWEST_PATIENTS, Float32, likeliest_class
+
+COMPARED = (Figure.AUROC, Figure.AVERAGE_PRECISION, Figure.SENSITIVITY, Figure.SPECIFICITY)
+RESAMPLES = 1000
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A difference, and what a mean over labels needs of it: its resamples, float64 [B], and, of an AUROC, its test."""
+
+    difference: Difference
+    moved: Resampled
+    delong: AurocDifference | None = None
+
+
+def compare_pairs(
+    runs: Sequence[EvaluatedRun], *, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[tuple[PairedModels, ...], tuple[str, ...]]:
+    """Compare every two evaluations on the images that both scored.
+
+    Args:
+        runs: the evaluations; of each pair the one that comes first here is the first.
+        resamples: of the bootstrap over patients.
+        seed: where chance comes from.
+
+    Returns:
+        The pairs, and which evaluations could not be compared since their predictions are gone.
+
+    Raises:
+        UsageError: a table of predictions cannot be read.
+    """
+    read = [(run, name, read_predictions(Path(run.run))) for run, name in zip(runs, _names(runs), strict=True)]
+    gone = tuple(name for _, name, predictions in read if predictions is None)
+    there = [(run, name, predictions) for run, name, predictions in read if predictions is not None]
+    pairs = [_compare(first, second, resamples=resamples, seed=seed) for first, second in combinations(there, 2)]
+    return _adjust(pairs), gone
+
+
+def _names(runs: Sequence[EvaluatedRun]) -> list[str]:
+    """Return the models' names; where two are called the same, the folders of their evaluations."""
+    names = [run.evaluation.model.name for run in runs]
+    return [run.run if names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]
+
+
+_Named = tuple[EvaluatedRun, str, Predictions]
+
+
+def _compare(first: _Named, second: _Named, *, resamples: int, seed: int) -> PairedModels:
+    shared = share_images(first[2], second[2])
+    weights = np.empty((0, 0), np.uint8)
+    if shared.patient_keys:
+        weights = draw_resamples(shared.patient_keys, count=resamples, seed=seed)
+    classes = _class_answers((first[0], second[0]), shared) if shared.patient_keys else None
+    return PairedModels(
+        first=first[1],
+        second=second[1],
+        images=len(shared.patient_keys),
+        patients=len(set(shared.patient_keys)),
+        only_first=shared.only_first,
+        only_second=shared.only_second,
+        cautions=tuple(_find_cautions(first, second, shared)),
+        differences=tuple(_differences(shared, weights, classes)) if shared.patient_keys else (),
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def _find_cautions(first: _Named, second: _Named, shared: SharedImages) -> Iterator[str]:
+    """Yield what makes this pair's differences say less than they seem to."""
+    for run, name, _ in (first, second):
+        if any(caution.severity == "void" for caution in run.evaluation.cautions):
+            yield f"{name} knows these patients, so that a difference in its favour says nothing."
+        elif run.evaluation.data.chosen_by:
+            yield f"Some of these images also chose thresholds or epoch of {name}, which favours it."
+    data = [run.evaluation.data for run, _, _ in (first, second)]
+    roots = sorted({Path(each.root).name for each in data})
+    if len(roots) > 1 and shared.patient_keys:
+        yield f"The images are of data called {' and '.join(roots)}: they were matched by file name and patient."
+    if shared.contradictions:
+        yield (
+            f"The two evaluations contradict each other in what is true, {counted(shared.contradictions, 'time')}: "
+            "left out."
+        )
+
+
+def _class_answers(runs: tuple[EvaluatedRun, EvaluatedRun], shared: SharedImages) -> tuple[Mask, Mask, Mask] | None:
+    """Return, of two models of the same classes, who answers rightly and on which images that is known, bool [N]."""
+    models = [run.evaluation.model for run in runs]
+    if any(model.task != "multiclass" or {each.name for each in model.labels} != {*shared.labels} for model in models):
+        return None
+    known = (shared.targets == 1.0).sum(axis=1) == 1
+    truths = np.nan_to_num(shared.targets).argmax(axis=1)
+    right = []
+    for model, probabilities in zip(models, shared.probabilities, strict=True):
+        labels = sorted(model.labels, key=lambda label: shared.labels.index(label.name))
+        answers = np.array([likeliest_class(labels, row) for row in probabilities.tolist()], dtype=object)
+        right.append(np.asarray(answers == truths, np.bool_))
+    return (right[0], right[1], known) if known.any() else None
+
+
+def _differences(
+    shared: SharedImages, weights: Weights, classes: tuple[Mask, Mask, Mask] | None
+) -> Iterator[Difference]:
+    by_label = [_compare_label(shared, column, weights) for column in range(len(shared.labels))]
+    if len(shared.labels) > 1:
+        for figure in COMPARED:
+            parts = [found[figure] for found in by_label if figure in found and found[figure].moved.size]
+            if mean := _compare_means(figure, parts, shared):
+                yield mean
+    if classes is not None:
+        yield _compare_accuracy(shared, classes, weights)
+    for found in by_label:
+        yield from (judged.difference for judged in found.values())
+
+
+# --------------------------------------------------------------------------- one label
+
+
+@dataclass(frozen=True, slots=True)
+class _LabelPair:
+    """One label of both models on its known images: `answers` are scores float32 [N] and calls bool [N] of either.
+
+    `figures` and `resampled` are theirs; `counts` are the patients with the finding, and without it.
+    """
+
+    label: str
+    truths: Mask
+    patients: Patients
+    answers: tuple[tuple[Float32, Calls | None], tuple[Float32, Calls | None]]
+    figures: tuple[Figures, Figures]
+    resampled: tuple[dict[Figure, Resampled], dict[Figure, Resampled]]
+    counts: tuple[int, int]
+
+    def moved(self, figure: Figure) -> Resampled:
+        """Return first - second in the resamples, float64 [B]."""
+        own, its = (each.get(figure, np.empty(0)) for each in self.resampled)
+        return own - its
+
+    def bare(self, figure: Figure) -> Difference:
+        """Return the two values, with nothing said of their difference yet."""
+        values, (with_it, without) = (each[figure] for each in self.figures), self.counts
+        first, second = values
+        return Difference(
+            label=self.label,
+            figure=figure.value,
+            first=first,
+            second=second,
+            patients_with=with_it,
+            patients_without=without,
+        )
+
+    def has_too_few(self, figure: Figure) -> bool:
+        """Tell whether fewer patients than it takes speak for a figure."""
+        asked = {Figure.SENSITIVITY: self.counts[:1], Figure.SPECIFICITY: self.counts[1:]}.get(figure, self.counts)
+        return min(asked) < FEWEST_PATIENTS
+
+
+def _compare_label(shared: SharedImages, column: int, weights: Weights) -> dict[Figure, _Judged]:
+    known = ~np.isnan(shared.targets[:, column])
+    if not known.any():
+        return {}
+    pair = _make_pair(shared, column, known, weights[:, known])
+    found = {}
+    for figure in COMPARED:
+        if figure not in pair.figures[0] or figure not in pair.figures[1]:
+            continue
+        if pair.has_too_few(figure):
+            found[figure] = _Judged(pair.bare(figure), np.empty(0))
+        elif figure is Figure.AUROC:
+            found[figure] = _compare_auroc(pair, shared, column, known)
+        elif figure is Figure.AVERAGE_PRECISION:
+            moved = pair.moved(figure)
+            found[figure] = _Judged(_by_spread(pair.bare(figure), moved), moved)
+        else:
+            found[figure] = _compare_rate(pair, figure)
+    return found
+
+
+def _make_pair(shared: SharedImages, column: int, known: Mask, weights: Weights) -> _LabelPair:
+    truths, patients = shared.targets[known, column] > 0.5, shared.patients[known]
+    first, second = (
+        (probabilities[known, column], _calls(calls[known, column]))
+        for probabilities, calls in zip(shared.probabilities, shared.calls, strict=True)
+    )
+    return _LabelPair(
+        label=shared.labels[column],
+        truths=truths,
+        patients=patients,
+        answers=(first, second),
+        figures=(measure_figures(truths, *first), measure_figures(truths, *second)),
+        resampled=(resample_figures(truths, *first, weights), resample_figures(truths, *second, weights)),
+        counts=(len(np.unique(patients[truths])), len(np.unique(patients[~truths]))),
+    )
+
+
+def _calls(calls: Float32) -> Calls | None:
+    """Return who is called, bool [N]; None where one of the images has no verdict."""
+    return None if np.isnan(calls).any() else calls > 0.5
+
+
+def _compare_auroc(pair: _LabelPair, shared: SharedImages, column: int, known: Mask) -> _Judged:
+    first, second = (probabilities[:, column] for probabilities in shared.probabilities)
+    tested = compare_aurocs(shared.targets[:, column] > 0.5, first, second, shared.patients, known=known)
+    moved, bare = pair.moved(Figure.AUROC), pair.bare(Figure.AUROC)
+    interval = estimate(bare.first - bare.second, moved)
+    if moved.size and {bare.first, bare.second} & {0.0, 1.0}:
+        interval = _at_edge(pair, interval)
+    return _Judged(replace(bare, interval=interval, p=tested.p, test="delong"), moved, tested)
+
+
+def _at_edge(pair: _LabelPair, drawn: Estimate) -> Estimate:
+    """Return a difference's interval where an AUROC is 0 or 1, which is so in every resample.
+
+    The two ends' distances are added as those of independent figures are (MOVER, Zou and Donner 2008): what the
+    models have in common would make them smaller.
+    """
+    first, second = (_auroc_alone(pair, place) for place in (0, 1))
+    low = drawn.value - sqrt((first.value - first.low) ** 2 + (second.high - second.value) ** 2)
+    high = drawn.value + sqrt((first.high - first.value) ** 2 + (second.value - second.low) ** 2)
+    return Estimate(drawn.value, max(-1.0, min(drawn.low, low)), min(1.0, max(drawn.high, high)))
+
+
+def _auroc_alone(pair: _LabelPair, place: int) -> Estimate:
+    value = pair.figures[place][Figure.AUROC]
+    if value in (0.0, 1.0):
+        return auroc_at_edge(value, *pair.counts)
+    return estimate(value, pair.resampled[place][Figure.AUROC])
+
+
+def _compare_rate(pair: _LabelPair, figure: Figure) -> _Judged:
+    among = pair.truths if figure is Figure.SENSITIVITY else ~pair.truths
+    first, second = (
+        (calls if calls is not None else pair.truths)[among] == pair.truths[among] for _, calls in pair.answers
+    )
+    moved = pair.moved(figure)
+    return _Judged(_by_swaps(pair.bare(figure), first, second, pair.patients[among], moved), moved)
+
+
+def _by_swaps(bare: Difference, first: Mask, second: Mask, patients: Patients, moved: Resampled) -> Difference:
+    """Complete the difference of two shares of right answers, bool [N]."""
+    interval = estimate_rate_difference(first, second, patients, moved)
+    return replace(bare, interval=interval, p=swap_patients(first, second, patients), test="swaps")
+
+
+def _by_spread(bare: Difference, moved: Resampled) -> Difference:
+    """Complete a difference by how it varies over the resamples."""
+    value, told = bare.first - bare.second, moved[np.isfinite(moved)]
+    p = two_sided(value, float(told.var())) if told.size else None
+    return replace(bare, interval=estimate(value, moved), p=p, test="bootstrap")
+
+
+# --------------------------------------------------------------------------- over all labels
+
+
+def _compare_means(figure: Figure, parts: Sequence[_Judged], shared: SharedImages) -> Difference | None:
+    """Compare the means over the labels that enough patients speak for; None where these are fewer than two."""
+    if len(parts) < 2:
+        return None
+    each = [part.difference for part in parts]
+    first, second = (float(np.mean([getattr(one, side) for one in each])) for side in ("first", "second"))
+    bare = Difference(label=OVERALL, figure=figure.value, first=first, second=second)
+    found = _by_spread(bare, average_resampled([part.moved for part in parts]))
+    found = replace(found, interval=_widen(found.interval, [one.interval for one in each if one.interval is not None]))
+    tested = [part.delong for part in parts if part.delong is not None]
+    if len(tested) == len(parts):
+        return replace(found, p=compare_mean_aurocs(tested, shared.patients), test="delong")
+    return found
+
+
+def _widen(mean: Estimate | None, parts: Sequence[Estimate]) -> Estimate | None:
+    """Let the interval of a mean be at least as wide as independent labels make it (MOVER, Zou and Donner 2008)."""
+    if mean is None or not parts:
+        return mean
+    down = sqrt(sum((part.value - part.low) ** 2 for part in parts)) / len(parts)
+    up = sqrt(sum((part.high - part.value) ** 2 for part in parts)) / len(parts)
+    return Estimate(mean.value, min(mean.low, mean.value - down), max(mean.high, mean.value + up))
+
+
+def _compare_accuracy(shared: SharedImages, classes: tuple[Mask, Mask, Mask], weights: Weights) -> Difference:
+    first, second, known = classes
+    right, patients = (first[known], second[known]), shared.patients[known]
+    bare = Difference(label=OVERALL, figure=ACCURACY, first=float(right[0].mean()), second=float(right[1].mean()))
+    if len(np.unique(patients)) < FEWEST_PATIENTS:
+        return bare
+    moved = resample_mean(right[0].astype(np.float64) - right[1], weights[:, known])
+    return _by_swaps(bare, *right, patients, moved)
+
+
+# --------------------------------------------------------------------------- verdicts
+
+
+def _adjust(pairs: Sequence[PairedModels]) -> tuple[PairedModels, ...]:
+    """Adjust every p for how many there are of its kind, over all pairs, and say what was shown."""
+    adjusted: dict[tuple[int, int], float] = {}
+    tests = {}
+    for overall in (True, False):
+        places = [
+            (number, at)
+            for number, pair in enumerate(pairs)
+            for at, each in enumerate(pair.differences)
+            if each.p is not None and (each.label == OVERALL) == overall
+        ]
+        found = adjust_holm([pairs[number].differences[at].p or 0.0 for number, at in places])
+        adjusted |= dict(zip(places, found, strict=True))
+        tests[overall] = len(places)
+    return tuple(
+        replace(
+            pair,
+            differences=tuple(_conclude(each, adjusted.get((number, at))) for at, each in enumerate(pair.differences)),
+            tests_overall=tests[True],
+            tests_of_labels=tests[False],
+        )
+        for number, pair in enumerate(pairs)
+    )
+
+
+def _conclude(difference: Difference, adjusted: float | None) -> Difference:
+    """Say who is better only where the test and the interval agree."""
+    if adjusted is None or difference.interval is None:
+        return difference
+    return replace(difference, adjusted=adjusted, verdict=_verdict(difference.interval, adjusted))
+
+
+def _verdict(interval: Estimate, adjusted: float) -> Verdict:
+    if adjusted >= SIGNIFICANT or interval.low <= 0.0 <= interval.high:
+        return "none"
+    return "first" if interval.value > 0.0 else "second"

@@ -1,0 +1,84 @@
+"""The records of models compared on the very same images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cxrbatch.model.figures.bootstrap import Estimate
+from cxrbatch.pages.wording import counted
+
+Verdict = Literal["first", "second", "none", "too few"]
+Test = Literal["", "delong", "swaps", "bootstrap"]
+
+OVERALL = ""
+"""The label of a figure that is over all of them."""
+ACCURACY = "accuracy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One figure of two models on the same images, and first - second with its 95 % interval.
+
+    `label` is OVERALL for means over the labels and for the accuracy of classes. `figure` is as in metrics.json.
+    `interval` and `p` (two-sided, of no difference) are None where too few patients speak; `adjusted` is p adjusted
+    for how many were tested, `test` says how. `patients_with` the finding and `patients_without` it are None of what
+    is over all labels. `verdict`: "first" or "second" is better, "none" was shown to be, or "too few" to tell.
+    """
+
+    label: str
+    figure: str
+    first: float
+    second: float
+    patients_with: int | None = None
+    patients_without: int | None = None
+    interval: Estimate | None = None
+    p: float | None = None
+    adjusted: float | None = None
+    test: Test = ""
+    verdict: Verdict = "too few"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedModels:
+    """Two models on the images that both scored: `images` of so many `patients`.
+
+    `only_first` and `only_second` count the images that only one of them scored, which are in no figure. `cautions`
+    are reasons to doubt. `tests_overall` and `tests_of_labels` say for how many tests, of all pairs, p was adjusted.
+    Intervals are over `resamples` drawn with `seed`, the same for both models.
+    """
+
+    first: str
+    second: str
+    images: int
+    patients: int
+    only_first: int
+    only_second: int
+    cautions: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    resamples: int
+    seed: int
+    tests_overall: int = 0
+    tests_of_labels: int = 0
+
+    @property
+    def clustered(self) -> bool:
+        """Tell whether some patients have several images."""
+        return self.patients < self.images
+
+    def verdict_in_words(self, difference: Difference) -> str:
+        """Say who is better, as far as that was shown."""
+        words = {"first": f"{self.first} is better", "second": f"{self.second} is better"}
+        return words.get(difference.verdict, "too few" if difference.verdict == "too few" else "no difference shown")
+
+    def images_in_words(self) -> str:
+        """Say on which images the two were compared, and which were left out."""
+        if not self.images:
+            return "They share no image: nothing can be compared."
+        left_out = [
+            f"{counted(count, 'image')} that only {name} scored"
+            for count, name in ((self.only_first, self.first), (self.only_second, self.second))
+            if count
+        ]
+        shared = f"On {counted(self.images, 'image')} of {counted(self.patients, 'patient')} that both scored"
+        return f"{shared}; left out: {' and '.join(left_out)}." if left_out else f"{shared}."
