@@ -57,7 +57,7 @@ def write_evaluation(
         cxrbatch_version="0.1.0",
     )
     (folder / "metrics.json").write_text(to_json(evaluation))
-    whole: Table = {"group": [""] * images, "status": ["scored"] * images} | table
+    whole: Table = {"group": list[object]([""] * images), "status": list[object](["scored"] * images)} | table
     with (folder / "predictions.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([list(whole), *zip(*whole.values(), strict=True)])
     return str(folder)
@@ -119,8 +119,8 @@ def test_a_better_model_is_said_to_be_better_everywhere(tmp_path: Path) -> None:
 def test_equal_models_are_not_called_different_and_swapping_them_turns_the_sign(tmp_path: Path) -> None:
     tables = [draw_table(seed, skill=1.5) for seed in (3, 4)]
     labels = (Label("A", 0.5),)
-    pair = compare_tables(tmp_path / "there", *tables, labels)
-    back = compare_tables(tmp_path / "back", *reversed(tables), labels)
+    pair = compare_tables(tmp_path / "there", tables[0], tables[1], labels)
+    back = compare_tables(tmp_path / "back", tables[1], tables[0], labels)
     for each, other in zip(pair.differences, back.differences, strict=True):
         assert each.verdict == other.verdict == "none"
         assert each.first - each.second == pytest.approx(other.second - other.first)
@@ -201,12 +201,12 @@ def test_unknown_and_contradicting_truths_are_left_out(tmp_path: Path) -> None:
 def test_a_patients_images_stay_together(tmp_path: Path) -> None:
     tables = [draw_table(seed, skill=skill) for seed, skill in ((12, 2.5), (13, 1.2))]
     labels = (Label("A", 0.5),)
-    alone = compare_tables(tmp_path / "alone", *tables, labels)
+    alone = compare_tables(tmp_path / "alone", tables[0], tables[1], labels)
     copied = []
     for table in tables:
         copy = {name: [each for each in column for _ in range(4)] for name, column in table.items()}
         copied.append(copy | {"path": [f"{at}.png" for at in range(480)]})
-    together = compare_tables(tmp_path / "together", *copied, labels)
+    together = compare_tables(tmp_path / "together", copied[0], copied[1], labels)
     assert (together.images, together.patients, together.clustered) == (480, 120, True)
     for figure in ("auroc", "sensitivity", "specificity"):
         assert find(together, "A", figure).p == pytest.approx(find(alone, "A", figure).p)
@@ -214,17 +214,17 @@ def test_a_patients_images_stay_together(tmp_path: Path) -> None:
     # Who is unknown is one with the other figures of the same publication.
     for table in copied:
         table["patient_id"], table["group"] = [""] * 480, [f"paper {at // 8}" for at in range(480)]
-    assert compare_tables(tmp_path / "papers", *copied, labels).patients == 60
+    assert compare_tables(tmp_path / "papers", copied[0], copied[1], labels).patients == 60
 
 
 def test_exclusive_classes_are_compared_by_accuracy(tmp_path: Path) -> None:
     labels = (Label("x", 0.5), Label("y", 0.5), Label("normal", 0.5, normal=True))
     truths = np.arange(90) % 3
-    ids = {"path": [f"{at}.png" for at in range(90)], "patient_id": [f"p{at}" for at in range(90)]}
+    ids: Table = {"path": [f"{at}.png" for at in range(90)], "patient_id": [f"p{at}" for at in range(90)]}
 
     def answer(wrong: int) -> Table:
         answers = np.where(np.arange(90) < wrong, (truths + 1) % 3, truths)
-        table: Table = dict(ids)
+        table = dict(ids)
         for at, label in enumerate(labels):
             table[f"target_{label.name}"] = (truths == at).astype(int).tolist()
             table[f"prob_{label.name}"] = np.where(answers == at, 0.8, 0.1).tolist()

@@ -79,9 +79,9 @@ def test_where_nothing_differs_five_in_a_hundred_are_called_different() -> None:
 def test_copies_of_images_make_nothing_more_certain() -> None:
     truths, first, second = draw(2, better=0.6)
     once = compare_aurocs(truths, first, second, np.arange(len(truths)))
-    four = [np.repeat(each, 4) for each in (truths, first, second)]
-    kept = compare_aurocs(*four, np.repeat(np.arange(len(truths)), 4))
-    naive = compare_aurocs(*four, np.arange(4 * len(truths)))
+    four, ours, theirs = (np.repeat(each, 4) for each in (truths, first, second))
+    kept = compare_aurocs(four, ours, theirs, np.repeat(np.arange(len(truths)), 4))
+    naive = compare_aurocs(four, ours, theirs, np.arange(4 * len(truths)))
     np.testing.assert_allclose(kept.covariance, once.covariance, rtol=1e-9)
     assert kept.p == pytest.approx(once.p)
     assert naive.p is not None

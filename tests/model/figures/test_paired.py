@@ -18,10 +18,10 @@ def score(only_first: int, only_second: int, count: int, end: float) -> float:
     def unlikely(share: float) -> float:
         first, rest = share + end, 1 - 2 * share - end
         logs = (only_first, first), (only_second, share), (count - only_first - only_second, rest)
-        return -sum(cases * np.log(max(chance, 1e-300)) for cases, chance in logs if cases)
+        return -float(sum(cases * np.log(max(chance, 1e-300)) for cases, chance in logs if cases))
 
     bounds = max(0.0, -end), (1 - end) / 2
-    share = minimize_scalar(unlikely, bounds=bounds, method="bounded", options={"xatol": 1e-12}).x
+    share = float(minimize_scalar(unlikely, bounds=bounds, method="bounded", options={"xatol": 1e-12}).x)
     return (only_first - only_second - count * end) ** 2 / (count * (2 * share + end - end**2))
 
 

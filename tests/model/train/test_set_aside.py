@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CXRBATCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -156,7 +157,7 @@ def test_what_earlier_versions_wrote_is_read_as_it_was_meant() -> None:
 def test_a_report_says_what_the_measured_images_chose() -> None:
     def said(chosen_on: dict[str, str]) -> str:
         training = {"measured_on": "val", "images": {"val": 50}, "chosen_on": chosen_on}
-        engine = EngineDescription("x", "0" * 64, "tiny", "binary", (), InputSpec(64), "torch", "fp32")
+        engine = EngineDescription("x", "0" * 64, "torch", "fp32", "tiny", "binary", (), InputSpec(64))
         return measured_on(replace(engine, training=training))
 
     assert "They also chose the operating points, so expect" in said({})
