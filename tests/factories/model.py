@@ -65,9 +65,7 @@ def build_unlike_defaults(facts: CheckpointFacts) -> ChestNetwork:
 def tiny_architecture() -> Iterator[None]:
     """Let "tiny" name an architecture."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(
-            architectures._ARCHITECTURES, "tiny", architectures._Architecture(build_tiny_resnet, 32, (32, 16))
-        )
+        patch.setitem(architectures._ARCHITECTURES, "tiny", architectures._Architecture(build_tiny_resnet))
         yield
 
 

@@ -101,7 +101,7 @@ def _rows(scores: OutOfFold, fitted: CrossFitted) -> Iterator[list[object]]:
     for at, (image, patient) in enumerate(zip(scores.images, scores.patients, strict=True)):
         row = cells[at].reshape(-1).tolist()
         # Nine digits hold every float32.
-        yield [image, patient, int(scores.fold[at]), *("" if np.isnan(cell) else f"{cell:.9g}" for cell in row)]
+        yield [image, patient, int(scores.fold[at]), *("" if np.isnan(cell) else float(f"{cell:.9g}") for cell in row)]
 
 
 def read_out_of_fold(folder: Path) -> OutOfFold:

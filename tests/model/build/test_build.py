@@ -42,7 +42,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoint) -> E
 
 def test_the_bundle_says_what_the_checkpoint_says(built: EngineBundle, facts: CheckpointFacts) -> None:
     manifest = load_bundle(built.folder).manifest
-    assert (manifest.name, manifest.architecture, manifest.output_stride) == ("small", "tiny", 16)
+    assert (manifest.name, manifest.architecture, manifest.output_stride) == ("small", "tiny", 32)
     assert (manifest.labels, manifest.input, manifest.notice) == (facts.labels, facts.input, facts.notice)
     figures = manifest.parity["onnx"]
     assert isinstance(figures, ParityFigures)
