@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from cxrbatch.model.network.architectures import Features
+from cxrbatch.model.network.checkpoint import Checkpoint
+from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.records import Gray8
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -42,6 +44,12 @@ def settle(build: Callable[[], Module], example: Tensor) -> Module:
             # A map of few cells may hardly vary over the example; dividing by that would blow up rounding errors.
             norm.running_var.clamp_(min=0.5)  # type: ignore[union-attr]  # None without track_running_stats only
     return network.eval()
+
+
+def one_network(checkpoint: Checkpoint) -> ChestNetwork:
+    """Return a checkpoint's network, which is neither an ensemble nor mirrored."""
+    assert isinstance(checkpoint.network, ChestNetwork)
+    return checkpoint.network
 
 
 def build_tiny_resnet(_output_stride: int) -> Features:

@@ -29,7 +29,7 @@ from cxrbatch.model.build.gate import score_by_reference
 from cxrbatch.model.build.images import Int8Images
 from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.model.figures.metrics import measure_aurocs
-from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.model.network.network import ScoringNetwork
 from cxrbatch.records import Gray8, Scores
 from cxrbatch.system import durable
 
@@ -54,7 +54,7 @@ The demo engine's is 0.006. Single images move by up to 0.15, so their maximum i
 _BATCH = 8
 
 
-def add_int8_file(bundle: EngineBundle, reference: ChestNetwork, images: Int8Images) -> EngineBundle:
+def add_int8_file(bundle: EngineBundle, reference: ScoringNetwork, images: Int8Images) -> EngineBundle:
     """Quantise the bundle's FP32 file, compare, and write the INT8 file and its figures into the bundle.
 
     Args:
@@ -197,18 +197,38 @@ def quantise_onnx(source: Path, target: Path, images: Gray8) -> None:
 
 
 def nodes_kept_in_float(model: onnx.ModelProto) -> list[str]:
-    """Name the nodes up to and with the first convolution, and those from the last one, the head, on.
+    """Name the nodes up to and with each network's first convolution, and those from its last one, the head, on.
 
-    ONNX sorts nodes so that each comes after what it needs.
+    An ensemble has several of both, so they are told by what they depend on: before a first convolution there is none,
+    behind a head neither. ONNX sorts nodes so that each comes after what it needs.
 
     Raises:
-        EngineError: fewer than three convolutions, so that none is between them.
+        EngineError: no convolution is between others.
     """
     nodes = list(model.graph.node)
-    convolutions = [place for place, node in enumerate(nodes) if node.op_type == "Conv"]
-    if len(convolutions) < 3:
-        raise EngineError(f"nothing to quantise: the graph has {len(convolutions)} convolutions.")
-    return [node.name for node in (*nodes[: convolutions[0] + 1], *nodes[convolutions[-1] :])]
+    from_input = _reached_by_convolution(nodes)
+    made_by = {name: place for place, node in enumerate(nodes) for name in node.output}
+    to_output: set[int] = set()
+    for place in reversed(range(len(nodes))):
+        if nodes[place].op_type == "Conv" or place in to_output:
+            to_output |= {made_by[name] for name in nodes[place].input if name in made_by}
+    between = from_input & to_output
+    if not any(nodes[place].op_type == "Conv" for place in between):
+        found = sum(node.op_type == "Conv" for node in nodes)
+        raise EngineError(f"nothing to quantise: the graph has {found} convolutions.")
+    return [node.name for place, node in enumerate(nodes) if place not in between]
+
+
+def _reached_by_convolution(nodes: list[onnx.NodeProto]) -> set[int]:
+    """Return the places of the nodes that some convolution comes before."""
+    reached: set[int] = set()
+    tainted: set[str] = set()
+    for place, node in enumerate(nodes):
+        if tainted & set(node.input):
+            reached.add(place)
+        if place in reached or node.op_type == "Conv":
+            tainted |= set(node.output)
+    return reached
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime ships no types

@@ -30,8 +30,8 @@ class NetworkScores(NamedTuple):
 class ScoringNetwork(nn.Module):
     """What export, gate and checkpoints ask of a network, whether it is one, an ensemble or a mirrored one.
 
-    It answers uint8 [N,1,S,S] with probabilities, logits and maps, and after them its `extra_outputs`. `temperature` and
-    `offset`, float32 [C], are its calibration.
+    It answers uint8 [N,1,S,S] with probabilities, logits and maps, and after them its `extra_outputs`. `temperature`
+    and `offset`, float32 [C], are its calibration.
     """
 
     task: Task
@@ -133,8 +133,8 @@ def build_seeded(build: Callable[[], ChestNetwork], seed: int) -> ChestNetwork:
 
 
 @torch.inference_mode()
-def predict_probabilities(network: ChestNetwork, pixels: Gray8) -> Float32:
+def predict_probabilities(network: ScoringNetwork, pixels: Gray8) -> Float32:
     """Score images in FP32: uint8 [N,1,S,S] -> float32 [N,C], 0..1."""
     batches = torch.split(torch.from_numpy(pixels), SCORING_BATCH)
-    scored: Float32 = torch.cat([network(batch).probabilities for batch in batches]).numpy()
+    scored: Float32 = torch.cat([network.answers(batch)["probabilities"] for batch in batches]).numpy()
     return scored

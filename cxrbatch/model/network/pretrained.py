@@ -24,6 +24,7 @@ from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.data.known_images import KnownImages
 from cxrbatch.model.network.architectures import architectures
 from cxrbatch.model.network.checkpoint import load_checkpoint
+from cxrbatch.model.network.mirror import MirroredNetwork
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.model.network.transfer import (
     COUNTER,
@@ -134,6 +135,10 @@ def _init_from_torchvision(file: WeightsFile, architecture: str, what: str) -> I
 
 def _init_from_checkpoint(file: WeightsFile, architecture: str) -> Init:
     network, facts = (checkpoint := load_checkpoint(file.path)).network, checkpoint.facts
+    if isinstance(network, MirroredNetwork):
+        network = network.network
+    if not isinstance(network, ChestNetwork):
+        raise UsageError(f"{file.path}: is an ensemble. Name the checkpoint of one of its members.")
     if facts.architecture != architecture:
         raise UsageError(
             f"{file.path}: is a {facts.architecture}, not a {architecture}. Add --architecture {facts.architecture}"

@@ -39,6 +39,7 @@ from cxrbatch.model.train.record import (
 from cxrbatch.model.train.train_model import train_model
 from cxrbatch.system.record_json import from_json
 from cxrbatch.system.stopping import Stopped, stop_cleanly_on
+from tests.factories.model import one_network
 from tests.factories.studies import read_rows
 from tests.factories.trainable import write_class_data, write_csv_data, write_nih_data, write_spot_image
 
@@ -296,7 +297,7 @@ def test_a_checkpoint_to_start_from_brings_its_head_where_the_labels_are_the_sam
     plan = replace(SHORT, architecture="resnet18", init=trained.checkpoint, data=data, learning_rate=1e-9)
     (run,) = train_model(Path(trained.data), tmp_path / "finer.safetensors", plan).runs
     assert "with its head" in run.facts.training.init
-    before, after = (load_checkpoint(Path(path)).network.head.weight for path in (trained.checkpoint, run.checkpoint))
+    before, after = (one_network(load_checkpoint(Path(path))).head.weight for path in (trained.checkpoint, run.checkpoint))
     torch.testing.assert_close(after, before, atol=1e-6, rtol=0)
 
 
@@ -468,7 +469,7 @@ def test_boxes_reach_the_training_and_its_recipe(tmp_path: Path) -> None:
         runs[name] = load_checkpoint(tmp_path / f"{name}.safetensors")
     assert "findings are marked on 12 images: they teach the heatmaps" in said
     recipes = {checkpoint.facts.training.recipe for checkpoint in runs.values()}
-    heads = [checkpoint.network.head.weight for checkpoint in runs.values()]
+    heads = [one_network(checkpoint).head.weight for checkpoint in runs.values()]
     assert len(recipes) == 2
     assert not torch.equal(*heads)
 
