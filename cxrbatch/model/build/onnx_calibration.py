@@ -74,9 +74,7 @@ def write_calibration(model: bytes, calibration: Calibration) -> bytes:
     return written
 
 
-def _recalibrate_members(
-    graph: onnx.GraphProto, of_all: onnx.NodeProto, old: Calibration, new: Calibration
-) -> None:
+def _recalibrate_members(graph: onnx.GraphProto, of_all: onnx.NodeProto, old: Calibration, new: Calibration) -> None:
     """Put what leads from the old calibration to the new one before the probabilities of each member, if there are any.
 
     z = logits / t + o becomes z t / t' + (o' - o t / t').

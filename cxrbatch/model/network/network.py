@@ -125,6 +125,7 @@ class ChestNetwork(ScoringNetwork):
             self._known_cells = measure_cells(self.features)
         return self._known_cells
 
+
 def build_seeded(build: Callable[[], ChestNetwork], seed: int) -> ChestNetwork:
     """Build a network whose random weights depend on `seed` alone."""
     with torch.random.fork_rng(devices=[]):

@@ -13,7 +13,7 @@ from cxrbatch.output.report.findings import (
     priority_name,
     summary,
 )
-from cxrbatch.output.report.trust import trust_note
+from cxrbatch.output.report.trust import spread_note, trust_note
 from cxrbatch.pages import wording
 from cxrbatch.records import (
     EngineDescription,
@@ -80,6 +80,7 @@ class ReportContent:
     images: tuple[ImageSection, ...]
     findings: tuple[FindingLine, ...]
     trust: str
+    spread: str
     quality: tuple[Remark, ...]
     refused: tuple[Remark, ...]
     engine: tuple[Fact, ...]
@@ -122,6 +123,7 @@ def report_content(result: StudyResult) -> ReportContent:
         images=tuple(_image_section(result, number) for number in range(1, len(result.images) + 1)),
         findings=findings,
         trust=trust_note(result.engine, tuple(line.trust for line in findings)),
+        spread=spread_note(result.engine, (line.spread for line in findings)),
         quality=_quality(result),
         refused=tuple(Remark(_source(result, image), wording.refused_sentence(image)) for image in result.refused),
         engine=_engine_facts(result.engine),

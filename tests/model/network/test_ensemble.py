@@ -40,7 +40,9 @@ LABELS = (
 @pytest.fixture(scope="module", autouse=True)
 def tiny() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(architectures._ARCHITECTURES, "tiny", architectures._Architecture(build_tiny_resnet, output_strides=(4,)))
+        patch.setitem(
+            architectures._ARCHITECTURES, "tiny", architectures._Architecture(build_tiny_resnet, output_strides=(4,))
+        )
         # Or every network would measure it.
         patch.setitem(engine_cells._ORIGINS, "tiny", 1.5)
         yield
@@ -88,10 +90,7 @@ def test_an_ensemble_is_the_mean_of_its_members_and_survives_its_file(tmp_path: 
         answered = loaded.network.answers(pixels)
         of_members = [member.answers(pixels) for member in members]
     calibrated = torch.stack(
-        [
-            each["logits"] / member.temperature + member.offset
-            for each, member in zip(of_members, members, strict=True)
-        ]
+        [each["logits"] / member.temperature + member.offset for each, member in zip(of_members, members, strict=True)]
     )
     each = torch.stack([answer["probabilities"] for answer in of_members])
     logits = calibrated.mean(dim=0)
@@ -192,7 +191,7 @@ def test_a_file_of_too_many_members_is_refused_before_they_are_built(tmp_path: P
     path = tmp_path / "many.safetensors"
     save_checkpoint(path, combined)
     content = path.read_bytes()
-    broken = content.replace(b'fold-2', b'fold-\xff', 1)
+    broken = content.replace(b"fold-2", b"fold-\xff", 1)
     path.write_bytes(broken)
     with pytest.raises(EngineError, match="damaged"):
         load_checkpoint(path)

@@ -297,7 +297,9 @@ def test_a_checkpoint_to_start_from_brings_its_head_where_the_labels_are_the_sam
     plan = replace(SHORT, architecture="resnet18", init=trained.checkpoint, data=data, learning_rate=1e-9)
     (run,) = train_model(Path(trained.data), tmp_path / "finer.safetensors", plan).runs
     assert "with its head" in run.facts.training.init
-    before, after = (one_network(load_checkpoint(Path(path))).head.weight for path in (trained.checkpoint, run.checkpoint))
+    before, after = (
+        one_network(load_checkpoint(Path(path))).head.weight for path in (trained.checkpoint, run.checkpoint)
+    )
     torch.testing.assert_close(after, before, atol=1e-6, rtol=0)
 
 
