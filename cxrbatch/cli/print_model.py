@@ -38,12 +38,25 @@ def print_training(console: Console, summary: TrainingSummary, checkpoint: Path,
     console.print(_spread_table(summary) if summary.spread else _label_table(run))
     for sentence in (
         *(*run.leaks, *run.notes),
-        f"Kept epoch {run.kept} of {len(run.epochs)}, in {checkpoint} ({run.seconds:.0f} s).",
-        "The same images chose the epoch, the calibration and the operating points; others tell more:",
+        *_kept(summary, checkpoint),
         f"  cxrbatch evaluate {checkpoint} DATA -o evaluation",
     ):
         console.print(literal(sentence), highlight=False)
     _print_place(console, page)
+
+
+def _kept(summary: TrainingSummary, checkpoint: Path) -> tuple[str, str]:
+    if summary.ensemble:
+        seconds = sum(run.seconds for run in summary.runs)
+        return (
+            f"All {len(summary.runs)} folds together are in {checkpoint}, as one ensemble ({seconds:.0f} s).",
+            "What the folds reach is known, what the ensemble reaches is not; images of other patients tell:",
+        )
+    run = summary.runs[summary.chosen]
+    return (
+        f"Kept epoch {run.kept} of {len(run.epochs)}, in {checkpoint} ({run.seconds:.0f} s).",
+        "The same images chose the epoch, the calibration and the operating points; others tell more:",
+    )
 
 
 def _label_table(run: TrainingRun) -> Table:

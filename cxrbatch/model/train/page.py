@@ -83,6 +83,7 @@ def write_training_page(out: Path, summary: TrainingSummary) -> None:
         styles=("look.css", "figures.css", "training.css"),
         run=run,
         folds=len(summary.runs) if len(summary.runs) > 1 else 0,
+        ensemble=summary.ensemble,
         title=_title(summary),
         facts=tuple(_facts(run)),
         notices=tuple(_notices(run)),

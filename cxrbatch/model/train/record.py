@@ -83,7 +83,8 @@ class TrainingPlan:
     `init`: none, imagenet, or a file with weights. `learning_rate`: None takes the optimiser's usual one, and
     `small_epochs`: None what is usual for so many images. `resume` goes on where an interrupted training of the same
     plan stopped. `workers` processes read images; 0 takes one per core. `urgent` names the labels whose finding makes a
-    study urgent. `boxes` and `masks` mark findings on training images (`cxrbatch.model.data.regions`).
+    study urgent. `ensemble` makes one checkpoint of all folds. `boxes` and `masks` mark findings on training images
+    (`cxrbatch.model.data.regions`).
     """
 
     data: DataOptions = field(default_factory=DataOptions)
@@ -97,6 +98,7 @@ class TrainingPlan:
     output_stride: int = 32
     operating_point: OperatingPointRule = field(default_factory=OperatingPointRule)
     resume: bool = False
+    ensemble: bool = False
     workers: int = 0
     urgent: tuple[str, ...] = ()
     boxes: Path | None = None
@@ -167,8 +169,10 @@ class TrainingSummary:
 
     `chosen` is the place of the run whose checkpoint is the command's: of folds, the one in the middle, so that
     its figures promise neither too much nor too little. `spread` is keyed by figure, as `TrainingFacts.figures`.
+    Where the command's checkpoint is the `ensemble` of all folds, `chosen` only says which one lies in the middle.
     """
 
     runs: tuple[TrainingRun, ...]
     chosen: int
     spread: dict[str, Spread] = field(default_factory=dict)
+    ensemble: bool = False

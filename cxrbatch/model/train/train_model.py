@@ -11,7 +11,8 @@ from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.model.data.dataset import load_folds, prepare_folds
 from cxrbatch.model.data.labelled import LabelledImages
 from cxrbatch.model.data.regions import MarkedRegions, mark_regions
-from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, build_network
+from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, build_network, save_checkpoint
+from cxrbatch.model.network.combine import read_checkpoints
 from cxrbatch.model.network.network import ChestNetwork, build_seeded
 from cxrbatch.model.network.pretrained import find_init, initialise
 from cxrbatch.model.train.checks import Training, check_place, check_plan, settle_options
@@ -49,6 +50,8 @@ def train_model(data: Path, checkpoint: Path, plan: TrainingPlan, listener: List
         OutputNotWritable: a file cannot be written.
         Stopped: a signal ended it; the best epoch so far, if there is one, was saved before.
     """
+    if plan.ensemble and not plan.data.folds:
+        raise UsageError("an ensemble is made of folds: say how many with --folds, such as --folds 5.")
     folder = check_place(checkpoint)
     init = find_init(plan.init, plan.architecture)
     folds = load_folds(data, plan.data)
@@ -68,7 +71,7 @@ def train_model(data: Path, checkpoint: Path, plan: TrainingPlan, listener: List
         fold = number if len(prepared) > 1 else 0
         place = checkpoint if not fold else folder / f"fold-{fold}{CHECKPOINT_SUFFIX}"
         runs.append(_train(Training(part, place, plan, options, init, fold, listener)))
-    return _finish(runs, checkpoint, folder)
+    return _finish(runs, checkpoint, folder, ensemble=plan.ensemble)
 
 
 def _mark(images: LabelledImages, plan: TrainingPlan, listener: Listener) -> MarkedRegions | None:
@@ -149,11 +152,14 @@ def _run_epochs(training: Training, network: ChestNetwork, journal: Journal) -> 
 # --------------------------------------------------------------------------- all of them
 
 
-def _finish(runs: Sequence[TrainingRun], checkpoint: Path, folder: Path) -> TrainingSummary:
-    summary = summarise_folds(runs)
+def _finish(runs: Sequence[TrainingRun], checkpoint: Path, folder: Path, *, ensemble: bool) -> TrainingSummary:
+    summary = replace(summarise_folds(runs), ensemble=ensemble)
     if len(runs) > 1:
         with output_errors_explained(folder):
-            durable.replace_bytes(checkpoint, Path(summary.runs[summary.chosen].checkpoint).read_bytes())
+            if ensemble:
+                save_checkpoint(checkpoint, read_checkpoints([Path(run.checkpoint) for run in runs]))
+            else:
+                durable.replace_bytes(checkpoint, Path(summary.runs[summary.chosen].checkpoint).read_bytes())
             durable.replace_text(folder / RUN_JSON, to_json(summary, indent=2) + "\n")
             write_training_page(folder, summary)
     return summary

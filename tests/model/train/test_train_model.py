@@ -21,7 +21,9 @@ from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.model.data.dataset import load_data
 from cxrbatch.model.data.known_images import recognise_patients
 from cxrbatch.model.data.labelled import patients_sha256
+from cxrbatch.model.data.layouts import read_data
 from cxrbatch.model.data.options import DataOptions
+from cxrbatch.model.evaluate.acquaintance import get_acquainted
 from cxrbatch.model.evaluate.evaluate import EvaluationOptions, evaluate_model
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.model.figures.operating_points import OperatingPointRule, parse_operating_point
@@ -325,6 +327,19 @@ def test_folds_validate_every_patient_once_and_tell_their_spread(data: Path, tmp
     assert chosen.facts.training.figures["macro_auroc"] == min(aurocs)
     assert checkpoint.read_bytes() == Path(chosen.checkpoint).read_bytes()
     assert (training_folder(checkpoint) / "training.html").is_file()
+    # With --ensemble the same folds, which are there, become one; and it knows all patients as learned from.
+    again = train_model(data, checkpoint, replace(plan, ensemble=True, resume=True))
+    assert again.ensemble
+    combined = load_checkpoint(checkpoint)
+    assert [member.name for member in combined.facts.members] == ["fold-1", "fold-2"]
+    assert [member.training for member in combined.facts.members] == [run.facts.training for run in summary.runs]
+    assert combined.facts.training.figures == {}
+    samples = read_data(data, DataOptions()).samples
+    assert get_acquainted(combined.known, samples, [""] * len(samples)).learned.all()
+    assert not get_acquainted(
+        load_checkpoint(Path(chosen.checkpoint)).known, samples, [""] * len(samples)
+    ).learned.all()
+    assert "the checkpoint" not in (training_folder(checkpoint) / "training.html").read_text()
 
 
 # --------------------------------------------------------------------------- before any training
@@ -385,6 +400,7 @@ def test_a_part_is_cut_where_the_data_brings_none_to_validate_on(data: Path, tmp
         ({"init": "weights.pth"}, "weights.pth"),
         ({"training": replace(QUICK.training, loss="ce")}, "loss ce: does not fit a multilabel task"),
         ({"training": replace(QUICK.training, batch_size=200)}, "--batch-size"),
+        ({"ensemble": True}, "an ensemble is made of folds"),
         ({"data": DataOptions(folds=2), "training": replace(QUICK.training, devices="cpu:2")}, "folds: are trained by"),
         ({"training": replace(QUICK.training, devices="cpu:9")}, "fewer than one batch of 72"),
         ({"training": replace(QUICK.training, freeze=9)}, "freeze 9: resnet18 has 5 stages"),
