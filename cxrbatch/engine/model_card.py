@@ -120,14 +120,14 @@ def _training(manifest: Manifest) -> Iterator[str]:
 
 
 def _members(manifest: Manifest) -> Iterator[str]:
-    """Tell of an ensemble, or of a network that looks at mirror images: what it is made of, and what nobody measured."""
+    """Tell what an ensemble, or a network that looks at mirror images, is made of, and what nobody measured of it."""
     if not manifest.members and not manifest.mirror:
         return
     yield from ("", "## How it is made up", "")
     if manifest.members:
         yield (
-            f"- An ensemble of {len(manifest.members)} networks: their calibrated logits and their heatmaps are averaged, "
-            "and the standard deviation of their probabilities is told beside the mean's"
+            f"- An ensemble of {len(manifest.members)} networks: their calibrated logits and their heatmaps are "
+            "averaged, and the standard deviation of their probabilities is told as their disagreement"
         )
     if manifest.mirror:
         yield "- Every image is scored as it is and as its mirror image, and both are averaged, at twice the cost"
@@ -139,8 +139,8 @@ def _members(manifest: Manifest) -> Iterator[str]:
         told = ", ".join(f"{_text(name)} {_with_interval(figures, name)}" for name in _figure_names(figures))
         on = f" (on its own part {_text(member.training.measured_on)})" if told and member.training.measured_on else ""
         yield (
-            f"- {_text(member.name)}: {_text(member.architecture)}, {_text(member.created)}, seed {member.training.seed}, "
-            f"SHA-256 {_code(member.sha256[:16])}{f'; {told}{on}' if told else ''}"
+            f"- {_text(member.name)}: {_text(member.architecture)}, {_text(member.created)}, seed "
+            f"{member.training.seed}, SHA-256 {_code(member.sha256[:16])}{f'; {told}{on}' if told else ''}"
         )
 
 

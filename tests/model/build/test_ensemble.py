@@ -121,7 +121,7 @@ def test_the_gate_looks_at_the_disagreement_too(built: EngineBundle, noise: Gray
     reference = score_by_reference(load_checkpoint(built.verified_file("checkpoint")).network, noise)
     wrong = replace(reference, disagreement=reference.disagreement + 0.01)  # type: ignore[operator]
     comparison = compare_scores(wrong, reference, built.labels, built.verdict_rule)
-    with pytest.raises(EngineError, match="members' disagreement differs .* by up to 0.01 "):
+    with pytest.raises(EngineError, match=r"members' disagreement differs .* by up to 0\.01 "):
         refuse_disagreement(comparison, comparison.figures("images", FP16_LIMITS), "engine", "no")
     with pytest.raises(EngineError, match="gives no disagreement"):
         compare_scores(replace(reference, disagreement=None), reference, built.labels, built.verdict_rule)
