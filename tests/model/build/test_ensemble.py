@@ -43,7 +43,7 @@ from cxrbatch.model.network.network import build_seeded
 from cxrbatch.model.network.open_model import open_model
 from cxrbatch.model.train.calibration import Calibration
 from cxrbatch.records import Gray8, InputSpec, Label
-from tests.factories.model import build_tiny_resnet, draw_noise
+from tests.factories.model import build_three_layers, draw_noise
 from tests.factories.trainable import write_csv_data
 
 SIZE_PX = 64
@@ -53,9 +53,9 @@ NAMES = ("Upper", "Lower")
 @pytest.fixture(scope="module", autouse=True)
 def tiny() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        small = architectures._Architecture(build_tiny_resnet, output_strides=(4,))
+        small = architectures._Architecture(build_three_layers, output_strides=(4,))
         patch.setitem(architectures._ARCHITECTURES, "tiny", small)
-        patch.setitem(engine_cells._ORIGINS, "tiny", 1.5)
+        patch.setitem(engine_cells._ORIGINS, "tiny", 0.5)
         yield
 
 
@@ -194,7 +194,7 @@ def test_points_and_figures_come_from_images_that_no_member_learned_from(tmp_pat
     assert label.reference
     unseen = [sample for sample in images.samples if int(sample.path.stem) >= 40]
     scores = score_by_reference(measured.network, prepare_pixels(unseen, InputSpec(SIZE_PX)).pixels).probabilities
-    assert label.reference[-1] == pytest.approx(float(scores[:, 0].max()), abs=1e-6)
+    assert label.reference[-1] == pytest.approx(float(scores[:, 0].max()), abs=1e-4)
     assert label.operating_point != pytest.approx(0.55, abs=1e-3), "the mean of the members'"
 
 

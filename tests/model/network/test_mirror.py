@@ -31,7 +31,7 @@ class Blurring(nn.Module):
 def network_on(cells: CellGrid, size_px: int) -> ChestNetwork:
     """A network whose cells truly lie on this grid, and whose label is brightness."""
     network = ChestNetwork("resnet18", 1, spec=InputSpec(size_px, mean=0.0, std=1.0))
-    network.features = Blurring(int(cells.stride_x), int(cells.origin_x))
+    network.features = nn.Sequential(Blurring(int(cells.stride_x), int(cells.origin_x)))
     network.head = nn.Linear(2, 1)
     network._known_cells = cells
     with torch.no_grad():
