@@ -78,8 +78,8 @@ def test_only_an_ensembles_tables_have_the_columns_and_only_its_rows_fill_them(t
     result = make_result()
     other = make_result(replace(make_ensemble(), sha256="0" * 64))
     before = replace(make_study_result(ROWS, labels=LABELS), engine=make_ensemble())
-    own = {"engine_sha256": result.engine.sha256, "probabilities": ROWS[0]}
-    files = [make_file_row(**own, disagreement=SPREADS[0]), make_file_row("night/2.dcm", **own)]
+    scored = replace(make_file_row(), engine_sha256=result.engine.sha256, probabilities=ROWS[0])
+    files = [replace(scored, disagreement=SPREADS[0]), replace(scored, path="night/2.dcm")]
     write_tables(tmp_path, files, [make_study_row(each) for each in (result, other, before)], result.engine)
     columns = [f"disagreement_{label.name}" for label in LABELS]
     studies, images = read_rows(tmp_path / "studies.csv"), read_rows(tmp_path / "images.csv")

@@ -119,7 +119,8 @@ def test_the_gate_looks_at_the_disagreement_too(built: EngineBundle, noise: Gray
         assert figures.max_disagreement_change < figures.limit
     assert load_gate(built).reference.disagreement is not None
     reference = score_by_reference(load_checkpoint(built.verified_file("checkpoint")).network, noise)
-    wrong = replace(reference, disagreement=reference.disagreement + 0.01)  # type: ignore[operator]
+    assert reference.disagreement is not None
+    wrong = replace(reference, disagreement=np.asarray(reference.disagreement + 0.01, np.float32))
     comparison = compare_scores(wrong, reference, built.labels, built.verdict_rule)
     with pytest.raises(EngineError, match=r"members' disagreement differs .* by up to 0\.01 "):
         refuse_disagreement(comparison, comparison.figures("images", FP16_LIMITS), "engine", "no")
@@ -153,6 +154,7 @@ def test_a_calibration_of_the_whole_moves_its_members_alike(built: EngineBundle,
     session = onnxruntime.InferenceSession(model)
     probabilities, disagreement = session.run(["probabilities", "disagreement"], {"pixels": noise})
     np.testing.assert_allclose(probabilities, expected.probabilities, atol=1e-5)
+    assert expected.disagreement is not None
     np.testing.assert_allclose(disagreement, expected.disagreement, atol=1e-5)
     assert np.abs(disagreement - before.disagreement).max() > 1e-3
 

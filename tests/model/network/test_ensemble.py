@@ -102,9 +102,10 @@ def test_an_ensemble_is_the_mean_of_its_members_and_survives_its_file(tmp_path: 
     # The law of the contract: the mean of a map and one bias are the logit.
     bias = torch.stack(
         [
-            (member.network if not isinstance(member, ChestNetwork) else member).head.bias / member.temperature  # type: ignore[operator,union-attr]
-            + member.offset
+            one.head.bias / one.temperature + one.offset
             for member in members
+            for one in member.modules()
+            if isinstance(one, ChestNetwork)
         ]
     ).mean(dim=0)
     torch.testing.assert_close(answered["cams"].mean(dim=(2, 3)) + bias, logits)

@@ -339,7 +339,10 @@ def test_folds_validate_every_patient_once_and_tell_their_spread(data: Path, tmp
     assert not get_acquainted(
         load_checkpoint(Path(chosen.checkpoint)).known, samples, [""] * len(samples)
     ).learned.all()
-    assert "the checkpoint" not in (training_folder(checkpoint) / "training.html").read_text()
+    page = (training_folder(checkpoint) / "training.html").read_text()
+    assert "All folds together became the checkpoint" in page
+    assert "2, the checkpoint" not in page
+    assert "1, the checkpoint" not in page
 
 
 # --------------------------------------------------------------------------- before any training
