@@ -41,12 +41,23 @@ def print_training(console: Console, summary: TrainingSummary, checkpoint: Path,
     for sentence in (
         *(*run.leaks, *run.notes),
         *_map_sentences(run.facts.labels),
-        f"Kept epoch {run.kept} of {len(run.epochs)}, in {checkpoint} ({run.seconds:.0f} s).",
-        _measured_on(run),
+        *_kept(summary, checkpoint),
         f"  cxrbatch evaluate {checkpoint} DATA -o evaluation",
     ):
         console.print(literal(sentence), highlight=False)
     _print_place(console, page)
+
+
+def _kept(summary: TrainingSummary, checkpoint: Path) -> tuple[str, str]:
+    if summary.ensemble:
+        seconds = sum(run.seconds for run in summary.runs)
+        return (
+            f"All {len(summary.runs)} folds together are in {checkpoint}, as one ensemble ({seconds:.0f} s).",
+            "What the folds reach is known, what the ensemble reaches is not; images of other patients tell:",
+        )
+    run = summary.shown
+    kept = f"Kept epoch {run.kept} of {len(run.epochs)}, in {checkpoint} ({run.seconds:.0f} s)."
+    return kept, _measured_on(run)
 
 
 def _measured_on(run: TrainingRun) -> str:

@@ -202,6 +202,7 @@ def machine_options(command: Command) -> Command:
     metavar="K",
     help="Cross-validate: train K networks, report mean and spread.",
 )
+@click.option("--ensemble", is_flag=True, help="Make CHECKPOINT of all folds together, not of the one in the middle.")
 @click.option(
     "--allow-leak", is_flag=True, help="Go on although a patient or image is in two parts; the model says so."
 )

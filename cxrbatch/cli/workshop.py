@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @commands.command(short_help="Build an engine from a checkpoint and install it.")
-@click.argument("checkpoint", metavar="CHECKPOINT", type=FILE)
+@click.argument("checkpoints", metavar="CHECKPOINT...", type=FILE, nargs=-1, required=True)
 @click.option("-n", "--name", required=True, metavar="NAME", help="Name of the engine and of its folder.")
 @click.option(
     "--engines",
@@ -49,10 +49,11 @@ if TYPE_CHECKING:
 )
 @plan_options
 @click.option("--urgent", metavar="A,B,...", help="Labels whose finding makes a study urgent.  [default: CHECKPOINT's]")
+@click.option("--mirror", is_flag=True, help="Score the mirror image as well and average; twice the work.")
 @click.option("--data", type=EXISTING, help="Labelled images for the comparison.  [default: phantoms]")
 @data_options
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed for splitting DATA.")
-def build(checkpoint: Path, name: str, engines_folder: Path, data: Path | None, **options: Any) -> None:
+def build(checkpoints: tuple[Path, ...], name: str, engines_folder: Path, data: Path | None, **options: Any) -> None:
     """Build an engine from CHECKPOINT, and install it if it agrees with the checkpoint.
 
     Every engine runs on ONNX Runtime. --backend adds what a GPU needs: a TensorRT plan is built on the GPU that it
@@ -60,12 +61,18 @@ def build(checkpoint: Path, name: str, engines_folder: Path, data: Path | None, 
     an INT8 file is calibrated on its training images, and may lose at most 0.005 of AUROC. An engine of the same name
     is replaced, in one step, once the new one has passed.
 
+    Several checkpoints, of folds or seeds, become one engine: an ensemble that averages their calibrated logits and
+    their heatmaps, and says how far they disagree. What an ensemble or a mirrored network reaches is measured on those
+    images of DATA that taught it nothing, and its operating points are chosen there; without DATA they are the means
+    of the checkpoints'.
+
     \b
     Examples:
       cxrbatch build model.safetensors -n pneumonia
       cxrbatch build model.safetensors -n pneumonia --backend tensorrt --opt-batch 64 --data nih256
       cxrbatch build model.safetensors -n pneumonia --backend tensorrt-rtx --compute-capability 8.9,12.0
       cxrbatch build model.safetensors -n pneumonia --precision int8 --data nih256
+      cxrbatch build folds-training/fold-*.safetensors -n ensemble --data /data/elsewhere
     """
     from cxrbatch.model.build.build import BuildReport, build_engine
     from cxrbatch.system.progress import RunProgress
@@ -73,13 +80,14 @@ def build(checkpoint: Path, name: str, engines_folder: Path, data: Path | None, 
     put_work_first()
     urgent = options.pop("urgent")
     data_wanted = read_data_options(options)
-    wanted = replace(read_plan_options(options), urgent=None if urgent is None else split_list(urgent))
+    mirror = options.pop("mirror")
+    wanted = replace(read_plan_options(options), urgent=None if urgent is None else split_list(urgent), mirror=mirror)
     if data:
         wanted = _compare_on(wanted, data, data_wanted)
     console = open_console()
     with RunProgress(console) as progress:
         report = BuildReport(say=partial(console.print, highlight=False, markup=False), advance=progress.show)
-        bundle = build_engine(checkpoint, name, engines_folder=engines_folder, options=wanted, report=report)
+        bundle = build_engine(checkpoints, name, engines_folder=engines_folder, options=wanted, report=report)
     for role, figures in bundle.manifest.parity.items():
         if figures == "pending":
             say(f"{role}: not compared yet; the first machine that loads it does, and refuses it if it differs")
@@ -88,11 +96,13 @@ def build(checkpoint: Path, name: str, engines_folder: Path, data: Path | None, 
 
 def _compare_on(wanted: BuildOptions, data: Path, options: DataOptions) -> BuildOptions:
     from cxrbatch.model.build.images import read_gate_images, read_int8_images
+    from cxrbatch.model.build.measure import measure_checkpoint
 
     return replace(
         wanted,
         choose_gate_images=partial(read_gate_images, data, options),
         choose_int8_images=partial(read_int8_images, data, options),
+        measure=partial(measure_checkpoint, data, options, say=say),
     )
 
 

@@ -40,6 +40,7 @@ class Agreement:
     """Two engines' probabilities of the same images, both float32 [N,C], and what follows from them.
 
     `flipped` is bool [N,C]: the verdicts differ by `rule`. `correlations` are of heatmaps, float64 [M], M <= N*C.
+    `disagreement_change` is the largest one of an ensemble's disagreement; None of other engines.
     """
 
     labels: tuple[Label, ...]
@@ -48,6 +49,7 @@ class Agreement:
     reference: Float32
     flipped: NDArray[np.bool_]
     correlations: NDArray[np.float64]
+    disagreement_change: float | None = None
 
     @property
     def change(self) -> Float32:
@@ -89,6 +91,7 @@ class Agreement:
             heatmap_p01=p01,
             heatmap_limit=limits.heatmap,
             flip_limit=limits.flips,
+            max_disagreement_change=self.disagreement_change,
         )
 
 
@@ -117,7 +120,20 @@ def compare_scores(answered: Scores, reference: Scores, labels: tuple[Label, ...
         reference=reference.probabilities,
         flipped=_calls(answered.probabilities, labels, rule) != _calls(reference.probabilities, labels, rule),
         correlations=correlate_maps(answered.cams, reference.cams),
+        disagreement_change=_disagreement_change(answered, reference),
     )
+
+
+def _disagreement_change(answered: Scores, reference: Scores) -> float | None:
+    """Return the largest change; one that only one of the two gives is no agreement at all.
+
+    A gate that waits in a bundle may be of a version that kept no disagreement: then there is nothing to compare.
+    """
+    if reference.disagreement is None:
+        return None
+    if answered.disagreement is None:
+        raise EngineError("the engine gives no disagreement of its members; its reference does")
+    return float(np.abs(answered.disagreement - reference.disagreement).max(initial=0.0))
 
 
 def refuse_disagreement(agreement: Agreement, figures: ParityFigures, engine: str, consequence: str) -> None:
@@ -154,6 +170,10 @@ def _faults(figures: ParityFigures) -> Iterator[tuple[str, float]]:
     worst, p99 = figures.max_probability_change, figures.p99_probability_change
     if worst > figures.limit:
         yield f"its probabilities differ from the checkpoint's by up to {worst:.2g}", figures.limit
+    members = figures.max_disagreement_change
+    # Not `members > limit`: what is no number is no agreement.
+    if members is not None and not members <= figures.limit:
+        yield f"its members' disagreement differs from the checkpoint's by up to {members:.2g}", figures.limit
     if figures.farthest_flip > figures.limit:
         yield f"a verdict changes {figures.farthest_flip:.2g} from where it may", figures.limit
     if figures.p99_limit is not None and p99 is not None and p99 > figures.p99_limit:

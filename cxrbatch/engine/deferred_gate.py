@@ -19,7 +19,7 @@ import numpy as np
 
 from cxrbatch.engine.agreement import FP16_LIMITS, Limits, compare_scores, infer_in_batches, refuse_disagreement
 from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
-from cxrbatch.engine.contract import Engine
+from cxrbatch.engine.contract import EXTRA_OUTPUTS, OUTPUTS, Engine, scores_from
 from cxrbatch.engine.manifest import PENDING
 from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.errors import EngineError
@@ -56,8 +56,10 @@ class DeferredGate:
 def save_gate(path: Path, gate: DeferredGate) -> None:
     """Write the gate to `path`, a compressed .npz without any pickled object."""
     content = io.BytesIO()
+    extra = {name: scores for name in EXTRA_OUTPUTS if (scores := getattr(gate.reference, name)) is not None}
     np.savez_compressed(
         content,
+        **extra,
         pixels=gate.pixels,
         probabilities=gate.reference.probabilities,
         logits=gate.reference.logits,
@@ -77,7 +79,7 @@ def load_gate(bundle: EngineBundle) -> DeferredGate:
     content = bundle.read_verified(PARITY_ROLE)
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            reference = Scores(arrays["probabilities"], arrays["logits"], arrays["cams"])
+            reference = scores_from({name: arrays[name] for name in (*OUTPUTS, *EXTRA_OUTPUTS) if name in arrays})
             return DeferredGate(arrays["pixels"], reference, str(arrays["source"]), float(arrays["limit"]))
     except _DAMAGE as error:
         where = bundle.folder / bundle.file(PARITY_ROLE).path

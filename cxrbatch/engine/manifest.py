@@ -19,6 +19,8 @@ SCHEMA = 1
 
 Precision = Literal["fp32", "fp16", "int8"]
 PENDING: Literal["pending"] = "pending"
+MOST_MEMBERS = 100
+"""The most networks that one ensemble can have."""
 CHOOSING_PART = "val"
 """The part of the data whose images measure a training, and choose what no other part is kept aside for."""
 CALIBRATION_PART = "calibration"
@@ -121,6 +123,24 @@ class TrainingFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """One network of an ensemble: the checkpoint it came in, by its name and the SHA-256 of its bytes.
+
+    `training` is what that checkpoint said of its training: its figures are the member's own, not the ensemble's.
+    """
+
+    name: str
+    sha256: str
+    created: str
+    architecture: str
+    output_stride: int = 32
+    training: TrainingFacts = field(default_factory=TrainingFacts)
+
+    def __post_init__(self) -> None:
+        require_finite("a member's figures", self.training.figures.values())
+
+
+@dataclass(frozen=True, slots=True)
 class ParityFigures:
     """How far one file of the bundle is from the PyTorch FP32 reference, over `images` images.
 
@@ -130,7 +150,7 @@ class ParityFigures:
     no map has any structure. `decision_flips` counts those of `verdicts` that differ, at most the share `flip_limit`;
     `farthest_flip` is how far the reference's probability of such a verdict is from its operating point. `device`
     names the GPU, if any. A limit of None was not asked for. Where nobody counted, in bundles of the first versions,
-    `verdicts` is 0.
+    `verdicts` is 0. `max_disagreement_change` is the largest change of an ensemble's disagreement, within `limit`, too.
     """
 
     images: int
@@ -148,6 +168,7 @@ class ParityFigures:
     heatmap_p01: float | None = None
     heatmap_limit: float | None = None
     flip_limit: float | None = None
+    max_disagreement_change: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +255,9 @@ class Manifest:
     the machine that first loads a plan whose parity is "pending": the machine that built it could not run it.
     `verdict` is how probabilities become findings; None, as earlier versions wrote it, is the usual rule of the task.
     `cells` says where the maps' cells lie in the input square; bundles of earlier versions don't tell. `pooling`: how
-    cells become a logit; the mean of a map plus the bias is the logit either way. `extra_outputs` are what its graphs
-    give beyond probabilities, logits and cams.
+    cells become a logit; the mean of a map plus the bias is the logit either way.
+    `extra_outputs` are what its graphs give beyond probabilities, logits and cams.
+    `members` are the networks of an ensemble; `mirror` tells that it also looks at every image's mirror image.
     """
 
     schema: int = SCHEMA
@@ -256,6 +278,8 @@ class Manifest:
     adjustments: tuple[Adjustment, ...] = ()
     cells: CellGrid | None = None
     extra_outputs: tuple[ExtraOutput, ...] = ()
+    members: tuple[Member, ...] = ()
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         require_name("the engine", self.name)
@@ -265,3 +289,5 @@ class Manifest:
         if not 1 <= self.output_stride <= self.input.size_px:
             raise ValueError("output_stride must be from 1 to the input's size_px")
         require_finite("figures", self.training.figures.values())
+        if len(self.members) > MOST_MEMBERS:
+            raise ValueError(f"members must be at most {MOST_MEMBERS}")

@@ -57,6 +57,7 @@ def _lines(manifest: Manifest) -> Iterator[str]:
     yield from _label_table(manifest.labels, manifest.verdict or usual_rule(manifest.task, manifest.labels))
     yield from _maps(manifest.labels)
     yield from _training(manifest)
+    yield from _members(manifest)
     for adjustment in manifest.adjustments:
         yield from _adjustment(adjustment)
     yield from _parity(manifest)
@@ -142,6 +143,31 @@ def _training(manifest: Manifest) -> Iterator[str]:
     yield from (f"- {_text(name)}: {_text(_listed(value))}" for name, value in facts.options.items() if value != "")
     yield from (f"- {_text(library)} {_text(version)}" for library, version in facts.libraries.items())
     yield from (f"- **{_text(name)}: {_with_interval(facts.figures, name)}**" for name in _figure_names(facts.figures))
+
+
+def _members(manifest: Manifest) -> Iterator[str]:
+    """Tell what an ensemble, or a network that looks at mirror images, is made of, and what nobody measured of it."""
+    if not manifest.members and not manifest.mirror:
+        return
+    yield from ("", "## How it is made up", "")
+    if manifest.members:
+        yield (
+            f"- An ensemble of {len(manifest.members)} networks: their calibrated logits and their heatmaps are "
+            "averaged, and the standard deviation of their probabilities is told as their disagreement"
+        )
+    if manifest.mirror:
+        yield "- Every image is scored as it is and as its mirror image, and both are averaged, at twice the cost"
+    if not manifest.training.figures:
+        yield "- **Nobody measured it as a whole.** What is known is known of the networks one by one"
+    yield f"- Operating points: {_text(str(manifest.training.options.get('operating_point', '')) or 'as trained')}"
+    for member in manifest.members:
+        figures = member.training.figures
+        told = ", ".join(f"{_text(name)} {_with_interval(figures, name)}" for name in _figure_names(figures))
+        on = f" (on its own part {_text(member.training.measured_on)})" if told and member.training.measured_on else ""
+        yield (
+            f"- {_text(member.name)}: {_text(member.architecture)}, {_text(member.created)}, seed "
+            f"{member.training.seed}, SHA-256 {_code(member.sha256[:16])}{f'; {told}{on}' if told else ''}"
+        )
 
 
 def _figure_names(figures: dict[str, float]) -> list[str]:
@@ -236,8 +262,13 @@ def _in_words(role: str, figures: ParityFigures) -> str:
     return (
         f"largest change of a probability {figures.max_probability_change:.1e} (limit {figures.limit:g}){most}, mean "
         f"{figures.mean_probability_change:.1e}, on {figures.images} {_text(figures.source)}"
-        f"{device}; {verdicts}{_heatmaps_in_words(figures)}"
+        f"{device}; {verdicts}{_heatmaps_in_words(figures)}{_members_in_words(figures)}"
     )
+
+
+def _members_in_words(figures: ParityFigures) -> str:
+    change = figures.max_disagreement_change
+    return "" if change is None else f"; largest change of the members' disagreement {change:.1e}"
 
 
 def _flips_in_words(flips: int, verdicts: int, limit: float | None, *, counted: bool = False) -> str:

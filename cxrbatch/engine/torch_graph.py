@@ -23,6 +23,9 @@ from cxrbatch.engine.contract import EXTRA_OUTPUTS, INPUT, OUTPUTS
 Attributes = dict[str, Any]
 Operator = Callable[..., Tensor]
 
+# A Slice that ends before this looks back to the first element, however long the axis is.
+_BEYOND = 1 << 30
+
 _TYPES = {
     onnx.TensorProto.FLOAT: torch.float32,
     onnx.TensorProto.FLOAT16: torch.float16,
@@ -104,7 +107,8 @@ def _read_node(node: onnx.NodeProto, constants: dict[str, Any]) -> tuple[Operato
     named = [name for name in node.input if name]
     integers = [name for name in named if name in constants and constants[name].dtype.kind in "iu"]
     if integers:
-        attributes["axes"] = [int(axis) for axis in np.atleast_1d(constants[integers[0]])]
+        attributes["integers"] = [[int(number) for number in np.atleast_1d(constants[name])] for name in integers]
+        attributes["axes"] = attributes["integers"][0]
     return _OPERATORS[node.op_type](attributes), tuple(name for name in named if name not in integers)
 
 
@@ -164,6 +168,28 @@ def _unsqueeze(attributes: Attributes) -> Operator:
     return compute
 
 
+def _turn(attributes: Attributes) -> Operator:
+    """Read a Slice that turns whole axes around, as the mirror image's does; others are not known here."""
+    starts, ends, axes, steps = (*attributes.get("integers", []), *([[]] * 4))[:4]
+    if not axes or {*starts, *steps} != {-1} or max(ends) > -_BEYOND:
+        raise ValueError(f"a Slice from {starts} to {ends} by {steps} is not known here")
+    return lambda x: x.flip(axes)
+
+
+def _pad(attributes: Attributes) -> Operator:
+    """Read a Pad with zeros; ONNX gives all beginnings, then all ends, torch the last axis first."""
+    pads, *axes = attributes.get("integers", [[]])
+    rank = len(pads) // 2
+    if not pads or axes or attributes.get("mode", b"constant") != b"constant" or min(pads) < 0:
+        raise ValueError(f"a Pad by {pads} on axes {axes} is not known here")
+    both = [amount for axis in reversed(range(rank)) for amount in (pads[axis], pads[axis + rank])]
+
+    def compute(x: Tensor, value: Tensor | None = None) -> Tensor:
+        return F.pad(x, both, value=0.0 if value is None else float(value))
+
+    return compute
+
+
 def _cast(attributes: Attributes) -> Operator:
     if attributes["to"] not in _TYPES:
         raise ValueError(f"a cast to {onnx.TensorProto.DataType.Name(attributes['to'])} is not known here")
@@ -186,9 +212,12 @@ _OPERATORS: dict[str, Callable[[Attributes], Operator]] = {
     "Mul": lambda _: torch.mul,
     "ReduceMax": _reduce(torch.amax),
     "ReduceMean": _reduce(torch.mean),
+    "Pad": _pad,
     "Relu": lambda _: torch.relu,
     "Sigmoid": lambda _: torch.sigmoid,
+    "Slice": _turn,
     "Softmax": lambda attributes: lambda x: torch.softmax(x, dim=attributes.get("axis", -1)),
+    "Sqrt": lambda _: torch.sqrt,
     "Sub": lambda _: torch.sub,
     "Tanh": lambda _: torch.tanh,
     "Unsqueeze": _unsqueeze,

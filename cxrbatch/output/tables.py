@@ -15,7 +15,7 @@ from pathlib import Path
 from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.output.worklist import write_worklist
 from cxrbatch.pages.cells import LIST_SEPARATOR, harmless, list_cell, restored, write_rows
-from cxrbatch.records import Calls, EngineDescription, FileRow, Label, StudyRow, Verdict, call_image, now_text
+from cxrbatch.records import Calls, EngineDescription, FileRow, StudyRow, Verdict, call_image, now_text
 from cxrbatch.system.durable import replacing
 from cxrbatch.system.faults import reach
 
@@ -35,6 +35,8 @@ _STUDY_COLUMNS_BEFORE = (
 )
 
 Cell = str | int
+
+_NO_SCORES: tuple[tuple[float, ...], Calls, tuple[float, ...]] = ((), (), ())
 
 
 def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
@@ -56,12 +58,11 @@ def write_tables(out: Path, files: Iterable[FileRow], studies: Iterable[StudyRow
         out: the output folder.
         files: one row for every file the walk met, also refused ones.
         studies: one row for every study.
-        engine: its findings give the columns prob_ and positive_. What another engine scored has a row
-            without scores: its findings are not these, even where they have the same names.
+        engine: its findings give the columns prob_ and positive_, of an ensemble also disagreement_. What another
+            engine scored has a row without scores: its findings are not these, even where they have the same names.
     """
-    labels = engine.labels
-    _write_table(out / IMAGES_CSV, _image_columns(labels), (_image_cells(row, engine) for row in files))
-    _write_table(out / STUDIES_CSV, _study_columns(labels), (_study_cells(row, engine) for row in studies))
+    _write_table(out / IMAGES_CSV, _image_columns(engine), (_image_cells(row, engine) for row in files))
+    _write_table(out / STUDIES_CSV, _study_columns(engine), (_study_cells(row, engine) for row in studies))
 
 
 def read_table(path: Path) -> Iterator[list[str]]:
@@ -83,16 +84,18 @@ def _write_table(target: Path, columns: Sequence[str], rows: Iterator[list[Cell]
         reach("table-written")
 
 
-def _image_columns(labels: Sequence[Label]) -> list[str]:
-    return [*_IMAGE_COLUMNS_BEFORE, *_score_columns(labels), "scored_at"]
+def _image_columns(engine: EngineDescription) -> list[str]:
+    return [*_IMAGE_COLUMNS_BEFORE, *score_columns(engine), "scored_at"]
 
 
-def _study_columns(labels: Sequence[Label]) -> list[str]:
-    return [*_STUDY_COLUMNS_BEFORE, *_score_columns(labels), "report_html", "report_pdf", "reported_at"]
+def _study_columns(engine: EngineDescription) -> list[str]:
+    return [*_STUDY_COLUMNS_BEFORE, *score_columns(engine), "report_html", "report_pdf", "reported_at"]
 
 
-def _score_columns(labels: Sequence[Label]) -> list[str]:
-    return [*(f"prob_{label.name}" for label in labels), *(f"positive_{label.name}" for label in labels)]
+def score_columns(engine: EngineDescription) -> list[str]:
+    """Return the columns of what an engine says, in the order of both tables."""
+    kinds = ("prob", "positive", *(("disagreement",) if "disagreement" in engine.extra_outputs else ()))
+    return [f"{kind}_{label.name}" for kind in kinds for label in engine.labels]
 
 
 def _image_cells(row: FileRow, engine: EngineDescription) -> list[Cell]:
@@ -106,7 +109,7 @@ def _image_cells(row: FileRow, engine: EngineDescription) -> list[Cell]:
         *(header.rows or "", header.columns or "", header.photometric, header.transfer_syntax),
         LIST_SEPARATOR.join(flag.value for flag in row.flags),
         *(row.engine, row.engine_sha256, row.backend, row.precision),
-        *_score_cells(probabilities, calls, engine.labels),
+        *_score_cells(probabilities, calls, row.disagreement, engine),
         row.scored_at,
     ]
 
@@ -115,12 +118,12 @@ def _study_cells(row: StudyRow, engine: EngineDescription) -> list[Cell]:
     header, result = row.header, row.result
     verdict = result.verdict if result else None
     is_own = result is not None and result.engine.sha256 == engine.sha256
-    scores = (result.probabilities, verdict.calls) if result and verdict and is_own else ((), ())
+    scores = (result.probabilities, verdict.calls, result.disagreement) if result and verdict and is_own else _NO_SCORES
     return [
         *(row.study_key, header.study_instance_uid, header.patient_id, header.accession_number, header.study_date),
         *(row.revision, row.status, row.n_images, row.n_scored, verdict.priority if verdict else row.priority),
         *_verdict_cells(verdict),
-        *_score_cells(*scores, engine.labels),
+        *_score_cells(*scores, engine),
         *(row.report_html, row.report_pdf, row.reported_at),
     ]
 
@@ -131,10 +134,16 @@ def _verdict_cells(verdict: Verdict | None) -> list[Cell]:
     return [list_cell([label.name for label in verdict.findings]), len(verdict.judged), len(verdict.asked)]
 
 
-def _score_cells(probabilities: Sequence[float], calls: Calls, labels: Sequence[Label]) -> list[Cell]:
+def _score_cells(
+    probabilities: Sequence[float], calls: Calls, disagreement: Sequence[float], engine: EngineDescription
+) -> list[Cell]:
+    columns = len(score_columns(engine))
     if not probabilities:
-        return [""] * (2 * len(labels))
-    return [
+        return [""] * columns
+    cells: list[Cell] = [
         *(f"{probability:.6f}" for probability in probabilities),
         *("" if call is None else int(call) for call in calls),
+        *(f"{spread:.6f}" for spread in disagreement),
     ]
+    # Of a result that was stored without it nothing can be told.
+    return [*cells, *[""] * columns][:columns]

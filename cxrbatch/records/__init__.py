@@ -47,7 +47,15 @@ from cxrbatch.records.results import (
     StudyStatus,
     now_text,
 )
-from cxrbatch.records.verdicts import Calls, Verdict, call_image, judge, judge_study, likeliest_class
+from cxrbatch.records.verdicts import (
+    Calls,
+    Verdict,
+    call_image,
+    call_is_contested,
+    judge,
+    judge_study,
+    likeliest_class,
+)
 
 __all__ = [
     "FEWEST_IMAGES",
@@ -90,6 +98,7 @@ __all__ = [
     "Verdict",
     "VerdictRule",
     "call_image",
+    "call_is_contested",
     "even_cells",
     "judge",
     "judge_study",

@@ -9,7 +9,7 @@ from typing import Literal
 from cxrbatch.errors import Flag
 from cxrbatch.records.engines import EngineDescription, Geometry, Priority
 from cxrbatch.records.images import Float32, Gray8, Header
-from cxrbatch.records.verdicts import Verdict, judge_study
+from cxrbatch.records.verdicts import Verdict, call_is_contested, judge_study
 
 FileStatus = Literal["scored", "rejected", "duplicate", "failed", "pending"]
 StudyStatus = Literal["pending", "reported", "failed", "unscored"]
@@ -33,6 +33,7 @@ class Heatmap:
 class ImageResult:
     """One scored image. `probabilities` follows the order of the engine's labels.
 
+    So does `disagreement`, how far the members of an ensemble lie apart; () of other engines.
     `image_file`, `thumbnail_file` and `heatmaps` name files in the study's report folder; they are
     empty until the pictures are written.
     """
@@ -45,6 +46,7 @@ class ImageResult:
     image_file: str = ""
     thumbnail_file: str = ""
     heatmaps: tuple[Heatmap, ...] = ()
+    disagreement: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,29 @@ class StudyResult:
         return tuple(max(column) for column in zip(*(image.probabilities for image in self.images), strict=True))
 
     @property
+    def disagreement(self) -> tuple[float, ...]:
+        """Per label how far an ensemble's members disagree about the image that the study's probability is of."""
+        if not all(image.disagreement for image in self.images):
+            return ()
+        return tuple(image.disagreement[label] for label, image in enumerate(self._deciding))
+
+    @property
+    def contested(self) -> tuple[bool, ...]:
+        """Per label whether the members of an ensemble disagree about its call, in that image."""
+        labels, rule = self.engine.labels, self.engine.verdict_rule
+        return tuple(
+            call_is_contested(labels, rule, image.probabilities, image.disagreement)[label]
+            for label, image in enumerate(self._deciding)
+        )
+
+    @property
+    def _deciding(self) -> tuple[ImageResult, ...]:
+        """Per label the image with the study's probability, the first of several."""
+        return tuple(
+            max(self.images, key=lambda image: image.probabilities[label]) for label in range(len(self.engine.labels))
+        )
+
+    @property
     def verdict(self) -> Verdict:
         """What the study is called; worked out anew each time."""
         return judge_study(self.engine, [image.probabilities for image in self.images])
@@ -150,7 +175,10 @@ class PrintedStudy:
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """What the ledger knows of one file; `probabilities` is empty unless it is scored."""
+    """What the ledger knows of one file; `probabilities` is empty unless it is scored.
+
+    `disagreement` also, and of an engine that is no ensemble.
+    """
 
     path: str
     status: FileStatus
@@ -165,6 +193,7 @@ class FileRow:
     precision: str = ""
     probabilities: tuple[float, ...] = ()
     scored_at: str = ""
+    disagreement: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,37 @@ def likeliest_class(labels: Sequence[Label], probabilities: Sequence[float]) -> 
     )
 
 
+def call_is_contested(
+    labels: Sequence[Label], rule: VerdictRule, probabilities: Sequence[float], disagreement: Sequence[float]
+) -> tuple[bool, ...]:
+    """Tell of which labels one image's call lies within what the members of an ensemble disagree by.
+
+    Under `threshold` the operating point lies less than one standard deviation of the members from the probability.
+    Under `argmax` the two likeliest classes do so from each other: what their probabilities vary by, added up.
+
+    Args:
+        labels: of the engine.
+        rule: how it turns probabilities into calls.
+        probabilities: as many, 0..1.
+        disagreement: as many standard deviations; none where the engine is no ensemble.
+    """
+    if not disagreement or (rule == "argmax" and len(labels) < 2):
+        return (False,) * len(labels)
+    calls = call_image(labels, rule, probabilities)
+    if rule == "argmax":
+        return _contested_classes(calls, probabilities, disagreement)
+    return tuple(
+        call is not None and label.operating_point is not None and abs(probability - label.operating_point) < spread
+        for label, call, probability, spread in zip(labels, calls, probabilities, disagreement, strict=True)
+    )
+
+
+def _contested_classes(calls: Calls, probabilities: Sequence[float], disagreement: Sequence[float]) -> tuple[bool, ...]:
+    first, second, *_ = sorted(range(len(calls)), key=lambda place: -probabilities[place])
+    near = probabilities[first] - probabilities[second] < disagreement[first] + disagreement[second]
+    return tuple(near and place in {first, second} and call is not None for place, call in enumerate(calls))
+
+
 def _over_images(label: Label, calls: Sequence[bool | None]) -> bool | None:
     if label.normal:
         return None if None in calls else all(calls)

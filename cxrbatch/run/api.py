@@ -22,7 +22,7 @@ from cxrbatch.intake.anatomy import check_anatomy
 from cxrbatch.intake.preprocess import fit_image, source_side
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.output.run_json import RUN_FILE
-from cxrbatch.output.tables import IMAGES_CSV, LIST_SEPARATOR, STUDIES_CSV, read_table
+from cxrbatch.output.tables import IMAGES_CSV, LIST_SEPARATOR, STUDIES_CSV, read_table, score_columns
 from cxrbatch.records import EngineDescription, Float32, Gray8, Label, judge_study
 from cxrbatch.run.batch import run_batch
 from cxrbatch.run.score import EngineSlot, ImageScore, Scorer, score_pixels
@@ -97,7 +97,8 @@ class ScoringEngine:
         Returns:
             A row per image, in their order: `image` (its path, or its place in the list), `reason`, `message`, `flags`,
             `priority`, `findings`, `n_judged` and `n_labels` as in studies.csv, of this image alone, `prob_<Label>`
-            (0 to 1) and `positive_<Label>` (missing where there is no score, or nobody may judge).
+            (0 to 1) and `positive_<Label>` (missing where there is no score, or nobody may judge); of an ensemble also
+            `disagreement_<Label>`, the standard deviation of its members' probabilities.
 
         Raises:
             OSError: a file cannot be opened.
@@ -109,12 +110,13 @@ class ScoringEngine:
         rows: list[dict[str, Any]] = []
         while batch := list(islice(prepared, self._settings.batch_size)):
             rows += self._score_batch(batch)
-        probabilities = [f"prob_{label.name}" for label in self.labels]
-        positives = [f"positive_{label.name}" for label in self.labels]
+        columns = score_columns(self.description)
+        positives = [column for column in columns if column.startswith("positive_")]
+        numbers = [column for column in columns if column not in positives]
         named = ["image", "reason", "message", "flags", "priority", "findings", "n_judged", "n_labels"]
-        frame = pd.DataFrame(rows, columns=[*named, *probabilities, *positives])
+        frame = pd.DataFrame(rows, columns=[*named, *columns])
         kinds = {"priority": "str", "findings": "str", "n_judged": "Int64", "n_labels": "Int64"}
-        return frame.astype(kinds | dict.fromkeys(probabilities, "float64") | dict.fromkeys(positives, "boolean"))
+        return frame.astype(kinds | dict.fromkeys(numbers, "float64") | dict.fromkeys(positives, "boolean"))
 
     def maps(self, image: Image) -> Float32:
         """Return the class activation maps of one image, float32 [C,h,w], labels in the order of `labels`.
@@ -167,6 +169,9 @@ class ScoringEngine:
             cells[f"prob_{label.name}"] = probability
             if call is not None:
                 cells[f"positive_{label.name}"] = call
+        if score.scores.disagreement is not None:
+            spreads = score.scores.disagreement[0].tolist()
+            cells |= {f"disagreement_{label.name}": spread for label, spread in zip(self.labels, spreads, strict=True)}
         return cells
 
     def _prepare(self, number: int, image: Image) -> _Prepared:
@@ -240,7 +245,7 @@ def _read_frame(path: Path) -> pd.DataFrame:
     columns, *rows = read_table(path)
     frame = pd.DataFrame(rows, columns=columns)
     for column in columns:
-        if column.startswith("prob_"):
+        if column.startswith(("prob_", "disagreement_")):
             frame[column] = pd.to_numeric(frame[column]).astype("float64")
         elif column.startswith("positive_"):
             frame[column] = frame[column].map({"1": True, "0": False}).astype("boolean")

@@ -212,7 +212,12 @@ def _with_scores(study: DecodedStudy, scores: list[ImageScore], engine: EngineDe
         radiograph = image.radiograph
         flags = (*radiograph.flags, Flag.RESCORED_FP32) if score.is_exact else radiograph.flags
         probabilities = tuple(float(probability) for probability in score.scores.probabilities[0])
-        results.append(ImageResult(path, radiograph.header, flags, probabilities, radiograph.stored_sha256))
+        spread = score.scores.disagreement
+        disagreement = () if spread is None else tuple(float(each) for each in spread[0])
+        result_of_image = ImageResult(
+            path, radiograph.header, flags, probabilities, radiograph.stored_sha256, disagreement=disagreement
+        )
+        results.append(result_of_image)
         pixels.append(ImagePixels(radiograph.display, score.scores.cams[0], image.geometry))
     result = _study_result(study.task, engine, results, refused) if results else None
     return ScoredStudy(study.task, tuple(refused), result, tuple(pixels))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cxrbatch.engine import torch_cuda_engine
 from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
+from cxrbatch.engine.contract import OUTPUTS
 from cxrbatch.engine.cuda import probe_cuda
 from cxrbatch.engine.open import open_engine
 from cxrbatch.engine.torch_cuda_engine import FixedBatch, TorchCudaEngine
@@ -70,7 +71,7 @@ class Hungry(nn.Module):
 
     def __init__(self, room: int) -> None:
         super().__init__()
-        self.room = room
+        self.room, self.outputs = room, OUTPUTS
 
 
 def test_out_of_memory_takes_smaller_batches_and_loses_nothing(

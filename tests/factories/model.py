@@ -16,7 +16,7 @@ from torchvision.models.resnet import BasicBlock
 
 from cxrbatch.model.network import architectures
 from cxrbatch.model.network.architectures import Features
-from cxrbatch.model.network.checkpoint import CheckpointFacts, build_network
+from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, build_network
 from cxrbatch.model.network.network import ChestNetwork, build_seeded
 from cxrbatch.records import Gray8
 
@@ -69,6 +69,12 @@ def tiny_architecture() -> Iterator[None]:
         yield
 
 
+def one_network(checkpoint: Checkpoint) -> ChestNetwork:
+    """Return a checkpoint's network, which is neither an ensemble nor mirrored."""
+    assert isinstance(checkpoint.network, ChestNetwork)
+    return checkpoint.network
+
+
 def build_tiny_resnet(_output_stride: int) -> Features:
     """Build a residual network of a hundred times fewer weights than resnet18, with its names and stages."""
     widths = (8, 16, 24, 32)
@@ -83,6 +89,16 @@ def build_tiny_resnet(_output_stride: int) -> Features:
         children[f"layer{number}"] = nn.Sequential(BasicBlock(before, width, downsample=shortcut))
     stages = (("conv1", "bn1", "relu", "maxpool"), *((f"layer{number}",) for number in range(1, 5)))
     return Features(nn.Sequential(children), widths[-1], stages)
+
+
+def build_three_layers(_output_stride: int) -> Features:
+    """Build three convolutions whose cells lie as a ResNet's do, 4 pixels apart: what exports in a second or two."""
+    layers: list[nn.Module] = []
+    for before, width, stride in ((1, 8, 2), (8, 16, 2), (16, 16, 1)):
+        convolution = nn.Conv2d(before, width, kernel_size=3, stride=stride, padding=1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+    extractor = nn.Sequential(*layers)
+    return Features(extractor, 16, (tuple(name for name, _ in extractor.named_children()),))
 
 
 class Original(nn.Module):

@@ -15,7 +15,7 @@ import numpy as np
 
 from cxrbatch.engine.agreement import infer_in_batches
 from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
-from cxrbatch.engine.deferred_gate import PARITY_ROLE, TORCH_ROLE, load_gate, save_gate
+from cxrbatch.engine.deferred_gate import PARITY_ROLE, TORCH_ROLE, DeferredGate, load_gate, save_gate
 from cxrbatch.engine.installed import find_bundle
 from cxrbatch.engine.manifest import PENDING, AccuracyFigures, AdjustedLabel, Adjustment, EngineFile, Manifest
 from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
@@ -217,7 +217,7 @@ def _take_files(change: _Change, folder: Path) -> dict[str, EngineFile]:
             files[role] = entry_of(target, entry.precision)
         elif change.recalibrates and role == PARITY_ROLE:
             gate = load_gate(change.old)
-            save_gate(target, replace(gate, reference=_recalibrated(change, gate.reference)))
+            save_gate(target, replace(gate, reference=_recalibrated_gate(change, gate)))
             files[role] = entry_of(target, entry.precision)
         else:
             _link(change.old, role, target)
@@ -245,7 +245,16 @@ def _link(old: EngineBundle, role: str, target: Path) -> None:
 
 
 def _recalibrated(change: _Change, scores: Scores) -> Scores:
-    return replace(scores, probabilities=change.after.calibration.probabilities(scores.logits, change.before.task))
+    """Calibrate scores anew; how far the members of an ensemble then disagree does not follow from them."""
+    probabilities = change.after.calibration.probabilities(scores.logits, change.before.task)
+    return replace(scores, probabilities=probabilities, disagreement=None)
+
+
+def _recalibrated_gate(change: _Change, gate: DeferredGate) -> Scores:
+    """Return what the reference says now; what an ensemble's members say of the images only its checkpoint can tell."""
+    if gate.reference.disagreement is None or CHECKPOINT_ROLE not in change.old.manifest.files:
+        return _recalibrated(change, gate.reference)
+    return score_by_reference(_checkpoint(change).network, gate.pixels)
 
 
 def _facts(manifest: Manifest) -> CheckpointFacts:
@@ -259,6 +268,8 @@ def _facts(manifest: Manifest) -> CheckpointFacts:
         pooling=manifest.pooling,
         training=manifest.training,
         notice=manifest.notice,
+        members=manifest.members,
+        mirror=manifest.mirror,
     )
 
 

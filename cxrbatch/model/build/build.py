@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,6 +12,7 @@ from cxrbatch.engine.deferred_gate import PARITY_FILE, PARITY_ROLE
 from cxrbatch.engine.manifest import EngineFile, Manifest, Precision
 from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS, Flavour
+from cxrbatch.errors import UsageError
 from cxrbatch.model.build.gate import Parity, ParityImages, pass_gate, save_deferred_gate, score_by_reference
 from cxrbatch.model.build.images import Int8Images, draw_gate_images, draw_int8_images
 from cxrbatch.model.build.int8 import add_int8_file
@@ -25,6 +26,7 @@ from cxrbatch.model.network.checkpoint import (
     load_checkpoint,
     read_checkpoint,
 )
+from cxrbatch.model.network.combine import mirror_checkpoint, read_checkpoints
 from cxrbatch.model.network.export import export_onnx, halve, require_half_weights
 from cxrbatch.records import usual_rule
 from cxrbatch.system import durable
@@ -35,6 +37,7 @@ ONNX_FP16_FILE = "model.fp16.onnx"
 
 ChooseInt8Images = Callable[[CheckpointFacts], Int8Images]
 ChooseGateImages = Callable[[CheckpointFacts], ParityImages]
+MeasureCheckpoint = Callable[[Checkpoint], Checkpoint]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,9 @@ class BuildOptions:
     `backends` may name tensorrt and tensorrt-rtx, whose plans are built of the FP16 graph; `precision` "fp16"
     adds that graph alone, "int8" a file for the CPU that is calibrated and judged on what `choose_int8_images`
     chooses. The gate looks at what `choose_gate_images` chooses. `urgent` names the labels that are urgent; None
-    leaves that to the checkpoint. `onnx_only` leaves the plans to a machine with a GPU.
+    leaves that to the checkpoint. `onnx_only` leaves the plans to a machine with a GPU. `mirror` averages over every
+    image and its mirror image, at twice the cost. `measure` places the operating points of a new ensemble or mirror on
+    labelled images and says what was measured there.
     """
 
     backends: tuple[str, ...] = ()
@@ -61,6 +66,8 @@ class BuildOptions:
     choose_int8_images: ChooseInt8Images = draw_int8_images
     urgent: tuple[str, ...] | None = None
     onnx_only: bool = False
+    mirror: bool = False
+    measure: MeasureCheckpoint | None = None
     plan: PlanOptions = field(default_factory=PlanOptions)
 
     @property
@@ -75,26 +82,27 @@ class BuildOptions:
 
 
 def build_engine(
-    checkpoint: Path,
+    checkpoint: Path | Sequence[Path],
     name: str,
     *,
     engines_folder: Path,
     options: BuildOptions = BuildOptions(),
     report: BuildReport = BuildReport(),
 ) -> EngineBundle:
-    """Build the bundle `engines_folder/name` from a checkpoint; an older one of that name is replaced.
+    """Build the bundle `engines_folder/name` from a checkpoint, or of several as an ensemble; an older one is replaced.
 
     The bundle grows in a folder beside its place and moves there as the last step, after the gate.
 
     Args:
-        checkpoint: a safetensors file as training writes it; a copy of it stays in the bundle.
+        checkpoint: a safetensors file as training writes it, or several; a copy of all stays in the bundle, as one.
         name: the engine's name, which is its folder's name.
         engines_folder: where it is installed; created where missing.
         options: what the bundle holds.
         report: told what happens now.
 
     Raises:
-        UsageError: the name cannot be a folder's name, or the options contradict each other.
+        UsageError: the name cannot be a folder's name, the options contradict each other, or several checkpoints
+            make no ensemble.
         EngineError: the checkpoint cannot be used, a plan cannot be built here, or an engine disagrees with the
             checkpoint (exit code 5).
     """
@@ -103,12 +111,7 @@ def build_engine(
     builders = (
         () if options.onnx_only else tuple(open_plan_builder(flavour, options.plan) for flavour in options.flavours)
     )
-    # Read once: what is exported, what is compared and what stays in the bundle are the same bytes.
-    content = read_checkpoint(checkpoint)
-    loaded = load_checkpoint(checkpoint, content)
-    if options.urgent is not None:
-        loaded = replace(loaded, facts=replace(loaded.facts, labels=mark_urgent(loaded.facts.labels, options.urgent)))
-        content = encode_checkpoint(loaded)
+    loaded, content = _take_checkpoints((checkpoint,) if isinstance(checkpoint, Path) else tuple(checkpoint), options)
     durable.make_folder(engines_folder)
     with growing(engines_folder / name) as folder:
         durable.replace_bytes(folder / CHECKPOINT_FILE, content)
@@ -120,14 +123,32 @@ def build_engine(
             files[PARITY_ROLE] = entry_of(folder / PARITY_FILE, "fp32")
         images = options.choose_gate_images(loaded.facts)
         report.say(f"comparing with the checkpoint on {len(images.pixels)} {images.source}")
-        ungated = save_bundle(folder, _describe(loaded.facts, name, files, parity={}))
+        ungated = save_bundle(folder, _describe(loaded, name, files, parity={}))
         parity = pass_gate(ungated, score_by_reference(loaded.network, images.pixels), images, builders)
-        bundle = save_bundle(folder, _describe(loaded.facts, name, files, parity=parity))
+        bundle = save_bundle(folder, _describe(loaded, name, files, parity=parity))
         if options.precision == "int8":
             report.say("quantising the engine to INT8, and comparing that")
             bundle = add_int8_file(bundle, loaded.network, options.choose_int8_images(loaded.facts))
         write_model_card(folder / MODEL_CARD, bundle.manifest)
     return load_bundle(engines_folder / name)
+
+
+def _take_checkpoints(paths: tuple[Path, ...], options: BuildOptions) -> tuple[Checkpoint, bytes]:
+    """Return what is built, and the bytes of its one checkpoint: where nothing is changed, those of the file."""
+    if not paths:
+        raise UsageError("no checkpoint to build an engine of.")
+    if len(paths) == 1:
+        # Read once: what is exported, what is compared and what stays in the bundle are the same bytes.
+        content = read_checkpoint(paths[0])
+        given = load_checkpoint(paths[0], content)
+    else:
+        given, content = read_checkpoints(paths), b""
+    loaded = mirror_checkpoint(given) if options.mirror else given
+    if options.measure is not None and loaded.facts.is_composed:
+        loaded = options.measure(loaded)
+    if options.urgent is not None:
+        loaded = replace(loaded, facts=replace(loaded.facts, labels=mark_urgent(loaded.facts.labels, options.urgent)))
+    return loaded, content if content and loaded is given else encode_checkpoint(loaded)
 
 
 def _export_graphs(
@@ -159,7 +180,8 @@ def _build_plans(
     return files
 
 
-def _describe(facts: CheckpointFacts, name: str, files: dict[str, EngineFile], *, parity: Parity) -> Manifest:
+def _describe(checkpoint: Checkpoint, name: str, files: dict[str, EngineFile], *, parity: Parity) -> Manifest:
+    facts = checkpoint.facts
     return Manifest(
         name=name,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -176,4 +198,7 @@ def _describe(facts: CheckpointFacts, name: str, files: dict[str, EngineFile], *
         notice=facts.notice,
         verdict=usual_rule(facts.task, facts.labels),
         adjustments=facts.adjustments,
+        extra_outputs=checkpoint.network.extra_outputs,
+        members=facts.members,
+        mirror=facts.mirror,
     )

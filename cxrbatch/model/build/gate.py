@@ -21,7 +21,7 @@ from cxrbatch.engine.manifest import PENDING, ParityFigures, Precision
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.tensorrt_engine import open_tensorrt
 from cxrbatch.model.build.tensorrt_build import PlanBuilder
-from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.model.network.network import ScoringNetwork
 from cxrbatch.records import Gray8, Scores
 
 Parity = dict[str, ParityFigures | Literal["pending"]]
@@ -52,7 +52,7 @@ def pass_gate(
     return parity
 
 
-def save_deferred_gate(path: Path, network: ChestNetwork, phantoms: ParityImages) -> None:
+def save_deferred_gate(path: Path, network: ScoringNetwork, phantoms: ParityImages) -> None:
     """Keep what a pending plan is to be compared with: phantoms, for a bundle travels and patients' images do not."""
     reference = score_by_reference(network, phantoms.pixels)
     save_gate(path, DeferredGate(phantoms.pixels, reference, phantoms.source, FP16_LIMITS.change))
@@ -116,7 +116,7 @@ def measure_parity(
 
 
 @torch.inference_mode()
-def score_by_reference(network: ChestNetwork, pixels: Gray8) -> Scores:
+def score_by_reference(network: ScoringNetwork, pixels: Gray8) -> Scores:
     """Score uint8 [N,1,S,S] by the network itself, in FP32 on the CPU, in its evaluation mode."""
     parts = [network(torch.from_numpy(batch)) for batch in np.array_split(pixels, max(1, len(pixels) // _BATCH))]
     arrays = (torch.cat(tensors).float().numpy() for tensors in zip(*parts, strict=True))

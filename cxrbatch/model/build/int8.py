@@ -29,7 +29,7 @@ from cxrbatch.model.build.gate import score_by_reference
 from cxrbatch.model.build.images import Int8Images
 from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.model.figures.metrics import measure_aurocs
-from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.model.network.network import ScoringNetwork
 from cxrbatch.records import Gray8, Scores
 from cxrbatch.system import durable
 
@@ -54,7 +54,7 @@ The demo engine's is 0.006. Single images move by up to 0.15, so their maximum i
 _BATCH = 8
 
 
-def add_int8_file(bundle: EngineBundle, reference: ChestNetwork, images: Int8Images) -> EngineBundle:
+def add_int8_file(bundle: EngineBundle, reference: ScoringNetwork, images: Int8Images) -> EngineBundle:
     """Quantise the bundle's FP32 file, compare, and write the INT8 file and its figures into the bundle.
 
     Args:
@@ -197,20 +197,21 @@ def quantise_onnx(source: Path, target: Path, images: Gray8) -> None:
 
 
 def nodes_kept_in_float(model: onnx.ModelProto) -> list[str]:
-    """Name the nodes up to and with the first convolution, and all that is computed from the last feature map.
+    """Name the nodes up to and with each network's first convolution, and all computed from its last feature map.
 
-    ONNX sorts nodes so that each comes after what it needs.
+    An ensemble has several of both, so they are told by what they depend on: before a first convolution there is none,
+    behind a head neither. ONNX sorts nodes so that each comes after what it needs.
 
     Raises:
         EngineError: no convolution is between them.
     """
     nodes = list(model.graph.node)
-    convolutions = [place for place, node in enumerate(nodes) if node.op_type == "Conv"]
-    behind = _computed_from(nodes, _last_feature_maps(nodes))
-    if not set(convolutions[1:]) - set(behind):
+    convolutions = [node for node in nodes if node.op_type == "Conv"]
+    behind_first = set(_computed_from(nodes, {name for node in convolutions for name in node.output}))
+    between = behind_first - set(_computed_from(nodes, _last_feature_maps(nodes)))
+    if not any(nodes[place].op_type == "Conv" for place in between):
         raise EngineError(f"nothing to quantise: the graph has {len(convolutions)} convolutions.")
-    before = set(range(convolutions[0] + 1))
-    return [nodes[place].name for place in sorted({*before, *behind})]
+    return [node.name for place, node in enumerate(nodes) if place not in between]
 
 
 def _last_feature_maps(nodes: Sequence[onnx.NodeProto]) -> set[str]:

@@ -1,11 +1,13 @@
 """The calibration inside an exported graph: what stands between `logits` and `probabilities`, read and written anew.
 
-An exporter leaves out what changes nothing, and a quantiser renames; so it is found by what it computes.
+An exporter leaves out what changes nothing, and a quantiser renames; so it is found by what it computes. An ensemble
+puts its members' logits through the same calibration before it compares them: what they get on top is found from there.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import onnx
@@ -19,6 +21,7 @@ Values = NDArray[np.float64]
 _LOGITS, _PROBABILITIES = "logits", "probabilities"
 _ACTIVATIONS = ("Sigmoid", "Softmax")
 _TEMPERATURE, _OFFSET = "calibration.temperature", "calibration.offset"
+_DISAGREEMENT, _MEMBERS = "disagreement", "calibration.members."
 _SCALED, _CALIBRATED = "calibration.scaled", "calibration.calibrated"
 
 
@@ -54,9 +57,11 @@ def write_calibration(model: bytes, calibration: Calibration) -> bytes:
     """
     loaded = onnx.load_model_from_string(model)
     graph = loaded.graph
+    old = read_calibration(model, len(calibration.temperature))
     chain = _find_chain(graph, _constants(graph))
     for node in chain.nodes:
         graph.node.remove(node)
+    _recalibrate_members(graph, chain.activation, old, calibration)
     place = list(graph.node).index(chain.activation)
     _forget_unused(graph)
     graph.node[place].input[0] = _CALIBRATED
@@ -67,6 +72,47 @@ def write_calibration(model: bytes, calibration: Calibration) -> bytes:
     onnx.checker.check_model(loaded)
     written: bytes = loaded.SerializeToString()
     return written
+
+
+def _recalibrate_members(graph: onnx.GraphProto, of_all: onnx.NodeProto, old: Calibration, new: Calibration) -> None:
+    """Put what leads from the old calibration to the new one before the probabilities of each member, if there are any.
+
+    z = logits / t + o becomes z t / t' + (o' - o t / t').
+    """
+    members = _activations_behind(graph, _DISAGREEMENT, of_all)
+    if not members:
+        return
+    scale = np.array(old.temperature) / np.array(new.temperature)
+    shift = np.array(new.offset) - np.array(old.offset) * scale
+    taken = {name for node in graph.node for name in node.output} | {tensor.name for tensor in graph.initializer}
+    stem = next(f"{_MEMBERS}{number}" for number in count() if f"{_MEMBERS}{number}.scale" not in taken)
+    for name, values in ((f"{stem}.scale", scale), (f"{stem}.shift", shift)):
+        graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+    for number, member in enumerate(members):
+        scaled, shifted = f"{stem}.{number}.scaled", f"{stem}.{number}.shifted"
+        place = list(graph.node).index(member)
+        before = member.input[0]
+        graph.node[place].input[0] = shifted
+        graph.node.insert(place, helper.make_node("Add", [scaled, f"{stem}.shift"], [shifted]))
+        graph.node.insert(place, helper.make_node("Mul", [before, f"{stem}.scale"], [scaled]))
+
+
+def _activations_behind(graph: onnx.GraphProto, output: str, besides: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Return the nearest activations that an output is made of; none where the graph has no such output."""
+    made_by = {name: node for node in graph.node for name in node.output}
+    found: dict[str, onnx.NodeProto] = {}
+    seen, waiting = set[str](), [output] if any(each.name == output for each in graph.output) else []
+    while waiting:
+        name = waiting.pop()
+        node = made_by.get(name)
+        if node is None or name in seen:
+            continue
+        seen.add(name)
+        if node.op_type in _ACTIVATIONS and node != besides:
+            found[name] = node
+        else:
+            waiting += node.input
+    return list(found.values())
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, Values]:

@@ -20,7 +20,7 @@ from cxrbatch.model.figures.figure_lines import describe_too_few
 from cxrbatch.model.figures.figures import MeasuredLabels
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, load_checkpoint
-from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.model.network.network import ScoringNetwork
 from cxrbatch.model.network.open_model import describe_checkpoint
 from cxrbatch.records import EngineDescription
 from cxrbatch.system.record_json import from_json
@@ -164,7 +164,7 @@ def _read_evaluation(path: Path) -> Evaluation:
 def _read_checkpoint(run: str) -> StoredModel:
     path = Path(run)
     checkpoint = load_checkpoint(path)
-    description = describe_checkpoint(path, checkpoint.facts)
+    description = describe_checkpoint(path, checkpoint)
     return StoredModel(run, run, description, path.stat().st_size, _count_parameters(checkpoint.network))
 
 
@@ -178,7 +178,7 @@ def _read_bundle(run: str) -> StoredModel:
     return StoredModel(run, run, description, size_bytes, parameters)
 
 
-def _count_parameters(network: ChestNetwork) -> int:
+def _count_parameters(network: ScoringNetwork) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 

@@ -10,11 +10,13 @@ import safetensors
 import safetensors.torch
 
 from cxrbatch.engine.cells import earlier_cells
-from cxrbatch.engine.manifest import Adjustment, TrainingFacts
+from cxrbatch.engine.manifest import MOST_MEMBERS, Adjustment, Member, TrainingFacts
 from cxrbatch.engine.untrusted import read_file, require_input, require_labels, require_schema
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.data.known_images import KnownImages
-from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.model.network.ensemble import EnsembleNetwork
+from cxrbatch.model.network.mirror import MirroredNetwork
+from cxrbatch.model.network.network import ChestNetwork, ScoringNetwork
 from cxrbatch.model.network.weights_file import is_pickle, load_safetensors
 from cxrbatch.records import CellGrid, InputSpec, Label, Pooling, Task
 from cxrbatch.system import durable
@@ -37,6 +39,8 @@ class CheckpointFacts:
     """What a checkpoint says of its weights; with it the file stands alone.
 
     `cells` says where the maps' cells lie in the input square. It is filled in where a checkpoint is saved or loaded.
+    `members` are the networks of an ensemble, in the order of the weights; `mirror` tells that the network, or each
+    member, also looks at every image's mirror image.
     """
 
     schema: int = SCHEMA
@@ -51,6 +55,17 @@ class CheckpointFacts:
     notice: str = ""
     adjustments: tuple[Adjustment, ...] = ()
     cells: CellGrid | None = None
+    members: tuple[Member, ...] = ()
+    mirror: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.members) > MOST_MEMBERS:
+            raise ValueError(f"there are {len(self.members)} members; at most {MOST_MEMBERS} are possible")
+
+    @property
+    def is_composed(self) -> bool:
+        """Tell whether it is more than the one network that was trained: an ensemble, or mirrored."""
+        return bool(self.members) or self.mirror
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +76,13 @@ class Checkpoint:
     Not among the facts, which every report carries: these are as long as the data.
     """
 
-    network: ChestNetwork
+    network: ScoringNetwork
     facts: CheckpointFacts
     known: tuple[KnownImages, ...] = ()
 
 
 def build_network(facts: CheckpointFacts) -> ChestNetwork:
-    """Build the network that the facts describe, with random weights."""
+    """Build the one network that the facts describe, with random weights, and without its mirror."""
     return ChestNetwork(
         facts.architecture,
         len(facts.labels),
@@ -76,6 +91,16 @@ def build_network(facts: CheckpointFacts) -> ChestNetwork:
         output_stride=facts.output_stride,
         pooling=facts.pooling,
     )
+
+
+def build_scoring_network(facts: CheckpointFacts) -> ScoringNetwork:
+    """Build what the facts describe, with random weights: a network, a mirrored one, or an ensemble of either."""
+    single = (
+        replace(facts, architecture=member.architecture, output_stride=member.output_stride) for member in facts.members
+    )
+    networks = [build_network(each) for each in (single if facts.members else (facts,))]
+    parts = [MirroredNetwork(network) if facts.mirror else network for network in networks]
+    return EnsembleNetwork(parts) if facts.members else parts[0]
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -113,7 +138,7 @@ def load_checkpoint(path: Path, content: bytes | None = None) -> Checkpoint:
         require_labels(facts.labels)
         require_input(facts.input)
         known = read_known(metadata)
-        network = build_network(facts)
+        network = build_scoring_network(facts)
         network.load_state_dict(tensors)
     except _DAMAGE as error:
         raise EngineError(f"{path}: damaged, or no cxrbatch checkpoint: {error}. Train or copy it again.") from error
@@ -186,7 +211,7 @@ def _of_earlier(facts: CheckpointFacts) -> CheckpointFacts:
     return replace(facts, cells=earlier_cells(facts.architecture, facts.output_stride, facts.training.data))
 
 
-def _with_cells(facts: CheckpointFacts, network: ChestNetwork) -> CheckpointFacts:
+def _with_cells(facts: CheckpointFacts, network: ScoringNetwork) -> CheckpointFacts:
     return facts if facts.cells is not None else replace(facts, cells=network.cells)
 
 

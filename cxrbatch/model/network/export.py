@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import onnx
 import torch
@@ -18,16 +19,18 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cxrbatch.engine.contract import INPUT, output_names
 from cxrbatch.errors import EngineError
-from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.model.network.network import ChestNetwork, ScoringNetwork
 from cxrbatch.system import durable
 
 # Reduce operators take their axes as an input from 18 on; TensorRT 10.13 and ONNX Runtime 1.18 read up to 20.
 OPSET = 18
 
+Network = TypeVar("Network", bound=ScoringNetwork)
+
 _RESHAPING = frozenset({"Unsqueeze", "Reshape"})
 
 
-def export_onnx(network: ChestNetwork, path: Path, *, size_px: int) -> None:
+def export_onnx(network: ScoringNetwork, path: Path, *, size_px: int) -> None:
     """Write the network's graph to `path` with an open batch size and all weights inside the file.
 
     Args:
@@ -83,7 +86,7 @@ def _quiet_exporter() -> Iterator[None]:
         exporter.setLevel(level)
 
 
-def halve(network: ChestNetwork) -> ChestNetwork:
+def halve(network: Network) -> Network:
     """Return a copy that computes its features, class activation maps and scores of attention in FP16.
 
     Normalisation layers are folded into the convolutions before them in FP32: a running variance below 6e-8
@@ -91,10 +94,11 @@ def halve(network: ChestNetwork) -> ChestNetwork:
     bias and calibration after them stay in FP32: they cost nothing, and every verdict passes through them.
     """
     half = copy.deepcopy(network).eval()
-    half.features = nn.Sequential(fold_normalisation(half.features)).half()
-    half.head.weight.data = half.head.weight.data.half()
-    if half.attention is not None:
-        half.attention.half()  # its convolutions; its softmax is in FP32 always
+    for part in [module for module in half.modules() if isinstance(module, ChestNetwork)]:
+        part.features = nn.Sequential(fold_normalisation(part.features)).half()
+        part.head.weight.data = part.head.weight.data.half()
+        if part.attention is not None:
+            part.attention.half()  # its convolutions; its softmax is in FP32 always
     return half
 
 

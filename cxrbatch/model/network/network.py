@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # everyone's name for it
 
 from cxrbatch.engine.cells import known_cells
+from cxrbatch.engine.contract import output_names
 from cxrbatch.model.network.architectures import build_features, require_size
 from cxrbatch.model.network.attention import GatedAttention
 from cxrbatch.model.network.cells import measure_cells
@@ -27,7 +28,39 @@ class NetworkScores(NamedTuple):
     cams: Tensor
 
 
-class ChestNetwork(nn.Module):
+class ScoringNetwork(nn.Module):
+    """What export, gate and checkpoints ask of a network, whether it is one, an ensemble or a mirrored one.
+
+    It answers uint8 [N,1,S,S] with probabilities, logits and maps, and after them its `extra_outputs`. `temperature`
+    and `offset`, float32 [C], are its calibration.
+    """
+
+    task: Task
+    spec: InputSpec
+    temperature: Tensor
+    offset: Tensor
+
+    @property
+    def extra_outputs(self) -> tuple[ExtraOutput, ...]:
+        """What it answers beyond probabilities, logits and maps, after them."""
+        return ()
+
+    @property
+    def cells(self) -> CellGrid:
+        """Where the cells of its maps lie in the input square."""
+        raise NotImplementedError
+
+    def answers(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Return what it answers by the names of the outputs."""
+        return dict(zip(output_names(self.extra_outputs), self(pixels), strict=True))
+
+    def calibrate(self, logits: Tensor) -> Tensor:
+        """Make probabilities of logits, both float32 [N,C]."""
+        scaled = logits / self.temperature + self.offset
+        return scaled.softmax(dim=1) if self.task == "multiclass" else scaled.sigmoid()
+
+
+class ChestNetwork(ScoringNetwork):
     """A feature extractor, pooling and a linear head, with input and output scaling inside.
 
     The head runs as a 1x1 convolution before the pooling: both are linear, so the mean of the class
@@ -37,9 +70,6 @@ class ChestNetwork(nn.Module):
     still, it is the gradient times the features cell by cell (HiResCAM, Draelos and Carin 2020), but not Grad-CAM,
     which averages the gradient over cells that no longer count alike.
     """
-
-    temperature: Tensor
-    offset: Tensor
 
     def __init__(
         self,
@@ -82,7 +112,7 @@ class ChestNetwork(nn.Module):
         """Score [N,1,S,S], 0..255, display polarity: uint8, or float where augmentation went before."""
         cams = self.class_activation_maps(self.feature_map(pixels))
         logits = cams.mean(dim=(2, 3)) + self.head.bias
-        return NetworkScores(self._calibrate(logits), logits, cams)
+        return NetworkScores(self.calibrate(logits), logits, cams)
 
     def feature_map(self, pixels: Tensor) -> Tensor:
         """Return the last feature map, [N,channels,h,w], in the type of the weights.
@@ -113,20 +143,11 @@ class ChestNetwork(nn.Module):
         return tuple(tuple(self.features.get_submodule(name) for name in stage) for stage in self._stages)
 
     @property
-    def extra_outputs(self) -> tuple[ExtraOutput, ...]:
-        """What it answers beyond probabilities, logits and maps, after them."""
-        return ()
-
-    @property
     def cells(self) -> CellGrid:
         """Where the cells of its maps lie in the input square; measured where the architecture is not known."""
         if self._known_cells is None:
             self._known_cells = measure_cells(self.features)
         return self._known_cells
-
-    def _calibrate(self, logits: Tensor) -> Tensor:
-        scaled = logits / self.temperature + self.offset
-        return scaled.softmax(dim=1) if self.task == "multiclass" else scaled.sigmoid()
 
 
 def build_seeded(build: Callable[[], ChestNetwork], seed: int) -> ChestNetwork:
@@ -137,8 +158,8 @@ def build_seeded(build: Callable[[], ChestNetwork], seed: int) -> ChestNetwork:
 
 
 @torch.inference_mode()
-def predict_probabilities(network: ChestNetwork, pixels: Gray8) -> Float32:
+def predict_probabilities(network: ScoringNetwork, pixels: Gray8) -> Float32:
     """Score images in FP32: uint8 [N,1,S,S] -> float32 [N,C], 0..1."""
     batches = torch.split(torch.from_numpy(pixels), SCORING_BATCH)
-    scored: Float32 = torch.cat([network(batch).probabilities for batch in batches]).numpy()
+    scored: Float32 = torch.cat([network.answers(batch)["probabilities"] for batch in batches]).numpy()
     return scored

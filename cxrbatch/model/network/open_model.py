@@ -14,7 +14,7 @@ from cxrbatch.engine.torch_engine import BACKEND, TorchEngine
 from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.errors import UsageError
 from cxrbatch.model.data.known_images import KnownImages
-from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, CheckpointFacts, load_checkpoint, read_known_images
+from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, Checkpoint, load_checkpoint, read_known_images
 from cxrbatch.records import EngineDescription, usual_rule
 
 
@@ -44,7 +44,7 @@ def open_model(
         raise UsageError(f"{model}: a checkpoint runs in FP32; build an engine of it for {precision}.")
     path = Path(model)
     checkpoint = load_checkpoint(path)
-    return TorchEngine(checkpoint.network, describe_checkpoint(path, checkpoint.facts))
+    return TorchEngine(checkpoint.network, describe_checkpoint(path, checkpoint))
 
 
 def find_known_images(model: str) -> tuple[KnownImages, ...]:
@@ -71,8 +71,9 @@ def locate_model(model: str) -> Path:
     return Path(model).resolve() if model.endswith(CHECKPOINT_SUFFIX) else find_bundle(model).folder.resolve()
 
 
-def describe_checkpoint(path: Path, facts: CheckpointFacts) -> EngineDescription:
+def describe_checkpoint(path: Path, checkpoint: Checkpoint) -> EngineDescription:
     """Describe the engine that runs a checkpoint itself; its identity is the file's SHA-256."""
+    facts = checkpoint.facts
     return EngineDescription(
         name=path.stem,
         sha256=sha256_of_file(path),
@@ -87,4 +88,5 @@ def describe_checkpoint(path: Path, facts: CheckpointFacts) -> EngineDescription
         training=msgspec.to_builtins(facts.training),
         verdict=usual_rule(facts.task, facts.labels),
         cells=facts.cells,
+        extra_outputs=checkpoint.network.extra_outputs,
     )

@@ -24,6 +24,7 @@ from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.data.known_images import KnownImages
 from cxrbatch.model.network.architectures import architectures
 from cxrbatch.model.network.checkpoint import PRETRAINED_KEY, load_checkpoint
+from cxrbatch.model.network.mirror import MirroredNetwork
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.model.network.pretraining_file import read_pretraining
 from cxrbatch.model.network.transfer import (
@@ -170,6 +171,10 @@ def _require_architecture(file: WeightsFile, found: str, wanted: str) -> None:
 
 def _init_from_checkpoint(file: WeightsFile, architecture: str) -> Init:
     network, facts = (checkpoint := load_checkpoint(file.path)).network, checkpoint.facts
+    if isinstance(network, MirroredNetwork):
+        network = network.network
+    if not isinstance(network, ChestNetwork):
+        raise UsageError(f"{file.path}: is an ensemble. Name the checkpoint of one of its members.")
     _require_architecture(file, facts.architecture, architecture)
     labels = tuple(label.name for label in facts.labels)
     return Init(

@@ -20,7 +20,7 @@ from cxrbatch.engine.installed import find_bundle
 from cxrbatch.engine.onnx_file import refers_to_other_files
 from cxrbatch.errors import EngineError
 from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, load_checkpoint
-from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.model.network.network import ScoringNetwork
 from cxrbatch.records import Float32, Gray8
 
 COPIES = 3
@@ -51,7 +51,7 @@ def shuffled_maps_of_bundle(bundle: EngineBundle, pixels: Gray8, *, threads: int
     return np.stack([_run(shuffle_graph(content, seed), pixels, threads) for seed in range(COPIES)])
 
 
-def shuffled_maps_of_network(network: ChestNetwork, pixels: Gray8) -> Float32:
+def shuffled_maps_of_network(network: ScoringNetwork, pixels: Gray8) -> Float32:
     """Do so with a network of PyTorch, in FP32, on the device that it is on."""
     return np.stack([_draw(shuffle_network(network, seed), pixels) for seed in range(COPIES)])
 
@@ -73,7 +73,7 @@ def shuffle_graph(model: bytes, seed: int) -> bytes:
     return shuffled
 
 
-def shuffle_network(network: ChestNetwork, seed: int) -> ChestNetwork:
+def shuffle_network(network: ScoringNetwork, seed: int) -> ScoringNetwork:
     """Return a copy of a network with shuffled weights, in evaluation mode."""
     import torch
 
@@ -86,7 +86,7 @@ def shuffle_network(network: ChestNetwork, seed: int) -> ChestNetwork:
     return copy
 
 
-def maps_of_network(network: ChestNetwork, pixels: Gray8) -> Float32:
+def maps_of_network(network: ScoringNetwork, pixels: Gray8) -> Float32:
     """Return a network's own maps, float32 [N,C,h,w]."""
     return _draw(network, pixels)
 
@@ -96,12 +96,14 @@ def _batches(pixels: Gray8) -> Iterator[Gray8]:
         yield pixels[start : start + _BATCH]
 
 
-def _draw(network: ChestNetwork, pixels: Gray8) -> Float32:
+def _draw(network: ScoringNetwork, pixels: Gray8) -> Float32:
     import torch
 
-    device = network.head.weight.device
+    device = network.temperature.device
     with torch.inference_mode():
-        drawn = [network(torch.from_numpy(np.array(batch)).to(device)).cams.cpu() for batch in _batches(pixels)]
+        drawn = [
+            network.answers(torch.from_numpy(np.array(batch)).to(device))["cams"].cpu() for batch in _batches(pixels)
+        ]
     maps: Float32 = torch.cat(drawn).numpy()
     return maps
 

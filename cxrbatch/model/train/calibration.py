@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  # everyone's name for it
 
-from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.model.network.network import ScoringNetwork
 from cxrbatch.records import Float32, Task
 
 MIN_CASES = 10
@@ -41,7 +41,7 @@ class Calibration:
         answered: Float32 = (scaled.softmax(dim=1) if task == "multiclass" else scaled.sigmoid()).numpy()
         return answered
 
-    def apply_to(self, network: ChestNetwork) -> None:
+    def apply_to(self, network: ScoringNetwork) -> None:
         """Build the calibration into the network's graph."""
         network.temperature.copy_(torch.tensor(self.temperature))
         network.offset.copy_(torch.tensor(self.offset))

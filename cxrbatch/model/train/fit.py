@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from cxrbatch.errors import UsageError
 from cxrbatch.model.data.dataset import PixelSet
-from cxrbatch.model.network.network import SCORING_BATCH, ChestNetwork
+from cxrbatch.model.network.network import SCORING_BATCH, ChestNetwork, ScoringNetwork
 from cxrbatch.model.train.image_batches import OrderedBatches
 from cxrbatch.model.train.options import (
     TrainingOptions,
@@ -181,7 +181,7 @@ def _logger(journal: Journal | None) -> TensorBoardLogger | bool:
 
 
 @torch.inference_mode()
-def predict_logits(network: ChestNetwork, images: PixelSet, devices: str = "cpu") -> Float32:
+def predict_logits(network: ScoringNetwork, images: PixelSet, devices: str = "cpu") -> Float32:
     """Return what the network answers before calibration, in FP32: float32 [N,C].
 
     `devices` is the training's: images are scored on the first of them. The network comes back to the CPU.
@@ -190,7 +190,9 @@ def predict_logits(network: ChestNetwork, images: PixelSet, devices: str = "cpu"
     first = places[0] if isinstance(places, list) else 0
     device = torch.device("cuda", first) if accelerator == "gpu" else torch.device("cpu")
     network.to(device)
-    answers = [network(batch.to(device).pixels).logits.cpu() for batch in OrderedBatches(images, SCORING_BATCH)]
+    answers = [
+        network.answers(batch.to(device).pixels)["logits"].cpu() for batch in OrderedBatches(images, SCORING_BATCH)
+    ]
     network.cpu()
     logits: Float32 = torch.cat(answers).numpy()
     return logits

@@ -89,11 +89,15 @@ def fold_rows(out: Path, page: str, summary: TrainingSummary) -> list[FoldRow]:
     if not names:
         return []
     rows = [
-        FoldRow(_own_page(out, page, run), _fold_line(run, names, chosen=place == summary.chosen))
+        FoldRow(_own_page(out, page, run), _fold_line(run, names, chosen=_is_checkpoint(summary, place)))
         for place, run in enumerate(summary.runs)
     ]
     numbers = tuple(_spread_number(summary.spread[name]) for name in names)
     return [*rows, FoldRow("", Line("Mean and spread", "", numbers, "mean"))]
+
+
+def _is_checkpoint(summary: TrainingSummary, place: int) -> bool:
+    return place == summary.chosen and not summary.ensemble
 
 
 def _own_page(out: Path, page: str, run: TrainingRun) -> str:

@@ -84,6 +84,7 @@ def write_training_page(out: Path, summary: TrainingSummary) -> None:
         run=run,
         folds=len(summary.runs) if len(summary.runs) > 1 else 0,
         cross_fitted=summary.cross_fitted is not None,
+        ensemble=summary.ensemble,
         title=_title(summary),
         facts=tuple(_facts(run)),
         notices=tuple(_notices(run)),

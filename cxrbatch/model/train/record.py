@@ -83,8 +83,8 @@ class TrainingPlan:
     `init`: none, imagenet, or a file with weights. `learning_rate`: None takes the optimiser's usual one, and
     `small_epochs`: None what is usual for so many images. `resume` goes on where an interrupted training of the same
     plan stopped. `workers` processes read images; 0 takes one per core. `urgent` names the labels whose finding makes a
-    study urgent. `output_stride`: None is 32, and training on large images says that there is 16. `boxes` and `masks`
-    mark findings on training images (`cxrbatch.model.data.regions`).
+    study urgent. `ensemble` makes one checkpoint of all folds. `output_stride`: None is 32, and training on large
+    images says that there is 16. `boxes` and `masks` mark findings on training images (`cxrbatch.model.data.regions`).
     """
 
     data: DataOptions = field(default_factory=DataOptions)
@@ -99,6 +99,7 @@ class TrainingPlan:
     pooling: Pooling = "average"
     operating_point: OperatingPointRule = field(default_factory=OperatingPointRule)
     resume: bool = False
+    ensemble: bool = False
     workers: int = 0
     urgent: tuple[str, ...] = ()
     boxes: Path | None = None
@@ -171,11 +172,13 @@ class TrainingSummary:
     its figures promise neither too much nor too little. `spread` is keyed by figure, as `TrainingFacts.figures`.
     `cross_fitted` is what the checkpoint of folds says of itself: the chosen network with the calibration and the
     operating points that the images of all folds chose. The runs beside it are judged by what other folds chose.
+    Where the command's checkpoint is the `ensemble` of all folds, `chosen` only says which one lies in the middle.
     """
 
     runs: tuple[TrainingRun, ...]
     chosen: int
     spread: dict[str, Spread] = field(default_factory=dict)
+    ensemble: bool = False
     cross_fitted: TrainingRun | None = None
 
     @property

@@ -12,6 +12,7 @@ from cxrbatch.model.data.dataset import load_folds, prepare_folds
 from cxrbatch.model.data.labelled import LabelledImages
 from cxrbatch.model.data.regions import MarkedRegions, mark_regions
 from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, build_network, load_checkpoint, save_checkpoint
+from cxrbatch.model.network.combine import read_checkpoints
 from cxrbatch.model.network.network import ChestNetwork, build_seeded
 from cxrbatch.model.network.pretrained import find_init, initialise
 from cxrbatch.model.train.checks import Training, check_place, check_plan, offer_finer_maps, settle_options
@@ -51,6 +52,8 @@ def train_model(data: Path, checkpoint: Path, plan: TrainingPlan, listener: List
         OutputNotWritable: a file cannot be written.
         Stopped: a signal ended it; the best epoch so far, if there is one, was saved before.
     """
+    if plan.ensemble and not plan.data.folds:
+        raise UsageError("an ensemble is made of folds: say how many with --folds, such as --folds 5.")
     folder = check_place(checkpoint)
     init = find_init(plan.init, plan.architecture)
     folds = load_folds(data, plan.data)
@@ -164,11 +167,15 @@ def _finish(
     chosen = middle_of(runs)
     folds = cross_fit(trainings[chosen], scores, samples, runs, chosen)
     whole = replace(folds.whole, checkpoint=str(checkpoint))
-    summary = replace(summarise_folds(folds.runs), chosen=chosen, cross_fitted=whole)
-    loaded = load_checkpoint(trainings[chosen].checkpoint)
-    whole.calibration.apply_to(loaded.network)
+    summary = replace(summarise_folds(folds.runs), chosen=chosen)
+    if trainings[0].plan.ensemble:
+        summary, made = replace(summary, ensemble=True), read_checkpoints([each.checkpoint for each in trainings])
+    else:
+        loaded = load_checkpoint(trainings[chosen].checkpoint)
+        whole.calibration.apply_to(loaded.network)
+        summary, made = replace(summary, cross_fitted=whole), replace(loaded, facts=whole.facts)
     with output_errors_explained(folder):
-        save_checkpoint(checkpoint, replace(loaded, facts=whole.facts))
+        save_checkpoint(checkpoint, made)
         write_out_of_fold(folder, scores, folds.fitted)
         durable.replace_text(folder / RUN_JSON, to_json(summary, indent=2) + "\n")
         write_training_page(folder, summary)

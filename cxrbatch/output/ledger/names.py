@@ -100,6 +100,7 @@ def _rewrite_file(store: LedgerStore, path: bytes, names: Names, renamed: dict[s
         reason = Reason.BURNED_IN_ANNOTATION.value
         store.execute(
             "UPDATE files SET status = 'rejected', reason = ?, message = ?, refused_by_header = 1, engine = '', "
-            "engine_sha256 = '', backend = '', precision = '', probabilities = '[]', scored_at = '' WHERE path = ?",
+            "engine_sha256 = '', backend = '', precision = '', probabilities = '[]', disagreement = '[]', "
+            "scored_at = '' WHERE path = ?",
             (reason, names.message("rejected", reason, ""), path),
         )

@@ -132,6 +132,7 @@ def _scored(image: ImageResult, result: StudyResult) -> dict[str, str]:
         "backend": engine.backend,
         "precision": engine.precision,
         "probabilities": to_json(image.probabilities),
+        "disagreement": to_json(image.disagreement),
         "scored_at": result.scored_at,
     }
 

@@ -17,7 +17,10 @@ from cxrbatch.system.record_json import to_json
 # Says of a file that its row is not about it any more: the next index reads its header again, whatever its times say.
 CHANGED = "cannot be read now: it changed since it was indexed"
 
-_NOT_SCORED = "engine = '', engine_sha256 = '', backend = '', precision = '', probabilities = '[]', scored_at = ''"
+_NOT_SCORED = (
+    "engine = '', engine_sha256 = '', backend = '', precision = '', probabilities = '[]', disagreement = '[]', "
+    "scored_at = ''"
+)
 _ORDER = "remove/"
 
 
@@ -114,8 +117,8 @@ class StudyResults:
         engine = result.engine
         self._store.execute(
             "UPDATE files SET status = 'scored', reason = '', message = '', flags = ?, engine = ?, "
-            "engine_sha256 = ?, backend = ?, precision = ?, probabilities = ?, scored_at = ?, attempts = 0, "
-            "failed_engine = '' WHERE path = ?",
+            "engine_sha256 = ?, backend = ?, precision = ?, probabilities = ?, disagreement = ?, scored_at = ?, "
+            "attempts = 0, failed_engine = '' WHERE path = ?",
             (
                 to_json(image.flags),
                 engine.name,
@@ -123,6 +126,7 @@ class StudyResults:
                 engine.backend,
                 engine.precision,
                 to_json(image.probabilities),
+                to_json(image.disagreement),
                 result.scored_at,
                 os.fsencode(image.path),
             ),
@@ -170,11 +174,11 @@ class StudyResults:
         """Yield one row per file that was ever met, by path."""
         rows = self._store.rows(
             "SELECT path, status, reason, message, study_key, header, flags, engine, engine_sha256, backend, "
-            "precision, probabilities, scored_at FROM files ORDER BY path"
+            "precision, probabilities, scored_at, disagreement FROM files ORDER BY path"
         )
         for path, status, reason, message, study_key, header, flags, *scoring in rows:
-            engine, engine_sha256, backend, precision, probabilities, scored_at = (
-                scoring if status == "scored" else ("", "", "", "", "[]", "")
+            engine, engine_sha256, backend, precision, probabilities, scored_at, disagreement = (
+                scoring if status == "scored" else ("", "", "", "", "[]", "", "[]")
             )
             yield FileRow(
                 path=os.fsdecode(path),
@@ -190,6 +194,7 @@ class StudyResults:
                 precision=precision,
                 probabilities=self._store.parse(probabilities, tuple[float, ...]),
                 scored_at=scored_at,
+                disagreement=self._store.parse(disagreement, tuple[float, ...]),
             )
 
     def study_rows(self, study_key: str = "") -> Iterator[StudyRow]:

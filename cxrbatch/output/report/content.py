@@ -15,7 +15,7 @@ from cxrbatch.output.report.findings import (
     summary,
 )
 from cxrbatch.output.report.maps import NOT_VALIDATED, map_notes, shown_heatmaps
-from cxrbatch.output.report.trust import trust_note
+from cxrbatch.output.report.trust import spread_note, trust_note
 from cxrbatch.pages import wording
 from cxrbatch.records import (
     EngineDescription,
@@ -83,6 +83,7 @@ class ReportContent:
     map_notes: tuple[str, ...]
     findings: tuple[FindingLine, ...]
     trust: str
+    spread: str
     quality: tuple[Remark, ...]
     refused: tuple[Remark, ...]
     engine: tuple[Fact, ...]
@@ -131,6 +132,7 @@ def report_content(result: StudyResult, heatmaps: HeatmapChoice = "validated") -
         map_notes=map_notes(result, heatmaps),
         findings=findings,
         trust=trust_note(result.engine, tuple(line.trust for line in findings)),
+        spread=spread_note(result.engine, (line.spread for line in findings)),
         quality=_quality(result),
         refused=tuple(Remark(_source(result, image), wording.refused_sentence(image)) for image in result.refused),
         engine=_engine_facts(result.engine),

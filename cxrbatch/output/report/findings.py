@@ -19,7 +19,8 @@ class FindingLine:
     """One line of the table of findings; `percent` and `operating_percent` place the bar and its tick.
 
     `rank` says, of a label without a verdict, how its probability compares with those of the validation images;
-    `trust` holds what was measured of its verdicts.
+    `trust` holds what was measured of its verdicts. `spread` is how far an ensemble's members disagree, `contested`
+    tells that they do so about the verdict.
     """
 
     name: str
@@ -34,6 +35,8 @@ class FindingLine:
     trust: Trust
     verdict: str = ""
     image: str = ""
+    spread: str = ""
+    contested: bool = False
 
 
 def priority_name(result: StudyResult, verdict: Verdict) -> str:
@@ -68,9 +71,17 @@ def engine_coverage(labels: Sequence[Label]) -> str:
 def summary(result: StudyResult, verdict: Verdict) -> str:
     """Return the sentences that tell what the table of findings says."""
     missing = _not_judged(result, verdict)
-    if result.engine.verdict_rule == "argmax":
-        return " ".join(filter(None, (_classes_sentence(result, verdict), missing)))
-    return " ".join(filter(None, (_points_sentence(result, verdict), missing)))
+    found = _classes_sentence if result.engine.verdict_rule == "argmax" else _points_sentence
+    return " ".join(filter(None, (found(result, verdict), contested_sentence(result), missing)))
+
+
+def contested_sentence(result: StudyResult) -> str:
+    """Say about which verdicts the members of an ensemble disagree; empty where about none."""
+    named = [label_name(label) for label, at in zip(result.engine.labels, result.contested, strict=True) if at]
+    if not named:
+        return ""
+    shown = ", ".join(named[:_LABELS_NAMED]) + (" and others" if len(named) > _LABELS_NAMED else "")
+    return f"The members of this engine disagree about {shown}."
 
 
 def _points_sentence(result: StudyResult, verdict: Verdict) -> str:
@@ -138,6 +149,7 @@ def finding_lines(result: StudyResult, verdict: Verdict) -> tuple[FindingLine, .
     Each group is in the order of falling probability.
     """
     lines = []
+    spreads, contests = result.disagreement, result.contested
     for n, (label, call) in enumerate(zip(verdict.labels, verdict.calls, strict=True)):
         values = [image.probabilities[n] for image in result.images]
         highest = max(values)
@@ -146,7 +158,9 @@ def finding_lines(result: StudyResult, verdict: Verdict) -> tuple[FindingLine, .
         source = f"image {values.index(highest) + 1}" if len(values) > 1 else ""
         line = _finding_line(label, call, highest, result.engine.verdict_rule)
         word = _verdict_word(label, call, verdict)
-        lines.append((place, replace(line, verdict=word, image=source)))
+        spread = f"± {spreads[n]:.2f}" if spreads else ""
+        contested = contests[n] and word not in {wording.NO_VALUE, NOT_JUDGED}
+        lines.append((place, replace(line, verdict=word, image=source, spread=spread, contested=contested)))
     return tuple(line for _, line in sorted(lines, key=lambda item: item[0]))
 
 

@@ -5,6 +5,7 @@ The figures are those of engine.json; an engine of an earlier version has fewer 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cxrbatch.pages import wording
@@ -87,6 +88,24 @@ def trust_note(engine: EngineDescription, lines: tuple[Trust, ...]) -> str:
             f"“{TOO_FEW}”: fewer than {FEWEST_IMAGES} images with the finding or without it, too few to measure."
         )
     return " ".join([*sentences, measured_on(engine)])
+
+
+SPREAD = (
+    "±: how far the networks of this engine, an ensemble, lie apart (standard deviation of their probabilities). "
+    "“Members disagree”: the verdict would be another within that distance. Where they agree they can still all be "
+    "wrong: they learned from much the same images."
+)
+"""What a report says of the disagreement of an ensemble's members."""
+
+UNMEASURED = "Nobody measured this engine as a whole: it is an ensemble, and what is known is known of its members."
+
+
+def spread_note(engine: EngineDescription, spreads: Iterable[str]) -> str:
+    """Say what the disagreement beside the probabilities means; empty where there is none."""
+    if not any(spreads):
+        return ""
+    is_measured = any(label.metrics for label in engine.labels)
+    return SPREAD if is_measured else f"{SPREAD} {UNMEASURED}"
 
 
 def measured_on(engine: EngineDescription) -> str:

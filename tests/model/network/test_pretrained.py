@@ -17,7 +17,7 @@ from cxrbatch.model.network.checkpoint import Checkpoint, save_checkpoint
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.model.network.pretrained import find_init, initialise
 from cxrbatch.records import Gray8, InputSpec
-from tests.factories.model import Original
+from tests.factories.model import Original, one_network
 
 LABELS = ("A", "B", "C")
 
@@ -178,9 +178,9 @@ def test_a_checkpoint_for_other_labels_leaves_its_head_behind(checkpoint: Checkp
     init = find_init(str(checkpoint_file), "resnet18")
     network = small(mean=0.4)
     assert initialise(network, init, seed=0, labels=("B", "A", "C")).endswith("; the head is random.")
-    assert not torch.equal(network.head.weight, checkpoint.network.head.weight)
+    assert not torch.equal(network.head.weight, one_network(checkpoint).head.weight)
     layer = network.features.state_dict()["layer4.1.conv2.weight"]
-    assert torch.equal(layer, checkpoint.network.features.state_dict()["layer4.1.conv2.weight"])
+    assert torch.equal(layer, one_network(checkpoint).features.state_dict()["layer4.1.conv2.weight"])
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(checkpoint_file: Path) -> None:

@@ -21,7 +21,9 @@ from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.model.data.dataset import load_data
 from cxrbatch.model.data.known_images import recognise_patients
 from cxrbatch.model.data.labelled import patients_sha256
+from cxrbatch.model.data.layouts import read_data
 from cxrbatch.model.data.options import DataOptions
+from cxrbatch.model.evaluate.acquaintance import get_acquainted
 from cxrbatch.model.evaluate.evaluate import EvaluationOptions, evaluate_model
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.model.figures.operating_points import OperatingPointRule, parse_operating_point
@@ -41,6 +43,7 @@ from cxrbatch.model.train.record import (
 from cxrbatch.model.train.train_model import train_model
 from cxrbatch.system.record_json import from_json
 from cxrbatch.system.stopping import Stopped, stop_cleanly_on
+from tests.factories.model import one_network
 from tests.factories.studies import read_rows
 from tests.factories.trainable import write_class_data, write_csv_data, write_nih_data, write_spot_image
 
@@ -298,7 +301,9 @@ def test_a_checkpoint_to_start_from_brings_its_head_where_the_labels_are_the_sam
     plan = replace(SHORT, architecture="resnet18", init=trained.checkpoint, data=data, learning_rate=1e-9)
     (run,) = train_model(Path(trained.data), tmp_path / "finer.safetensors", plan).runs
     assert "with its head" in run.facts.training.init
-    before, after = (load_checkpoint(Path(path)).network.head.weight for path in (trained.checkpoint, run.checkpoint))
+    before, after = (
+        one_network(load_checkpoint(Path(path))).head.weight for path in (trained.checkpoint, run.checkpoint)
+    )
     torch.testing.assert_close(after, before, atol=1e-6, rtol=0)
 
 
@@ -314,7 +319,7 @@ def test_a_training_of_other_data_is_not_gone_on_with(data: Path, tmp_path: Path
 def check_cross_fitted(summary: TrainingSummary, checkpoint: Path) -> None:
     """The checkpoint is the chosen fold's network with what the images of all folds chose."""
     loaded, own = load_checkpoint(checkpoint), load_checkpoint(Path(summary.runs[summary.chosen].checkpoint))
-    assert torch.equal(loaded.network.head.weight, own.network.head.weight)
+    assert torch.equal(one_network(loaded).head.weight, one_network(own).head.weight)
     scores = read_out_of_fold(training_folder(checkpoint))
     assert (len(scores.images), set(scores.fold.tolist())) == (64, {1, 2})
     expected = fit_calibration(scores.logits, scores.targets, "multilabel")
@@ -344,6 +349,22 @@ def test_folds_validate_every_patient_once_and_tell_their_spread(data: Path, tmp
     assert chosen.facts.training.figures["macro_auroc"] == min(aurocs)
     check_cross_fitted(summary, checkpoint)
     assert (training_folder(checkpoint) / "training.html").is_file()
+    # With --ensemble the same folds, which are there, become one; and it knows all patients as learned from.
+    again = train_model(data, checkpoint, replace(plan, ensemble=True, resume=True))
+    assert again.ensemble
+    combined = load_checkpoint(checkpoint)
+    assert [member.name for member in combined.facts.members] == ["fold-1", "fold-2"]
+    assert [member.training for member in combined.facts.members] == [run.facts.training for run in summary.runs]
+    assert combined.facts.training.figures == {}
+    samples = read_data(data, DataOptions()).samples
+    assert get_acquainted(combined.known, samples, [""] * len(samples)).learned.all()
+    assert not get_acquainted(
+        load_checkpoint(Path(chosen.checkpoint)).known, samples, [""] * len(samples)
+    ).learned.all()
+    page = (training_folder(checkpoint) / "training.html").read_text()
+    assert "All folds together became the checkpoint" in page
+    assert "2, the checkpoint" not in page
+    assert "1, the checkpoint" not in page
 
 
 # --------------------------------------------------------------------------- before any training
@@ -404,6 +425,7 @@ def test_a_part_is_cut_where_the_data_brings_none_to_validate_on(data: Path, tmp
         ({"init": "weights.pth"}, "weights.pth"),
         ({"training": replace(QUICK.training, loss="ce")}, "loss ce: does not fit a multilabel task"),
         ({"training": replace(QUICK.training, batch_size=200)}, "--batch-size"),
+        ({"ensemble": True}, "an ensemble is made of folds"),
         ({"data": DataOptions(folds=2), "training": replace(QUICK.training, devices="cpu:2")}, "folds: are trained by"),
         ({"training": replace(QUICK.training, devices="cpu:9")}, "fewer than one batch of 72"),
         ({"training": replace(QUICK.training, freeze=9)}, "freeze 9: resnet18 has 5 stages"),
@@ -497,7 +519,7 @@ def test_boxes_reach_the_training_and_its_recipe(tmp_path: Path) -> None:
     assert "too few marked images" in maps.reason
     assert maps.source == "validation images of data"
     recipes = {checkpoint.facts.training.recipe for checkpoint in runs.values()}
-    heads = [checkpoint.network.head.weight for checkpoint in runs.values()]
+    heads = [one_network(checkpoint).head.weight for checkpoint in runs.values()]
     assert len(recipes) == 2
     assert not torch.equal(*heads)
 
