@@ -66,6 +66,21 @@ class EngineFile:
 
 
 @dataclass(frozen=True, slots=True)
+class NoveltyFacts:
+    """How the distance to the training images was fitted: on how many of them, along how many directions.
+
+    Its threshold was set on `validation_images`, of which the share `validation_flagged` lies beyond it. `rule` is
+    "quantile", or "log-normal" where these were too few for one in a hundred to be counted.
+    """
+
+    training_images: int
+    validation_images: int
+    directions: int
+    rule: str
+    validation_flagged: float
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingFacts:
     """What the weights learned from, and how; kept in the checkpoint, copied to every bundle built of it.
 
@@ -74,7 +89,8 @@ class TrainingFacts:
     `figures` holds what was measured over all labels, e.g. {"macro_auroc": 0.97}, on the images that `measured_on`
     names, e.g. "val". `patients` identifies the patients of each part by a digest
     (`cxrbatch.model.data.labelled.patients_sha256`). `data_sha256` identifies the images, their labels and their
-    parts. `init` says what the weights started from.
+    parts. `init` says what the weights started from. `novelty` says how the distance to the training images was fitted;
+    None where the engine tells none.
     """
 
     data: str = ""
@@ -89,6 +105,7 @@ class TrainingFacts:
     measured_on: str = ""
     data_sha256: str = ""
     init: str = ""
+    novelty: NoveltyFacts | None = None
 
     @property
     def figures_promise_too_much(self) -> bool:

@@ -145,6 +145,23 @@ def _mean(attributes: Attributes) -> Operator:
     return lambda x: x.mean(dim=axes, keepdim=keep)
 
 
+def _sum(attributes: Attributes) -> Operator:
+    axes, keep = attributes["axes"], bool(attributes.get("keepdims", 1))
+    return lambda x: x.sum(dim=axes, keepdim=keep)
+
+
+def _gemm(attributes: Attributes) -> Operator:
+    if any(attributes.get(factor, 1.0) != 1.0 for factor in ("alpha", "beta")):
+        raise ValueError("a Gemm with factors is not known here")
+    turn_a, turn_b = bool(attributes.get("transA", 0)), bool(attributes.get("transB", 0))
+
+    def compute(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+        product = (a.T if turn_a else a) @ (b.T if turn_b else b)
+        return product if c is None else product + c
+
+    return compute
+
+
 def _batch_normalisation(attributes: Attributes) -> Operator:
     epsilon = attributes.get("epsilon", 1e-5)
     return lambda x, scale, bias, mean, variance: F.batch_norm(x, mean, variance, scale, bias, eps=epsilon)
@@ -176,14 +193,17 @@ _OPERATORS: dict[str, Callable[[Attributes], Operator]] = {
     "Concat": lambda attributes: lambda *parts: torch.cat(parts, dim=attributes["axis"]),
     "Conv": _conv,
     "Div": lambda _: torch.div,
+    "Gemm": _gemm,
     "GlobalAveragePool": lambda _: lambda x: x.mean(dim=(2, 3), keepdim=True),
     "Identity": lambda _: lambda x: x,
     "MaxPool": _max_pool,
     "Mul": lambda _: torch.mul,
     "ReduceMean": _mean,
+    "ReduceSum": _sum,
     "Relu": lambda _: torch.relu,
     "Sigmoid": lambda _: torch.sigmoid,
     "Softmax": lambda attributes: lambda x: torch.softmax(x, dim=attributes.get("axis", -1)),
+    "Sqrt": lambda _: torch.sqrt,
     "Sub": lambda _: torch.sub,
     "Unsqueeze": _unsqueeze,
 }

@@ -68,6 +68,9 @@ def _add_results(registry: CollectorRegistry, run: RunReport) -> None:
     _add(registry, "files_deferred", "Files that could not be read in the last look at the input.", run.files_deferred)
     unlistable = run.folders_unlistable
     _add(registry, "folders_unlistable", "Folders that could not be listed in the last look at the input.", unlistable)
+    if run.images_out_of_distribution is not None:
+        what = "Images in the ledger that are unlike those that the engine learned from."
+        _add(registry, "images_out_of_distribution", what, run.images_out_of_distribution)
 
 
 def _add_queue(registry: CollectorRegistry, run: RunReport, oldest_queued_at: str) -> None:

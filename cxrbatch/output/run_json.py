@@ -23,7 +23,11 @@ _View = TypeVar("_View")
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """What run.json says of the last run on this output folder."""
+    """What run.json says of the last run on this output folder.
+
+    `images_out_of_distribution` counts those in the ledger that this engine scored and that are unlike its training
+    images; None where it does not tell.
+    """
 
     cxrbatch_version: str
     started_at: str
@@ -43,6 +47,7 @@ class RunReport:
     stage_s: dict[str, float]
     libraries: dict[str, str]
     folders_hidden: int = 0
+    images_out_of_distribution: int | None = None
 
     @property
     def exit_code(self) -> ExitCode:

@@ -33,6 +33,7 @@ class Heatmap:
 class ImageResult:
     """One scored image. `probabilities` follows the order of the engine's labels.
 
+    `distance` is how far it lies from the engine's training images, 1 at the threshold; None where that is not told.
     `image_file`, `thumbnail_file` and `heatmaps` name files in the study's report folder; they are
     empty until the pictures are written.
     """
@@ -45,6 +46,12 @@ class ImageResult:
     image_file: str = ""
     thumbnail_file: str = ""
     heatmaps: tuple[Heatmap, ...] = ()
+    distance: float | None = None
+
+    @property
+    def is_unlike_training(self) -> bool:
+        """Tell whether it lies beyond the threshold, as was said when it was scored."""
+        return Flag.OUT_OF_DISTRIBUTION in self.flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +114,20 @@ class StudyResult:
         return tuple(max(column) for column in zip(*(image.probabilities for image in self.images), strict=True))
 
     @property
+    def distance(self) -> float | None:
+        """The largest distance of its scored images from the engine's training images; None where none is told."""
+        return max((image.distance for image in self.images if image.distance is not None), default=None)
+
+    @property
+    def unlike_training(self) -> tuple[int, ...]:
+        """Which of its images, counted from 1, lie beyond the threshold of that distance."""
+        return tuple(number for number, image in enumerate(self.images, start=1) if image.is_unlike_training)
+
+    @property
     def verdict(self) -> Verdict:
         """What the study is called; worked out anew each time."""
-        return judge_study(self.engine, [image.probabilities for image in self.images])
+        unlike_training = bool(self.unlike_training)
+        return judge_study(self.engine, [image.probabilities for image in self.images], unlike_training=unlike_training)
 
     @property
     def priority(self) -> Priority:
@@ -150,7 +168,7 @@ class PrintedStudy:
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """What the ledger knows of one file; `probabilities` is empty unless it is scored."""
+    """What the ledger knows of one file; `probabilities` is empty unless it is scored, and `distance` None."""
 
     path: str
     status: FileStatus
@@ -165,6 +183,7 @@ class FileRow:
     precision: str = ""
     probabilities: tuple[float, ...] = ()
     scored_at: str = ""
+    distance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,5 +198,8 @@ class RunAccount:
             images_scored_this_run=self.images_scored,
             wall_s=round(time.monotonic() - self.started, 3),
             stage_s={stage: round(seconds, 3) for stage, seconds in self.clock.seconds.items()},
+            images_out_of_distribution=(
+                ledger.results.count_unlike_training(engine.sha256) if "distance" in engine.extra_outputs else None
+            ),
             libraries={"python": platform.python_version()} | {name: version(name) for name in REPORTED_LIBRARIES},
         )

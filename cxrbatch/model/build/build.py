@@ -175,4 +175,5 @@ def _describe(facts: CheckpointFacts, name: str, files: dict[str, EngineFile], *
         notice=facts.notice,
         verdict=usual_rule(facts.task, facts.labels),
         adjustments=facts.adjustments,
+        extra_outputs=facts.extra_outputs,
     )

@@ -197,7 +197,7 @@ def quantise_onnx(source: Path, target: Path, images: Gray8) -> None:
 
 
 def nodes_kept_in_float(model: onnx.ModelProto) -> list[str]:
-    """Name the nodes up to and with the first convolution, and those from the last one, the head, on.
+    """Name the nodes up to and with the first convolution, and those that no convolution follows: from the head on.
 
     ONNX sorts nodes so that each comes after what it needs.
 
@@ -208,7 +208,15 @@ def nodes_kept_in_float(model: onnx.ModelProto) -> list[str]:
     convolutions = [place for place, node in enumerate(nodes) if node.op_type == "Conv"]
     if len(convolutions) < 3:
         raise EngineError(f"nothing to quantise: the graph has {len(convolutions)} convolutions.")
-    return [node.name for node in (*nodes[: convolutions[0] + 1], *nodes[convolutions[-1] :])]
+    needed: set[str] = set()  # by a convolution, directly or not
+    last = []
+    for node in reversed(nodes):
+        if needed.isdisjoint(node.output):
+            last.append(node.name)
+        if node.op_type == "Conv" or not needed.isdisjoint(node.output):
+            needed.update(node.input)
+    first = [node.name for node in nodes[: convolutions[0] + 1]]
+    return [*first, *reversed(last)]
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime ships no types

@@ -16,7 +16,7 @@ from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.data.known_images import KnownImages
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.model.network.weights_file import is_pickle, load_safetensors
-from cxrbatch.records import CellGrid, InputSpec, Label, Task
+from cxrbatch.records import CellGrid, ExtraOutput, InputSpec, Label, Task
 from cxrbatch.system import durable
 
 CHECKPOINT_SUFFIX = ".safetensors"
@@ -34,7 +34,8 @@ _DAMAGE = (safetensors.SafetensorError, msgspec.MsgspecError, ValueError, Lookup
 class CheckpointFacts:
     """What a checkpoint says of its weights; with it the file stands alone.
 
-    `cells` says where the maps' cells lie in the input square. It is filled in where a checkpoint is saved or loaded.
+    `cells` says where the maps' cells lie in the input square, `extra_outputs` what the network answers beyond
+    probabilities, logits and maps. Both are filled in where a checkpoint is saved or loaded.
     """
 
     schema: int = SCHEMA
@@ -48,6 +49,7 @@ class CheckpointFacts:
     notice: str = ""
     adjustments: tuple[Adjustment, ...] = ()
     cells: CellGrid | None = None
+    extra_outputs: tuple[ExtraOutput, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,12 @@ class Checkpoint:
 
 def build_network(facts: CheckpointFacts) -> ChestNetwork:
     """Build the network that the facts describe, with random weights."""
-    return ChestNetwork(
+    network = ChestNetwork(
         facts.architecture, len(facts.labels), spec=facts.input, task=facts.task, output_stride=facts.output_stride
     )
+    if "distance" in facts.extra_outputs:
+        network.expect_novelty()
+    return network
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -78,7 +83,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
     """Return what the checkpoint's file holds."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
-    facts = _with_cells(checkpoint.facts, checkpoint.network)
+    network = checkpoint.network
+    facts = replace(_with_cells(checkpoint.facts, network), extra_outputs=network.extra_outputs)
     metadata = {_METADATA_KEY: msgspec.json.encode(facts).decode()}
     if checkpoint.known:
         metadata[_KNOWN_KEY] = msgspec.json.encode(checkpoint.known).decode()

@@ -87,4 +87,5 @@ def describe_checkpoint(path: Path, facts: CheckpointFacts) -> EngineDescription
         training=msgspec.to_builtins(facts.training),
         verdict=usual_rule(facts.task, facts.labels),
         cells=facts.cells,
+        extra_outputs=facts.extra_outputs,
     )

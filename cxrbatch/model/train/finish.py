@@ -33,6 +33,7 @@ from cxrbatch.model.train.calibration import fit_calibration
 from cxrbatch.model.train.checks import Training
 from cxrbatch.model.train.fit import TrainedEpochs, predict_logits
 from cxrbatch.model.train.folds import summarise_folds
+from cxrbatch.model.train.novelty import fit_novelty
 from cxrbatch.model.train.options import TrainingOptions
 from cxrbatch.model.train.page import write_training_page
 from cxrbatch.model.train.record import EpochFigures, TrainingPart, TrainingRun, TrainingSummary
@@ -58,6 +59,7 @@ def finish_training(training: Training, network: ChestNetwork, trained: TrainedE
     logits = predict_logits(network, validation, training.options.devices)
     calibration = fit_calibration(logits, validation.targets, images.task)
     calibration.apply_to(network)
+    novelty = fit_novelty(network, training.prepared.part("train"), validation, training.options.devices)
     probabilities = calibration.probabilities(logits, images.task)
     points, alarms = place_points(plan.operating_point, training.untrained.labels, images, probabilities)
     # Urgency decides nothing about the weights, and so is no part of what `untrained` says of them.
@@ -77,6 +79,7 @@ def finish_training(training: Training, network: ChestNetwork, trained: TrainedE
             recipe=training.recipe,
             init=init,
             seconds=round(seconds, 1),
+            novelty=novelty,
         ),
     )
     run = TrainingRun(

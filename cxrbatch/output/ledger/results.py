@@ -17,7 +17,10 @@ from cxrbatch.system.record_json import to_json
 # Says of a file that its row is not about it any more: the next index reads its header again, whatever its times say.
 CHANGED = "cannot be read now: it changed since it was indexed"
 
-_NOT_SCORED = "engine = '', engine_sha256 = '', backend = '', precision = '', probabilities = '[]', scored_at = ''"
+_NOT_SCORED = (
+    "engine = '', engine_sha256 = '', backend = '', precision = '', probabilities = '[]', scored_at = '', "
+    "distance = NULL"
+)
 _ORDER = "remove/"
 
 
@@ -114,8 +117,8 @@ class StudyResults:
         engine = result.engine
         self._store.execute(
             "UPDATE files SET status = 'scored', reason = '', message = '', flags = ?, engine = ?, "
-            "engine_sha256 = ?, backend = ?, precision = ?, probabilities = ?, scored_at = ?, attempts = 0, "
-            "failed_engine = '' WHERE path = ?",
+            "engine_sha256 = ?, backend = ?, precision = ?, probabilities = ?, scored_at = ?, distance = ?, "
+            "attempts = 0, failed_engine = '' WHERE path = ?",
             (
                 to_json(image.flags),
                 engine.name,
@@ -124,6 +127,7 @@ class StudyResults:
                 engine.precision,
                 to_json(image.probabilities),
                 result.scored_at,
+                image.distance,
                 os.fsencode(image.path),
             ),
         )
@@ -154,6 +158,11 @@ class StudyResults:
         """Return how many files were refused for each reason."""
         return dict(self._pairs("SELECT reason, count(*) FROM files WHERE reason != '' GROUP BY reason"))
 
+    def count_unlike_training(self, engine_sha256: str) -> int:
+        """Return how many files this engine scored that lie beyond the threshold of its distance."""
+        query = "SELECT count(*) FROM files WHERE status = 'scored' AND engine_sha256 = ? AND distance > 1"
+        return int(self._store.value(query, (engine_sha256,)) or 0)
+
     def count_studies(self) -> dict[str, int]:
         """Return how many studies have each status."""
         return dict(self._pairs("SELECT status, count(*) FROM studies GROUP BY status"))
@@ -170,11 +179,11 @@ class StudyResults:
         """Yield one row per file that was ever met, by path."""
         rows = self._store.rows(
             "SELECT path, status, reason, message, study_key, header, flags, engine, engine_sha256, backend, "
-            "precision, probabilities, scored_at FROM files ORDER BY path"
+            "precision, probabilities, scored_at, distance FROM files ORDER BY path"
         )
         for path, status, reason, message, study_key, header, flags, *scoring in rows:
-            engine, engine_sha256, backend, precision, probabilities, scored_at = (
-                scoring if status == "scored" else ("", "", "", "", "[]", "")
+            engine, engine_sha256, backend, precision, probabilities, scored_at, distance = (
+                scoring if status == "scored" else ("", "", "", "", "[]", "", None)
             )
             yield FileRow(
                 path=os.fsdecode(path),
@@ -190,6 +199,7 @@ class StudyResults:
                 precision=precision,
                 probabilities=self._store.parse(probabilities, tuple[float, ...]),
                 scored_at=scored_at,
+                distance=distance,
             )
 
     def study_rows(self, study_key: str = "") -> Iterator[StudyRow]:

@@ -6,7 +6,7 @@ import sqlite3
 
 from cxrbatch.system.faults import reach
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 TABLES = {
     "meta": 1,
     "files": 1,
@@ -36,7 +36,8 @@ CREATE TABLE files (
     scored_at TEXT NOT NULL DEFAULT '',
     attempts INTEGER NOT NULL DEFAULT 0,       -- in how many runs in a row it failed
     attempted TEXT NOT NULL DEFAULT '',        -- size and time of the file whose header was tried
-    failed_engine TEXT NOT NULL DEFAULT ''     -- the engine that gave no number, where that was why
+    failed_engine TEXT NOT NULL DEFAULT '',    -- the engine that gave no number, where that was why
+    distance REAL                              -- from the training images, 1 at the threshold; NULL: not told
 ) WITHOUT ROWID;
 CREATE INDEX files_by_study ON files (study_key, path);
 CREATE INDEX files_by_status ON files (status);
@@ -105,6 +106,7 @@ MIGRATIONS = {
         held_back INTEGER NOT NULL
     ) WITHOUT ROWID;
     """,
+    3: "ALTER TABLE files ADD COLUMN distance REAL;",
 }
 """What leads from each schema version to the next one."""
 
