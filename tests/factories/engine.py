@@ -25,15 +25,18 @@ def write_tiny_bundle(
     size_px: int = 32,
     notice: str = "A test engine: it measures brightness.",
     poison_value: int | None = None,
+    tells_distance: bool = False,
 ) -> Path:
     """Write the bundle `folder/name` whose label i looks at quadrant i % 4 of the square; return its folder.
 
     See `tiny_probabilities` for what it answers. Labels are names (operating point 0.5) or `Label`s.
     With `poison_value`, an image whose top left quadrant has exactly that mean grey value is answered with NaN.
+    With `tells_distance`, it also answers twice the mean brightness, 0..2: what is brighter than grey is unlike others.
     """
     bundle = folder / name
     bundle.mkdir(parents=True)
-    (bundle / "model.onnx").write_bytes(tiny_graph(len(labels), size_px, poison_value).SerializeToString())
+    graph = tiny_graph(len(labels), size_px, poison_value, tells_distance=tells_distance)
+    (bundle / "model.onnx").write_bytes(graph.SerializeToString())
     manifest = Manifest(
         name=name,
         created="2026-01-02T03:04:05Z",
@@ -44,6 +47,7 @@ def write_tiny_bundle(
         files={"onnx": EngineFile("model.onnx", sha256_of_file(bundle / "model.onnx"), "fp32")},
         output_stride=size_px // 2,
         notice=notice,
+        extra_outputs=("distance",) if tells_distance else (),
     )
     save_bundle(bundle, manifest)
     return bundle
@@ -60,7 +64,9 @@ def tiny_probabilities(pixels: Gray8, n_labels: int = 4) -> Float32:
     return np.asarray(1.0 / (1.0 + np.exp(-logits)), np.float32)
 
 
-def tiny_graph(n_labels: int, size_px: int, poison_value: int | None = None) -> onnx.ModelProto:
+def tiny_graph(
+    n_labels: int, size_px: int, poison_value: int | None = None, *, tells_distance: bool = False
+) -> onnx.ModelProto:
     """Make the graph: cams [N,n_labels,2,2] hold the quadrant's brightness at its place and 0 elsewhere."""
     half = size_px // 2
     # The factor 4 makes mean(cams) the quadrant's own brightness; the bias makes grey a probability of 0.5.
@@ -89,6 +95,13 @@ def tiny_graph(n_labels: int, size_px: int, poison_value: int | None = None) -> 
         "logits": ["N", n_labels],
         "cams": ["N", n_labels, 2, 2],
     }
+    if tells_distance:
+        nodes += [
+            helper.make_node("Mul", ["brightness", "two"], ["twice"]),
+            helper.make_node("ReduceMean", ["twice", "all"], ["distance"], keepdims=0),
+        ]
+        constants |= {"two": np.float32(2), "all": np.array([1, 2, 3], np.int64)}
+        outputs["distance"] = ["N"]
     graph = helper.make_graph(
         nodes,
         "quadrants",
