@@ -32,6 +32,7 @@ from cxrbatch.model.train.fit import train_network
 from cxrbatch.model.train.novelty import fit_novelty
 from cxrbatch.model.train.options import TrainingOptions, resolve_precision
 from cxrbatch.model.train.record import Listener
+from cxrbatch.model.train.reference import describe_reference
 from cxrbatch.phantom import FINDINGS, draw_phantom, windowed
 from cxrbatch.records import InputSpec, Label
 
@@ -198,7 +199,8 @@ def _describe(network: ChestNetwork, data: _TrainingData, recipe: DemoRecipe, *,
         libraries={name: version(name) for name in ("torch", "torchvision", "lightning")},
         novelty=novelty,
     )
-    return replace(untrained, labels=labels, training=training)
+    reference = describe_reference((), data.held_back, labels, scores)
+    return replace(untrained, labels=labels, training=training, reference=reference)
 
 
 def _keep_figures(bundle: EngineBundle, figures: DemoFigures) -> EngineBundle:

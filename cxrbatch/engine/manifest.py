@@ -13,7 +13,7 @@ from cxrbatch.engine.untrusted import (
     require_name,
     require_verdict,
 )
-from cxrbatch.records import CellGrid, ExtraOutput, InputSpec, Label, Task, VerdictRule
+from cxrbatch.records import CellGrid, ExtraOutput, InputSpec, Label, Task, TrainingReference, VerdictRule
 
 SCHEMA = 1
 
@@ -225,7 +225,8 @@ class Manifest:
     the machine that first loads a plan whose parity is "pending": the machine that built it could not run it.
     `verdict` is how probabilities become findings; None, as earlier versions wrote it, is the usual rule of the task.
     `cells` says where the maps' cells lie in the input square; bundles of earlier versions don't tell.
-    `extra_outputs` are what its graphs give beyond probabilities, logits and cams.
+    `extra_outputs` are what its graphs give beyond probabilities, logits and cams. `reference` is what the validation
+    images were like, which drift is measured against.
     """
 
     schema: int = SCHEMA
@@ -245,6 +246,7 @@ class Manifest:
     adjustments: tuple[Adjustment, ...] = ()
     cells: CellGrid | None = None
     extra_outputs: tuple[ExtraOutput, ...] = ()
+    reference: TrainingReference | None = None
 
     def __post_init__(self) -> None:
         require_name("the engine", self.name)

@@ -31,6 +31,7 @@ from cxrbatch.records.images import (
     Rejection,
     storable_ns,
 )
+from cxrbatch.records.reference import TrainingReference
 from cxrbatch.records.results import (
     FileRow,
     FileStatus,
@@ -83,6 +84,7 @@ __all__ = [
     "StudyRow",
     "StudyStatus",
     "Task",
+    "TrainingReference",
     "Verdict",
     "VerdictRule",
     "call_image",

@@ -34,6 +34,7 @@ class ImageResult:
     """One scored image. `probabilities` follows the order of the engine's labels.
 
     `distance` is how far it lies from the engine's training images, 1 at the threshold; None where that is not told.
+    `grey` is the mean, 0..255, of what the engine saw of it; None in results of earlier versions.
     `image_file`, `thumbnail_file` and `heatmaps` name files in the study's report folder; they are
     empty until the pictures are written.
     """
@@ -47,6 +48,7 @@ class ImageResult:
     thumbnail_file: str = ""
     heatmaps: tuple[Heatmap, ...] = ()
     distance: float | None = None
+    grey: float | None = None
 
     @property
     def is_unlike_training(self) -> bool:

@@ -231,6 +231,7 @@ def _with_scores(study: DecodedStudy, scores: list[ImageScore], engine: EngineDe
                 probabilities=tuple(float(probability) for probability in score.scores.probabilities[0]),
                 stored_sha256=radiograph.stored_sha256,
                 distance=score.distance,
+                grey=round(float(image.pixels.mean()), 2),
             )
         )
         pixels.append(ImagePixels(radiograph.display, score.scores.cams[0], image.geometry))

@@ -176,4 +176,5 @@ def _describe(facts: CheckpointFacts, name: str, files: dict[str, EngineFile], *
         verdict=usual_rule(facts.task, facts.labels),
         adjustments=facts.adjustments,
         extra_outputs=facts.extra_outputs,
+        reference=facts.reference,
     )

@@ -16,7 +16,7 @@ from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.data.known_images import KnownImages
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.model.network.weights_file import is_pickle, load_safetensors
-from cxrbatch.records import CellGrid, ExtraOutput, InputSpec, Label, Task
+from cxrbatch.records import CellGrid, ExtraOutput, InputSpec, Label, Task, TrainingReference
 from cxrbatch.system import durable
 
 CHECKPOINT_SUFFIX = ".safetensors"
@@ -36,6 +36,7 @@ class CheckpointFacts:
 
     `cells` says where the maps' cells lie in the input square, `extra_outputs` what the network answers beyond
     probabilities, logits and maps. Both are filled in where a checkpoint is saved or loaded.
+    `reference` is what the validation images were like.
     """
 
     schema: int = SCHEMA
@@ -50,6 +51,7 @@ class CheckpointFacts:
     adjustments: tuple[Adjustment, ...] = ()
     cells: CellGrid | None = None
     extra_outputs: tuple[ExtraOutput, ...] = ()
+    reference: TrainingReference | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from cxrbatch.model.train.novelty import fit_novelty
 from cxrbatch.model.train.options import TrainingOptions
 from cxrbatch.model.train.page import write_training_page
 from cxrbatch.model.train.record import EpochFigures, TrainingPart, TrainingRun, TrainingSummary
+from cxrbatch.model.train.reference import describe_reference
 from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.pages.cells import harmless
 from cxrbatch.pages.wording import counted
@@ -73,6 +74,7 @@ def finish_training(training: Training, network: ChestNetwork, trained: TrainedE
         created=now_text(),
         labels=with_metrics(labels, measured, probabilities),
         cells=network.cells,
+        reference=describe_reference(images.part(VALIDATION), validation, labels, probabilities),
         notice=" ".join(images.leaks),
         training=replace(
             described,

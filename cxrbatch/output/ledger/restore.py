@@ -134,6 +134,7 @@ def _scored(image: ImageResult, result: StudyResult) -> dict[str, str | float | 
         "probabilities": to_json(image.probabilities),
         "scored_at": result.scored_at,
         "distance": image.distance,
+        "grey": image.grey,
     }
 
 

@@ -19,7 +19,7 @@ CHANGED = "cannot be read now: it changed since it was indexed"
 
 _NOT_SCORED = (
     "engine = '', engine_sha256 = '', backend = '', precision = '', probabilities = '[]', scored_at = '', "
-    "distance = NULL"
+    "distance = NULL, grey = NULL"
 )
 _ORDER = "remove/"
 
@@ -118,7 +118,7 @@ class StudyResults:
         self._store.execute(
             "UPDATE files SET status = 'scored', reason = '', message = '', flags = ?, engine = ?, "
             "engine_sha256 = ?, backend = ?, precision = ?, probabilities = ?, scored_at = ?, distance = ?, "
-            "attempts = 0, failed_engine = '' WHERE path = ?",
+            "grey = ?, attempts = 0, failed_engine = '' WHERE path = ?",
             (
                 to_json(image.flags),
                 engine.name,
@@ -128,6 +128,7 @@ class StudyResults:
                 to_json(image.probabilities),
                 result.scored_at,
                 image.distance,
+                image.grey,
                 os.fsencode(image.path),
             ),
         )
