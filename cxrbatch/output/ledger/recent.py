@@ -14,6 +14,13 @@ LONGEST_RUN_HOURS = 24
 """A daemon works for months: of what it did, the last day counts as its run."""
 
 
+MOST_IMAGES = 200_000
+"""Of more images than this a share of the studies stands for all, so that memory stays bounded."""
+
+_KEYS = 16**16
+_SCORED = "FROM files WHERE status = 'scored' AND engine_sha256 = ? AND scored_at >= ?"
+
+
 def run_since(started_at: str) -> str:
     """Return from when on studies count as those of the run that began then (UTC, as `now_text`)."""
     day_ago = datetime.now(timezone.utc) - timedelta(hours=LONGEST_RUN_HOURS)
@@ -30,9 +37,8 @@ def read_recent(store: LedgerStore, engine_sha256: str, since: str) -> tuple[lis
     recent: list[StudyFacts] = []
     seen: set[str] = set()
     rows = store.rows(
-        "SELECT study_key, probabilities, grey, header, scored_at FROM files "
-        "WHERE status = 'scored' AND engine_sha256 = ? AND scored_at >= ? ORDER BY path",
-        (engine_sha256, begin),
+        f"SELECT study_key, probabilities, grey, header, scored_at {_SCORED} AND study_key <= ? ORDER BY path",
+        (engine_sha256, begin, _last_key(store, engine_sha256, begin)),
     )
     for study_key, probabilities, grey, encoded, scored_at in rows:
         if study_key in seen:
@@ -42,3 +48,9 @@ def read_recent(store: LedgerStore, engine_sha256: str, since: str) -> tuple[lis
         facts = StudyFacts(store.parse(probabilities, tuple[float, ...]), grey, header.view, age_years(header))
         (now if scored_at >= since else recent).append(facts)
     return now, recent
+
+
+def _last_key(store: LedgerStore, engine_sha256: str, begin: str) -> str:
+    """Return the last study key that is looked at: keys are digests, so those up to one are as good as drawn."""
+    images = int(store.value(f"SELECT count(*) {_SCORED}", (engine_sha256, begin)) or 0)
+    return f"{min(_KEYS - 1, _KEYS * MOST_IMAGES // max(1, images)):016x}"

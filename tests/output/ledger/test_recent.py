@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from cxrbatch.config import Settings
+from cxrbatch.output.ledger import recent
 from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.output.ledger.recent import read_recent, run_since
 from cxrbatch.output.metrics_prom import describe_run
@@ -47,7 +49,7 @@ def put(ledger: Ledger, count: int, scored_at: str, *, brighter: float = 0.0, en
     header = to_json(Header(view="PA", patient_age="050Y"))
     with ledger.store.transaction():
         for study in range(count):
-            key = f"{scored_at}-{engine[:2]}-{study:04}"
+            key = hashlib.sha256(f"{scored_at} {engine} {study}".encode()).hexdigest()[:16]
             for image, grey in enumerate((float(chance.uniform(80, 160)) + brighter, 255.0)):
                 ledger.store.execute(
                     "INSERT INTO files (path, study_key, header, engine_sha256, probabilities, grey, scored_at, "
@@ -62,10 +64,20 @@ def test_studies_of_this_engine_count_once_by_their_first_image(ledger: Ledger) 
     put(ledger, 4, moment(days=10))
     put(ledger, 5, moment(days=40))
     put(ledger, 6, moment(hours=1), engine="another")
-    now, recent = read_recent(ledger.store, ENGINE.sha256, moment(hours=2))
-    assert (len(now), len(recent)) == (3, 4)
+    now, before = read_recent(ledger.store, ENGINE.sha256, moment(hours=2))
+    assert (len(now), len(before)) == (3, 4)
     assert all(study.view == "PA" and study.age == 50 and study.grey is not None for study in now)
-    assert max(study.grey or 0 for study in (*now, *recent)) < 255
+    assert max(study.grey or 0 for study in (*now, *before)) < 255
+
+
+def test_of_very_many_images_a_share_of_the_studies_is_looked_at(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(ledger, 100, moment(hours=1))
+    put(ledger, 300, moment(days=10))
+    monkeypatch.setattr(recent, "MOST_IMAGES", 400)
+    found = [len(side) for side in read_recent(ledger.store, ENGINE.sha256, moment(hours=2))]
+    assert found == [pytest.approx(50, abs=20), pytest.approx(150, abs=35)]
 
 
 def test_of_a_daemon_the_last_day_counts() -> None:
