@@ -130,6 +130,11 @@ class Settings:
         int, Range(1, 1_048_576), Meaning("memory that one file may take in a worker, beyond what that starts with")
     ] = 1536
     infer_timeout_s: Annotated[float, _SECONDS, Meaning("how long the engine may take for a batch")] = 300.0
+    drift_limit: Annotated[
+        float,
+        Range(0, 100),
+        Meaning("population stability index beyond which drift is an alarm; 0: drift is not looked at"),
+    ] = 0.25
     newest_first: Annotated[bool, Meaning("begin with the studies that have the newest files")] = False
     settle_s: Annotated[
         float, Range(0, _MONTH_S), Meaning("`watch`: how long a file must stay the same to count as all there")

@@ -85,6 +85,7 @@ class Flag(str, Enum):
     CHARSET_REPLACED = "charset_replaced"
     DUPLICATE_UID = "duplicate_uid"
     RESCORED_FP32 = "rescored_fp32"
+    OUT_OF_DISTRIBUTION = "out_of_distribution"
 
 
 class CxrBatchError(Exception):

@@ -4,6 +4,7 @@
   const page = (id) => document.getElementById(id);
   const [form, search, finding, status, shown, nothing] =
     ["filters", "search", "finding", "status", "shown", "nothing"].map(page);
+  const unlike = page("unlike"); // only where the engine tells
   const counts = [...document.querySelectorAll(".count")];
   const studies = [...page("studies").rows].map((row) => ({ row, ...row.dataset, visible: true }));
   const cutNote = shown.textContent;
@@ -12,6 +13,7 @@
   const fits = (study, words) =>
     (!priority || study.priority === priority) &&
     (!status.value || study.status === status.value) &&
+    (!unlike || !unlike.value || study.unlike === unlike.value) &&
     (!finding.value || study.findings.includes(`|${finding.value}|`)) &&
     words.every((word) => study.text.includes(word));
 

@@ -29,8 +29,10 @@ from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, build
 from cxrbatch.model.network.network import ChestNetwork, build_seeded, predict_probabilities
 from cxrbatch.model.train.augment import NONE
 from cxrbatch.model.train.fit import train_network
+from cxrbatch.model.train.novelty import fit_novelty
 from cxrbatch.model.train.options import TrainingOptions, resolve_precision
 from cxrbatch.model.train.record import Listener
+from cxrbatch.model.train.reference import describe_reference
 from cxrbatch.phantom import FINDINGS, draw_phantom, windowed
 from cxrbatch.records import InputSpec, Label
 
@@ -50,7 +52,8 @@ class DemoRecipe:
 
     `phantoms` of `image_px` are drawn to learn from, with each finding in `prevalence` of them: more than
     in the mix that it is measured on, since an image with three findings teaches more than one with none.
-    Their lesions' masks teach the heatmaps. `size_px` is the side of the engine's input.
+    Their lesions' masks teach the heatmaps. `size_px` is the side of the engine's input. `looked_at_again` of the
+    phantoms tell how far an image is from them.
     """
 
     phantoms: int = 2400
@@ -61,6 +64,7 @@ class DemoRecipe:
     size_px: int = 96
     architecture: str = "resnet50"
     output_stride: int = 16
+    looked_at_again: int = 200
     training: TrainingOptions = field(
         default_factory=lambda: TrainingOptions(
             epochs=3,
@@ -184,6 +188,7 @@ def _untrained(recipe: DemoRecipe) -> CheckpointFacts:
 
 def _describe(network: ChestNetwork, data: _TrainingData, recipe: DemoRecipe, *, seconds: float) -> CheckpointFacts:
     untrained = _untrained(recipe)
+    novelty = fit_novelty(network, data.train, data.held_back, most=recipe.looked_at_again)
     scores, truths = predict_probabilities(network, data.held_back.pixels), data.held_back.targets > 0
     labels = tuple(
         replace(
@@ -201,8 +206,10 @@ def _describe(network: ChestNetwork, data: _TrainingData, recipe: DemoRecipe, *,
         seconds=round(seconds, 1),
         options=msgspec.to_builtins(replace(recipe.training, precision=resolve_precision(recipe.training))),
         libraries={name: version(name) for name in ("torch", "torchvision", "lightning")},
+        novelty=novelty,
     )
-    return replace(untrained, labels=labels, training=training)
+    reference = describe_reference((), data.held_back, labels, scores)
+    return replace(untrained, labels=labels, training=training, reference=reference)
 
 
 def _keep_figures(bundle: EngineBundle, figures: DemoFigures) -> EngineBundle:

@@ -13,7 +13,7 @@ from cxrbatch.engine.untrusted import (
     require_name,
     require_verdict,
 )
-from cxrbatch.records import CellGrid, ExtraOutput, InputSpec, Label, Pooling, Task, VerdictRule
+from cxrbatch.records import CellGrid, ExtraOutput, InputSpec, Label, Pooling, Task, TrainingReference, VerdictRule
 
 SCHEMA = 1
 
@@ -72,6 +72,21 @@ class EngineFile:
 
 
 @dataclass(frozen=True, slots=True)
+class NoveltyFacts:
+    """How the distance to the training images was fitted: on how many of them, along how many directions.
+
+    Its threshold was set on `validation_images`, of which the share `validation_flagged` lies beyond it. `rule` is
+    "quantile", or "log-normal" where these were too few for one in a hundred to be counted.
+    """
+
+    training_images: int
+    validation_images: int
+    directions: int
+    rule: str
+    validation_flagged: float
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingFacts:
     """What the weights learned from, and how; kept in the checkpoint, copied to every bundle built of it.
 
@@ -82,7 +97,8 @@ class TrainingFacts:
     (`cxrbatch.model.data.labelled.patients_sha256`). `data_sha256` identifies the images, their labels and their
     parts. `init` says what the weights started from. `chosen_on` says which images made each of CHOICES, by the name of
     their part; a choice that nobody made is missing. Where it is empty, as earlier versions wrote it, the part val made
-    all of them.
+    all of them. `novelty` says how the distance to the training images was fitted; None where the
+    engine tells none.
     """
 
     data: str = ""
@@ -97,6 +113,7 @@ class TrainingFacts:
     measured_on: str = ""
     data_sha256: str = ""
     init: str = ""
+    novelty: NoveltyFacts | None = None
     chosen_on: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -258,6 +275,7 @@ class Manifest:
     cells become a logit; the mean of a map plus the bias is the logit either way.
     `extra_outputs` are what its graphs give beyond probabilities, logits and cams.
     `members` are the networks of an ensemble; `mirror` tells that it also looks at every image's mirror image.
+    `reference` is what the validation images were like, which drift is measured against.
     """
 
     schema: int = SCHEMA
@@ -280,6 +298,7 @@ class Manifest:
     extra_outputs: tuple[ExtraOutput, ...] = ()
     members: tuple[Member, ...] = ()
     mirror: bool = False
+    reference: TrainingReference | None = None
 
     def __post_init__(self) -> None:
         require_name("the engine", self.name)

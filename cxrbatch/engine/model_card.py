@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cxrbatch.engine.manifest import PENDING, AccuracyFigures, Adjustment, Manifest, ParityFigures
+from cxrbatch.engine.manifest import PENDING, AccuracyFigures, Adjustment, Manifest, NoveltyFacts, ParityFigures
 from cxrbatch.records import Label, VerdictRule, usual_rule
 from cxrbatch.system import durable
 
@@ -133,6 +133,8 @@ def _training(manifest: Manifest) -> Iterator[str]:
     yield f"- Seed {facts.seed}, {facts.seconds:.0f} s"
     if facts.measured_on:
         yield f"- All figures are those of the part {_text(facts.measured_on)}, with 95 % intervals over patients"
+    if facts.novelty is not None:
+        yield _novelty(facts.novelty)
     if facts.figures_promise_too_much:
         yield (
             f"- **The same images chose {facts.choices_in_words}: these figures promise a little too "
@@ -168,6 +170,15 @@ def _members(manifest: Manifest) -> Iterator[str]:
             f"- {_text(member.name)}: {_text(member.architecture)}, {_text(member.created)}, seed "
             f"{member.training.seed}, SHA-256 {_code(member.sha256[:16])}{f'; {told}{on}' if told else ''}"
         )
+
+
+def _novelty(facts: NoveltyFacts) -> str:
+    chosen = "their 99 % quantile" if facts.rule == "quantile" else "a log-normal fit, for they are few"
+    return (
+        f"- Says which images are unlike the training images: by the distance to {facts.training_images} of them along "
+        f"{facts.directions} directions; the threshold comes from {facts.validation_images} validation images, by "
+        f"{chosen}, and flags {facts.validation_flagged:.1%} of them"
+    )
 
 
 def _figure_names(figures: dict[str, float]) -> list[str]:

@@ -152,6 +152,18 @@ def _reduce(reduction: Callable[..., Tensor]) -> Callable[[Attributes], Operator
     return read
 
 
+def _gemm(attributes: Attributes) -> Operator:
+    if any(attributes.get(factor, 1.0) != 1.0 for factor in ("alpha", "beta")):
+        raise ValueError("a Gemm with factors is not known here")
+    turn_a, turn_b = bool(attributes.get("transA", 0)), bool(attributes.get("transB", 0))
+
+    def compute(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+        product = (a.T if turn_a else a) @ (b.T if turn_b else b)
+        return product if c is None else product + c
+
+    return compute
+
+
 def _batch_normalisation(attributes: Attributes) -> Operator:
     epsilon = attributes.get("epsilon", 1e-5)
     return lambda x, scale, bias, mean, variance: F.batch_norm(x, mean, variance, scale, bias, eps=epsilon)
@@ -206,6 +218,7 @@ _OPERATORS: dict[str, Callable[[Attributes], Operator]] = {
     "Conv": _conv,
     "Div": lambda _: torch.div,
     "Exp": lambda _: torch.exp,
+    "Gemm": _gemm,
     "GlobalAveragePool": lambda _: lambda x: x.mean(dim=(2, 3), keepdim=True),
     "Identity": lambda _: lambda x: x,
     "MaxPool": _max_pool,
@@ -213,6 +226,7 @@ _OPERATORS: dict[str, Callable[[Attributes], Operator]] = {
     "ReduceMax": _reduce(torch.amax),
     "ReduceMean": _reduce(torch.mean),
     "Pad": _pad,
+    "ReduceSum": _reduce(torch.sum),
     "Relu": lambda _: torch.relu,
     "Sigmoid": lambda _: torch.sigmoid,
     "Slice": _turn,

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Gauge, Info, generate_latest
 
 from cxrbatch import __version__
 from cxrbatch.errors import Reason
+from cxrbatch.output.drift import DriftReport
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.pages.wording import visible
 from cxrbatch.records import EngineDescription, FileStatus, StudyStatus
@@ -52,6 +53,8 @@ def describe_run(run: RunReport, *, oldest_queued_at: str = "", former_success: 
     registry = CollectorRegistry()
     _add_results(registry, run)
     _add_queue(registry, run, oldest_queued_at)
+    if run.drift is not None:
+        _add_drift(registry, run.drift)
     _add_run(registry, run, former_success)
     _add_versions(registry, run.engine)
     return generate_latest(registry).decode()
@@ -68,6 +71,19 @@ def _add_results(registry: CollectorRegistry, run: RunReport) -> None:
     _add(registry, "files_deferred", "Files that could not be read in the last look at the input.", run.files_deferred)
     unlistable = run.folders_unlistable
     _add(registry, "folders_unlistable", "Folders that could not be listed in the last look at the input.", unlistable)
+    if run.images_out_of_distribution is not None:
+        what = "Images in the ledger that are unlike those that the engine learned from."
+        _add(registry, "images_out_of_distribution", what, run.images_out_of_distribution)
+
+
+def _add_drift(registry: CollectorRegistry, drift: DriftReport) -> None:
+    """Add the index of every distribution that could be compared, and how many are alarms; no series where none."""
+    what = "Population stability index of the run's studies, by what is compared and with what."
+    index = Gauge("cxrbatch_drift_psi", what, ["what", "label", "against"], registry=registry)
+    for line in drift.lines:
+        index.labels(line.what, _label_value(line.label), line.against).set(line.psi)
+    _add(registry, "drift_studies", "Studies that were compared, of this run or of the last day.", drift.studies)
+    _add(registry, "drift_alarms", "Distributions that drifted beyond the limit, and beyond chance.", len(drift.alarms))
 
 
 def _add_queue(registry: CollectorRegistry, run: RunReport, oldest_queued_at: str) -> None:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import ExitCode
+from cxrbatch.output.drift import DriftReport
 from cxrbatch.records import EngineDescription
 from cxrbatch.system.durable import replace_text
 from cxrbatch.system.record_json import from_json, to_json
@@ -23,7 +24,11 @@ _View = TypeVar("_View")
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """What run.json says of the last run on this output folder."""
+    """What run.json says of the last run on this output folder.
+
+    `images_out_of_distribution` counts those in the ledger that this engine scored and that are unlike its training
+    images; None where it does not tell. `drift` is None where it was not looked at.
+    """
 
     cxrbatch_version: str
     started_at: str
@@ -43,6 +48,8 @@ class RunReport:
     stage_s: dict[str, float]
     libraries: dict[str, str]
     folders_hidden: int = 0
+    images_out_of_distribution: int | None = None
+    drift: DriftReport | None = None
 
     @property
     def exit_code(self) -> ExitCode:
@@ -80,6 +87,7 @@ class LastRun:
     files_deferred: int = 0
     folders_unlistable: int = 0
     folders_hidden: int = 0
+    drift: DriftReport | None = None
 
     @property
     def studies_per_s(self) -> float:

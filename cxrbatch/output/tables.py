@@ -29,6 +29,8 @@ _IMAGE_COLUMNS_BEFORE = (
     *("accession_number", "study_date", "modality", "body_part", "view", "rows", "columns", "photometric"),
     *("transfer_syntax", "flags", "engine", "engine_sha256", "backend", "precision"),
 )
+# Behind the scores, whose number varies: what reads cells by their place finds them where they were.
+_DISTANCE = "distance"
 _STUDY_COLUMNS_BEFORE = (
     *("study_key", "study_uid", "patient_id", "accession_number", "study_date", "revision", "status"),
     *("n_images", "n_scored", "priority", "findings", "n_judged", "n_labels"),
@@ -85,11 +87,11 @@ def _write_table(target: Path, columns: Sequence[str], rows: Iterator[list[Cell]
 
 
 def _image_columns(engine: EngineDescription) -> list[str]:
-    return [*_IMAGE_COLUMNS_BEFORE, *score_columns(engine), "scored_at"]
+    return [*_IMAGE_COLUMNS_BEFORE, *score_columns(engine), "scored_at", _DISTANCE]
 
 
 def _study_columns(engine: EngineDescription) -> list[str]:
-    return [*_STUDY_COLUMNS_BEFORE, *score_columns(engine), "report_html", "report_pdf", "reported_at"]
+    return [*_STUDY_COLUMNS_BEFORE, *score_columns(engine), "report_html", "report_pdf", "reported_at", _DISTANCE]
 
 
 def score_columns(engine: EngineDescription) -> list[str]:
@@ -111,6 +113,7 @@ def _image_cells(row: FileRow, engine: EngineDescription) -> list[Cell]:
         *(row.engine, row.engine_sha256, row.backend, row.precision),
         *_score_cells(probabilities, calls, row.disagreement, engine),
         row.scored_at,
+        _distance_cell(row.distance if row.engine_sha256 == engine.sha256 else None),
     ]
 
 
@@ -125,7 +128,12 @@ def _study_cells(row: StudyRow, engine: EngineDescription) -> list[Cell]:
         *_verdict_cells(verdict),
         *_score_cells(*scores, engine),
         *(row.report_html, row.report_pdf, row.reported_at),
+        _distance_cell(result.distance if result and is_own else None),
     ]
+
+
+def _distance_cell(distance: float | None) -> str:
+    return "" if distance is None else f"{distance:.3f}"
 
 
 def _verdict_cells(verdict: Verdict | None) -> list[Cell]:

@@ -58,6 +58,7 @@ class WorklistLine:
     highest: Chip | None
     rank: str
     coverage: str
+    unlike: str
     remarks: tuple[str, ...]
     thumbnail: str
     report_html: str
@@ -88,6 +89,7 @@ class _Counts:
     priorities: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
     findings: Counter[str] = field(default_factory=Counter)
+    unlike: int = 0
 
     def count(self, line: WorklistLine) -> WorklistLine:
         """Count this study, and return it."""
@@ -95,6 +97,7 @@ class _Counts:
         self.priorities[line.priority] += 1
         self.statuses[line.status] += 1
         self.findings.update(chip.name for chip in line.findings)
+        self.unlike += bool(line.unlike)
         return line
 
 
@@ -118,6 +121,8 @@ def write_worklist(out: Path, studies: Iterable[StudyRow], *, engine: EngineDesc
         priorities=_choices(counts.priorities, READING_ORDER, wording.PRIORITY_NAMES),
         statuses=_choices(counts.statuses, wording.STATUS_NAMES, wording.STATUS_NAMES),
         findings=_finding_choices(counts.findings, engine.labels),
+        tells_unlike="distance" in engine.extra_outputs or counts.unlike > 0,
+        unlike=counts.unlike,
         first_of=_first_of(lines),
         status_names=wording.STATUS_NAMES,
         engine=engine,
@@ -147,6 +152,7 @@ def worklist_line(row: StudyRow) -> WorklistLine:
         highest=_chip(first) if first else None,
         rank=rank_in_words(first.label, first.probability) if first and first.call is None else "",
         coverage=coverage(verdict) if verdict else "",
+        unlike=_unlike(row.result) if row.result else "",
         remarks=_remarks(row),
         thumbnail=quote(row.thumbnail),
         report_html=quote(row.report_html),
@@ -185,6 +191,13 @@ def _ranked(result: StudyResult, verdict: Verdict) -> list[_Scored]:
 def _chip(scored: _Scored) -> Chip:
     label = scored.label
     return Chip(label_name(label), wording.probability(scored.probability, label.operating_point), label.urgent)
+
+
+def _unlike(result: StudyResult) -> str:
+    unlike, images = len(result.unlike_training), len(result.images)
+    if not unlike:
+        return ""
+    return "Unlike the training images" if images == 1 else f"{unlike} of {images} unlike the training images"
 
 
 def _remarks(row: StudyRow) -> tuple[str, ...]:

@@ -55,6 +55,7 @@ FLAG_SENTENCES: dict[Flag, str] = {
     Flag.DAMAGE_SUSPECT: "A strip of one grey value crosses the image: a part of its pixels may have been lost.",
     Flag.CHARSET_REPLACED: "Some characters of the header could not be read and were replaced.",
     Flag.RESCORED_FP32: "The engine gave no number for this image; its FP32 file scored it on the CPU instead.",
+    Flag.OUT_OF_DISTRIBUTION: "The image is unlike those that the engine learned from: its scores may mean little.",
     Flag.DUPLICATE_UID: "Another file carries the same identifier with the same pixels.",
 }
 

@@ -33,6 +33,7 @@ from cxrbatch.records.images import (
     storable_ns,
 )
 from cxrbatch.records.maps import MapCheck
+from cxrbatch.records.reference import TrainingReference
 from cxrbatch.records.results import (
     FileRow,
     FileStatus,
@@ -95,6 +96,7 @@ __all__ = [
     "StudyRow",
     "StudyStatus",
     "Task",
+    "TrainingReference",
     "Verdict",
     "VerdictRule",
     "call_image",

@@ -34,6 +34,8 @@ class ImageResult:
     """One scored image. `probabilities` follows the order of the engine's labels.
 
     So does `disagreement`, how far the members of an ensemble lie apart; () of other engines.
+    `distance` is how far it lies from the engine's training images, 1 at the threshold; None where that is not told.
+    `grey` is the mean, 0..255, of what the engine saw of it; None in results of earlier versions.
     `image_file`, `thumbnail_file` and `heatmaps` name files in the study's report folder; they are
     empty until the pictures are written.
     """
@@ -47,6 +49,13 @@ class ImageResult:
     thumbnail_file: str = ""
     heatmaps: tuple[Heatmap, ...] = ()
     disagreement: tuple[float, ...] = ()
+    distance: float | None = None
+    grey: float | None = None
+
+    @property
+    def is_unlike_training(self) -> bool:
+        """Tell whether it lies beyond the threshold, as was said when it was scored."""
+        return Flag.OUT_OF_DISTRIBUTION in self.flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +141,20 @@ class StudyResult:
         )
 
     @property
+    def distance(self) -> float | None:
+        """The largest distance of its scored images from the engine's training images; None where none is told."""
+        return max((image.distance for image in self.images if image.distance is not None), default=None)
+
+    @property
+    def unlike_training(self) -> tuple[int, ...]:
+        """Which of its images, counted from 1, lie beyond the threshold of that distance."""
+        return tuple(number for number, image in enumerate(self.images, start=1) if image.is_unlike_training)
+
+    @property
     def verdict(self) -> Verdict:
         """What the study is called; worked out anew each time."""
-        return judge_study(self.engine, [image.probabilities for image in self.images])
+        unlike_training = bool(self.unlike_training)
+        return judge_study(self.engine, [image.probabilities for image in self.images], unlike_training=unlike_training)
 
     @property
     def priority(self) -> Priority:
@@ -175,9 +195,9 @@ class PrintedStudy:
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """What the ledger knows of one file; `probabilities` is empty unless it is scored.
+    """What the ledger knows of one file; `probabilities` is empty unless it is scored, and `distance` None.
 
-    `disagreement` also, and of an engine that is no ensemble.
+    `disagreement` is empty also of an engine that is no ensemble.
     """
 
     path: str
@@ -194,6 +214,7 @@ class FileRow:
     probabilities: tuple[float, ...] = ()
     scored_at: str = ""
     disagreement: tuple[float, ...] = ()
+    distance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ an operating point has too few images behind it for either: nobody may judge it,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan
 
 from cxrbatch.records.engines import EngineDescription, Label, Priority, VerdictRule
@@ -47,7 +47,9 @@ class Verdict:
         )
 
 
-def judge_study(engine: EngineDescription, images: Sequence[Sequence[float]]) -> Verdict:
+def judge_study(
+    engine: EngineDescription, images: Sequence[Sequence[float]], *, unlike_training: bool = False
+) -> Verdict:
     """Return the verdict on a study.
 
     A finding is called for the study if it is called in any of its images; a class that means "nothing found" only if
@@ -59,8 +61,13 @@ def judge_study(engine: EngineDescription, images: Sequence[Sequence[float]]) ->
         engine: its labels and its rule.
         images: per scored image, at least one, the probability of every label, 0..1, in the engine's order. What is no
             number gives no verdict.
+        unlike_training: one of the images lies beyond the threshold of the distance to the training images. What is
+            found stands; that nothing is found says little then, so the study is `incomplete` and not `normal`.
     """
-    return judge(engine.labels, engine.verdict_rule, images)
+    verdict = judge(engine.labels, engine.verdict_rule, images)
+    if unlike_training and verdict.priority == "normal":
+        return replace(verdict, priority="incomplete")
+    return verdict
 
 
 def judge(labels: Sequence[Label], rule: VerdictRule, images: Sequence[Sequence[float]]) -> Verdict:

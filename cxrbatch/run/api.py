@@ -96,9 +96,9 @@ class ScoringEngine:
 
         Returns:
             A row per image, in their order: `image` (its path, or its place in the list), `reason`, `message`, `flags`,
-            `priority`, `findings`, `n_judged` and `n_labels` as in studies.csv, of this image alone, `prob_<Label>`
-            (0 to 1) and `positive_<Label>` (missing where there is no score, or nobody may judge); of an ensemble also
-            `disagreement_<Label>`, the standard deviation of its members' probabilities.
+            `priority`, `findings`, `n_judged`, `n_labels` and `distance` as in studies.csv, of this image alone,
+            `prob_<Label>` (0 to 1) and `positive_<Label>` (missing where there is no score, or nobody may judge); of an
+            ensemble also `disagreement_<Label>`, the standard deviation of its members' probabilities.
 
         Raises:
             OSError: a file cannot be opened.
@@ -113,9 +113,9 @@ class ScoringEngine:
         columns = score_columns(self.description)
         positives = [column for column in columns if column.startswith("positive_")]
         numbers = [column for column in columns if column not in positives]
-        named = ["image", "reason", "message", "flags", "priority", "findings", "n_judged", "n_labels"]
+        named = ["image", "reason", "message", "flags", "priority", "findings", "n_judged", "n_labels", "distance"]
         frame = pd.DataFrame(rows, columns=[*named, *columns])
-        kinds = {"priority": "str", "findings": "str", "n_judged": "Int64", "n_labels": "Int64"}
+        kinds = {"priority": "str", "findings": "str", "n_judged": "Int64", "n_labels": "Int64", "distance": "float64"}
         return frame.astype(kinds | dict.fromkeys(numbers, "float64") | dict.fromkeys(positives, "boolean"))
 
     def maps(self, image: Image) -> Float32:
@@ -153,13 +153,15 @@ class ScoringEngine:
             elif not (score := next(scores)).is_number:
                 yield _row(image.name, Reason.UNEXPECTED_ERROR.value, NO_NUMBER)
             else:
-                flags = (*image.flags, Flag.RESCORED_FP32.value) if score.is_exact else image.flags
+                flags = (*image.flags, *(flag.value for flag in score.flags))
                 yield _row(image.name, flags=flags) | self._cells(score)
 
-    def _cells(self, score: ImageScore) -> dict[str, str | int | float | bool]:
+    def _cells(self, score: ImageScore) -> dict[str, str | int | float | bool | None]:
         probabilities = score.scores.probabilities[0].tolist()
-        verdict = judge_study(self.description, [probabilities])
-        cells: dict[str, str | int | float | bool] = {
+        unlike_training = Flag.OUT_OF_DISTRIBUTION in score.flags
+        verdict = judge_study(self.description, [probabilities], unlike_training=unlike_training)
+        cells: dict[str, str | int | float | bool | None] = {
+            "distance": score.distance,
             "priority": verdict.priority,
             "findings": LIST_SEPARATOR.join(label.name for label in verdict.findings),
             "n_judged": len(verdict.judged),
@@ -245,7 +247,7 @@ def _read_frame(path: Path) -> pd.DataFrame:
     columns, *rows = read_table(path)
     frame = pd.DataFrame(rows, columns=columns)
     for column in columns:
-        if column.startswith(("prob_", "disagreement_")):
+        if column.startswith(("prob_", "disagreement_")) or column == "distance":
             frame[column] = pd.to_numeric(frame[column]).astype("float64")
         elif column.startswith("positive_"):
             frame[column] = frame[column].map({"1": True, "0": False}).astype("boolean")

@@ -212,6 +212,7 @@ class Run:
             derive_tables(self.out, self.ledger, self.engine)
             order_orphans_removed(self.ledger, orphans)
             remove_as_ordered(self.out, self.ledger)
+            self.account.compare(self.ledger, self.slot, self.settings.drift_limit)
         report = self._report(finished=finished)
         if finished and self.account.indexed is not None:
             account_for(self.ledger, self.account.indexed.count.total)

@@ -5,6 +5,7 @@ Only the process that holds the output folder does this, wherever the study was 
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from dataclasses import dataclass, field, replace
@@ -14,11 +15,13 @@ from pathlib import Path
 from cxrbatch import __version__
 from cxrbatch.config import Settings
 from cxrbatch.errors import Reason, RunError, error_name
+from cxrbatch.output.drift import DriftReport, find_drift
 from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.output.folder.place import Place
 from cxrbatch.output.folder.settle import Settling
 from cxrbatch.output.ledger.attempts import failed_again
 from cxrbatch.output.ledger.ledger import Ledger
+from cxrbatch.output.ledger.recent import read_recent, run_since
 from cxrbatch.output.ledger.restore import known_study
 from cxrbatch.output.report.intent import being_printed
 from cxrbatch.output.report.pictures import is_drawn
@@ -26,6 +29,7 @@ from cxrbatch.output.report.report import REPORTS, report_folder, tidy_report
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import EngineDescription, PrintedStudy, StudyResult, now_text
 from cxrbatch.run.index import IndexCount
+from cxrbatch.run.score import EngineSlot
 from cxrbatch.run.stages import FinishedStudy, StageClock
 from cxrbatch.system.durable import make_folder, remove_temporaries
 from cxrbatch.system.logbook import log_event
@@ -164,6 +168,7 @@ class RunAccount:
     indexed: Indexed | None = None
     studies_done: int = 0
     images_scored: int = 0
+    drift: DriftReport | None = None
 
     def count(self, study: Recorded) -> None:
         """Count a study that was recorded."""
@@ -171,6 +176,19 @@ class RunAccount:
         self.images_scored += study.images_scored
         what = "study failed" if study.failure else "study done"
         log_event(what, study_key=study.study_key, images_scored=study.images_scored)
+
+    def compare(self, ledger: Ledger, slot: EngineSlot, limit: float) -> None:
+        """Compare what was scored with what the engine was validated on, and with the 30 days before."""
+        if not limit:
+            return
+        engine, since = slot.description, run_since(self.started_at)
+        now, recent = read_recent(ledger.store, engine.sha256, since)
+        before = set(self.drift.alarms) if self.drift else set()
+        self.drift = find_drift(engine, slot.bundle.manifest.reference, now, recent, limit=limit, since=since)
+        for line in self.drift.alarms:
+            if not any((line.what, line.label, line.against) == (a.what, a.label, a.against) for a in before):
+                facts = {"what": line.what, "label": line.label, "against": line.against}
+                log_event("drift", level=logging.WARNING, psi=line.psi, studies=line.studies, **facts)
 
     def note_total(self, total: int) -> None:
         """Note that the ledger knows of so many files since the index, for it took over studies from the disk."""
@@ -198,5 +216,9 @@ class RunAccount:
             images_scored_this_run=self.images_scored,
             wall_s=round(time.monotonic() - self.started, 3),
             stage_s={stage: round(seconds, 3) for stage, seconds in self.clock.seconds.items()},
+            images_out_of_distribution=(
+                ledger.results.count_unlike_training(engine.sha256) if "distance" in engine.extra_outputs else None
+            ),
+            drift=self.drift,
             libraries={"python": platform.python_version()} | {name: version(name) for name in REPORTED_LIBRARIES},
         )

@@ -107,7 +107,20 @@ class ImageScore:
     @property
     def is_number(self) -> bool:
         """Tell whether the engine gave a number for everything."""
-        return bool(np.isfinite(self.scores.probabilities).all() and np.isfinite(self.scores.cams).all())
+        answered = (self.scores.probabilities, self.scores.cams, self.scores.distance)
+        return all(bool(np.isfinite(part).all()) for part in answered if part is not None)
+
+    @property
+    def distance(self) -> float | None:
+        """How far the image lies from the training images, 1 at the threshold; None where the engine does not tell."""
+        return None if self.scores.distance is None else float(self.scores.distance[0])
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """What a reader must know about these scores."""
+        unlike = self.distance is not None and self.distance > 1
+        told = {Flag.RESCORED_FP32: self.is_exact, Flag.OUT_OF_DISTRIBUTION: unlike}
+        return tuple(flag for flag, holds in told.items() if holds)
 
 
 def score_studies(
@@ -210,16 +223,23 @@ def _with_scores(study: DecodedStudy, scores: list[ImageScore], engine: EngineDe
             refused.append(_without_number(path, study.task, engine))
             continue
         radiograph = image.radiograph
-        flags = (*radiograph.flags, Flag.RESCORED_FP32) if score.is_exact else radiograph.flags
-        probabilities = tuple(float(probability) for probability in score.scores.probabilities[0])
         spread = score.scores.disagreement
-        disagreement = () if spread is None else tuple(float(each) for each in spread[0])
-        result_of_image = ImageResult(
-            path, radiograph.header, flags, probabilities, radiograph.stored_sha256, disagreement=disagreement
+        results.append(
+            ImageResult(
+                path=path,
+                header=radiograph.header,
+                flags=(*radiograph.flags, *score.flags),
+                probabilities=tuple(float(probability) for probability in score.scores.probabilities[0]),
+                stored_sha256=radiograph.stored_sha256,
+                distance=score.distance,
+                disagreement=() if spread is None else tuple(float(each) for each in spread[0]),
+                grey=round(float(image.pixels.mean()), 2),
+            )
         )
-        results.append(result_of_image)
         pixels.append(ImagePixels(radiograph.display, score.scores.cams[0], image.geometry))
     result = _study_result(study.task, engine, results, refused) if results else None
+    if unlike := sum(image.is_unlike_training for image in results):
+        log_event("unlike the training images", study_key=study.task.study_key, images=unlike)
     return ScoredStudy(study.task, tuple(refused), result, tuple(pixels))
 
 

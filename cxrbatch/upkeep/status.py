@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from cxrbatch.output.drift import DriftReport, drift_in_words
 from cxrbatch.output.folder.lock import process_at_work
 from cxrbatch.output.folder.state import find_state
 from cxrbatch.output.ledger.arrivals import ArrivalMemory
@@ -27,6 +28,7 @@ from cxrbatch.system.times import Moment, present_moment
 
 FAILURES_SHOWN = 20
 WAITING_SHOWN = 20
+DRIFTS_SHOWN = 5
 UNKNOWN = "unknown"
 QUEUED = "queued"
 
@@ -156,7 +158,22 @@ def _describe_run(run: LastRun | None) -> dict[str, str]:
         told["not readable"] = f"{run.files_deferred} files, {run.folders_unlistable} folders; looked at again"
     if run.folders_hidden:
         told["left out"] = f"{run.folders_hidden} folders of INPUT; their {MARKER_FILE} says that cxrbatch wrote them"
+    if run.drift is not None:
+        told["drift"] = _describe_drift(run.drift)
     return told
+
+
+def _describe_drift(drift: DriftReport) -> str:
+    """Say what changed beyond limit and chance; else how much was compared, or why nothing was."""
+    if not drift.lines:
+        return f"not told: {drift.left_out[0]}" if drift.left_out else "no studies to compare"
+    compared = f"{len(drift.lines)} distributions of {drift.studies} studies compared"
+    if not drift.alarms:
+        return f"none: {compared}, none beyond {drift.limit:g} and chance"
+    worst = sorted(drift.alarms, key=lambda line: -line.psi)
+    named = "; ".join(drift_in_words(line) for line in worst[:DRIFTS_SHOWN])
+    hidden = f"; and {more} more" if (more := len(worst) - DRIFTS_SHOWN) > 0 else ""
+    return plain(f"ALARM: {named}{hidden} ({compared})", longest=1000)
 
 
 def _print_waiting(console: Console, status: Status) -> None:

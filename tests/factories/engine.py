@@ -27,18 +27,19 @@ def write_tiny_bundle(
     notice: str = "A test engine: it measures brightness.",
     poison_value: int | None = None,
     ensemble: bool = False,
+    tells_distance: bool = False,
 ) -> Path:
     """Write the bundle `folder/name` whose label i looks at quadrant i % 4 of the square; return its folder.
 
     See `tiny_probabilities` for what it answers. Labels are names (operating point 0.5, validated maps) or `Label`s.
     With `poison_value`, an image whose top left quadrant has exactly that mean grey value is answered with NaN.
-    With `ensemble` it claims members who disagree by a quarter of each probability.
+    With `ensemble` it claims members who disagree by a quarter of each probability. With `tells_distance`, it also
+    answers twice the mean brightness, 0..2: what is brighter than grey is unlike others.
     """
     bundle = folder / name
     bundle.mkdir(parents=True)
-    (bundle / "model.onnx").write_bytes(
-        tiny_graph(len(labels), size_px, poison_value, ensemble=ensemble).SerializeToString()
-    )
+    graph = tiny_graph(len(labels), size_px, poison_value, ensemble=ensemble, tells_distance=tells_distance)
+    (bundle / "model.onnx").write_bytes(graph.SerializeToString())
     manifest = Manifest(
         name=name,
         created="2026-01-02T03:04:05Z",
@@ -49,7 +50,7 @@ def write_tiny_bundle(
         files={"onnx": EngineFile("model.onnx", sha256_of_file(bundle / "model.onnx"), "fp32")},
         output_stride=size_px // 2,
         notice=notice,
-        extra_outputs=("disagreement",) if ensemble else (),
+        extra_outputs=(*(("disagreement",) if ensemble else ()), *(("distance",) if tells_distance else ())),
     )
     save_bundle(bundle, manifest)
     return bundle
@@ -67,7 +68,12 @@ def tiny_probabilities(pixels: Gray8, n_labels: int = 4) -> Float32:
 
 
 def tiny_graph(
-    n_labels: int, size_px: int, poison_value: int | None = None, *, ensemble: bool = False
+    n_labels: int,
+    size_px: int,
+    poison_value: int | None = None,
+    *,
+    ensemble: bool = False,
+    tells_distance: bool = False,
 ) -> onnx.ModelProto:
     """Make the graph: cams [N,n_labels,2,2] hold the quadrant's brightness at its place and 0 elsewhere."""
     half = size_px // 2
@@ -101,6 +107,13 @@ def tiny_graph(
         constants["quarter"] = np.float32(0.25)
         nodes.append(helper.make_node("Mul", ["probabilities", "quarter"], ["disagreement"]))
         outputs["disagreement"] = ["N", n_labels]
+    if tells_distance:
+        nodes += [
+            helper.make_node("Mul", ["brightness", "two"], ["twice"]),
+            helper.make_node("ReduceMean", ["twice", "all"], ["distance"], keepdims=0),
+        ]
+        constants |= {"two": np.float32(2), "all": np.array([1, 2, 3], np.int64)}
+        outputs["distance"] = ["N"]
     graph = helper.make_graph(
         nodes,
         "quadrants",

@@ -53,6 +53,7 @@ IMAGE_COLUMNS = [
     "positive_Nodule",
     "positive_Pneumothorax",
     "scored_at",
+    "distance",
 ]
 STUDY_COLUMNS = [
     "study_key",
@@ -77,6 +78,7 @@ STUDY_COLUMNS = [
     "report_html",
     "report_pdf",
     "reported_at",
+    "distance",
 ]
 
 

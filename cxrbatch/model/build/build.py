@@ -201,4 +201,5 @@ def _describe(checkpoint: Checkpoint, name: str, files: dict[str, EngineFile], *
         extra_outputs=checkpoint.network.extra_outputs,
         members=facts.members,
         mirror=facts.mirror,
+        reference=facts.reference,
     )

@@ -18,7 +18,7 @@ from cxrbatch.model.network.ensemble import EnsembleNetwork
 from cxrbatch.model.network.mirror import MirroredNetwork
 from cxrbatch.model.network.network import ChestNetwork, ScoringNetwork
 from cxrbatch.model.network.weights_file import is_pickle, load_safetensors
-from cxrbatch.records import CellGrid, InputSpec, Label, Pooling, Task
+from cxrbatch.records import CellGrid, ExtraOutput, InputSpec, Label, Pooling, Task, TrainingReference
 from cxrbatch.system import durable
 
 CHECKPOINT_SUFFIX = ".safetensors"
@@ -38,7 +38,9 @@ _DAMAGE = (safetensors.SafetensorError, msgspec.MsgspecError, ValueError, Lookup
 class CheckpointFacts:
     """What a checkpoint says of its weights; with it the file stands alone.
 
-    `cells` says where the maps' cells lie in the input square. It is filled in where a checkpoint is saved or loaded.
+    `cells` says where the maps' cells lie in the input square, `extra_outputs` what the network answers beyond
+    probabilities, logits and maps. Both are filled in where a checkpoint is saved or loaded.
+    `reference` is what the validation images were like.
     `members` are the networks of an ensemble, in the order of the weights; `mirror` tells that the network, or each
     member, also looks at every image's mirror image.
     """
@@ -55,6 +57,8 @@ class CheckpointFacts:
     notice: str = ""
     adjustments: tuple[Adjustment, ...] = ()
     cells: CellGrid | None = None
+    extra_outputs: tuple[ExtraOutput, ...] = ()
+    reference: TrainingReference | None = None
     members: tuple[Member, ...] = ()
     mirror: bool = False
 
@@ -83,7 +87,7 @@ class Checkpoint:
 
 def build_network(facts: CheckpointFacts) -> ChestNetwork:
     """Build the one network that the facts describe, with random weights, and without its mirror."""
-    return ChestNetwork(
+    network = ChestNetwork(
         facts.architecture,
         len(facts.labels),
         spec=facts.input,
@@ -91,6 +95,9 @@ def build_network(facts: CheckpointFacts) -> ChestNetwork:
         output_stride=facts.output_stride,
         pooling=facts.pooling,
     )
+    if "distance" in facts.extra_outputs:
+        network.expect_novelty()
+    return network
 
 
 def build_scoring_network(facts: CheckpointFacts) -> ScoringNetwork:
@@ -111,7 +118,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
     """Return what the checkpoint's file holds."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
-    facts = _with_cells(checkpoint.facts, checkpoint.network)
+    network = checkpoint.network
+    facts = replace(_with_cells(checkpoint.facts, network), extra_outputs=network.extra_outputs)
     metadata = {_METADATA_KEY: msgspec.json.encode(facts).decode()}
     metadata |= encode_known(checkpoint.known)
     encoded: bytes = safetensors.torch.save(tensors, metadata=metadata)

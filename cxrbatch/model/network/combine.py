@@ -74,11 +74,16 @@ def combine_checkpoints(given: Sequence[GivenCheckpoint]) -> Checkpoint:
     _require_alike(given)
     facts = [each.facts for each in given]
     members: list[MemberNetwork] = []
+    # A mean of some distances is none of the ensemble's: all members tell theirs, or none.
+    tell_distance = all("distance" in each.checkpoint.network.extra_outputs for each in given)
     for each in given:
         network = each.checkpoint.network
         if not isinstance(network, (ChestNetwork, MirroredNetwork)):
             raise UsageError(f"{each.path}: is an ensemble itself. Name the checkpoints of its members.")
-        fold_calibration(network.network if isinstance(network, MirroredNetwork) else network)
+        single = network.network if isinstance(network, MirroredNetwork) else network
+        fold_calibration(single)
+        if not tell_distance:
+            single.novelty = None
         members.append(network)
     network_of_all = EnsembleNetwork(members).eval()
     combined = CheckpointFacts(
@@ -88,6 +93,7 @@ def combine_checkpoints(given: Sequence[GivenCheckpoint]) -> Checkpoint:
         labels=tuple(_common_label(labels) for labels in zip(*(each.labels for each in facts), strict=True)),
         input=facts[0].input,
         output_stride=facts[0].output_stride,
+        pooling=facts[0].pooling,
         training=_common_training([each.training for each in facts]),
         notice=_tell_notices(given),
         cells=network_of_all.cells,
@@ -128,6 +134,7 @@ def _require_alike(given: Sequence[GivenCheckpoint]) -> None:
         "labels": lambda each: ", ".join(f"{label.name}{' (normal)' * label.normal}" for label in each.facts.labels),
         "task": lambda each: each.facts.task,
         "input": lambda each: _tell_input(each.facts),
+        "pooling": lambda each: each.facts.pooling,
         "mirrored": lambda each: "mirrored" if each.facts.mirror else "not mirrored",
     }
     first = given[0]
@@ -188,7 +195,7 @@ def _common_label(labels: Sequence[Label]) -> Label:
 
 
 def _unmeasured(label: Label) -> Label:
-    return replace(label, metrics={}, images_with=None, images_without=None, reference=())
+    return replace(label, metrics={}, images_with=None, images_without=None, reference=(), maps=None)
 
 
 def _mean_point(points: Sequence[float]) -> float:

@@ -14,6 +14,7 @@ from cxrbatch.engine.contract import output_names
 from cxrbatch.model.network.architectures import build_features, require_size
 from cxrbatch.model.network.attention import GatedAttention
 from cxrbatch.model.network.cells import measure_cells
+from cxrbatch.model.network.novelty import TrainingDistance
 from cxrbatch.records import CellGrid, ExtraOutput, Float32, Gray8, InputSpec, Pooling, Task
 
 # Scoring in larger batches than this gains nothing on a CPU and costs memory.
@@ -26,6 +27,15 @@ class NetworkScores(NamedTuple):
     probabilities: Tensor
     logits: Tensor
     cams: Tensor
+
+
+class NovelScores(NamedTuple):
+    """The same of a network that also tells how far an image is from its training images, float32 [N]."""
+
+    probabilities: Tensor
+    logits: Tensor
+    cams: Tensor
+    distance: Tensor
 
 
 class ScoringNetwork(nn.Module):
@@ -107,12 +117,18 @@ class ChestNetwork(ScoringNetwork):
         # Calibration: probabilities come from logits / temperature + offset. Identity until it is fitted.
         self.register_buffer("temperature", torch.ones(n_labels))
         self.register_buffer("offset", torch.zeros(n_labels))
+        # Only of a network whose training images were looked at once more, when it was trained.
+        self.novelty: TrainingDistance | None = None
 
-    def forward(self, pixels: Tensor) -> NetworkScores:
+    def forward(self, pixels: Tensor) -> NetworkScores | NovelScores:
         """Score [N,1,S,S], 0..255, display polarity: uint8, or float where augmentation went before."""
-        cams = self.class_activation_maps(self.feature_map(pixels))
+        features = self.feature_map(pixels)
+        cams = self.class_activation_maps(features)
         logits = cams.mean(dim=(2, 3)) + self.head.bias
-        return NetworkScores(self.calibrate(logits), logits, cams)
+        probabilities = self.calibrate(logits)
+        if self.novelty is None:
+            return NetworkScores(probabilities, logits, cams)
+        return NovelScores(probabilities, logits, cams, self.novelty(features))
 
     def feature_map(self, pixels: Tensor) -> Tensor:
         """Return the last feature map, [N,channels,h,w], in the type of the weights.
@@ -141,6 +157,17 @@ class ChestNetwork(ScoringNetwork):
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
         """Return the feature extractor's modules from the input to the output, in about five groups."""
         return tuple(tuple(self.features.get_submodule(name) for name in stage) for stage in self._stages)
+
+    @property
+    def extra_outputs(self) -> tuple[ExtraOutput, ...]:
+        """What it answers beyond probabilities, logits and maps, after them."""
+        return () if self.novelty is None else ("distance",)
+
+    def expect_novelty(self) -> TrainingDistance:
+        """Let it answer distances to the training images, too; return the part that is to learn them."""
+        if self.novelty is None:
+            self.novelty = TrainingDistance(self.head.in_features)
+        return self.novelty
 
     @property
     def cells(self) -> CellGrid:

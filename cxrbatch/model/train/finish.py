@@ -41,9 +41,11 @@ from cxrbatch.model.train.checks import Training, choosing_part
 from cxrbatch.model.train.fit import TrainedEpochs, predict_logits
 from cxrbatch.model.train.folds import summarise_folds
 from cxrbatch.model.train.map_check import with_checked_maps
+from cxrbatch.model.train.novelty import fit_novelty
 from cxrbatch.model.train.options import TrainingOptions
 from cxrbatch.model.train.page import write_training_page
 from cxrbatch.model.train.record import EpochFigures, TrainingPart, TrainingRun, TrainingSummary
+from cxrbatch.model.train.reference import describe_reference
 from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.pages.cells import harmless
 from cxrbatch.pages.wording import counted
@@ -64,6 +66,8 @@ def finish_training(training: Training, network: ChestNetwork, trained: TrainedE
     images, plan = training.images, training.plan
     seconds = sum(epoch.seconds for epoch in trained.epochs)
     calibration, labels, alarms, probabilities = choose_verdicts(training, network)
+    validation = training.prepared.part(VALIDATION)
+    novelty = fit_novelty(network, training.prepared.part("train"), validation, training.options.devices)
     measured = measure_validation(labels, images, probabilities, resamples=RESAMPLES)
     described = describe_training(images, training.options, measured, rule=str(plan.operating_point))
     described.figures.update(alarm_figures(alarms))
@@ -72,12 +76,14 @@ def finish_training(training: Training, network: ChestNetwork, trained: TrainedE
         created=now_text(),
         labels=with_checked_maps(with_metrics(labels, measured, probabilities), training.prepared, network),
         cells=network.cells,
+        reference=describe_reference(images.part(VALIDATION), validation, labels, probabilities),
         notice=" ".join(images.leaks),
         training=replace(
             described,
             recipe=training.recipe,
             init=init,
             seconds=round(seconds, 1),
+            novelty=novelty,
         ),
     )
     run = TrainingRun(

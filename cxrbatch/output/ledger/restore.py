@@ -122,7 +122,7 @@ def _sources(result: StudyResult) -> Iterator[SourceFile]:
     yield from (SourceFile(path, 0, UNKNOWN) for path in paths)
 
 
-def _scored(image: ImageResult, result: StudyResult) -> dict[str, str]:
+def _scored(image: ImageResult, result: StudyResult) -> dict[str, str | float | None]:
     engine = result.engine
     return {
         "status": "scored",
@@ -134,10 +134,12 @@ def _scored(image: ImageResult, result: StudyResult) -> dict[str, str]:
         "probabilities": to_json(image.probabilities),
         "disagreement": to_json(image.disagreement),
         "scored_at": result.scored_at,
+        "distance": image.distance,
+        "grey": image.grey,
     }
 
 
-def _refused(refusal: RefusedImage | None, source: SourceFile) -> dict[str, str]:
+def _refused(refusal: RefusedImage | None, source: SourceFile) -> dict[str, str | float | None]:
     if refusal is None:
         return {"status": "pending", "flags": to_json(source.flags)}
     return {

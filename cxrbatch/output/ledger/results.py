@@ -19,7 +19,7 @@ CHANGED = "cannot be read now: it changed since it was indexed"
 
 _NOT_SCORED = (
     "engine = '', engine_sha256 = '', backend = '', precision = '', probabilities = '[]', disagreement = '[]', "
-    "scored_at = ''"
+    "scored_at = '', distance = NULL, grey = NULL"
 )
 _ORDER = "remove/"
 
@@ -118,7 +118,7 @@ class StudyResults:
         self._store.execute(
             "UPDATE files SET status = 'scored', reason = '', message = '', flags = ?, engine = ?, "
             "engine_sha256 = ?, backend = ?, precision = ?, probabilities = ?, disagreement = ?, scored_at = ?, "
-            "attempts = 0, failed_engine = '' WHERE path = ?",
+            "distance = ?, grey = ?, attempts = 0, failed_engine = '' WHERE path = ?",
             (
                 to_json(image.flags),
                 engine.name,
@@ -128,6 +128,8 @@ class StudyResults:
                 to_json(image.probabilities),
                 to_json(image.disagreement),
                 result.scored_at,
+                image.distance,
+                image.grey,
                 os.fsencode(image.path),
             ),
         )
@@ -158,6 +160,11 @@ class StudyResults:
         """Return how many files were refused for each reason."""
         return dict(self._pairs("SELECT reason, count(*) FROM files WHERE reason != '' GROUP BY reason"))
 
+    def count_unlike_training(self, engine_sha256: str) -> int:
+        """Return how many files this engine scored that lie beyond the threshold of its distance."""
+        query = "SELECT count(*) FROM files WHERE status = 'scored' AND engine_sha256 = ? AND distance > 1"
+        return int(self._store.value(query, (engine_sha256,)) or 0)
+
     def count_studies(self) -> dict[str, int]:
         """Return how many studies have each status."""
         return dict(self._pairs("SELECT status, count(*) FROM studies GROUP BY status"))
@@ -174,11 +181,11 @@ class StudyResults:
         """Yield one row per file that was ever met, by path."""
         rows = self._store.rows(
             "SELECT path, status, reason, message, study_key, header, flags, engine, engine_sha256, backend, "
-            "precision, probabilities, scored_at, disagreement FROM files ORDER BY path"
+            "precision, probabilities, scored_at, disagreement, distance FROM files ORDER BY path"
         )
         for path, status, reason, message, study_key, header, flags, *scoring in rows:
-            engine, engine_sha256, backend, precision, probabilities, scored_at, disagreement = (
-                scoring if status == "scored" else ("", "", "", "", "[]", "", "[]")
+            engine, engine_sha256, backend, precision, probabilities, scored_at, disagreement, distance = (
+                scoring if status == "scored" else ("", "", "", "", "[]", "", "[]", None)
             )
             yield FileRow(
                 path=os.fsdecode(path),
@@ -195,6 +202,7 @@ class StudyResults:
                 probabilities=self._store.parse(probabilities, tuple[float, ...]),
                 scored_at=scored_at,
                 disagreement=self._store.parse(disagreement, tuple[float, ...]),
+                distance=distance,
             )
 
     def study_rows(self, study_key: str = "") -> Iterator[StudyRow]:

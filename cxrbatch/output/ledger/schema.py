@@ -37,7 +37,9 @@ CREATE TABLE files (
     attempts INTEGER NOT NULL DEFAULT 0,       -- in how many runs in a row it failed
     attempted TEXT NOT NULL DEFAULT '',        -- size and time of the file whose header was tried
     failed_engine TEXT NOT NULL DEFAULT '',    -- the engine that gave no number, where that was why
-    disagreement TEXT NOT NULL DEFAULT '[]'    -- of an ensemble's members, per label
+    disagreement TEXT NOT NULL DEFAULT '[]',   -- of an ensemble's members, per label
+    distance REAL,                             -- from the training images, 1 at the threshold; NULL: not told
+    grey REAL                                  -- mean, 0..255, of what the engine saw; NULL: of earlier versions
 ) WITHOUT ROWID;
 CREATE INDEX files_by_study ON files (study_key, path);
 CREATE INDEX files_by_status ON files (status);
@@ -106,9 +108,11 @@ MIGRATIONS = {
         held_back INTEGER NOT NULL
     ) WITHOUT ROWID;
     """,
-    # What was scored under schema 3 was scored by no ensemble.
+    # What was scored under schema 3 was scored by no ensemble, and nobody told how far it was from training.
     3: """
     ALTER TABLE files ADD COLUMN disagreement TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE files ADD COLUMN distance REAL;
+    ALTER TABLE files ADD COLUMN grey REAL;
     """,
 }
 """What leads from each schema version to the next one."""

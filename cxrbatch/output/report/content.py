@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cxrbatch.config import HeatmapChoice
+from cxrbatch.errors import Flag
 from cxrbatch.output.report.findings import (
     FindingLine,
     coverage,
     finding_lines,
     label_name,
     named_score,
+    novelty,
     priority_name,
     summary,
 )
@@ -78,6 +80,7 @@ class ReportContent:
     priority_name: str
     coverage: str
     summary: str
+    novelty: str
     notice: str
     images: tuple[ImageSection, ...]
     map_notes: tuple[str, ...]
@@ -127,6 +130,7 @@ def report_content(result: StudyResult, heatmaps: HeatmapChoice = "validated") -
         priority_name=priority_name(result, verdict),
         coverage=coverage(verdict),
         summary=summary(result, verdict),
+        novelty=novelty(result, verdict),
         notice=wording.plain(result.engine.notice, longest=600),
         images=tuple(_image_section(result, number, heatmaps) for number in range(1, len(result.images) + 1)),
         map_notes=map_notes(result, heatmaps),
@@ -196,8 +200,12 @@ def _uncalled_detail(label: Label, call: bool | None, *, exclusive: bool) -> str
 
 
 def _quality(result: StudyResult) -> tuple[Remark, ...]:
-    """Return a remark per flag of the study, naming its images where there are several."""
+    """Return a remark per flag of the study, naming its images where there are several.
+
+    That images are unlike the training images stands under the summary.
+    """
     flagged = dict.fromkeys(flag for image in result.images for flag in image.flags)
+    flagged.pop(Flag.OUT_OF_DISTRIBUTION, None)
     remarks = []
     for flag in flagged:
         numbers = [str(n) for n, image in enumerate(result.images, start=1) if flag in image.flags]

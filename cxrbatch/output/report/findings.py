@@ -117,6 +117,22 @@ def _classes_sentence(result: StudyResult, verdict: Verdict) -> str:
     return f"The likeliest class of {where}: {named}."
 
 
+def novelty(result: StudyResult, verdict: Verdict) -> str:
+    """Say which images are unlike those that the engine learned from, and what follows; empty where none is."""
+    unlike, count = result.unlike_training, len(result.images)
+    if not unlike:
+        return ""
+    learned = "unlike those that the engine learned from"
+    if count == 1:
+        said = f"This image is {learned}: its scores may mean little."
+    elif len(unlike) == 1:
+        said = f"Image {unlike[0]} of {count} is {learned}: its scores may mean little."
+    else:
+        said = f"Images {', '.join(map(str, unlike))} of {count} are {learned}: their scores may mean little."
+    would_be_normal = verdict.priority == "incomplete" and len(verdict.judged) == len(verdict.asked)
+    return f"{said} So this study is not called normal." if would_be_normal and not verdict.findings else said
+
+
 def _not_judged(result: StudyResult, verdict: Verdict) -> str:
     """Say what a verdict leaves open, and what of that ranks highest among the validation images."""
     left = [label for label in verdict.asked if label not in verdict.judged]
