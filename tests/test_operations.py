@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import get_args
@@ -19,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cxrbatch.cli import commands
 from cxrbatch.config import Settings, load_settings
 from cxrbatch.errors import ExitCode, Flag, Reason
+from cxrbatch.output.drift import DriftLine, DriftReport
 from cxrbatch.output.metrics_prom import describe_run
 from cxrbatch.records import FileStatus, StudyStatus
 from cxrbatch.watch.metrics_server import STALE_AFTER_S
@@ -32,6 +34,10 @@ UNITS = sorted(path.name for path in DEPLOY.glob("cxrbatch-*"))
 
 
 # --------------------------------------------------------------------------- operations.md
+
+
+DRIFT = DriftReport("2026-03-01T00:00:00+00:00", 60, 900, 0.25, (DriftLine("grey", "", "recent", 0.3, 0.2, 60, 900),))
+EVERYTHING = replace(FIVE_STUDIES, drift=DRIFT, images_out_of_distribution=2)
 
 
 def rows_below(heading: str) -> dict[str, list[str]]:
@@ -66,7 +72,7 @@ def test_every_status_has_a_row_that_says_what_to_do() -> None:
 
 
 def test_every_metric_is_told() -> None:
-    metrics = {family.name for family in text_string_to_metric_families(describe_run(FIVE_STUDIES))}
+    metrics = {family.name for family in text_string_to_metric_families(describe_run(EVERYTHING))}
     assert {name for name in metrics if f"`{name}" not in OPERATIONS} == set()
 
 
@@ -163,7 +169,7 @@ def test_the_sample_settings_can_be_used() -> None:
 
 
 def test_the_alerts_ask_for_metrics_that_there_are() -> None:
-    metrics = {family.name for family in text_string_to_metric_families(describe_run(FIVE_STUDIES))}
+    metrics = {family.name for family in text_string_to_metric_families(describe_run(EVERYTHING))}
     asked = set(re.findall(r"\bcxrbatch_\w+", (DEPLOY / "alerts.yml").read_text()))
     assert asked
     assert asked <= metrics

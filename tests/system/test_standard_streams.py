@@ -37,7 +37,8 @@ LIMIT_S = 120.0
 PRINTING = {"doctor", "engines", "inspect", "status"}
 # These leave results in a folder.
 WORKING = {
-    "adjust", "build", "compare", "demo", "describe", "evaluate", "import", "repair", "report", "train", "watch",
+    "adjust", "build", "compare", "demo", "describe", "evaluate", "import", "pretrain", "repair", "report", "train",
+    "watch",
 }  # fmt: skip
 BOTH = {"bench", "prune", "run"}
 

@@ -354,7 +354,9 @@ def test_folds_validate_every_patient_once_and_tell_their_spread(data: Path, tmp
     assert again.ensemble
     combined = load_checkpoint(checkpoint)
     assert [member.name for member in combined.facts.members] == ["fold-1", "fold-2"]
-    assert [member.training for member in combined.facts.members] == [run.facts.training for run in summary.runs]
+    assert [member.training for member in combined.facts.members] == [
+        load_checkpoint(Path(run.checkpoint)).facts.training for run in summary.runs
+    ]
     assert combined.facts.training.figures == {}
     samples = read_data(data, DataOptions()).samples
     assert get_acquainted(combined.known, samples, [""] * len(samples)).learned.all()
