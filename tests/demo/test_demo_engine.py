@@ -22,13 +22,14 @@ ENGINES = Path(__file__).resolve().parents[2] / "engines"
 OTHER_SEED = 850_000_000
 
 
-# Half the lessons. What they come to: AUROC 0.86, 75 % of the peaks on the lesion; the whole recipe 0.94 and 87 %.
-SHORTER = DemoRecipe(phantoms=1200)
+# Half the lessons for a smaller network. It comes to AUROC 0.82, with 75 % of the peaks on the lesion; the whole recipe
+# comes to 0.94 and 87 %.
+SHORTER = DemoRecipe(phantoms=1200, held_back=240, architecture="resnet18")
 
 
 @pytest.fixture(scope="module")
 def demo_engine(tmp_path_factory: pytest.TempPathFactory) -> EngineBundle:
-    """The engine that `make demo` made, where it did; else one of the same recipe with fewer phantoms."""
+    """The engine that `make demo` made, where it did; else a smaller one of a shorter recipe."""
     with suppress(EngineError):
         if (made := load_bundle(ENGINES / "demo")).manifest.training.recipe == DemoRecipe().fingerprint():
             return made
@@ -36,7 +37,7 @@ def demo_engine(tmp_path_factory: pytest.TempPathFactory) -> EngineBundle:
 
 
 def least_auroc(engine: EngineBundle) -> float:
-    return 0.82 if engine.manifest.training.recipe == SHORTER.fingerprint() else 0.90
+    return 0.78 if engine.manifest.training.recipe == SHORTER.fingerprint() else 0.90
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def test_a_hostile_header_is_refused(what: str, tmp_path: Path) -> None:
 FACTS: dict[str, dict[str, Any]] = {
     "no labels": {"labels": []},
     "a label twice": {"labels": [{"name": "A"}, {"name": "A"}]},
-    "a million labels": {"labels": [{"name": str(number)} for number in range(1_000_000)]},
+    "200,000 labels": {"labels": [{"name": str(number)} for number in range(200_000)]},
     "an operating point of 2": {"labels": [{"name": "A", "operating_point": 2}]},
     "an input of 10^9 px": {"input": {"size_px": 10**9}},
     "no deviation": {"input": {"size_px": 32, "std": 0}},
