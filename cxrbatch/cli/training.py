@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +122,11 @@ def learning_options(command: Command) -> Command:
             "--augment", type=click.Choice(["none", "light", "strong"]), default="light", show_default=True,
             help="How much training images are varied.",
         ),
-        click.option("--flip", is_flag=True, help="Mirror images as well, although that puts the heart on the right."),
+        click.option(
+            "--flip/--no-flip", default=None,
+            help="Mirror images as well, although that puts the heart on the right.  [default: below 2,000 training "
+            "images]",
+        ),
         click.option(
             "--freeze", type=COUNT, default=0, show_default=True, metavar="N",
             help="Leave the first N stages of the network as they are.",
@@ -271,7 +275,7 @@ def _read_plan(options: dict[str, Any]) -> TrainingPlan:
 
     seed = options["seed"]
     data = read_data_options(options)
-    options["augmentation"] = replace(AUGMENTATIONS[options.pop("augment")], flip=options.pop("flip"))
+    options["augmentation"] = AUGMENTATIONS[options.pop("augment")]
     # What is left open here is settled by the plan, which knows the optimiser and how many images there are.
     settled = {each.name for each in fields(TrainingOptions)} - {"learning_rate", "small_epochs", "loss"}
     for name in ("epochs", "batch_size"):

@@ -20,11 +20,13 @@ from cxrbatch.model.figures.alarms import require_normal_studies
 from cxrbatch.model.network.architectures import has_output_stride, smallest_size
 from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, CheckpointFacts, build_network
 from cxrbatch.model.network.pretrained import Init
+from cxrbatch.model.train.augment import NONE
 from cxrbatch.model.train.losses import check_loss, usual_loss
 from cxrbatch.model.train.options import (
     SMALLEST_SIDE_PX,
     TrainingOptions,
     count_processes,
+    flips_usually,
     images_per_round,
     resolve_precision,
     usual_keep,
@@ -82,10 +84,12 @@ def settle_options(plan: TrainingPlan, images: LabelledImages, *, pretrained: bo
     wanted = with_usual_length(wanted, training)
     can_be_small = _small_side(plan) >= max(smallest_size(plan.architecture), SMALLEST_SIDE_PX)
     usual_small = usual_small_epochs(training, wanted.epochs) if can_be_small else 0
+    usual_flip = wanted.augmentation.flip or (wanted.augmentation != NONE and flips_usually(training))
     return replace(
         wanted,
         learning_rate=usual_learning_rate(wanted.optimizer, pretrained=pretrained) if rate is None else rate,
         small_epochs=usual_small if small is None else small,
+        augmentation=replace(wanted.augmentation, flip=usual_flip if plan.flip is None else plan.flip),
         # Who stops early wants the epoch that nothing later was better than.
         keep=("best" if wanted.patience else usual_keep(validation)) if wanted.keep == "auto" else wanted.keep,
     )

@@ -31,7 +31,8 @@ _PRETRAINED_SHARE = 0.3
 # A schedule is steps, not epochs: four classes of 253 images at 128 px came to an accuracy of 0.556 in 112 steps and of
 # 0.794 in 540.
 MIN_STEPS, _MIN_EPOCHS = 600, 16
-# From so many images on, a batch is larger, and most epochs see images at half the size, but never smaller than that.
+# From so many images on, a batch is larger and nothing is mirrored; most epochs see images at half the size, but never
+# smaller than that.
 _LARGER_BATCH_FROM, _SMALL_EPOCHS_FROM, SMALLEST_SIDE_PX = 2000, 4000, 112
 # With fewer validation images the best of many epochs is the luckiest one.
 _BEST_EPOCH_FROM = 1000
@@ -122,6 +123,14 @@ def usual_small_epochs(images: int, epochs: int) -> int:
     Where the size changes the loss jumps, and a small set has too few steps left to recover.
     """
     return epochs * 3 // 4 if images >= _SMALL_EPOCHS_FROM else 0
+
+
+def flips_usually(images: int) -> bool:
+    """Tell whether every other image is mirrored: where there are so few that they are soon learned by heart.
+
+    It shows the heart on the right, which a larger set is better off without.
+    """
+    return images < _LARGER_BATCH_FROM
 
 
 def usual_keep(validation_images: int) -> Keep:

@@ -81,7 +81,8 @@ class TrainingPlan:
     """What `cxrbatch train` is asked for.
 
     `init`: none, imagenet, or a file with weights. `learning_rate`: None takes the optimiser's usual one, and
-    `small_epochs`: None what is usual for so many images. `resume` goes on where an interrupted training of the same
+    `small_epochs`: None what is usual for so many images. `flip` mirrors every other image or none; None: what is usual
+    for so many images, where they are augmented at all. `resume` goes on where an interrupted training of the same
     plan stopped. `workers` processes read images; 0 takes one per core. `urgent` names the labels whose finding makes a
     study urgent. `ensemble` makes one checkpoint of all folds. `output_stride`: None is 32, and training on large
     images says that there is 16. `boxes` and `masks` mark findings on training images (`cxrbatch.model.data.regions`).
@@ -91,6 +92,7 @@ class TrainingPlan:
     training: TrainingOptions = field(default_factory=TrainingOptions)
     learning_rate: float | None = None
     small_epochs: int | None = None
+    flip: bool | None = None
     architecture: str = "resnet50"
     init: str = "none"
     size_px: int = 224

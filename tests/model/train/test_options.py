@@ -11,6 +11,7 @@ import pytest
 
 from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.model.data.labelled import LabelledImages, Sample
+from cxrbatch.model.train.augment import LIGHT, NONE, STRONG, Augmentation
 from cxrbatch.model.train.checks import settle_options
 from cxrbatch.model.train.image_batches import ShuffledBatches, repeat_factors
 from cxrbatch.model.train.options import MIN_STEPS, TrainingOptions, with_usual_length
@@ -60,6 +61,26 @@ def test_small_epochs_are_for_large_sets_and_not_below_112_px(training: int, siz
 def test_the_best_epoch_is_kept_only_where_it_is_not_the_luckiest(validation: int, patience: int, keep: str) -> None:
     plan = TrainingPlan(training=replace(OPEN, patience=patience))
     assert settle_options(plan, images(200, validation), pretrained=False).keep == keep
+
+
+@pytest.mark.parametrize(
+    ("training", "augmentation", "asked", "flip"),
+    [
+        (1999, LIGHT, None, True),
+        (2000, LIGHT, None, False),
+        (200, LIGHT, False, False),
+        (5000, STRONG, True, True),
+        (200, NONE, None, False),
+        (200, NONE, True, True),
+        (5000, replace(LIGHT, flip=True), None, True),
+    ],
+)
+def test_small_sets_are_mirrored_unless_somebody_says_otherwise(
+    training: int, augmentation: Augmentation, asked: bool | None, flip: bool
+) -> None:
+    plan = TrainingPlan(training=replace(OPEN, augmentation=augmentation), flip=asked)
+    settled = settle_options(plan, images(training), pretrained=False)
+    assert settled.augmentation == replace(augmentation, flip=flip)
 
 
 def targets_of(*counts: int, of: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
