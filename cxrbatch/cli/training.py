@@ -119,15 +119,6 @@ def learning_options(command: Command) -> Command:
         ),
         click.option("--loss", type=click.Choice(LOSSES), help="The loss.  [default: bce for labels, ce for classes]"),
         click.option(
-            "--augment", type=click.Choice(["none", "light", "strong"]), default="light", show_default=True,
-            help="How much training images are varied.",
-        ),
-        click.option(
-            "--flip/--no-flip", default=None,
-            help="Mirror images as well, although that puts the heart on the right.  [default: below 2,000 training "
-            "images]",
-        ),
-        click.option(
             "--freeze", type=COUNT, default=0, show_default=True, metavar="N",
             help="Leave the first N stages of the network as they are.",
         ),
@@ -144,12 +135,28 @@ def learning_options(command: Command) -> Command:
             help="The epoch to keep. auto: the best one with --patience or 1,000 validation images, else the last.",
         ),
         click.option(
-            "--balance", type=FRACTION, default=0.1, show_default=True, metavar="SHARE",
-            help="Draw images with a label rarer than this more often; 0 draws all alike.",
-        ),
-        click.option(
             "--patience", type=COUNT, default=0, metavar="N",
             help="Stop after N epochs without improvement.  [default: never]",
+        ),
+    ]  # fmt: skip
+    return add_options(options, command)
+
+
+def seeing_options(command: Command) -> Command:
+    """Add the options that say how the network sees the images while it learns."""
+    options = [
+        click.option(
+            "--augment", type=click.Choice(["none", "light", "strong"]), default="light", show_default=True,
+            help="How much training images are varied.",
+        ),
+        click.option(
+            "--flip/--no-flip", default=None,
+            help="Mirror images as well, although that puts the heart on the right.  [default: below 2,000 training "
+            "images]",
+        ),
+        click.option(
+            "--balance", type=FRACTION, default=0.1, show_default=True, metavar="SHARE",
+            help="Draw images with a label rarer than this more often; 0 draws all alike.",
         ),
         click.option(
             "--small-epochs", type=COUNT, metavar="N",
@@ -221,6 +228,7 @@ def machine_options(command: Command) -> Command:
 )
 @network_options
 @learning_options
+@seeing_options
 @click.option(
     "--operating-point",
     default="youden",

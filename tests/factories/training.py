@@ -12,7 +12,7 @@ from cxrbatch.model.figures.bootstrap import draw_resamples
 from cxrbatch.model.figures.figures import LabelledScores, MeasuredLabels, make_calls, measure_labels
 from cxrbatch.model.network.checkpoint import CheckpointFacts
 from cxrbatch.model.train.calibration import Calibration
-from cxrbatch.model.train.finish import overall_figures, with_metrics
+from cxrbatch.model.train.describe import overall_figures, with_metrics
 from cxrbatch.model.train.record import EpochFigures, TrainingPart, TrainingRun
 from cxrbatch.records import InputSpec, Label, Task
 

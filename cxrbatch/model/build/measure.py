@@ -24,7 +24,7 @@ from cxrbatch.model.evaluate.acquaintance import get_acquainted
 from cxrbatch.model.figures.operating_points import OperatingPointRule, parse_operating_point
 from cxrbatch.model.network.checkpoint import Checkpoint
 from cxrbatch.model.network.combine import POINTS_OF_MEMBERS
-from cxrbatch.model.train.finish import RESAMPLES, measure_validation, overall_figures, place_points, with_metrics
+from cxrbatch.model.train.describe import RESAMPLES, measure_validation, overall_figures, place_points, with_metrics
 from cxrbatch.pages.wording import counted
 from cxrbatch.records import Label
 

@@ -17,9 +17,10 @@ from cxrbatch.model.pretrain.record import PretrainingEpoch
 from cxrbatch.model.pretrain.simsiam import SimSiam
 from cxrbatch.model.pretrain.views import draw_views
 from cxrbatch.model.train.image_batches import AUGMENTATION, ImageBatch, ShuffledBatches, epoch_seed
+from cxrbatch.model.train.optimisation import make_optimizer, make_schedule
 from cxrbatch.model.train.options import TrainingOptions
 from cxrbatch.model.train.record import NOBODY, Listener, TrainingProgress
-from cxrbatch.model.train.task import Diverged, make_optimizer, make_schedule, stop_together
+from cxrbatch.model.train.task import Diverged, stop_together
 
 _EPOCHS_KEY = "cxrbatch_pretraining_epochs"
 

@@ -35,7 +35,7 @@ from cxrbatch.model.figures.intervals import widen_mean
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.model.train.calibration import Calibration, fit_calibration
 from cxrbatch.model.train.checks import Training
-from cxrbatch.model.train.finish import RESAMPLES, alarm_figures, overall_figures, place_points, with_metrics
+from cxrbatch.model.train.describe import RESAMPLES, alarm_figures, overall_figures, place_points, with_metrics
 from cxrbatch.model.train.out_of_fold import CrossFitted, OutOfFold
 from cxrbatch.model.train.record import TrainingRun
 from cxrbatch.records import Float32, Label, likeliest_class

@@ -17,7 +17,8 @@ from cxrbatch.model.network.network import ChestNetwork, build_seeded
 from cxrbatch.model.network.pretrained import find_init, initialise
 from cxrbatch.model.train.checks import Training, check_place, check_plan, offer_finer_maps, settle_options
 from cxrbatch.model.train.cross_fit import cross_fit
-from cxrbatch.model.train.finish import RUN_JSON, VALIDATION, describe_parts, find_finished, finish_training
+from cxrbatch.model.train.describe import VALIDATION, describe_parts
+from cxrbatch.model.train.finish import RUN_JSON, find_finished, finish_training
 from cxrbatch.model.train.fit import TrainedEpochs, train_network
 from cxrbatch.model.train.folds import middle_of, summarise_folds
 from cxrbatch.model.train.out_of_fold import score_out_of_fold, write_out_of_fold

@@ -8,6 +8,7 @@ import sys
 MODULES = (
     "cxrbatch.model.network.import_weights",
     "cxrbatch.model.build.build",
+    "cxrbatch.model.build.measure",
     "cxrbatch.model.build.adjust",
     "cxrbatch.model.evaluate.evaluate",
     "cxrbatch.model.compare.compare",

@@ -19,10 +19,10 @@ from cxrbatch.model.figures.metrics import measure_auroc
 from cxrbatch.model.network.network import ChestNetwork, build_seeded, predict_probabilities
 from cxrbatch.model.train.augment import NONE
 from cxrbatch.model.train.fit import predict_logits, train_network
+from cxrbatch.model.train.optimisation import one_cycle
 from cxrbatch.model.train.options import Schedule, TrainingOptions
 from cxrbatch.model.train.record import EpochFigures, Listener, TrainingProgress
 from cxrbatch.model.train.states import LAST, Journal
-from cxrbatch.model.train.task import one_cycle
 from cxrbatch.records import Gray8, InputSpec, Task
 from cxrbatch.system.stopping import Stopped
 
@@ -201,7 +201,7 @@ def test_the_best_epoch_on_the_validation_images_is_kept(tmp_path: Path) -> None
 def test_an_interrupted_training_goes_on_to_the_same_weights(
     tmp_path: Path, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cxrbatch.model.train.task.PLATEAU_PATIENCE", 0)  # every epoch that is no better counts
+    monkeypatch.setattr("cxrbatch.model.train.optimisation.PLATEAU_PATIENCE", 0)  # every epoch that is no better counts
     data, validation = draw_spots(48, seed=1), draw_spots(32, seed=2)
     options = replace(OPTIONS, epochs=4, schedule=schedule, learning_rate=1e-2)
     whole = build_small()

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from cxrbatch.model.train.optimisation import make_optimizer, make_plateau, make_schedule, one_cycle
 from cxrbatch.model.train.options import Optimizer, TrainingOptions, usual_learning_rate
-from cxrbatch.model.train.task import make_optimizer, make_plateau, make_schedule, one_cycle
 
 
 def test_the_learning_rate_rises_peaks_once_and_ends_near_zero() -> None:
