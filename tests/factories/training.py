@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -13,8 +15,10 @@ from cxrbatch.model.figures.figures import LabelledScores, MeasuredLabels, make_
 from cxrbatch.model.network.checkpoint import CheckpointFacts
 from cxrbatch.model.train.calibration import Calibration
 from cxrbatch.model.train.describe import overall_figures, with_metrics
+from cxrbatch.model.train.out_of_fold import OUT_OF_FOLD_CSV, OutOfFold
 from cxrbatch.model.train.record import EpochFigures, TrainingPart, TrainingRun
-from cxrbatch.records import InputSpec, Label, Task
+from cxrbatch.pages.cells import restored
+from cxrbatch.records import Float32, InputSpec, Label, Task
 
 LABELS = (Label("Effusion", 0.31, urgent=True), Label("Pneumonia", 0.44), Label("Hernia", None))
 CLASSES = (Label("covid", None), Label("normal", None, normal=True), Label("pneumonia", None))
@@ -151,3 +155,22 @@ def without_validation(run: TrainingRun) -> TrainingRun:
     """Return the record of a training that measured nothing."""
     epochs = tuple(replace(epoch, val_loss=None, val_auroc=None, label_auroc=()) for epoch in run.epochs)
     return replace(run, epochs=epochs, measured=MeasuredLabels((), {}))
+
+
+def read_out_of_fold(folder: Path) -> OutOfFold:
+    """Read the table of out-of-fold scores as any other program would."""
+    with (folder / OUT_OF_FOLD_CSV).open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    labels = [column.removeprefix("target_") for column in rows[0] if column.startswith("target_")]
+
+    def read(kind: str) -> Float32:
+        return np.array([[float(row[f"{kind}_{label}"] or "nan") for label in labels] for row in rows], np.float32)
+
+    return OutOfFold(
+        labels=tuple(map(restored, labels)),
+        images=tuple(restored(row["path"]) for row in rows),
+        patients=tuple(restored(row["patient"]) for row in rows),
+        fold=np.array([int(row["fold"]) for row in rows], np.int64),
+        targets=read("target"),
+        logits=read("logit"),
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrbatch.errors import UsageError
 from cxrbatch.model.data.labelled import LabelledImages, Sample
 from cxrbatch.model.network.checkpoint import load_checkpoint
 from cxrbatch.model.train.checks import Training
 from cxrbatch.model.train.fit import predict_logits
-from cxrbatch.pages.cells import restored, write_rows
+from cxrbatch.pages.cells import write_rows
 from cxrbatch.records import Float32
 from cxrbatch.system.durable import replacing
 
@@ -102,33 +100,3 @@ def _rows(scores: OutOfFold, fitted: CrossFitted) -> Iterator[list[object]]:
         row = cells[at].reshape(-1).tolist()
         # Nine digits hold every float32.
         yield [image, patient, int(scores.fold[at]), *("" if np.isnan(cell) else float(f"{cell:.9g}") for cell in row)]
-
-
-def read_out_of_fold(folder: Path) -> OutOfFold:
-    """Read the table that a training with folds left beside its checkpoint.
-
-    Raises:
-        UsageError: it is missing or damaged.
-    """
-    place = folder / OUT_OF_FOLD_CSV
-    try:
-        with place.open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-        columns = [column for column in rows[0] if column.startswith("target_")]
-        labels = [column.removeprefix("target_") for column in columns]
-
-        def read(kind: str) -> Float32:
-            return np.array([[float(row[f"{kind}_{label}"] or "nan") for label in labels] for row in rows], np.float32)
-
-        return OutOfFold(
-            labels=tuple(restored(label) for label in labels),
-            images=tuple(restored(row["path"]) for row in rows),
-            patients=tuple(restored(row["patient"]) for row in rows),
-            fold=np.array([int(row["fold"]) for row in rows], np.int64),
-            targets=read("target"),
-            logits=read("logit"),
-        )
-    except (OSError, KeyError, IndexError, TypeError, ValueError, csv.Error) as error:
-        raise UsageError(
-            f"{place}: cannot be read ({type(error).__name__}: {error}). Train again with --folds and --resume."
-        ) from None

@@ -160,7 +160,7 @@ def _run_epochs(training: Training, network: ChestNetwork, journal: Journal) -> 
 def _finish(
     trainings: Sequence[Training], runs: Sequence[TrainingRun], checkpoint: Path, folder: Path
 ) -> TrainingSummary:
-    """Make one checkpoint of the folds: the network in the middle, with what the images of all of them chose."""
+    """Make one checkpoint of the folds: the network in the middle, with what all images chose, or their ensemble."""
     if len(runs) == 1:
         return summarise_folds(runs)
     trainings[0].listener.say("scoring every image by the network that did not learn from it")

@@ -31,7 +31,6 @@ from cxrbatch.model.network.checkpoint import load_checkpoint
 from cxrbatch.model.train.calibration import fit_calibration
 from cxrbatch.model.train.checks import training_folder
 from cxrbatch.model.train.options import TrainingOptions
-from cxrbatch.model.train.out_of_fold import read_out_of_fold
 from cxrbatch.model.train.record import (
     EpochFigures,
     Listener,
@@ -46,6 +45,7 @@ from cxrbatch.system.stopping import Stopped, stop_cleanly_on
 from tests.factories.model import one_network
 from tests.factories.studies import read_rows
 from tests.factories.trainable import write_class_data, write_csv_data, write_nih_data, write_spot_image
+from tests.factories.training import read_out_of_fold
 
 QUICK = TrainingPlan(
     training=TrainingOptions(epochs=3, batch_size=8, precision="fp32"),
