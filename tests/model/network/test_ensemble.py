@@ -29,6 +29,7 @@ from cxrbatch.model.network.network import ChestNetwork, build_seeded
 from cxrbatch.model.network.pretrained import find_init
 from cxrbatch.records import InputSpec, Label, Task
 from tests.factories.model import build_three_layers, draw_noise
+from tests.factories.validated import VALIDATED
 
 SIZE_PX = 64
 LABELS = (
@@ -221,3 +222,30 @@ def test_an_ensembles_distance_is_the_mean_of_its_members() -> None:
         np.testing.assert_allclose(both.answers(pixels)["distance"].numpy(), [2.5, 2.5])
         assert one.extra_outputs == ("disagreement",)
         assert len(one(pixels)) == 4
+
+
+@pytest.mark.parametrize(("telling", "expected"), [((1, 2), ("disagreement", "distance")), ((1,), ("disagreement",))])
+def test_a_distance_is_told_where_all_members_tell_one_and_the_file_is_read_again(
+    tmp_path: Path, telling: tuple[int, ...], expected: tuple[str, ...]
+) -> None:
+    paths = [
+        write_member(
+            tmp_path / f"fold-{seed}.safetensors", seed, extra_outputs=("distance",) if seed in telling else ()
+        )
+        for seed in (1, 2)
+    ]
+    save_checkpoint(tmp_path / "all.safetensors", read_checkpoints(paths))
+    loaded = load_checkpoint(tmp_path / "all.safetensors")
+    assert loaded.network.extra_outputs == loaded.facts.extra_outputs == expected
+    with torch.no_grad():
+        answered = loaded.network.answers(torch.from_numpy(draw_noise(2, SIZE_PX)))
+    assert tuple(answered)[3:] == expected
+
+
+def test_members_pool_alike_and_an_ensemble_claims_no_checked_maps(tmp_path: Path) -> None:
+    one = write_member(tmp_path / "one.safetensors", 1, labels=(replace(LABELS[0], maps=VALIDATED), LABELS[1]))
+    other = write_member(tmp_path / "other.safetensors", 2, pooling="attention")
+    with pytest.raises(UsageError, match=r"same pooling. .*one.safetensors: average; .*other.safetensors: attention"):
+        read_checkpoints([one, other])
+    alike = write_member(tmp_path / "alike.safetensors", 3)
+    assert [label.maps for label in read_checkpoints([one, alike]).facts.labels] == [None, None]
