@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cxrbatch.model.data.labelled import patients_in_words
 from cxrbatch.model.figures.bootstrap import Estimate
 from cxrbatch.pages.wording import counted
 
@@ -41,8 +42,9 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedModels:
-    """Two models on the images that both scored: `images` of so many `patients`.
+    """Two models on the images that both scored: `images` of so many known `patients`, and `of_unknown` ones.
 
+    `clusters` counts what is resampled as one: patients, publications, and images that stand for themselves.
     `only_first` and `only_second` count the images that only one of them scored, which are in no figure. `cautions`
     are reasons to doubt. `tests_overall` and `tests_of_labels` say for how many tests, of all pairs, p was adjusted.
     Intervals are over `resamples` drawn with `seed`, the same for both models.
@@ -52,6 +54,8 @@ class PairedModels:
     second: str
     images: int
     patients: int
+    of_unknown: int
+    clusters: int
     only_first: int
     only_second: int
     cautions: tuple[str, ...]
@@ -63,8 +67,8 @@ class PairedModels:
 
     @property
     def clustered(self) -> bool:
-        """Tell whether some patients have several images."""
-        return self.patients < self.images
+        """Tell whether some patients, or publications, have several images."""
+        return self.clusters < self.images
 
     def verdict_in_words(self, difference: Difference) -> str:
         """Say who is better, as far as that was shown."""
@@ -80,5 +84,6 @@ class PairedModels:
             for count, name in ((self.only_first, self.first), (self.only_second, self.second))
             if count
         ]
-        shared = f"On {counted(self.images, 'image')} of {counted(self.patients, 'patient')} that both scored"
+        whose = patients_in_words(self.patients, self.of_unknown)
+        shared = f"On {counted(self.images, 'image')} of {whose} that both scored"
         return f"{shared}; left out: {' and '.join(left_out)}." if left_out else f"{shared}."

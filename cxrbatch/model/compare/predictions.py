@@ -17,6 +17,7 @@ from cxrbatch.model.figures.intervals import Patients
 from cxrbatch.pages.cells import restored
 from cxrbatch.records import Float32
 
+_KNOWN = "patient:"
 _TARGET, _PROBABILITY, _CALL = "target_", "prob_", "positive_"
 
 
@@ -53,6 +54,16 @@ class SharedImages:
     only_first: int
     only_second: int
     contradictions: int
+
+    @property
+    def known_patients(self) -> frozenset[str]:
+        """The keys of the patients who are known."""
+        return frozenset(filter(_is_known, self.patient_keys))
+
+    @property
+    def of_unknown(self) -> int:
+        """How many images are of nobody knows whom."""
+        return sum(not _is_known(key) for key in self.patient_keys)
 
 
 def read_predictions(folder: Path) -> Predictions | None:
@@ -97,8 +108,12 @@ def _as_predictions(rows: Sequence[dict[str, str]]) -> Predictions:
 def _patient(row: dict[str, str]) -> str:
     """Return who is on the image, as `Sample.patient` groups; tables of earlier versions have no column group."""
     if row["patient_id"]:
-        return f"patient:{row['patient_id']}"
+        return f"{_KNOWN}{row['patient_id']}"
     return f"group:{row['group']}" if row.get("group") else f"file:{row['path']}"
+
+
+def _is_known(key: str) -> bool:
+    return key.startswith(_KNOWN)
 
 
 def share_images(first: Predictions, second: Predictions) -> SharedImages:

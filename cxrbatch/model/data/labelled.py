@@ -136,12 +136,15 @@ def count_patients(samples: Iterable[Sample]) -> tuple[int, int]:
 
 def describe_patients(samples: Iterable[Sample]) -> str:
     """Say how many patients the images are of, such as: 12 patients and 30 images of unknown ones."""
-    known, unknown = count_patients(samples)
-    if not unknown:
+    return patients_in_words(*count_patients(samples))
+
+
+def patients_in_words(known: int, of_unknown: int) -> str:
+    """Say so many known patients, and so many images of unknown ones."""
+    if not of_unknown:
         return counted(known, "patient")
-    return (
-        f"{counted(known, 'patient')} and {counted(unknown, 'image')} of unknown ones" if known else "unknown patients"
-    )
+    unknown = f"{counted(of_unknown, 'image')} of unknown ones"
+    return f"{counted(known, 'patient')} and {unknown}" if known else "unknown patients"
 
 
 def patients_sha256(samples: Iterable[Sample]) -> str:

@@ -214,7 +214,13 @@ def test_a_patients_images_stay_together(tmp_path: Path) -> None:
     # Who is unknown is one with the other figures of the same publication.
     for table in copied:
         table["patient_id"], table["group"] = [""] * 480, [f"paper {at // 8}" for at in range(480)]
-    assert compare_tables(tmp_path / "papers", copied[0], copied[1], labels).patients == 60
+    papers = compare_tables(tmp_path / "papers", copied[0], copied[1], labels)
+    assert (papers.clusters, papers.clustered, papers.patients, papers.of_unknown) == (60, True, 0, 480)
+    assert papers.images_in_words() == "On 480 images of unknown patients that both scored."
+    for table in copied:
+        table["patient_id"] = [f"p{at}" if at < 3 else "" for at in range(480)]
+    some = compare_tables(tmp_path / "some", copied[0], copied[1], labels)
+    assert "of 3 patients and 477 images of unknown ones" in some.images_in_words()
 
 
 def test_exclusive_classes_are_compared_by_accuracy(tmp_path: Path) -> None:
