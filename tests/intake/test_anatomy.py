@@ -1,5 +1,6 @@
 import os
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import cv2
@@ -32,6 +33,14 @@ def reason(display: Gray8, *flags: Flag) -> Reason | None:
     except ImageRejected as rejected:
         return rejected.reason
     return None
+
+
+def anatomy_or_none(display: Gray8) -> tuple[Flag, ...] | None:
+    """Return the flags of an image of which nothing says what it is; None where it is refused."""
+    try:
+        return check_anatomy(radiograph(display, Flag.NO_BODY_PART), SETTINGS).flags
+    except ImageRejected:
+        return None
 
 
 @pytest.fixture(scope="module")
@@ -102,27 +111,25 @@ def test_the_message_says_what_was_measured_and_what_to_do() -> None:
 def test_at_most_one_real_image_in_a_hundred_is_refused() -> None:
     root = SHARED / "nih1024"
     images = [read_radiograph(root / file.path, SETTINGS) for file in walk(root) if file.path.endswith(".png")]
-    refused = [image for image in images if reason(image.display, Flag.NO_BODY_PART)]
-    swapped = [image for image in images if measure_anatomy(image.display).is_swapped]
+    checked = [anatomy_or_none(image.display) for image in images]
     noticed = [image for image in images if measure_anatomy(np.asarray(255 - image.display, np.uint8)).is_swapped]
     assert len(images) == 120
-    assert len(refused) <= 1
-    assert not swapped
+    assert checked.count(None) <= 1
+    assert not [flags for flags in checked if flags and Flag.POLARITY_SUSPECT in flags]
     assert len(noticed) >= 119
 
 
 @needs_shared_data
-@pytest.mark.parametrize("grey", [0, 255])
-@pytest.mark.parametrize("degrees", [-10, 0, 10])
-def test_at_most_one_real_image_in_a_hundred_is_refused_askew_and_in_a_frame(grey: int, degrees: int) -> None:
-    images = sorted((SHARED / "nih256").rglob("*.png"))[::2]
+def test_at_most_one_real_image_in_a_hundred_is_refused_askew_and_in_a_frame() -> None:
+    images = sorted((SHARED / "nih256").rglob("*.png"))
+    ways = [(degrees, grey) for degrees in (-10, 0, 10) for grey in (0, 255)]
     refused = 0
-    for path in images:
+    for path, (degrees, grey) in zip(images, cycle(ways), strict=False):
         image = np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), np.uint8)
         turned = cv2.warpAffine(image, cv2.getRotationMatrix2D((128, 128), degrees, 1.0), (256, 256))
         turned[:, 230:] = turned[:20] = grey
         refused += reason(np.asarray(turned, np.uint8), Flag.NO_BODY_PART) is not None
-    assert len(images) > 350
+    assert len(images) > 700
     assert refused <= len(images) / 100
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+import torchvision
 from torch import nn
+from torchvision.models.efficientnet import _efficientnet_conf as efficientnet_settings
 
 from cxrbatch.cli.training import ARCHITECTURES
 from cxrbatch.engine.contract import OUTPUTS
@@ -113,7 +116,28 @@ def test_a_square_that_leaves_no_cell_is_refused(architecture: str, smallest: in
     assert shape[2:] == (1, 1)
 
 
-# test_export.py exports the ResNets; efficientnet_b4 is b0 with more of the same layers, and takes 10 s.
+@pytest.fixture
+def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out of each architecture the blocks that repeat another one: exporting takes its time for every layer."""
+    models, whole_inception = torchvision.models, torchvision.models.inception_v3
+
+    def inception(**options: Any) -> nn.Module:
+        network = whole_inception(**options)
+        for name in ("Mixed_5d", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7c"):
+            setattr(network, name, nn.Identity())
+        return network
+
+    def efficientnet(**_: Any) -> nn.Module:
+        settings, _ = efficientnet_settings("efficientnet_b0", width_mult=1.0, depth_mult=0.25)
+        return models.EfficientNet(settings, dropout=0.2)
+
+    monkeypatch.setattr(models, "densenet121", lambda **_: models.DenseNet(32, (2, 2, 2, 2), 64))
+    monkeypatch.setattr(models, "inception_v3", inception)
+    monkeypatch.setattr(models, "efficientnet_b0", efficientnet)
+
+
+# test_export.py exports the ResNets, whole; efficientnet_b4 is b0 with more of the same layers.
+@pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize("architecture", ["densenet121", "efficientnet_b0", "inception_v3", "vgg16_bn"])
 def test_the_exported_graph_computes_what_pytorch_does_in_either_backend(architecture: str, tmp_path: Path) -> None:
     size_px = 107 if architecture == "inception_v3" else 64
