@@ -72,8 +72,9 @@ def add_tiny_int8(bundle: Path, accuracy: AccuracyFigures = PASSED_INT8) -> None
     (bundle / "model.int8.onnx").write_bytes(graph.SerializeToString())
     entry = EngineFile("model.int8.onnx", sha256_of_file(bundle / "model.int8.onnx"), "int8")
     parity = ParityFigures(240, "phantoms", 0.19, 0.006, 1.0)
-    figures = {"parity": {"onnx_int8": parity}, "accuracy": {"onnx_int8": accuracy}}
-    save_bundle(bundle, replace(manifest, files=manifest.files | {"onnx_int8": entry}, **figures))
+    files = manifest.files | {"onnx_int8": entry}
+    gate = replace(manifest, files=files, parity={"onnx_int8": parity}, accuracy={"onnx_int8": accuracy})
+    save_bundle(bundle, gate)
 
 
 def tiny_probabilities(pixels: Gray8, n_labels: int = 4) -> Float32:
