@@ -129,12 +129,16 @@ def summarise(samples: Sequence[Sample], limit: float = QUIET_SHARE) -> Summary:
 
 
 def _stages(samples: Sequence[Sample]) -> dict[str, float]:
-    """Return core-ms per stage and study, with what is in no stage as "other": start-up, headers, pipes, ledger."""
+    """Return core-ms per stage and study, with what is in no stage as "other": start-up, headers, pipes, ledger.
+
+    Where the CPU time after start-up is known, as of the plain way, start-up is left out.
+    """
     timed = [sample for sample in samples if sample.stage_s]
     names = dict.fromkeys(name for sample in timed for name in sample.stage_s)
     stages = {name: median(1e3 * each.stage_s.get(name, 0.0) / each.studies for each in timed) for name in names}
     if timed:
-        stages["other"] = max(0.0, median(each.core_ms for each in timed) - sum(stages.values()))
+        whole = median(1e3 * (each.processing_cpu_s or each.cpu_s) / each.studies for each in timed)
+        stages["other"] = max(0.0, whole - sum(stages.values()))
     return stages
 
 

@@ -49,6 +49,8 @@ def test_a_summary_has_medians_and_what_no_stage_counts() -> None:
     assert (summary.core_ms, summary.wall_s, summary.studies_per_s) == (900.0, 5.5, 2.5)
     assert summary.stage_ms == {"read": 100.0, "infer": 200.0, "other": 600.0}
     assert summarise([replace(QUIET, stage_s={})]).stage_ms == {}
+    # Of the plain way, what counts begins after start-up.
+    assert summarise([replace(QUIET, processing_cpu_s=4.0)]).stage_ms["other"] == 100.0
     # A rerun that finds nothing to do has no studies, and still a time.
     assert summarise([replace(QUIET, studies=0, stage_s={})]).wall_s == 5.0
 
