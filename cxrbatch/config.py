@@ -77,7 +77,10 @@ class Settings:
 
     engine: Annotated[str, Meaning("folder or name of an engine; empty takes the only one that is installed")] = ""
     backend: Annotated[Backend, Meaning("where the engine runs; `auto` takes the fastest that can run here")] = "auto"
-    precision: Annotated[PrecisionChoice, Meaning("which of the engine's files runs; `auto` is FP32 on a CPU")] = "auto"
+    precision: Annotated[
+        PrecisionChoice,
+        Meaning("which of the engine's files runs; `auto` is INT8 on a CPU where that passed its gate, else FP32"),
+    ] = "auto"
     batch_size: Annotated[int, Range(1, 1024), Meaning("images per engine call")] = 8
     threads: Annotated[int, Range(0, _MOST_PROCESSES), Meaning("cores that a CPU engine may use; 0 is all")] = 0
     workers: Annotated[

@@ -1,169 +1,165 @@
-"""`make bench`: the pipeline beside the plain sequential way, and a rerun over 10,000 indexed files.
+"""`make bench`: cxrbatch beside the plain way and beside what engine, decoder and PDF library allow, in one run.
 
-Both ways read the same 24 synthetic studies (2022x2464, 16 bit, a quarter JPEG 2000), run the same FP32 ResNet50 at
-224 px and print one HTML and PDF report with two heatmaps per study, in one run of this script, one after the other.
-Prints a table, and writes it with the machine and the versions to bench/result.md.
+All work on the same studies of one synthetic radiograph each (2022x2464, 16 bit; "mixed" has a quarter JPEG 2000 and an
+eighth JPEG Lossless; "png" is 1,024 px high) with the same ResNet50 of 14 labels at 224 px, and draw two heatmaps per
+study. Each sample notes how much of the machine others took; where that is more than a little, another one is taken,
+and only quiet ones count. Prints tables, and writes them with a JSON file and a picture to bench/; --record also into
+docs/measurements. --quick compares the cost of a study, beside the plain way's, with the recorded one.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
-import platform
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
+from statistics import median
 
-import bench_inputs
-import psutil
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from scripts import bench_inputs
+from scripts.bench_cases import (
+    ROOT,
+    WORK,
+    TakeSample,
+    measure_limit,
+    rerun_of_files,
+    rerun_of_studies,
+    run_cxrbatch,
+    run_plain,
+    sample_cxrbatch,
+    sample_until_quiet,
+)
+from scripts.bench_figures import MODES, MOST_GROWTH, PRECISIONS, SETS, Cell, Summary, cost_ratio, has_grown, summarise
+from scripts.bench_table import MAIN, Results, as_json, as_markdown, draw_stages, record
 
-ROOT = Path(__file__).parents[1]
-WORK = ROOT / "bench"
-CXRBATCH = [sys.executable, "-m", "cxrbatch"]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One child process, run to its end."""
-
-    wall_s: float
-    peak_rss_mb: float
-    stdout: str
-
-
-def measure(command: list[str]) -> Measured:
-    """Run a command; sample the resident memory of its whole process tree twenty times a second.
-
-    The sum counts pages that processes share once for each of them, so it is an upper bound.
-    """
-    started = time.perf_counter()
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    peak = 0.0
-    done = threading.Event()
-
-    def sample() -> None:
-        nonlocal peak
-        process = psutil.Process(child.pid)
-        while not done.wait(0.05):
-            peak = max(peak, _tree_rss_mb(process))
-
-    sampler = threading.Thread(target=sample)
-    sampler.start()
-    stdout, _ = child.communicate()
-    done.set()
-    sampler.join()
-    if child.returncode != 0:
-        sys.exit(f"failed with exit code {child.returncode}: {' '.join(command)}")
-    return Measured(time.perf_counter() - started, peak, stdout)
-
-
-def _tree_rss_mb(process: psutil.Process) -> float:
-    total = 0
-    try:
-        for member in (process, *process.children(recursive=True)):
-            total += member.memory_info().rss
-    except psutil.NoSuchProcess:
-        pass  # it ended between listing and asking
-    return total / 2**20
-
-
-def event_times(out: Path) -> dict[str, float]:
-    """Return when each kind of event was last written to a run's log, in seconds."""
-    lines = (json.loads(line) for line in (out / "cxrbatch.log").read_text().splitlines())
-    return {line["event"]: datetime.fromisoformat(line["time"]).timestamp() for line in lines}
-
-
-def bench_pipeline(studies: Path, engine: Path, n_studies: int) -> list[tuple[str, str, str]]:
-    """Run both ways on the same studies and return rows of the table: what, cxrbatch, plain."""
-    out = bench_inputs.fresh(WORK / "out")
-    ours = measure([*CXRBATCH, "run", str(studies), "-o", str(out), "-e", str(engine)])
-    times = event_times(out)
-    run = json.loads((out / "run.json").read_text())
-    plain_out = bench_inputs.fresh(WORK / "plain")
-    plain = measure([sys.executable, str(ROOT / "scripts/bench_plain.py"), str(studies), str(engine), str(plain_out)])
-    theirs = json.loads(plain.stdout.splitlines()[-1])
-    processing_s = times["processed"] - times["processing"]
-    rows = [
-        ("studies/s after start-up", f"{n_studies / processing_s:.2f}", f"{n_studies / theirs['processing_s']:.2f}"),
-        ("whole command, s", f"{ours.wall_s:.1f}", f"{plain.wall_s:.1f}"),
-        ("peak RSS of the process tree, MB", f"{ours.peak_rss_mb:.0f}", f"{plain.peak_rss_mb:.0f}"),
-    ]
-    stages = {stage: 1e3 * seconds / n_studies for stage, seconds in run["stage_s"].items()}
-    plain_stages = {stage: 1e3 * seconds / n_studies for stage, seconds in theirs["stage_s"].items()}
-    for stage in dict.fromkeys([*stages, *plain_stages]):
-        row = (f"{stage}, ms per study", _cell(stages.get(stage)), _cell(plain_stages.get(stage)))
-        rows.append(row)
-    return rows
-
-
-def bench_rerun(n_files: int) -> list[tuple[str, str, str]]:
-    """Index `n_files`, then measure a run that finds nothing to do."""
-    inputs = bench_inputs.make_many_files(WORK / f"many-{n_files}", n_files)
-    engine = bench_inputs.make_small_engine(WORK / "engines")
-    out = bench_inputs.fresh(WORK / "many-out")
-    command = [*CXRBATCH, "run", str(inputs), "-o", str(out), "-e", str(engine), "--no-pdf"]
-    os.environ["CXRBATCH_PIXEL_CHECK"] = "false"  # what is drawn here is noise, and no chest
-    first = measure(command)
-    again = measure(command)
-    with (out / "images.csv").open(newline="") as table:
-        statuses = [row["status"] for row in csv.DictReader(table)]
-    assert len(statuses) == n_files, f"{len(statuses)} rows for {n_files} files"
-    summary = ", ".join(f"{statuses.count(status)} {status}" for status in sorted(set(statuses)))
-    return [
-        (f"first run over {n_files} files ({summary}), s", f"{first.wall_s:.1f}", ""),
-        (f"rerun over {n_files} files, nothing to do, s", f"{again.wall_s:.1f}", ""),
-        ("rerun: peak RSS of the process tree, MB", f"{again.peak_rss_mb:.0f}", ""),
-    ]
-
-
-def report(rows: list[tuple[str, str, str]]) -> str:
-    """Return the table in Markdown, with what it was measured on."""
-    packages = ("numpy", "onnxruntime", "torch", "torchvision", "pydicom", "weasyprint", "imagecodecs")
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
-    )
-    lines = ["| | cxrbatch | plain sequential |", "| --- | ---: | ---: |"]
-    lines += [f"| {what} | {ours} | {plain} |" for what, ours, plain in rows]
-    today = datetime.now().astimezone().date()
-    heading = (
-        f"`make bench`, {today}, {psutil.cpu_count()} cores ({cpu}), Python {platform.python_version()}, {versions}"
-    )
-    return "\n".join([heading, "", *lines, ""])
-
-
-def _cell(milliseconds: float | None) -> str:
-    return "" if milliseconds is None else f"{milliseconds:.1f}"
+RECORD = ROOT / "docs/measurements"
+FEW = 24
+PARTS = ("cells", "limits", "commands")
 
 
 def main() -> None:
-    """Run what the options ask for and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--studies", type=int, default=24)
-    parser.add_argument("--files", type=int, default=10_000)
-    parser.add_argument("--only", choices=["pipeline", "rerun"])
-    options = parser.parse_args()
-    parts: dict[str, Callable[[], list[tuple[str, str, str]]]] = {
-        "pipeline": lambda: bench_pipeline(
-            bench_inputs.make_studies(WORK / "studies", options.studies),
-            bench_inputs.make_resnet50_engine(WORK / "engines"),
-            options.studies,
-        ),
-        "rerun": lambda: bench_rerun(options.files),
-    }
-    rows = [row for name, part in parts.items() if options.only in (None, name) for row in part()]
-    text = report(rows)
+    """Measure what the options ask for, print the tables and keep them."""
+    options = _options()
+    WORK.mkdir(exist_ok=True)
+    engine = bench_inputs.make_resnet50_engine(WORK / "engines")
+    if options.quick:
+        sys.exit(run_quick(engine, options))
+    results = Results()
+    if "limits" in options.parts:
+        measure_limits(results, engine, options)
+    if "cells" in options.parts:
+        measure_cells(results, engine, options)
+    if "commands" in options.parts:
+        measure_commands(results, engine, options)
+    if options.long:
+        measure_memory(results, engine, options.long)
+    text = as_markdown(results)
     (WORK / "result.md").write_text(text)
+    (WORK / "result.json").write_text(json.dumps(as_json(results), indent=1))
+    (WORK / "result.svg").write_bytes(draw_stages(results))
+    if options.record:
+        record(results, RECORD)
     print(text)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--studies", type=int, default=200, help="with CSV only, and of the mixed set with PDF")
+    parser.add_argument("--fewer", type=int, default=80, help="in all other cells")
+    parser.add_argument("--plain", type=int, default=FEW, help="studies that the plain way does")
+    parser.add_argument("--files", type=int, default=10_000, help="of the rerun that finds nothing to do")
+    parser.add_argument("--repeats", type=int, default=2, help="quiet samples wanted of everything")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--long", type=int, nargs="?", const=1000, help="also look at memory over so many studies")
+    parser.add_argument("--record", action="store_true", help="keep the figures in docs/measurements")
+    parser.add_argument("--quick", action="store_true", help="only compare the cost of a study with the recorded one")
+    return parser.parse_args()
+
+
+def measure_cells(results: Results, engine: Path, options: argparse.Namespace) -> None:
+    """Measure all ways to run, and the plain way right after them."""
+    for images in options.sets:
+        for mode in options.modes:
+            studies = studies_of(images, mode, options)
+            for precision in PRECISIONS:
+                cell = Cell(images, mode, precision)
+                take = partial(sample_cxrbatch, cell, studies, engine)
+                results.ours[cell] = summarised(cell.name, take, options.repeats)
+            plain = partial(run_plain, mode, studies, engine, options.plain)
+            results.plain[images, mode] = summarised(f"plain {images}/{mode}", plain, options.repeats)
+
+
+def studies_of(images: str, mode: str, options: argparse.Namespace) -> Path:
+    """Return the studies of a cell: many where the table has a goal for it, or where a few are over at once."""
+    many = mode == "csv" or Cell(images, mode, "fp32") == MAIN["fp32"]
+    return bench_inputs.make_set(WORK / "sets", images, options.studies if many else options.fewer)
+
+
+def measure_limits(results: Results, engine: Path, options: argparse.Namespace) -> None:
+    """Measure what nothing can exceed: the pages are those of a run of the mixed set."""
+    for precision in PRECISIONS:
+        limit = measure_limit("engine", engine, "--precision", precision)
+        results.limits[f"engine/{precision}"] = limit
+    for images in options.sets:
+        few = bench_inputs.make_set(WORK / "sets", images, FEW)
+        results.limits[f"decode/{images}"] = measure_limit("decode", few)
+    few, out = bench_inputs.make_set(WORK / "sets", "mixed", FEW), WORK / "pages-out"
+    run_cxrbatch(MAIN["fp32"], few, engine, out=out)
+    results.limits["pages"] = measure_limit("pages", out)
+
+
+def measure_commands(results: Results, engine: Path, options: argparse.Namespace) -> None:
+    """Measure whole commands: one study, few studies, and reruns that find nothing to do."""
+    few = bench_inputs.make_set(WORK / "sets", "mixed", FEW)
+    one = bench_inputs.make_set(WORK / "sets", "mixed", 1)
+    takes = {
+        "one study": partial(sample_cxrbatch, MAIN["fp32"], one, engine),
+        f"{FEW} studies": partial(sample_cxrbatch, MAIN["fp32"], few, engine),
+        f"rerun of {FEW} files": rerun_of_studies(few, engine),
+        f"rerun of {options.files} files": rerun_of_files(options.files),
+    }
+    for name, take in takes.items():
+        # They take seconds, and what else runs for a moment counts for much.
+        results.commands[name] = summarised(name, take, options.repeats + 1)
+
+
+def measure_memory(results: Results, engine: Path, n_studies: int) -> None:
+    """Compare the memory of a long run's second quarter with its last."""
+    studies = bench_inputs.make_set(WORK / "sets", "mixed", n_studies)
+    rss = run_cxrbatch(MAIN["fp32"], studies, engine).rss_mb
+    quarter = len(rss) // 4
+    first, last = median(rss[quarter : 2 * quarter]), median(rss[-quarter:])
+    results.memory = {"studies": n_studies, "first": first, "last": last, "peak": max(rss)}
+
+
+def summarised(name: str, take: TakeSample, wanted: int) -> Summary:
+    """Take samples until enough are quiet, and tell on the terminal what came of them."""
+    summary = summarise(list(sample_until_quiet(take, wanted)))
+    told = f"{summary.wall_s:.2f} s, {summary.core_ms:.0f} core-ms per study, {summary.foreign_share:.0%} foreign"
+    print(f"{name}: {told}", file=sys.stderr, flush=True)
+    return summary
+
+
+def run_quick(engine: Path, options: argparse.Namespace) -> int:
+    """Compare the cost of a study beside the plain way's with the recorded one; return the exit code."""
+    few = bench_inputs.make_set(WORK / "sets", "mixed", FEW)
+    ours = summarised("cxrbatch", partial(sample_cxrbatch, MAIN["fp32"], few, engine), options.repeats)
+    plain = summarised("plain", partial(run_plain, "pdf", few, engine, FEW // 2), 1)
+    ratio = cost_ratio(ours, plain)
+    path = RECORD / "bench.json"
+    facts = json.loads(path.read_text()) if path.exists() else {}
+    if options.record:
+        path.write_text(json.dumps(facts | {"cost_ratio": ratio}, indent=1) + "\n")
+    recorded = ratio if options.record else facts["cost_ratio"]
+    disturbed = "" if ours.is_quiet and plain.is_quiet else " (disturbed: others took much of the machine)"
+    print(f"cost of a study beside the plain way: {ratio:.3f}, recorded {recorded:.3f}{disturbed}")
+    if has_grown(ratio, recorded):
+        print(f"it grew by more than {MOST_GROWTH - 1:.0%}: profile it, or record it with --quick --record and say why")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

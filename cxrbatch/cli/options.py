@@ -131,7 +131,7 @@ def scoring_options(command: Command) -> Command:
         click.option(
             "--precision",
             type=click.Choice(PRECISIONS),
-            help="Which of the engine's files is run.  [default: fp32 on a CPU]",
+            help="Which of the engine's files is run.  [default: on a CPU int8 if it passed its gate, else fp32]",
         ),
         click.option("--threads", type=int, metavar="N", help="CPU cores the engine may use.  [default: all]"),
         click.option("--batch-size", type=int, metavar="N", help="Images per engine call.  [default: 8]"),

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.installed import engine_folders, installed_bundles
+from cxrbatch.engine.int8_gate import INT8, int8_obstacle
 from cxrbatch.engine.manifest import PENDING, Manifest
 from cxrbatch.engine.open import runnable
 from cxrbatch.output.report.findings import engine_coverage
@@ -126,3 +127,5 @@ def _gate_results(manifest: Manifest) -> Iterator[str]:
         change = f"{role}: probabilities within {figures.max_probability_change:.1g} of the checkpoint's"
         accuracy = manifest.accuracy.get(role)
         yield change if accuracy is None else f"{change}, AUROC {-accuracy.drop:+.4f}"
+    if INT8 in manifest.files and (obstacle := int8_obstacle(manifest)):
+        yield f"{INT8}: not the default on a CPU: {obstacle}"

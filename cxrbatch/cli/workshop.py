@@ -199,7 +199,9 @@ def adjust(engine: str, name: str, engines_folder: Path, **options: Any) -> None
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the resamples and for splitting DATA.")
 @click.option("--backend", type=click.Choice(BACKENDS), help="What an engine runs on.  [default: auto]")
 @click.option(
-    "--precision", type=click.Choice(PRECISIONS), help="Which of the engine's files is run.  [default: fp32 on a CPU]"
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Which of the engine's files is run.  [default: on a CPU int8 if it passed its gate, else fp32]",
 )
 @click.option("--threads", type=PROCESSES, metavar="N", help="CPU cores the engine may use.  [default: all]")
 @click.option(

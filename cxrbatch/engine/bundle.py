@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from cxrbatch.engine.cells import earlier_cells
+from cxrbatch.engine.int8_gate import INT8, int8_in_words
 from cxrbatch.engine.manifest import SCHEMA, EngineFile, Manifest
 from cxrbatch.engine.untrusted import LARGEST_MANIFEST, read_file, require_schema, sha256_of_file
 from cxrbatch.errors import EngineError
@@ -123,6 +124,7 @@ class EngineBundle:
             verdict=rule,
             cells=manifest.cells,
             extra_outputs=manifest.extra_outputs,
+            gate=int8_in_words(manifest) if role == INT8 else "",
         )
 
     @property

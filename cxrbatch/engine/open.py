@@ -9,6 +9,7 @@ from cxrbatch.config import Backend, PrecisionChoice
 from cxrbatch.engine.backends import FASTEST_FIRST, look_at_backend
 from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.contract import Engine
+from cxrbatch.engine.int8_gate import INT8, int8_obstacle
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.tensorrt_engine import find_machine, open_tensorrt
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS
@@ -22,7 +23,7 @@ ROLES: dict[str, dict[str, str]] = {
     "tensorrt": {"fp16": "plan"},
     "tensorrt-rtx": {"fp16": "plan_rtx"},
     "torch": {"fp16": "onnx_fp16", "fp32": "onnx"},
-    "onnxruntime": {"fp32": "onnx", "fp16": "onnx_fp16", "int8": "onnx_int8"},
+    "onnxruntime": {"fp32": "onnx", "fp16": "onnx_fp16", "int8": INT8},
 }
 
 
@@ -58,7 +59,8 @@ def open_engine(
     Args:
         bundle: the engine to open.
         backend: where to run it.
-        precision: which of its files; "auto" takes the one that the backend prefers, on the CPU FP32.
+        precision: which of its files; "auto" takes the one that the backend prefers, on the CPU INT8 where that passed
+            its gate, else FP32.
         threads: how many cores a CPU backend may use; 0 takes all that this process has.
 
     Raises:
@@ -103,7 +105,7 @@ def runnable(bundle: EngineBundle) -> tuple[EngineChoice, ...]:
     choices: list[EngineChoice] = []
     why = "auto: the fastest that can run here"
     for backend in FASTEST_FIRST:
-        held = {precision: role for precision, role in ROLES[backend].items() if role in bundle.manifest.files}
+        held = {precision: role for precision, role in _roles(bundle, backend).items() if role in bundle.manifest.files}
         if not held:
             continue
         if obstacle := _find_obstacle(bundle, backend):
@@ -111,6 +113,29 @@ def runnable(bundle: EngineBundle) -> tuple[EngineChoice, ...]:
             continue
         choices += [EngineChoice(backend, role, precision, why) for precision, role in held.items()]
     return tuple(choices)
+
+
+def go_on_with(bundle: EngineBundle, chosen: EngineDescription, scored_by: str) -> PrecisionChoice:
+    """Return the precision that "auto" means for an output folder whose studies an engine has scored before.
+
+    Where that was the FP32 file of the same engine, it is that again: an INT8 file that would run where nobody has
+    scored yet is no reason to score everything anew.
+
+    Args:
+        bundle: the engine.
+        chosen: what "auto" would run.
+        scored_by: the identity of the engine that scored; '' where none did.
+    """
+    if chosen.precision != "int8" or "onnx" not in bundle.manifest.files:
+        return "auto"
+    return "fp32" if bundle.describe("onnx", chosen.backend).sha256 == scored_by else "auto"
+
+
+def _roles(bundle: EngineBundle, backend: str) -> dict[str, str]:
+    """Return the role of each precision that a backend runs, the preferred one first."""
+    roles = ROLES[backend]
+    takes_int8 = "int8" in roles and not int8_obstacle(bundle.manifest)
+    return {"int8": roles["int8"], **roles} if takes_int8 else roles
 
 
 def _find_obstacle(bundle: EngineBundle, backend: str) -> str:
@@ -127,7 +152,7 @@ def _find_obstacle(bundle: EngineBundle, backend: str) -> str:
 
 
 def _choose_file(bundle: EngineBundle, backend: str, precision: str, *, why: str) -> EngineChoice:
-    roles = ROLES[backend]
+    roles = _roles(bundle, backend)
     if precision == "auto":
         precision = next((name for name, role in roles.items() if role in bundle.manifest.files), next(iter(roles)))
     if precision not in roles:

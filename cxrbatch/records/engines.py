@@ -191,6 +191,7 @@ class EngineDescription:
 
     `cells` says where the maps' cells lie in the input square; None: they divide it evenly.
     `extra_outputs` are those of `Scores` that not every engine gives.
+    `gate` says in words what the gate of an INT8 file measured; empty for other precisions, and in earlier versions.
     """
 
     name: str
@@ -207,6 +208,7 @@ class EngineDescription:
     verdict: VerdictRule | None = None
     cells: CellGrid | None = None
     extra_outputs: tuple[ExtraOutput, ...] = ()
+    gate: str = ""
 
     @property
     def verdict_rule(self) -> VerdictRule:

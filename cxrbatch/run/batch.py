@@ -89,6 +89,7 @@ def open_run(
         engine = stack.enter_context(EngineSlot(settings))
         ledger = stack.enter_context(open_output(out, log_limits(settings), state=settings.state))
         claim_input(ledger, root, out)
+        engine.stay_with(ledger.engine_sha256)
         workers = stack.enter_context(open_workers(settings))
         order = Order(source, out, settings, settle_names(out, ledger, settings, workers))
         run = Run(order, ledger, engine, workers, progress, make_processor)

@@ -53,6 +53,7 @@ def foresee_run(root: Path, out: Path, settings: Settings, progress: RunProgress
     source = check_folders(root, out, settings.state)
     with EngineSlot(settings) as engine, _copied_ledger(out, settings) as ledger:
         refuse_other_input(ledger, root)
+        engine.stay_with(ledger.engine_sha256)
         before = ledger.index.known_files()
         indexed = _index(source, out, settings, ledger, progress)
         ledger.queue.requeue(engine_sha256=engine.description.sha256)

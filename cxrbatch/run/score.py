@@ -15,7 +15,7 @@ from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.contract import Engine
 from cxrbatch.engine.installed import find_bundle
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
-from cxrbatch.engine.open import open_engine, plan_engine
+from cxrbatch.engine.open import go_on_with, open_engine, plan_engine
 from cxrbatch.engine.time_limit import TimeLimitedEngine
 from cxrbatch.errors import CxrBatchError, EngineError, Flag, Reason, error_name
 from cxrbatch.output.ledger.attempts import failed_again
@@ -56,6 +56,22 @@ class EngineSlot:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def stay_with(self, scored_by: str) -> None:
+        """Go on with the file that scored an output folder before, where nobody asks for a precision.
+
+        Args:
+            scored_by: the identity of the engine that scored it; '' where none did.
+
+        Raises:
+            EngineError: that file is missing or damaged.
+        """
+        if self._settings.precision == "auto":
+            precision = go_on_with(self.bundle, self.description, scored_by)
+            if precision != "auto":
+                self._settings = replace(self._settings, precision=precision)
+                self.description = plan_engine(self.bundle, backend=self._settings.backend, precision=precision)
+                log_event("goes on in FP32", engine_sha256=scored_by)
 
     def open(self) -> Engine:
         """Return the opened engine; a call that takes longer than `infer_timeout_s` is an EngineError."""

@@ -84,6 +84,7 @@ class ProvenEngine:
             return
         try:
             slot, canary = EngineSlot(self.run.settings), Canary()
+            slot.stay_with(self.run.engine.sha256)
             if slot.description.sha256 == self.run.slot.description.sha256:
                 self._stamp = stamp
                 return

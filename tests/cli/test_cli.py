@@ -19,7 +19,7 @@ from cxrbatch.engine.manifest import PENDING
 from cxrbatch.errors import ExitCode
 from cxrbatch.output.folder.opening import open_output
 from cxrbatch.records import Label
-from tests.factories.engine import write_tiny_bundle
+from tests.factories.engine import PASSED_INT8, add_tiny_int8, write_tiny_bundle
 from tests.factories.gpu import add_plan
 from tests.factories.studies import read_rows, write_image
 
@@ -125,6 +125,21 @@ def test_engines_lists_what_is_installed(
     assert "tiny" in printed
     assert "onnxruntime fp32" in printed
     assert "not compared with a checkpoint" in printed
+
+
+def test_engines_says_what_runs_by_default_and_why_int8_does_not(
+    engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CXRBATCH_ENGINES", str(engine.parent))
+    monkeypatch.setenv("COLUMNS", "200")
+    add_tiny_int8(engine)
+    assert cxrbatch("engines") == ExitCode.DONE
+    assert "onnxruntime int8, onnxruntime fp32" in capsys.readouterr().out
+    add_tiny_int8(engine, replace(PASSED_INT8, decision_flips=30))
+    assert cxrbatch("engines") == ExitCode.DONE
+    told = capsys.readouterr().out
+    assert "onnxruntime fp32, onnxruntime int8" in told
+    assert "onnx_int8: not the default on a CPU: INT8 did not pass its gate" in told
 
 
 def test_engines_says_of_a_plan_that_nobody_ran_that_it_is_pending(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from cxrbatch.engine.bundle import save_bundle
-from cxrbatch.engine.manifest import EngineFile, Manifest
+from cxrbatch.engine.bundle import load_bundle, save_bundle
+from cxrbatch.engine.manifest import AccuracyFigures, EngineFile, Manifest, ParityFigures
 from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.records import Float32, Gray8, InputSpec, Label
 from tests.factories.validated import VALIDATED
@@ -54,6 +55,26 @@ def write_tiny_bundle(
     )
     save_bundle(bundle, manifest)
     return bundle
+
+
+PASSED_INT8 = AccuracyFigures(
+    images=240, source="phantoms", auroc_reference=0.947, auroc=0.946, worst_drop=0.004, limit=0.005,
+    worst_label="TopLeft", worst_limit=0.02, decision_flips=7, verdicts=960, flip_limit=0.02,
+)  # fmt: skip
+"""What the gate says of a made-up INT8 file that lost nearly nothing."""
+
+
+def add_tiny_int8(bundle: Path, accuracy: AccuracyFigures = PASSED_INT8) -> None:
+    """Add a file to a tiny bundle that claims to be INT8, says the same, and is another one by its SHA-256."""
+    manifest = load_bundle(bundle).manifest
+    graph = onnx.load(bundle / "model.onnx")
+    graph.doc_string = "INT8"
+    (bundle / "model.int8.onnx").write_bytes(graph.SerializeToString())
+    entry = EngineFile("model.int8.onnx", sha256_of_file(bundle / "model.int8.onnx"), "int8")
+    parity = ParityFigures(240, "phantoms", 0.19, 0.006, 1.0)
+    files = manifest.files | {"onnx_int8": entry}
+    gate = replace(manifest, files=files, parity={"onnx_int8": parity}, accuracy={"onnx_int8": accuracy})
+    save_bundle(bundle, gate)
 
 
 def tiny_probabilities(pixels: Gray8, n_labels: int = 4) -> Float32:

@@ -7,6 +7,7 @@ until the transaction that records its result commits, and keeps what an earlier
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +17,7 @@ from cxrbatch.output.ledger.index import FileIndex
 from cxrbatch.output.ledger.queue import StudyQueue
 from cxrbatch.output.ledger.results import StudyResults
 from cxrbatch.output.ledger.store import LedgerStore, storable
+from cxrbatch.system.record_json import from_json
 
 LEDGER_FILE = "ledger.sqlite"
 INPUT, INPUT_SHA256, ENGINE = "input", "input_sha256", "engine"
@@ -23,6 +25,13 @@ INPUT, INPUT_SHA256, ENGINE = "input", "input_sha256", "engine"
 DEIDENTIFIED, CONVERTING = "deidentified", "converting"
 # What keeps a daemon from work, in words; when it last tried again what failed.
 TROUBLE, RETRIED = "trouble", "retried"
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """What tells one engine from another."""
+
+    sha256: str = ""
 
 
 class Ledger:
@@ -63,6 +72,14 @@ class Ledger:
     def fact(self, key: str) -> str:
         """Return what was remembered about this output folder under `key`, or an empty string."""
         return str(self.store.value("SELECT value FROM meta WHERE key = ?", (key,)) or "")
+
+    @property
+    def engine_sha256(self) -> str:
+        """The identity of the engine that scored for this output folder last; '' where none did."""
+        try:
+            return from_json(self.fact(ENGINE) or "{}", _Identity).sha256
+        except ValueError:
+            return ""
 
     def remember(self, key: str, value: str, *, durable: bool = False) -> None:
         """Keep a fact about this output folder; what is known already is not written again."""

@@ -232,6 +232,7 @@ def _engine_facts(engine: EngineDescription) -> tuple[Fact, ...]:
         ("Network", f"{wording.plain(engine.architecture)}, {engine.task}"),
         ("Input", f"{engine.input.size_px} {wording.TIMES} {engine.input.size_px} px, {engine.input.fit}"),
         ("Ran on", f"{engine.backend}, {engine.precision}"),
+        ("Gate of INT8", wording.plain(engine.gate)),
         ("Built", engine.created[:10]),
     )
 

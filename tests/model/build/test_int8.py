@@ -52,16 +52,16 @@ def built(tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoint, imag
     return build_engine(folder / "small.safetensors", "small", engines_folder=folder / "engines", options=options)
 
 
-def test_the_bundle_holds_both_files_and_runs_fp32_unless_asked(built: EngineBundle, noise: Gray8) -> None:
+def test_the_bundle_holds_both_files_and_runs_int8_unless_fp32_is_asked_for(built: EngineBundle, noise: Gray8) -> None:
     assert {role: file.precision for role, file in built.manifest.files.items()} == {
         "onnx": "fp32", "checkpoint": "fp32", "onnx_int8": "int8",
     }  # fmt: skip
-    assert plan_engine(built).precision == "fp32"
-    int8 = open_engine(built, precision="int8")
-    assert int8.description.precision == "int8"
-    assert int8.description == plan_engine(built, precision="int8")
-    assert int8.description.sha256 != plan_engine(built).sha256
-    change = np.abs(int8.infer(noise).probabilities - open_engine(built).infer(noise).probabilities)
+    int8, fp32 = open_engine(built), open_engine(built, precision="fp32")
+    assert (int8.description.precision, fp32.description.precision) == ("int8", "fp32")
+    assert int8.description == plan_engine(built) == plan_engine(built, precision="int8")
+    assert int8.description.sha256 != fp32.description.sha256
+    assert int8.description.gate.startswith("passed: mean AUROC ")
+    change = np.abs(int8.infer(noise).probabilities - fp32.infer(noise).probabilities)
     assert 0 < change.max() < 0.1
 
 
