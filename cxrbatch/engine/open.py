@@ -9,7 +9,6 @@ from cxrbatch.config import Backend, PrecisionChoice
 from cxrbatch.engine.backends import FASTEST_FIRST, look_at_backend
 from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.contract import Engine
-from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.tensorrt_engine import find_machine, open_tensorrt
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS
 from cxrbatch.errors import EngineError
@@ -75,10 +74,12 @@ def open_choice(bundle: EngineBundle, choice: EngineChoice, *, threads: int = 0)
     if choice.backend in FLAVOURS:
         return open_tensorrt(bundle, FLAVOURS[choice.backend])
     if choice.backend == "torch":
-        # torch is imported where it was chosen, and nowhere else: running on a CPU needs none.
+        # Each library is imported where it was chosen, and nowhere else: a run with nothing to score needs none.
         from cxrbatch.engine.torch_cuda_engine import open_torch
 
         return open_torch(bundle, role=choice.role)
+    from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
+
     return OnnxRuntimeEngine(bundle, role=choice.role, threads=threads)
 
 

@@ -14,8 +14,7 @@ from cxrbatch.config import Settings
 from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.contract import Engine
 from cxrbatch.engine.installed import find_bundle
-from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
-from cxrbatch.engine.open import open_engine, plan_engine
+from cxrbatch.engine.open import EngineChoice, open_choice, open_engine, plan_engine
 from cxrbatch.engine.time_limit import TimeLimitedEngine
 from cxrbatch.errors import CxrBatchError, EngineError, Flag, Reason, error_name
 from cxrbatch.output.ledger.attempts import failed_again
@@ -77,7 +76,8 @@ class EngineSlot:
             return None
         if self._exact is None:
             settings = self._settings
-            opened = OnnxRuntimeEngine(self.bundle, role="onnx", threads=settings.threads)
+            exact = EngineChoice("onnxruntime", role="onnx", precision="fp32", why="its other file gave no number")
+            opened = open_choice(self.bundle, exact, threads=settings.threads)
             self._exact = TimeLimitedEngine(opened, settings.infer_timeout_s)
         return self._exact
 
