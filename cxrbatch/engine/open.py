@@ -36,16 +36,26 @@ class EngineChoice:
 
 
 def plan_engine(
-    bundle: EngineBundle, *, backend: Backend = "auto", precision: PrecisionChoice = "auto"
+    bundle: EngineBundle,
+    *,
+    backend: Backend = "auto",
+    precision: PrecisionChoice = "auto",
+    opens_soon: bool = False,
 ) -> EngineDescription:
     """Describe the engine that `open_engine` would open, without opening it: a run with nothing to score needs none.
+
+    Its file is verified. Where it `opens_soon`, the verified bytes are kept until then, and not read and hashed again;
+    where it may not be opened at all, that would cost memory, and half as much computing again, for nothing.
 
     Raises:
         EngineError: the backend cannot run here, or the bundle's file for it is missing or not the one it was
             built with.
     """
     choice = choose_engine(bundle, backend=backend, precision=precision)
-    bundle.verified_file(choice.role)
+    if opens_soon:
+        bundle.keep_verified(choice.role)
+    else:
+        bundle.verified_file(choice.role)
     return bundle.describe(choice.role, choice.backend)
 
 
