@@ -209,6 +209,7 @@ def _prepare(setup: Setup) -> None:
     # the process takes 22 MB more.
     gc.freeze()
     gc.set_threshold(200_000, 20, 20)
+    gc.enable()
     limit = _address_space_bytes() + setup.memory_mb * 2**20
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
