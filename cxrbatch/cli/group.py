@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from cxrbatch import __version__
+from cxrbatch.system.threads import keep_numpy_to_one_thread
 
 SECTIONS = {
     "Run": ("run", "watch", "report"),
@@ -13,6 +14,9 @@ SECTIONS = {
     "Try": ("demo",),
 }
 """Every command, in one section, in the order in which `--help` shows them."""
+
+# What trains, measures or fits does multiply matrices with numpy.
+_TAKE_ALL_CORES = frozenset(SECTIONS["Teach"] + SECTIONS["Try"])
 
 EXIT_CODES = """\b
 Exit codes:
@@ -52,8 +56,11 @@ class SectionedGroup(click.Group):
     epilog=EXIT_CODES,
 )
 @click.version_option(__version__, prog_name="cxrbatch")
-def commands() -> None:
+@click.pass_context
+def commands(ctx: click.Context) -> None:
     """Score folders of chest radiographs: studies in, tables and reports with heatmaps out.
 
     Research use only. Not a medical device, not for diagnosis.
     """
+    if ctx.invoked_subcommand not in _TAKE_ALL_CORES:
+        keep_numpy_to_one_thread()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -34,6 +34,7 @@ class EngineBundle:
 
     folder: Path
     manifest: Manifest
+    _kept: dict[str, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -83,10 +84,20 @@ class EngineBundle:
         """
         entry = self.file(role)
         path = self._path_inside(entry)
+        if (kept := self._kept.pop(role, None)) is not None:
+            return kept
         with _explained(path, self.mend):
             content = read_file(path)
         self._check_sha256(path, entry, hashlib.sha256(content).hexdigest())
         return content
+
+    def keep_verified(self, role: str) -> None:
+        """Verify the role's file and keep its bytes for the next `read_verified`, which then reads and hashes nothing.
+
+        Raises:
+            EngineError: as `read_verified`.
+        """
+        self._kept[role] = self.read_verified(role)
 
     @property
     def verdict_rule(self) -> VerdictRule:

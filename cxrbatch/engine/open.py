@@ -10,7 +10,6 @@ from cxrbatch.engine.backends import FASTEST_FIRST, look_at_backend
 from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.contract import Engine
 from cxrbatch.engine.int8_gate import INT8, int8_obstacle
-from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.tensorrt_engine import find_machine, open_tensorrt
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS
 from cxrbatch.errors import EngineError
@@ -38,16 +37,26 @@ class EngineChoice:
 
 
 def plan_engine(
-    bundle: EngineBundle, *, backend: Backend = "auto", precision: PrecisionChoice = "auto"
+    bundle: EngineBundle,
+    *,
+    backend: Backend = "auto",
+    precision: PrecisionChoice = "auto",
+    opens_soon: bool = False,
 ) -> EngineDescription:
     """Describe the engine that `open_engine` would open, without opening it: a run with nothing to score needs none.
+
+    Its file is verified. Where it `opens_soon`, the verified bytes are kept until then, and not read and hashed again;
+    where it may not be opened at all, that would cost memory, and half as much computing again, for nothing.
 
     Raises:
         EngineError: the backend cannot run here, or the bundle's file for it is missing or not the one it was
             built with.
     """
     choice = choose_engine(bundle, backend=backend, precision=precision)
-    bundle.verified_file(choice.role)
+    if opens_soon:
+        bundle.keep_verified(choice.role)
+    else:
+        bundle.verified_file(choice.role)
     return bundle.describe(choice.role, choice.backend)
 
 
@@ -77,10 +86,12 @@ def open_choice(bundle: EngineBundle, choice: EngineChoice, *, threads: int = 0)
     if choice.backend in FLAVOURS:
         return open_tensorrt(bundle, FLAVOURS[choice.backend])
     if choice.backend == "torch":
-        # torch is imported where it was chosen, and nowhere else: running on a CPU needs none.
+        # Each library is imported where it was chosen, and nowhere else: a run with nothing to score needs none.
         from cxrbatch.engine.torch_cuda_engine import open_torch
 
         return open_torch(bundle, role=choice.role)
+    from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
+
     return OnnxRuntimeEngine(bundle, role=choice.role, threads=threads)
 
 

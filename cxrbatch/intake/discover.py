@@ -15,7 +15,6 @@ from stat import S_ISREG
 from cxrbatch.config import GroupBy, Settings
 from cxrbatch.errors import ImageRejected, Reason
 from cxrbatch.intake.kind import Kind
-from cxrbatch.intake.read import inspect_file
 from cxrbatch.records import LOG_FILE, MARKER_FILE, Header, ImageFile, IndexedFile, Rejection, storable_ns
 
 UNFINISHED_SUFFIXES = (".tmp", ".part")
@@ -96,6 +95,9 @@ def index_file(root: Path, file: ImageFile, settings: Settings) -> IndexedFile:
         OSError: the file cannot be read now (no permission, vanished, a share that is gone): defer it, for
             that says nothing about its content. Whatever its content is, nothing else is raised.
     """
+    # Decoders and pydicom are for the worker that reads; the process that walks every folder in every run needs none.
+    from cxrbatch.intake.read import inspect_file
+
     path = root / file.path
     if path.is_symlink() and not _leads_inside(str(path), os.path.realpath(root)):
         return _refused(file, ImageRejected(Reason.UNSAFE_PATH, "a link that leads out of the input folder"))

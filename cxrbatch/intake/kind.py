@@ -5,15 +5,16 @@ from __future__ import annotations
 from enum import Enum
 from struct import unpack_from
 
-from pydicom.valuerep import VR
-
 from cxrbatch.errors import ImageRejected, Reason
 
 PREAMBLE_BYTES = 128
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 
-_VALUE_REPRESENTATIONS = frozenset(vr.value.encode() for vr in VR if len(vr.value) == 2)
+# PS3.5 section 6.2. pydicom has them too, but whoever only walks a folder need not load it.
+VALUE_REPRESENTATIONS = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
+)
 
 # Refused, but by name: whoever reads the row should know what to do with the file.
 _OTHER_FORMATS = {
@@ -66,7 +67,7 @@ def _starts_with_an_element(head: bytes) -> bool:
     for order in "<>":
         group, element, length = unpack_from(f"{order}HHL", head)
         if group in (0x0002, 0x0008) and element <= 0x0020:
-            explicit = head[4:6] in _VALUE_REPRESENTATIONS
+            explicit = head[4:6] in VALUE_REPRESENTATIONS
             implicit = order == "<" and length <= 0x400 and length % 2 == 0
             return explicit or implicit
     return False

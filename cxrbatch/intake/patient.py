@@ -2,7 +2,8 @@
 
 What an element leaves empty, or fills with a word for "unknown", contradicts nothing. Only what people and machines
 write in more than one way is made equal: case, spacing, punctuation and accents of names, Muller and Mueller for
-Müller, a comma for the caret, the forms of a date. Everything else that differs is another patient.
+Müller, a comma for the caret, the forms of a date. Everything else that differs is another patient. And how old a
+patient was: `age_years`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _UNKNOWN_WORDS = {
 }
 _ZEROS_OF_NO_ID = re.compile("0{3,}")
 _EARLIEST_BIRTH = "18500101"
+_DAYS = {"D": 1.0, "W": 7.0, "M": 30.4, "Y": 365.25}
 _DATE = re.compile(r"(\d{4})([-./]?)(\d\d)\2(\d\d)", re.ASCII)
 # Letters that no accent is taken off of, and the two letters that stand for one where there is no other way.
 _PLAIN_LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "a", "œ": "o", "\u0131": "i"})
@@ -77,6 +79,20 @@ def are_different_patients(identities: Iterable[PatientIdentity]) -> bool:
 def same_identity(one: Header, other: Header) -> bool:
     """Tell whether two headers name the same instance of the same patient, to the letter."""
     return _named(one) == _named(other)
+
+
+def age_years(header: Header) -> float | None:
+    """Return the patient's age in years, from Patient's Age (AS: 034Y, 006M) or else from the two dates.
+
+    An age without its unit may be years or months and is not used.
+    """
+    stated = re.fullmatch(r"(\d{1,3})([DWMY])", header.patient_age.upper())
+    if stated:
+        return int(stated[1]) * _DAYS[stated[2]] / _DAYS["Y"]
+    born, made = header.patient_birth_date, header.study_date
+    if re.fullmatch(r"\d{8}", born) and re.fullmatch(r"\d{8}", made) and born <= made:
+        return (int(made) - int(born)) / 10_000
+    return None
 
 
 def _agree(one: PatientIdentity, other: PatientIdentity) -> bool:

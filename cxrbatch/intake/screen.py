@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, ImageRejected, Reason
+from cxrbatch.intake.patient import age_years
 from cxrbatch.intake.vocabulary import Named, SpeciesFacts, is_animal, name_body_part, name_view, name_view_code, words
 from cxrbatch.records import Gray8, Header, Radiograph, Rejection
 
@@ -39,7 +39,6 @@ _BY_ORIENTATION = "lateral by Patient Orientation"
 _BY_DESCRIPTION = "lateral or oblique by its description"
 # A file that does not say is taken for one without: most images are.
 _NOT_BURNED_IN = {"", "NO", "N"}
-_DAYS = {"D": 1.0, "W": 7.0, "M": 30.4, "Y": 365.25}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,20 +150,6 @@ def assemble_radiograph(header: Header, display: Gray8, flags: tuple[Flag, ...],
         stored_sha256=stored_sha256,
         display_sha256=hashlib.sha256(str(display.shape).encode() + display.tobytes()).hexdigest(),
     )
-
-
-def age_years(header: Header) -> float | None:
-    """Return the patient's age in years, from Patient's Age (AS: 034Y, 006M) or else from the two dates.
-
-    An age without its unit may be years or months and is not used.
-    """
-    stated = re.fullmatch(r"(\d{1,3})([DWMY])", header.patient_age.upper())
-    if stated:
-        return int(stated[1]) * _DAYS[stated[2]] / _DAYS["Y"]
-    born, made = header.patient_birth_date, header.study_date
-    if re.fullmatch(r"\d{8}", born) and re.fullmatch(r"\d{8}", made) and born <= made:
-        return (int(made) - int(born)) / 10_000
-    return None
 
 
 def _refuse_other_modality(header: Header, facts: ScreenFacts, settings: Settings) -> None:

@@ -25,7 +25,7 @@ from cxrbatch.output.run_json import RUN_FILE
 from cxrbatch.output.tables import IMAGES_CSV, LIST_SEPARATOR, STUDIES_CSV, read_table, score_columns
 from cxrbatch.records import EngineDescription, Float32, Gray8, Label, judge_study
 from cxrbatch.run.batch import run_batch
-from cxrbatch.run.score import EngineSlot, ImageScore, Scorer, score_pixels
+from cxrbatch.run.score import EngineSlot, ImageScore, Scorer, images_per_call, score_pixels
 from cxrbatch.system.progress import RunProgress
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def open_engine(engine: str | Path = "", *, backend: str = "auto", precision: st
         ConfigurationError: backend or precision is none of these.
     """
     settings = load_settings({"engine": str(engine), "backend": backend, "precision": precision})
-    slot = EngineSlot(settings)
+    slot = EngineSlot(settings, opens_soon=True)
     slot.open()
     return ScoringEngine(slot, settings)
 
@@ -108,7 +108,7 @@ class ScoringEngine:
 
         prepared = (self._prepare(number, image) for number, image in enumerate(_listed(images)))
         rows: list[dict[str, Any]] = []
-        while batch := list(islice(prepared, self._settings.batch_size)):
+        while batch := list(islice(prepared, self._batch_size)):
             rows += self._score_batch(batch)
         columns = score_columns(self.description)
         positives = [column for column in columns if column.startswith("positive_")]
@@ -141,9 +141,13 @@ class ScoringEngine:
         """Release what the engine holds; a second call does nothing."""
         self._slot.close()
 
+    @property
+    def _batch_size(self) -> int:
+        return images_per_call(self._settings, self.description)
+
     def _score(self, pixels: list[Gray8]) -> list[ImageScore]:
         scorer = Scorer(self._slot.open(), self._slot.open_exact)
-        return score_pixels(scorer, pixels, self._settings.batch_size)
+        return score_pixels(scorer, pixels, self._batch_size)
 
     def _score_batch(self, batch: Sequence[_Prepared]) -> Iterator[dict[str, Any]]:
         scores = iter(self._score([image.pixels for image in batch if image.pixels is not None]))

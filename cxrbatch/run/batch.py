@@ -22,7 +22,7 @@ from cxrbatch.output.ledger.restore import unprinted_results
 from cxrbatch.output.metrics_prom import write_metrics
 from cxrbatch.output.run_json import RunReport, write_run_json
 from cxrbatch.output.tables import derive_tables
-from cxrbatch.records import EngineDescription
+from cxrbatch.records import MARKER_FILE, EngineDescription
 from cxrbatch.run.deidentified_output import settle_names
 from cxrbatch.run.index import INDEX_RULES, Index, Judge, account_for, index_input
 from cxrbatch.run.print import PRINTED, open_workers, print_again
@@ -86,7 +86,7 @@ def open_run(
     """
     source = check_folders(root, out, settings.state)
     with ExitStack() as stack:
-        engine = stack.enter_context(EngineSlot(settings))
+        engine = stack.enter_context(EngineSlot(settings, opens_soon=not (out / MARKER_FILE).exists()))
         ledger = stack.enter_context(open_output(out, log_limits(settings), state=settings.state))
         claim_input(ledger, root, out)
         engine.stay_with(ledger.engine_sha256)
@@ -147,7 +147,9 @@ class Run:
         self, *, judge: Judge | None = None, reread_refused: bool = False, postponed: Postponed | None = None
     ) -> Indexed:
         """Bring the ledger up to date with the input folder; arguments are those of `Index`."""
-        index = Index(self.order, reread_refused=reread_refused, postponed=postponed)
+        # What is new will be scored: the engine opens while it is read.
+        on_news = self.slot.open_ahead
+        index = Index(self.order, reread_refused=reread_refused, postponed=postponed, on_news=on_news)
         if judge is not None:
             index = replace(index, judge=judge)
         started = time.monotonic()

@@ -18,8 +18,7 @@ from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.output.ledger.ledger import CONVERTING, DEIDENTIFIED, ENGINE, LEDGER_FILE, Ledger
 from cxrbatch.output.ledger.names import TRIED_AGAIN, take_names_out
 from cxrbatch.output.metrics_prom import METRICS_FILE
-from cxrbatch.output.report.pictures import picture_names
-from cxrbatch.output.report.report import RESULT_JSON, report_folder, report_folders, tidy_report
+from cxrbatch.output.report.report_files import RESULT_JSON, picture_names, report_folder, report_folders, tidy_report
 from cxrbatch.output.run_json import RUN_FILE
 from cxrbatch.output.tables import IMAGES_CSV, derive_tables
 from cxrbatch.output.worklist import INDEX_HTML

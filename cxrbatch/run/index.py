@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, get_args
 from cxrbatch.config import Settings
 from cxrbatch.errors import RunError
 from cxrbatch.output.ledger.ledger import Ledger
-from cxrbatch.records import FileStatus, IndexedFile
+from cxrbatch.records import FileStatus, ImageFile, IndexedFile
 from cxrbatch.run.deidentification import Pseudonyms
 from cxrbatch.run.headers import Deferred, deferred_for, read_headers
 from cxrbatch.run.source import Order, Postponed, Walk
@@ -67,13 +67,15 @@ class Index:
 
     `judge` sees what was read of each new or changed file before the ledger does. With `reread_refused`, files
     that were refused are read again, too. With pseudonyms, the ledger is told of nobody's identity. `postponed`:
-    files that are not tried each time, where the same process looks again and again.
+    files that are not tried each time, where the same process looks again and again. `on_news` is called
+    before each new or changed file is read.
     """
 
     order: Order
     judge: Judge = _accept
     reread_refused: bool = False
     postponed: Postponed | None = None
+    on_news: Callable[[], object] = lambda: None
 
     @property
     def root(self) -> Path:
@@ -119,7 +121,7 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
     met = Walk(order.source, order.out, known, postponed=index.postponed, on_met=on_met)
     read = deferred = 0
     changed = met.changed_files(reread=former_rules != rules, reread_refused=index.reread_refused)
-    for read_now in read_headers(index.root, changed, workers, order.settings):
+    for read_now in read_headers(index.root, _announced(changed, index.on_news), workers, order.settings):
         n_deferred = _record(index, ledger, [index.judge(entry) for entry in read_now], former_keys)
         read += len(read_now) - n_deferred
         deferred += n_deferred
@@ -133,6 +135,12 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
     total = known_before + met.new
     account_for(ledger, total)
     return IndexCount(met.met, read, deferred + met.postponed, len(gone), met.unlistable, total, met.hidden)
+
+
+def _announced(files: Iterator[ImageFile], on_news: Callable[[], object]) -> Iterator[ImageFile]:
+    for file in files:
+        on_news()
+        yield file
 
 
 def _record(index: Index, ledger: Ledger, found: list[IndexedFile | Deferred], former_keys: _FormerKeys | None) -> int:

@@ -13,9 +13,10 @@ from pathlib import Path
 from cxrbatch.config import HeatmapChoice, Settings
 from cxrbatch.errors import OutputNotWritable, RunError
 from cxrbatch.output.folder.place import Place
-from cxrbatch.output.report.report import COULD_NOT_PRINT
+from cxrbatch.output.report.report_files import COULD_NOT_PRINT, report_folder
 from cxrbatch.records import ImagePixels, PrintedStudy, RefusedImage, StudyResult
 from cxrbatch.run.stages import FinishedStudy, ScoredStudy, StageClock
+from cxrbatch.run.warm_up import warm_up
 from cxrbatch.system.durable import remove_temporaries
 from cxrbatch.system.logbook import log_event
 from cxrbatch.system.workers import Outcome, WorkerPool
@@ -82,16 +83,6 @@ def open_workers(settings: Settings) -> WorkerPool:
     )
 
 
-def warm_up(*, pdf: bool) -> None:
-    """Load what reading and printing need, down to fonts and style sheets; runs in a worker as it starts."""
-    from cxrbatch.output.report.report import STYLES
-
-    if pdf:
-        from cxrbatch.output.report.pdf import PictureFetcher, render_pdf
-
-        render_pdf("<p>cxrbatch</p>", PictureFetcher({}), styles=STYLES)
-
-
 def print_report(job: PrintJob) -> PrintedStudy:
     """Print one report; runs in a worker."""
     from cxrbatch.output.report.report import print_study
@@ -139,7 +130,6 @@ def _printed(outcome: Outcome[PrintJob, PrintedStudy], result: StudyResult) -> P
 
 def _tidy_up(job: PrintJob) -> None:
     """Remove what a worker left half written: one that was killed cannot do it itself, its successor begins with it."""
-    from cxrbatch.output.report.report import report_folder
 
     with suppress(OSError):  # then whoever opens this output next tries again
         remove_temporaries(report_folder(job.place.out, job.study_key))

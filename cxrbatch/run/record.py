@@ -24,8 +24,7 @@ from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.output.ledger.recent import read_recent, run_since
 from cxrbatch.output.ledger.restore import known_study
 from cxrbatch.output.report.intent import being_printed
-from cxrbatch.output.report.pictures import is_drawn
-from cxrbatch.output.report.report import REPORTS, report_folder, tidy_report
+from cxrbatch.output.report.report_files import REPORTS, is_drawn, report_folder, tidy_report
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import EngineDescription, PrintedStudy, StudyResult, now_text
 from cxrbatch.run.index import IndexCount

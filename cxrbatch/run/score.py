@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -14,8 +16,7 @@ from cxrbatch.config import Settings
 from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.contract import Engine
 from cxrbatch.engine.installed import find_bundle
-from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
-from cxrbatch.engine.open import go_on_with, open_engine, plan_engine
+from cxrbatch.engine.open import EngineChoice, go_on_with, open_choice, open_engine, plan_engine
 from cxrbatch.engine.time_limit import TimeLimitedEngine
 from cxrbatch.errors import CxrBatchError, EngineError, Flag, Reason, error_name
 from cxrbatch.output.ledger.attempts import failed_again
@@ -32,13 +33,16 @@ from cxrbatch.records import (
 )
 from cxrbatch.run.stages import DecodedStudy, ScoredStudy, StageClock
 from cxrbatch.system.logbook import log_event
+from cxrbatch.system.worker_handle import leave_signals_to_the_main_thread
+
+_BATCH_ON_CPU, _BATCH_ON_GPU = 4, 8
 
 
 class EngineSlot:
     """The engine that the settings ask for: described at once, opened when it is first needed, closed in the end."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Find the engine and check that it can run here.
+    def __init__(self, settings: Settings, *, opens_soon: bool = False) -> None:
+        """Find the engine and check that it can run here; `opens_soon` is that of `plan_engine`.
 
         Raises:
             EngineError: there is none, or it cannot.
@@ -46,8 +50,9 @@ class EngineSlot:
         self._settings = settings
         self.bundle: EngineBundle = find_bundle(settings.engine)
         self.description: EngineDescription = plan_engine(
-            self.bundle, backend=settings.backend, precision=settings.precision
+            self.bundle, backend=settings.backend, precision=settings.precision, opens_soon=opens_soon
         )
+        self._opening: Future[Engine] | None = None
         self._engine: Engine | None = None
         self._exact: Engine | None = None
 
@@ -70,18 +75,39 @@ class EngineSlot:
             precision = go_on_with(self.bundle, self.description, scored_by)
             if precision != "auto":
                 self._settings = replace(self._settings, precision=precision)
+                self.bundle = replace(self.bundle)  # without the bytes of the other file
                 self.description = plan_engine(self.bundle, backend=self._settings.backend, precision=precision)
                 log_event("goes on in FP32", engine_sha256=scored_by)
 
     def open(self) -> Engine:
         """Return the opened engine; a call that takes longer than `infer_timeout_s` is an EngineError."""
         if self._engine is None:
-            settings = self._settings
-            opened = open_engine(
-                self.bundle, backend=settings.backend, precision=settings.precision, threads=settings.threads
-            )
-            self._engine = TimeLimitedEngine(opened, settings.infer_timeout_s)
+            opening, self._opening = self._opening, None
+            opened = opening.result() if opening else self._open()
+            self._engine = TimeLimitedEngine(opened, self._settings.infer_timeout_s)
         return self._engine
+
+    def open_ahead(self) -> None:
+        """Begin to open the engine beside whatever else is done until `open`, which says what went wrong with it.
+
+        Only where it is ONNX Runtime's: a GPU's context belongs to the thread that will use it.
+        """
+        if self._engine is None and self._opening is None and self.description.backend == "onnxruntime":
+            self._opening = Future()
+            threading.Thread(target=self._open_into, args=(self._opening,), name="opening the engine").start()
+
+    def _open_into(self, opening: Future[Engine]) -> None:
+        leave_signals_to_the_main_thread()
+        try:
+            opening.set_result(self._open())
+        except BaseException as error:  # noqa: BLE001  # raised again in the thread that asks for the engine
+            opening.set_exception(error)
+
+    def _open(self) -> Engine:
+        settings = self._settings
+        return open_engine(
+            self.bundle, backend=settings.backend, precision=settings.precision, threads=settings.threads
+        )
 
     def open_exact(self) -> Engine | None:
         """Return the same network in FP32 on the CPU, for what a lower precision cannot tell; None where it is that.
@@ -93,12 +119,16 @@ class EngineSlot:
             return None
         if self._exact is None:
             settings = self._settings
-            opened = OnnxRuntimeEngine(self.bundle, role="onnx", threads=settings.threads)
+            exact = EngineChoice("onnxruntime", role="onnx", precision="fp32", why="its other file gave no number")
+            opened = open_choice(self.bundle, exact, threads=settings.threads)
             self._exact = TimeLimitedEngine(opened, settings.infer_timeout_s)
         return self._exact
 
     def close(self) -> None:
         """Release the engine; a second call does nothing."""
+        opening, self._opening = self._opening, None
+        if opening is not None and opening.exception() is None:
+            opening.result().close()
         engines, self._engine, self._exact = (self._engine, self._exact), None, None
         for engine in engines:
             if engine is not None:
@@ -143,9 +173,19 @@ def score_studies(
     studies: Iterable[DecodedStudy], scorer: Scorer, settings: Settings, clock: StageClock
 ) -> Iterator[ScoredStudy]:
     """Score studies in full batches, several small studies together."""
-    for group in _gather_images(studies, settings.batch_size):
-        for scored in _score_group(group, scorer, settings.batch_size, clock):
+    batch_size = images_per_call(settings, scorer.engine.description)
+    for group in _gather_images(studies, batch_size):
+        for scored in _score_group(group, scorer, batch_size, clock):
             yield _deidentified(scored) if settings.deidentify else scored
+
+
+def images_per_call(settings: Settings, engine: EngineDescription) -> int:
+    """Return how many images the engine is to score at once: what is asked for, or what suits where it runs.
+
+    On two cores a ResNet50 at 224 px in FP32 computes an eighth less per image in batches of 4 than of 8; a GPU is
+    filled by more.
+    """
+    return settings.batch_size or (_BATCH_ON_CPU if engine.backend == "onnxruntime" else _BATCH_ON_GPU)
 
 
 def score_pixels(scorer: Scorer, pixels: list[Gray8], batch_size: int) -> list[ImageScore]:

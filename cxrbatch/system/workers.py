@@ -149,7 +149,6 @@ class WorkerPool:
             Stopped: a signal asked for it; the places between two outcomes, and the waiting for one, are safe.
             RunError: no process can be started any more.
         """
-        self._begin()
         in_flight: deque[Outcome[Task, Value]] = deque()
         for task in tasks:
             stop_if_asked()
@@ -157,6 +156,7 @@ class WorkerPool:
             if passes(task):
                 yield _passed(task)
                 continue
+            self._begin()  # not before there is something to do: starting processes costs a second of computing
             in_flight.append(Outcome(task, self._schedule(function, task, timeout_s), timeout_s))
             while in_flight and (len(in_flight) >= (window or 2 * self.count) or in_flight[0].future.done()):
                 yield self._finished(in_flight.popleft())

@@ -28,6 +28,7 @@ from cxrbatch.engine.backends import FASTEST_FIRST, look_at_backend
 from cxrbatch.engine.cuda import probe_cuda
 from cxrbatch.engine.installed import engine_folders, installed_bundles
 from cxrbatch.errors import CxrBatchError, ExitCode
+from cxrbatch.output.report.sonames import load_weasyprint
 from cxrbatch.pages.terminal_text import literal
 
 PACKAGE = "cxrbatch"
@@ -124,7 +125,7 @@ def _decoders() -> Finding:
 
 def _pdf() -> Finding:
     try:
-        weasyprint = importlib.import_module("weasyprint")
+        weasyprint = load_weasyprint()
         pages = len(weasyprint.HTML(string="<p>cxrbatch</p>").write_pdf())
     except OSError as error:  # WeasyPrint could not load Pango
         mend = (

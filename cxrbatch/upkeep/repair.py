@@ -23,8 +23,16 @@ from cxrbatch.output.ledger.ledger import DEIDENTIFIED, ENGINE, INPUT_SHA256, LE
 from cxrbatch.output.ledger.restore import LOST, UNPRINTED, FoundStudy, Restorer
 from cxrbatch.output.ledger.store import LedgerStore
 from cxrbatch.output.report.intent import tidy_intents
-from cxrbatch.output.report.pictures import is_drawn, picture_names
-from cxrbatch.output.report.report import REPORT_HTML, REPORT_PDF, REPORTS, RESULT_JSON, is_report_of, report_folders
+from cxrbatch.output.report.report_files import (
+    REPORT_HTML,
+    REPORT_PDF,
+    REPORTS,
+    RESULT_JSON,
+    is_drawn,
+    is_report_of,
+    picture_names,
+    report_folders,
+)
 from cxrbatch.output.run_json import RUN_FILE, wanted_reports
 from cxrbatch.output.tables import derive_tables
 from cxrbatch.records import MARKER_FILE, EngineDescription, StudyResult, storable_ns

@@ -11,7 +11,7 @@ from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.state import find_state
 from cxrbatch.output.ledger.ledger import CONVERTING, DEIDENTIFIED, ENGINE, LEDGER_FILE
 from cxrbatch.output.ledger.restore import record_unprintable
-from cxrbatch.output.report.report import tidy_report
+from cxrbatch.output.report.report_files import tidy_report
 from cxrbatch.output.tables import STUDIES_CSV, derive_tables
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentified_output import refuse_names, settle_names

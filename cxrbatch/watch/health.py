@@ -83,7 +83,7 @@ class ProvenEngine:
         if stamp == self._stamp:
             return
         try:
-            slot, canary = EngineSlot(self.run.settings), Canary()
+            slot, canary = EngineSlot(self.run.settings, opens_soon=True), Canary()
             slot.stay_with(self.run.engine.sha256)
             if slot.description.sha256 == self.run.slot.description.sha256:
                 self._stamp = stamp

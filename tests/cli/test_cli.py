@@ -237,8 +237,8 @@ def test_exit_3_when_something_is_left_to_retry(images: Path, tmp_path: Path) ->
 def test_exit_4_for_a_wrong_setting(
     images: Path, tmp_path: Path, engine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(images, tmp_path, engine, "--batch-size", "0") == ExitCode.CONFIGURATION
-    assert "batch_size = 0: must be from 1 to 1024" in capsys.readouterr().err
+    assert run(images, tmp_path, engine, "--batch-size", "-1") == ExitCode.CONFIGURATION
+    assert "batch_size = -1: must be from 0 to 1024" in capsys.readouterr().err
 
 
 def test_exit_5_for_an_engine_that_cannot_run(

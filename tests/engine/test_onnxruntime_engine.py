@@ -170,6 +170,12 @@ def test_external_data_is_found_in_a_constant_of_a_branch() -> None:
     assert refers_to_other_files(helper.make_model(graph).SerializeToString())
 
 
+def test_threads_that_wait_sleep(bundle: EngineBundle) -> None:
+    engine = OnnxRuntimeEngine(bundle, threads=2)
+    assert engine._session is not None
+    assert engine._session.get_session_options().get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
 def test_onnx_runtime_prints_nothing(bundle: EngineBundle, capfd: pytest.CaptureFixture[str]) -> None:
     engine = open_engine(bundle)
     engine.infer(draw_noise(2))

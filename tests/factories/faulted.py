@@ -180,7 +180,7 @@ def _work_without_workers() -> None:
     """Load what runs and their workers load, and let the worker pool run its tasks on the spot."""
     import cv2
 
-    from cxrbatch.run.print import warm_up
+    from cxrbatch.run.warm_up import warm_up
     from cxrbatch.system import workers
     from cxrbatch.system.stopping import stop_at_safe_points, stop_if_asked
 

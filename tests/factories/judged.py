@@ -10,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 from cxrbatch.output.report.intent import PRINTING, result_mark
-from cxrbatch.output.report.pictures import is_drawn, picture_names
 from cxrbatch.output.report.report import render_report
+from cxrbatch.output.report.report_files import is_drawn, picture_names
 from cxrbatch.records import StudyResult
 from cxrbatch.system.durable import TEMPORARY_PREFIX
 from cxrbatch.system.record_json import from_json

@@ -6,7 +6,8 @@ import pytest
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, ImageRejected, Reason
-from cxrbatch.intake.screen import ScreenFacts, age_years, screen_header, screen_pixels
+from cxrbatch.intake.patient import age_years
+from cxrbatch.intake.screen import ScreenFacts, screen_header, screen_pixels
 from cxrbatch.records import Header
 
 CHEST_PA = Header(modality="CR", body_part="CHEST", view="PA")

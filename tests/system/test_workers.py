@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import signal
@@ -37,6 +38,10 @@ def act(what: str | int) -> int:
     return int(what)
 
 
+def how_garbage_is_collected(_: object) -> tuple[bool, int]:
+    return gc.isenabled(), gc.get_threshold()[0]
+
+
 @pytest.fixture(scope="module")
 def pool() -> Iterator[WorkerPool]:
     with WorkerPool(2, memory_mb=512) as workers:
@@ -46,6 +51,11 @@ def pool() -> Iterator[WorkerPool]:
 def test_a_task_that_needs_no_worker_passes_those_in_flight(pool: WorkerPool) -> None:
     outcomes = pool.run_ahead(act, [0, 1, 2], timeout_s=30, passes=lambda task: task == 1)
     assert [outcome.task for outcome in outcomes] == [1, 0, 2]
+
+
+def test_a_worker_looks_for_garbage_once_it_is_loaded(pool: WorkerPool) -> None:
+    (outcome,) = pool.run_ahead(how_garbage_is_collected, [0], timeout_s=20)
+    assert outcome.value() == (True, 200_000)
 
 
 def test_outcomes_come_in_the_order_of_the_tasks(pool: WorkerPool) -> None:

@@ -9,9 +9,8 @@ from pathlib import Path, PurePath
 from cxrbatch.config import Settings
 from cxrbatch.errors import ImageRejected, Reason
 from cxrbatch.intake.kind import Kind
-from cxrbatch.intake.patient import identify
+from cxrbatch.intake.patient import age_years, identify
 from cxrbatch.intake.read import inspect_file
-from cxrbatch.intake.screen import age_years
 from cxrbatch.model.data.labelled import Sample
 
 RASTER_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})

@@ -23,7 +23,7 @@ from cxrbatch.output.folder.state import (
 )
 from cxrbatch.output.ledger.ledger import LEDGER_FILE, Ledger
 from cxrbatch.output.report.intent import tidy_intents
-from cxrbatch.output.report.report import REPORTS, report_folders
+from cxrbatch.output.report.report_files import REPORTS, report_folders
 from cxrbatch.system import durable
 from cxrbatch.system.logbook import LogLimits, log_event, logging_to
 

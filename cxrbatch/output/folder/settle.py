@@ -28,19 +28,17 @@ from cxrbatch.output.ledger.restore import (
     same_result,
 )
 from cxrbatch.output.report.intent import Intent, being_printed, end_printing, read_intent, result_mark
-from cxrbatch.output.report.pictures import (
-    are_pictures_whole,
-    is_drawn,
-    is_named_by_content,
-    picture_names,
-    remove_stale_pictures,
-)
-from cxrbatch.output.report.report import (
+from cxrbatch.output.report.report_files import (
     REPORT_HTML,
     REPORT_PDF,
     RESULT_JSON,
+    are_pictures_whole,
+    is_drawn,
+    is_named_by_content,
     is_report_of,
+    picture_names,
     remove_earlier_reports,
+    remove_stale_pictures,
     report_folder,
     report_folders,
 )

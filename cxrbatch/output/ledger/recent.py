@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-from cxrbatch.intake.screen import age_years
+from cxrbatch.intake.patient import age_years
 from cxrbatch.output.drift import StudyFacts
 from cxrbatch.output.ledger.store import LedgerStore
 from cxrbatch.records import Header

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from weasyprint import CSS, HTML
-from weasyprint.text.fonts import FontConfiguration
-from weasyprint.urls import FatalURLFetchingError, URLFetcher, URLFetcherResponse
-
 from cxrbatch.errors import StudyFailed
+from cxrbatch.output.report.sonames import load_weasyprint
 from cxrbatch.pages.page import asset
+
+load_weasyprint()  # first of all: how it is imported decides what that costs
+from weasyprint import CSS, HTML  # noqa: E402
+from weasyprint.text.fonts import FontConfiguration  # noqa: E402
+from weasyprint.urls import FatalURLFetchingError, URLFetcher, URLFetcherResponse  # noqa: E402
 
 # Never resolved: ".invalid" is reserved (RFC 2606). Relative names in the HTML become addresses below it.
 _BASE_URL = "https://report.invalid/"

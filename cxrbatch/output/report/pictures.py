@@ -6,11 +6,9 @@ picture that was exchanged is told from the one that a result names. Results of 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,8 +16,8 @@ from numpy.typing import NDArray
 
 from cxrbatch.errors import StudyFailed
 from cxrbatch.output.report.heatmap import activation_on_display, draw_heatmap, is_faint, peak_in_stored
+from cxrbatch.output.report.report_files import named_by_content
 from cxrbatch.records import EngineDescription, Heatmap, ImagePixels, ImageResult, Label, StudyResult, judge_study
-from cxrbatch.system.faults import reach
 
 THUMBNAIL_PX = 160
 RADIOGRAPH_QUALITY = 90
@@ -27,7 +25,6 @@ HEATMAP_QUALITY = 88
 THUMBNAIL_QUALITY = 82
 
 _LONGEST_FILE_LABEL = 48
-_NAMED_BY_CONTENT = re.compile(r"(?:image-\d+|thumb-\d+|heatmap-\d+-[A-Za-z0-9_]+)-(?P<hash>[0-9a-f]{12})\.jpg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,65 +50,6 @@ def draw_study(result: StudyResult, pixels: Sequence[ImagePixels]) -> DrawnStudy
         named = replace(image, image_file=image_file, thumbnail_file=thumbnail_file, heatmaps=tuple(heatmaps))
         images.append(named)
     return DrawnStudy(replace(result, images=tuple(images)), pictures)
-
-
-def read_pictures(result: StudyResult, folder: Path) -> dict[str, bytes]:
-    """Read the pictures that an earlier run left for this result.
-
-    Raises:
-        StudyFailed: one is missing, or is not the one that was drawn for it; the study has to be run again.
-    """
-    names = picture_names(result)
-    if not is_drawn(result):
-        raise StudyFailed(
-            f"study {result.study_key}: its result names no pictures, so it was never printed. "
-            "Run `cxrbatch run` on its input again."
-        )
-    return {name: _read_picture(folder / name, result.study_key) for name in names}
-
-
-def remove_stale_pictures(result: StudyResult, folder: Path) -> None:
-    """Remove the pictures of an earlier revision that the current result no longer names."""
-    current = set(picture_names(result))
-    for pattern in ("image-*.jpg", "thumb-*.jpg", "heatmap-*.jpg"):
-        for picture in folder.glob(pattern):
-            if picture.name not in current:
-                reach("stale-remove")
-                picture.unlink(missing_ok=True)
-                reach("stale-removed")
-
-
-def is_drawn(result: StudyResult) -> bool:
-    """Tell whether the result names pictures: one that could not be printed has none."""
-    return all(image.image_file for image in result.images)
-
-
-def are_pictures_whole(result: StudyResult, folder: Path) -> bool:
-    """Tell whether every picture of a printed result is in `folder`, with the content that it was drawn with."""
-    try:
-        read_pictures(result, folder)
-    except StudyFailed:
-        return False
-    return True
-
-
-def named_by_content(name: str, content: bytes) -> str:
-    """Return the name of a picture with a hash of its content: image-1.jpg becomes image-1-<12 hex digits>.jpg."""
-    stem, dot, suffix = name.rpartition(".")
-    return f"{stem}-{hashlib.sha256(content).hexdigest()[:12]}{dot}{suffix}"
-
-
-def is_named_by_content(name: str) -> bool:
-    """Tell whether a picture's name has the hash of its content; those of earlier versions have none."""
-    return _NAMED_BY_CONTENT.fullmatch(name) is not None
-
-
-def picture_names(result: StudyResult) -> list[str]:
-    """Return the file names of all pictures that the result names."""
-    names = []
-    for image in result.images:
-        names += [image.image_file, image.thumbnail_file, *(heatmap.file for heatmap in image.heatmaps)]
-    return [name for name in names if name]
 
 
 def labels_to_draw(image: ImageResult, engine: EngineDescription) -> list[int]:
@@ -171,20 +109,3 @@ def _draw_heatmaps(
         overlay = encode_jpeg(draw_heatmap(arrays.display, activation), HEATMAP_QUALITY)
         file = named_by_content(files[n], overlay)
         yield Heatmap(labels[n].name, file, peak_x, peak_y, is_faint(activation)), overlay
-
-
-def _read_picture(path: Path, study_key: str) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise StudyFailed(
-            f"study {study_key}: the picture {path.name} is missing or unreadable ({error.strerror}). "
-            "Run `cxrbatch run` on its input again: it draws the pictures anew."
-        ) from error
-    named = _NAMED_BY_CONTENT.fullmatch(path.name)
-    if named and not hashlib.sha256(content).hexdigest().startswith(named["hash"]):
-        raise StudyFailed(
-            f"study {study_key}: {path.name} is not the picture that was drawn for its scores; it was changed or "
-            "exchanged. Nothing is printed of it. Remove it, then run `cxrbatch run` on its input again."
-        )
-    return content

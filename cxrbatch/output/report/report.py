@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import os
-import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +16,16 @@ from cxrbatch.errors import StudyFailed
 from cxrbatch.output.folder.place import Place
 from cxrbatch.output.report.content import report_content
 from cxrbatch.output.report.heatmap import colour_scale
-from cxrbatch.output.report.intent import STUDY_KEY, Intent, begin_printing, end_printing, read_intent, result_mark
-from cxrbatch.output.report.pictures import (
-    draw_study,
-    is_drawn,
-    is_named_by_content,
-    picture_names,
+from cxrbatch.output.report.intent import Intent, begin_printing, result_mark
+from cxrbatch.output.report.pictures import draw_study
+from cxrbatch.output.report.report_files import (
+    COULD_NOT_PRINT,
+    REPORT_HTML,
+    REPORT_PDF,
+    RESULT_JSON,
+    is_report_of,
     read_pictures,
-    remove_stale_pictures,
+    report_folder,
 )
 from cxrbatch.pages.page import render_page
 from cxrbatch.pages.wording import EVIDENCE, NO_VALUE, NOT_FOR_DIAGNOSIS
@@ -34,17 +34,7 @@ from cxrbatch.system.durable import encode, keep_copy, make_folder, replace_file
 from cxrbatch.system.faults import reach
 from cxrbatch.system.record_json import from_json, to_json
 
-REPORTS = "reports"
-RESULT_JSON = "result.json"
-REPORT_HTML = "report.html"
-REPORT_PDF = "report.pdf"
-EARLIER_REPORTS = "report-r*.pdf"
-"""The PDFs of earlier revisions, which are kept beside the new one."""
-COULD_NOT_PRINT = "the report could not be printed"
 STYLES = ("look.css", "report.css")
-_MARKS = re.compile(rb"(?:<meta name=\"cxrbatch-result\" content=\"|/ID \[\()([0-9a-f]{32} [^\")]*)")
-# The page's head and the PDF's trailer are well within this.
-_MARK_WITHIN = 4096
 
 
 def print_study(
@@ -116,55 +106,6 @@ def reprint_study(
     replace_files(folder, reports)
     kept = [name for name in (REPORT_HTML, REPORT_PDF) if name in reports or is_report_of(folder / name, result)]
     return _printed(result, kept, {}, "")
-
-
-def tidy_report(out: Path, printed: PrintedStudy) -> None:
-    """Remove what is stale in a report folder, now that the ledger has this result.
-
-    That is the pictures of an earlier revision, reports that were not asked for, and, of a de-identified result, what
-    may name the patient.
-    """
-    result = printed.result
-    folder = report_folder(out, result.study_key)
-    reach("tidy")
-    if is_drawn(result):
-        remove_stale_pictures(result, folder)
-    for name, listed in ((REPORT_HTML, printed.report_html), (REPORT_PDF, printed.report_pdf)):
-        if not listed:
-            (folder / name).unlink(missing_ok=True)
-    intent = read_intent(out, result.study_key)
-    if intent is not None and not intent.keeps_earlier:
-        remove_earlier_reports(folder)
-    end_printing(out, result.study_key)
-    reach("tidied")
-
-
-def is_report_of(report: Path, result: StudyResult) -> bool:
-    """Tell whether report.html or report.pdf is there and was printed from this result.
-
-    Those of earlier versions do not say; they are believed where the pictures are of an earlier version too.
-    """
-    try:
-        content = report.read_bytes()
-    except OSError:
-        return False
-    marks = _MARKS.findall(content[:_MARK_WITHIN] if report.suffix == ".html" else content[-_MARK_WITHIN:])
-    if not marks:
-        return not any(map(is_named_by_content, picture_names(result)))
-    return result_mark(result).encode() in marks
-
-
-def report_folder(out: Path, study_key: str) -> Path:
-    """Return the folder that holds everything about one study."""
-    return out / REPORTS / study_key
-
-
-def report_folders(out: Path) -> Iterator[Path]:
-    """Yield the folders of `out` that hold reports, in no order."""
-    with suppress(FileNotFoundError), os.scandir(out / REPORTS) as entries:
-        for entry in entries:
-            if STUDY_KEY.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
-                yield Path(entry.path)
 
 
 def render_report(
@@ -282,16 +223,6 @@ def keep_earlier_report(folder: Path, result: StudyResult) -> None:
     former, report = _former(folder / RESULT_JSON), folder / REPORT_PDF
     if former is not None and former.revision < result.revision and report.is_file():
         keep_copy(report, folder / f"report-r{former.revision}.pdf")
-
-
-def remove_earlier_reports(folder: Path, *, since: int = 0) -> None:
-    """Remove the kept reports of earlier revisions, from revision `since` on."""
-    for report in folder.glob(EARLIER_REPORTS):
-        number = report.stem.removeprefix("report-r")
-        if number.isdecimal() and int(number) >= since:
-            reach("earlier-remove")
-            report.unlink(missing_ok=True)
-            reach("earlier-removed")
 
 
 def _former(path: Path) -> _Former | None:

@@ -10,12 +10,10 @@ from PIL import Image
 
 from cxrbatch.errors import StudyFailed
 from cxrbatch.output.report.heatmap import activation_on_display, peak_in_stored
-from cxrbatch.output.report.pictures import (
+from cxrbatch.output.report.pictures import draw_study, heatmap_file_names, labels_to_draw
+from cxrbatch.output.report.report_files import (
     are_pictures_whole,
-    draw_study,
-    heatmap_file_names,
     is_named_by_content,
-    labels_to_draw,
     picture_names,
     read_pictures,
     remove_stale_pictures,

@@ -12,7 +12,8 @@ import pytest
 from cxrbatch.errors import Flag, StudyFailed
 from cxrbatch.output.report import report as report_module
 from cxrbatch.output.report.pdf import PictureFetcher, render_pdf
-from cxrbatch.output.report.report import print_study, render_report, reprint_study, tidy_report
+from cxrbatch.output.report.report import print_study, render_report, reprint_study
+from cxrbatch.output.report.report_files import tidy_report
 from cxrbatch.pages import wording
 from cxrbatch.records import Label, RefusedImage, StudyResult
 from cxrbatch.system.record_json import from_json

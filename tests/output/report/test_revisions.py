@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from cxrbatch.output.report import report as report_module
-from cxrbatch.output.report.report import print_study, reprint_study, tidy_report
+from cxrbatch.output.report.report import print_study, reprint_study
+from cxrbatch.output.report.report_files import tidy_report
 from cxrbatch.records import StudyResult
 from cxrbatch.system import durable
 from tests.factories.output import STUDY_KEY, make_pixels, make_study_result

@@ -1,0 +1,104 @@
+"""The engine of a run: read and hashed once where something waits, checked where nothing does, opened meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cxrbatch.config import Settings
+from cxrbatch.engine import bundle as bundle_module
+from cxrbatch.errors import EngineError
+from cxrbatch.records import EngineDescription
+from cxrbatch.run.score import EngineSlot, images_per_call
+from tests.factories.engine import write_tiny_bundle
+from tests.factories.output import make_engine
+from tests.factories.studies import run_quietly, write_image
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Path:
+    return write_tiny_bundle(tmp_path / "engines")
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was read or hashed of engines, in order."""
+    seen: list[str] = []
+    for name in ("read_file", "sha256_of_file"):
+        real = getattr(bundle_module, name)
+
+        def noted(path: Path, *, name: str = name, real: object = real, **more: int) -> object:
+            seen.append(f"{name} {path.name}")
+            return real(path, **more)  # type: ignore[operator]
+
+        monkeypatch.setattr(bundle_module, name, noted)
+    return seen
+
+
+def test_the_file_is_read_once_where_something_waits_and_only_hashed_where_nothing_does(
+    tmp_path: Path, engine: Path, looked_at: list[str]
+) -> None:
+    write_image(tmp_path / "images" / "one.png", 20, 60, 120, 240)
+    run_quietly(tmp_path / "images", tmp_path / "out", engine=str(engine))
+    assert looked_at == ["read_file engine.json", "read_file model.onnx"]
+    looked_at.clear()
+    run_quietly(tmp_path / "images", tmp_path / "out", engine=str(engine))
+    assert looked_at == ["read_file engine.json", "sha256_of_file model.onnx"]
+
+
+def test_a_tampered_engine_is_refused_before_a_new_output_folder_is_made(tmp_path: Path, engine: Path) -> None:
+    write_image(tmp_path / "images" / "one.png", 20, 60, 120, 240)
+    (engine / "model.onnx").write_bytes(b"tampered")
+    with pytest.raises(EngineError, match="not the file this engine was built with"):
+        run_quietly(tmp_path / "images", tmp_path / "out", engine=str(engine))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_opened_is_what_was_verified_whatever_the_file_is_by_then(engine: Path) -> None:
+    with EngineSlot(Settings(engine=str(engine)), opens_soon=True) as slot:
+        (engine / "model.onnx").write_bytes(b"tampered")
+        slot.open_ahead()
+        assert slot.open().description == slot.description
+
+
+def test_the_engine_is_opened_ahead_once_and_asked_for_as_often_as_one_likes(
+    engine: Path, looked_at: list[str]
+) -> None:
+    with EngineSlot(Settings(engine=str(engine))) as slot:
+        slot.open_ahead()
+        slot.open_ahead()
+        opened = slot.open()
+        slot.open_ahead()
+        assert slot.open() is opened
+    assert looked_at.count("read_file model.onnx") == 1
+
+
+def test_what_goes_wrong_ahead_is_told_where_the_engine_is_asked_for(engine: Path) -> None:
+    with EngineSlot(Settings(engine=str(engine))) as slot:
+        good = (engine / "model.onnx").read_bytes()
+        (engine / "model.onnx").write_bytes(b"tampered")
+        slot.open_ahead()
+        with pytest.raises(EngineError, match="not the file this engine was built with"):
+            slot.open()
+        (engine / "model.onnx").write_bytes(good)
+        assert slot.open().description == slot.description  # tried anew: an error is not kept
+
+
+def test_an_engine_that_nobody_came_to_ask_for_is_closed(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
+
+    closed: list[EngineDescription] = []
+    monkeypatch.setattr(OnnxRuntimeEngine, "close", lambda self: closed.append(self.description))
+    slot = EngineSlot(Settings(engine=str(engine)))
+    slot.open_ahead()
+    slot.close()
+    slot.close()
+    assert closed == [slot.description]
+
+
+def test_batches_suit_where_the_engine_runs_unless_somebody_says_how_large() -> None:
+    on_cpu, on_gpu = make_engine(), replace(make_engine(), backend="tensorrt")
+    assert (images_per_call(Settings(), on_cpu), images_per_call(Settings(), on_gpu)) == (4, 8)
+    assert images_per_call(Settings(batch_size=32), on_cpu) == 32
