@@ -84,12 +84,12 @@ def open_workers(settings: Settings) -> WorkerPool:
 
 def warm_up(*, pdf: bool) -> None:
     """Load what reading and printing need, down to fonts and style sheets; runs in a worker as it starts."""
-    from cxrbatch.output.report.report import STYLES
+    from cxrbatch.output.report.report import PRINT_STYLES
 
     if pdf:
         from cxrbatch.output.report.pdf import PictureFetcher, render_pdf
 
-        render_pdf("<p>cxrbatch</p>", PictureFetcher({}), styles=STYLES)
+        render_pdf("<p>cxrbatch</p>", PictureFetcher({}), styles=PRINT_STYLES)
 
 
 def print_report(job: PrintJob) -> PrintedStudy:

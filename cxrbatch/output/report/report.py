@@ -19,6 +19,7 @@ from cxrbatch.output.folder.place import Place
 from cxrbatch.output.report.content import report_content
 from cxrbatch.output.report.heatmap import colour_scale
 from cxrbatch.output.report.intent import STUDY_KEY, Intent, begin_printing, end_printing, read_intent, result_mark
+from cxrbatch.output.report.paper import render_paper
 from cxrbatch.output.report.pictures import (
     draw_study,
     is_drawn,
@@ -42,6 +43,7 @@ EARLIER_REPORTS = "report-r*.pdf"
 """The PDFs of earlier revisions, which are kept beside the new one."""
 COULD_NOT_PRINT = "the report could not be printed"
 STYLES = ("look.css", "report.css")
+PRINT_STYLES = ("report-print.css",)
 _MARKS = re.compile(rb"(?:<meta name=\"cxrbatch-result\" content=\"|/ID \[\()([0-9a-f]{32} [^\")]*)")
 # The page's head and the PDF's trailer are well within this.
 _MARK_WITHIN = 4096
@@ -167,13 +169,11 @@ def report_folders(out: Path) -> Iterator[Path]:
                 yield Path(entry.path)
 
 
-def render_report(
-    result: StudyResult, *, styles: tuple[str, ...] = STYLES, heatmaps: HeatmapChoice = "validated"
-) -> str:
-    """Return report.html; the same result gives the same text. For the PDF, the style stays outside."""
+def render_report(result: StudyResult, *, heatmaps: HeatmapChoice = "validated") -> str:
+    """Return report.html; the same result gives the same text."""
     return render_page(
         "report.html.j2",
-        styles=styles,
+        styles=STYLES,
         mark=result_mark(result),
         report=report_content(result, heatmaps),
         colours=colour_scale(),
@@ -215,8 +215,8 @@ def _render_pdf(page: Page) -> bytes:
     # Imported only here: without Pango it cannot be, and everything but the PDF works all the same.
     from cxrbatch.output.report.pdf import PictureFetcher, render_pdf
 
-    html = render_report(page.result, styles=(), heatmaps=page.heatmaps)
-    return render_pdf(html, PictureFetcher(page.pictures), styles=STYLES, mark=result_mark(page.result))
+    paper = render_paper(page.result, heatmaps=page.heatmaps)
+    return render_pdf(paper, PictureFetcher(page.pictures), styles=PRINT_STYLES, mark=result_mark(page.result))
 
 
 def _folder_of(where: Path | Place) -> Path:
