@@ -24,7 +24,8 @@ WindowFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 
 SOURCE_PX = 1024
 """The long side at which a radiograph is read for an engine, in training and in a run, whatever is displayed of it: so
-no setting of the display moves a score. Larger inputs are read at their own size (`preprocess.source_side`)."""
+no setting of the display moves a score. JPEG 2000 may come out a tenth smaller. Larger inputs are read at their own
+size (`preprocess.source_side`)."""
 
 WHITE = 255.0
 # Without a window, the half percent at either end is collimator, label and burnt-in text.
@@ -118,16 +119,17 @@ def display_pixels(stored: Stored, look: PixelLook, max_px: int) -> Displayed:
     return Displayed(display, flags)
 
 
-def display_beside(source: Gray8, wanted_px: int, source_px: int, decode: Callable[[], Gray8]) -> Gray8:
+def display_beside(source: Gray8, wanted_px: int, source_px: int, stored_px: int, decode: Callable[[], Gray8]) -> Gray8:
     """Return the display image that goes with what an engine sees.
 
     Args:
         source: what it sees, uint8 [H,W], its long side at most `source_px`.
         wanted_px: the long side of the display image is at most that.
-        source_px: the size that the source was made for; one that is smaller is all there is.
+        source_px: the size that the source was made for.
+        stored_px: the long side of the stored image; a source of that size is all there is.
         decode: returns the display image at its own size, where it shows more than the source.
     """
-    if wanted_px > source_px and max(source.shape) >= source_px:
+    if wanted_px > source_px and stored_px > max(source.shape):
         return decode()
     if wanted_px >= max(source.shape):
         return source

@@ -23,12 +23,12 @@ def warm_up(*, pdf: bool) -> None:
         import cxrbatch.run.headers
         import cxrbatch.run.read  # noqa: F401
 
-    from cxrbatch.output.report.report import STYLES
+    from cxrbatch.output.report.report import PRINT_STYLES
 
     if pdf:
         from cxrbatch.output.report.pdf import PictureFetcher, render_pdf
 
-        render_pdf("<p>cxrbatch</p>", PictureFetcher({}), styles=STYLES)
+        render_pdf("<p>cxrbatch</p>", PictureFetcher({}), styles=PRINT_STYLES)
 
 
 @contextmanager

@@ -68,7 +68,8 @@ def read_dicom(dicom: DicomFile, settings: Settings, source_px: int) -> Radiogra
             larger = stored if is_whole else decode_pixels(dicom, module, encoded, settings.max_display_px)
             return display_pixels(larger, look, settings.max_display_px).display
 
-        shown = display_beside(displayed.display, settings.max_display_px, source_px, decode_larger)
+        stored_px = max(module.rows, module.columns)
+        shown = display_beside(displayed.display, settings.max_display_px, source_px, stored_px, decode_larger)
         is_damaged = dicom.transfer_syntax not in ENCAPSULATED and has_hole(stored)
     damage_flags = (Flag.DAMAGE_SUSPECT,) if is_damaged else ()
     flags = inspection.flags + polarity_flags + displayed.flags + damage_flags

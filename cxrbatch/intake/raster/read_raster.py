@@ -93,7 +93,7 @@ def read_raster(content: bytes, kind: Kind, settings: Settings, source_px: int) 
     look = _look_of(stored)
     displayed = display_pixels(stored, look, source_px)
     shown = display_beside(
-        *(displayed.display, settings.max_display_px, source_px),
+        *(displayed.display, settings.max_display_px, source_px, max(stored.shape)),
         lambda: display_pixels(stored, look, settings.max_display_px).display,
     )
     digest = hashlib.sha256(f"raster {stored.shape} {stored.dtype.itemsize} ".encode() + stored.tobytes())

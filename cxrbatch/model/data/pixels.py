@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from cxrbatch.config import Settings, available_cores
 from cxrbatch.errors import ImageRejected, OutputNotWritable, Reason, UsageError
 from cxrbatch.intake.anatomy import check_anatomy
+from cxrbatch.intake.codecs.jpeg2000 import ENOUGH
 from cxrbatch.intake.preprocess import prepare, source_side
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.records import Gray8, InputSpec, storable_ns
@@ -236,7 +237,7 @@ class _Entry:
 def _key(paths: Sequence[Path], spec: InputSpec, *, check: bool = False) -> str:
     """Return what names an entry: everything that decides over its pixels but the files' content."""
     settings = Settings()
-    intake = (source_side(spec), settings.max_stored_px, settings.min_stored_px)
+    intake = (source_side(spec), ENOUGH, settings.max_stored_px, settings.min_stored_px)
     # Mean and deviation are applied in the network; the cached bytes don't depend on them.
     way = (spec.preprocess_version, spec.size_px, spec.fit, intake, *(("checked",) if check else ()))
     digest = hashlib.sha256(msgspec.json.encode(way))

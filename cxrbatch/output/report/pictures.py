@@ -82,10 +82,15 @@ def heatmap_file_names(number: int, labels: Sequence[Label]) -> list[str]:
 
 
 def shrink(display: NDArray[np.uint8], long_side_px: int) -> NDArray[np.uint8]:
-    """Return the image with its long side at most `long_side_px`, by area averaging."""
+    """Return the image with its long side at most `long_side_px`, by area averaging.
+
+    By half first, where that goes even: averages of averages of four pixels each, in half the time.
+    """
     height, width = display.shape[:2]
     factor = min(1.0, long_side_px / max(height, width))
     size = max(1, round(width * factor)), max(1, round(height * factor))
+    if factor < 0.5 and height % 2 == 0 and width % 2 == 0:
+        display = np.asarray(cv2.resize(display, (width // 2, height // 2), interpolation=cv2.INTER_AREA))
     return np.asarray(cv2.resize(display, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 

@@ -17,6 +17,7 @@ from cxrbatch.output.folder.place import Place
 from cxrbatch.output.report.content import report_content
 from cxrbatch.output.report.heatmap import colour_scale
 from cxrbatch.output.report.intent import Intent, begin_printing, result_mark
+from cxrbatch.output.report.paper import render_paper
 from cxrbatch.output.report.pictures import draw_study
 from cxrbatch.output.report.report_files import (
     COULD_NOT_PRINT,
@@ -35,6 +36,7 @@ from cxrbatch.system.faults import reach
 from cxrbatch.system.record_json import from_json, to_json
 
 STYLES = ("look.css", "report.css")
+PRINT_STYLES = ("report-print.css",)
 
 
 def print_study(
@@ -108,13 +110,11 @@ def reprint_study(
     return _printed(result, kept, {}, "")
 
 
-def render_report(
-    result: StudyResult, *, styles: tuple[str, ...] = STYLES, heatmaps: HeatmapChoice = "validated"
-) -> str:
-    """Return report.html; the same result gives the same text. For the PDF, the style stays outside."""
+def render_report(result: StudyResult, *, heatmaps: HeatmapChoice = "validated") -> str:
+    """Return report.html; the same result gives the same text."""
     return render_page(
         "report.html.j2",
-        styles=styles,
+        styles=STYLES,
         mark=result_mark(result),
         report=report_content(result, heatmaps),
         colours=colour_scale(),
@@ -156,8 +156,8 @@ def _render_pdf(page: Page) -> bytes:
     # Imported only here: without Pango it cannot be, and everything but the PDF works all the same.
     from cxrbatch.output.report.pdf import PictureFetcher, render_pdf
 
-    html = render_report(page.result, styles=(), heatmaps=page.heatmaps)
-    return render_pdf(html, PictureFetcher(page.pictures), styles=STYLES, mark=result_mark(page.result))
+    paper = render_paper(page.result, heatmaps=page.heatmaps)
+    return render_pdf(paper, PictureFetcher(page.pictures), styles=PRINT_STYLES, mark=result_mark(page.result))
 
 
 def _folder_of(where: Path | Place) -> Path:

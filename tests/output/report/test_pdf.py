@@ -10,6 +10,8 @@ from PIL import Image
 from cxrbatch.errors import StudyFailed
 from cxrbatch.output.report.pdf import PictureFetcher, render_pdf
 
+SVG = "http://www.w3.org/2000/svg"
+
 
 def jpeg() -> bytes:
     stream = io.BytesIO()
@@ -20,7 +22,8 @@ def jpeg() -> bytes:
 def test_own_pictures_are_served_and_embedded_as_they_are(read_pdf: Callable[[bytes], bytes]) -> None:
     picture = jpeg()
     fetcher = PictureFetcher({"image-1.jpg": picture})
-    pdf = render_pdf("<title>t</title><img src='image-1.jpg'>", fetcher, styles=("look.css", "report.css"))
+    page = "<html><head><title>t</title></head><body><img src='image-1.jpg'/></body></html>"
+    pdf = render_pdf(page, fetcher, styles=("report-print.css",))
     assert fetcher.served == ["image-1.jpg"]
     assert fetcher.refused == []
     assert picture in pdf
@@ -30,28 +33,28 @@ def test_own_pictures_are_served_and_embedded_as_they_are(read_pdf: Callable[[by
 @pytest.mark.parametrize(
     "page",
     [
-        "<img src='file:///etc/passwd'>",
-        "<img src='image-2.jpg'>",
-        "<img src='image-1.jpg?x'>",
-        "<img src='http://127.0.0.1:9/x.png'>",
-        "<img src='data:image/png;base64,AAAA'>",
-        "<link rel=stylesheet href='https://example.com/a.css'>",
-        "<p style='background:url(file:///etc/hostname)'>x",
+        "<img src='file:///etc/passwd'/>",
+        "<img src='image-2.jpg'/>",
+        "<img src='image-1.jpg?x'/>",
+        "<img src='http://127.0.0.1:9/x.png'/>",
+        "<img src='data:image/png;base64,AAAA'/>",
+        "<link rel='stylesheet' href='https://example.com/a.css'/>",
+        "<p style='background:url(file:///etc/hostname)'>x</p>",
         "<object data='file:///etc/passwd'></object>",
-        "<base href='file:///etc/'><img src='passwd'>",
-        "<svg width=9 height=9><image href='file:///etc/passwd' width=9 height=9 /></svg>",
+        "<div><base href='file:///etc/'/><img src='passwd'/></div>",
+        f"<svg xmlns='{SVG}' width='9' height='9'><image href='file:///etc/passwd' width='9' height='9'/></svg>",
     ],
 )
 def test_everything_else_is_refused_and_there_is_no_report(page: str) -> None:
     fetcher = PictureFetcher({"image-1.jpg": jpeg()})
     with pytest.raises(StudyFailed, match="not a picture of its study"):
-        render_pdf(page, fetcher, styles=())
+        render_pdf(f"<html><body>{page}</body></html>", fetcher, styles=())
     assert fetcher.served == []
     assert len(fetcher.refused) == 1
 
 
 def test_printing_is_silent(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
     with caplog.at_level(logging.DEBUG):
-        render_pdf("<p style='no-such-property:1;colour:red'>Doe^Jane", PictureFetcher({}), styles=())
+        render_pdf("<p style='no-such-property:1;colour:red'>Doe^Jane</p>", PictureFetcher({}), styles=())
     assert caplog.text == ""
     assert capfd.readouterr() == ("", "")

@@ -11,6 +11,7 @@ import pytest
 
 from cxrbatch.errors import Flag, StudyFailed
 from cxrbatch.output.report import report as report_module
+from cxrbatch.output.report.paper import render_paper
 from cxrbatch.output.report.pdf import PictureFetcher, render_pdf
 from cxrbatch.output.report.report import print_study, render_report, reprint_study
 from cxrbatch.output.report.report_files import tidy_report
@@ -151,7 +152,7 @@ def test_foreign_text_is_inert_and_fetches_nothing(tmp_path: Path, read_page: Re
 
     pictures = {path.name: path.read_bytes() for path in (tmp_path / "reports" / STUDY_KEY).glob("*.jpg")}
     fetcher = PictureFetcher(pictures)
-    render_pdf(render_report(printed.result, styles=()), fetcher, styles=report_module.STYLES)
+    render_pdf(render_paper(printed.result), fetcher, styles=report_module.PRINT_STYLES)
     assert fetcher.refused == []
     assert set(fetcher.served) == own
 

@@ -22,7 +22,8 @@ from tests.factories.output import STUDY_KEY, make_pixels, make_study_result
 @pytest.fixture(autouse=True)
 def _quick_pdfs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A PDF that says which revision it is of, since what WeasyPrint makes of it is tested elsewhere."""
-    monkeypatch.setattr(report_module, "render_report", lambda result, **_: f"revision {result.revision}")
+    for name in ("render_report", "render_paper"):
+        monkeypatch.setattr(report_module, name, lambda result, **_: f"revision {result.revision}")
     monkeypatch.setattr("cxrbatch.output.report.pdf.render_pdf", lambda page, *_, **__: b"%PDF- " + page.encode())
 
 
