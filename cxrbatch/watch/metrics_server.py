@@ -18,8 +18,9 @@ from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from prometheus_client import CONTENT_TYPE_LATEST
+
 from cxrbatch.errors import ConfigurationError
-from cxrbatch.output.prometheus_text import CONTENT_TYPE
 from cxrbatch.records import now_text
 
 LOCALHOST = "127.0.0.1"
@@ -101,7 +102,7 @@ class MetricsServer:
 
     def _answer(self, path: str) -> Answer:
         if path == "/metrics":
-            return HTTPStatus.OK, CONTENT_TYPE, self._state.text
+            return HTTPStatus.OK, CONTENT_TYPE_LATEST, self._state.text
         if path == "/healthz":
             return self._health()
         return HTTPStatus.NOT_FOUND, "text/plain", "There are /metrics and /healthz.\n"

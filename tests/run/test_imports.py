@@ -15,7 +15,7 @@ from tests.factories.studies import run_quietly, write_image
 HEAVY = (
     *("pydicom", "imagecodecs", "simplejpeg", "PIL", "cv2"),
     *("onnxruntime", "onnx", "torch"),
-    *("weasyprint", "fontTools", "pandas", "scipy", "matplotlib", "prometheus_client", "requests"),
+    *("weasyprint", "fontTools", "pandas", "scipy", "matplotlib", "requests"),
 )
 CHILD = f"""
 import sys
