@@ -21,9 +21,9 @@ from scripts.bench_figures import (
     QUIET_SHARE,
     SETS,
     Cell,
+    Cost,
     Limit,
     Summary,
-    cost_ratio,
     together,
 )
 
@@ -197,7 +197,7 @@ def as_json(results: Results) -> dict[str, Any]:
     facts["commands"] = {name: asdict(summary) for name, summary in results.commands.items()}
     facts["memory"] = results.memory
     if "24 studies" in results.commands and ("mixed", "pdf") in results.plain:
-        facts["cost_ratio"] = cost_ratio(results.commands["24 studies"], results.plain["mixed", "pdf"])
+        facts["cost"] = asdict(Cost.of(results.commands["24 studies"], results.plain["mixed", "pdf"]))
     return facts
 
 
