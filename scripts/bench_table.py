@@ -230,6 +230,7 @@ def record(results: Results, folder: Path) -> None:
     page = folder / "bench.md"
     before, _, rest = page.read_text().partition(_START)
     _, _, after = rest.partition(_END)
-    page.write_text(f"{before}{_START}\n\n{as_markdown(results)}\n{_END}{after}")
+    picture = "![Core-ms per study and stage, mixed set](bench.svg)"
+    page.write_text(f"{before}{_START}\n\n{picture}\n\n{as_markdown(results)}\n{_END}{after}")
     (folder / "bench.json").write_text(json.dumps(as_json(results), indent=1) + "\n")
     (folder / "bench.svg").write_bytes(draw_stages(results))

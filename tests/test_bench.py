@@ -112,6 +112,7 @@ def test_what_was_measured_is_recorded_in_the_page_and_beside_it(results: Result
         record(results, tmp_path)
     assert page.read_text().startswith(before)
     assert page.read_text().count("| figure | here | must | reach for |") == 1
+    assert page.read_text().count("](bench.svg)") == 1
     assert json.loads((tmp_path / "bench.json").read_text())["cxrbatch"]["mixed/pdf/fp32"]["core_ms"] == 800.0
     drawn = (tmp_path / "bench.svg").read_bytes()
     assert drawn == draw_stages(results)
