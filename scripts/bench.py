@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -30,7 +31,7 @@ from scripts.bench_cases import (
     sample_cxrbatch,
     sample_until_quiet,
 )
-from scripts.bench_figures import MODES, MOST_GROWTH, PRECISIONS, SETS, Cell, Summary, cost_ratio, has_grown, summarise
+from scripts.bench_figures import MODES, MOST_GROWTH, PRECISIONS, SETS, Cell, Cost, Summary, summarise
 from scripts.bench_table import MAIN, Results, as_json, as_markdown, draw_stages, record
 
 RECORD = ROOT / "docs/measurements"
@@ -148,18 +149,22 @@ def run_quick(engine: Path, options: argparse.Namespace) -> int:
     few = bench_inputs.make_set(WORK / "sets", "mixed", FEW)
     ours = summarised("cxrbatch", partial(sample_cxrbatch, MAIN["fp32"], few, engine), options.repeats)
     plain = summarised("plain", partial(run_plain, "pdf", few, engine, FEW // 2), 1)
-    ratio = cost_ratio(ours, plain)
+    cost = Cost.of(ours, plain)
     path = RECORD / "bench.json"
     facts = json.loads(path.read_text()) if path.exists() else {}
     if options.record:
-        path.write_text(json.dumps(facts | {"cost_ratio": ratio}, indent=1) + "\n")
-    recorded = ratio if options.record else facts["cost_ratio"]
-    disturbed = "" if ours.is_quiet and plain.is_quiet else " (disturbed: others took much of the machine)"
-    print(f"cost of a study beside the plain way: {ratio:.3f}, recorded {recorded:.3f}{disturbed}")
-    if has_grown(ratio, recorded):
-        print(f"it grew by more than {MOST_GROWTH - 1:.0%}: profile it, or record it with --quick --record and say why")
+        facts["cost"] = asdict(cost)
+        path.write_text(json.dumps(facts, indent=1) + "\n")
+    recorded = Cost(**facts["cost"])
+    print(f"core-ms a study over the plain way's: {_in_words(cost)}; recorded: {_in_words(recorded)}")
+    if cost.has_grown(recorded):
+        print(f"it grew by more than {MOST_GROWTH - 1:.0%}: profile it, or record it (BENCH_ARGS=--record) and say why")
         return 1
     return 0
+
+
+def _in_words(cost: Cost) -> str:
+    return f"{cost.ratio:.3f}" if cost.quiet else f"{cost.ratio:.3f} (while others took much of the machine)"
 
 
 if __name__ == "__main__":

@@ -147,11 +147,21 @@ def together(rates: Iterable[float]) -> float:
     return 1 / sum(1 / rate for rate in rates)
 
 
-def cost_ratio(ours: Summary, plain: Summary) -> float:
-    """Return our core-ms a study, start-up and all, as a share of the plain way's, whose start-up does not count."""
-    return ours.core_ms / (plain.processing_core_ms or plain.core_ms)
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Our core-ms a study, start-up and all, as a share of the plain way's, whose start-up does not count.
 
+    `quiet` is False where others took much of the machine: then the plain way's threads spin, and it costs more.
+    """
 
-def has_grown(ratio: float, recorded: float, most: float = MOST_GROWTH) -> bool:
-    """Tell whether a ratio of costs has grown by more than it may."""
-    return ratio > recorded * most
+    ratio: float
+    quiet: bool
+
+    @classmethod
+    def of(cls, ours: Summary, plain: Summary) -> Cost:
+        """Compare two summaries of the same work."""
+        return cls(ours.core_ms / (plain.processing_core_ms or plain.core_ms), ours.is_quiet and plain.is_quiet)
+
+    def has_grown(self, recorded: Cost, most: float = MOST_GROWTH) -> bool:
+        """Tell whether it is more than `most` times the recorded one, which says something if nothing disturbed it."""
+        return recorded.quiet and self.ratio > recorded.ratio * most

@@ -21,9 +21,9 @@ from scripts.bench_figures import (
     QUIET_SHARE,
     SETS,
     Cell,
+    Cost,
     Limit,
     Summary,
-    cost_ratio,
     together,
 )
 
@@ -197,7 +197,7 @@ def as_json(results: Results) -> dict[str, Any]:
     facts["commands"] = {name: asdict(summary) for name, summary in results.commands.items()}
     facts["memory"] = results.memory
     if "24 studies" in results.commands and ("mixed", "pdf") in results.plain:
-        facts["cost_ratio"] = cost_ratio(results.commands["24 studies"], results.plain["mixed", "pdf"])
+        facts["cost"] = asdict(Cost.of(results.commands["24 studies"], results.plain["mixed", "pdf"]))
     return facts
 
 
@@ -230,6 +230,7 @@ def record(results: Results, folder: Path) -> None:
     page = folder / "bench.md"
     before, _, rest = page.read_text().partition(_START)
     _, _, after = rest.partition(_END)
-    page.write_text(f"{before}{_START}\n\n{as_markdown(results)}\n{_END}{after}")
+    picture = "![Core-ms per study and stage, mixed set](bench.svg)"
+    page.write_text(f"{before}{_START}\n\n{picture}\n\n{as_markdown(results)}\n{_END}{after}")
     (folder / "bench.json").write_text(json.dumps(as_json(results), indent=1) + "\n")
     (folder / "bench.svg").write_bytes(draw_stages(results))

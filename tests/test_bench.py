@@ -12,12 +12,11 @@ import pytest
 
 from scripts.bench_figures import (
     Cell,
+    Cost,
     Limit,
     Sample,
     Summary,
-    cost_ratio,
     counting,
-    has_grown,
     summarise,
     together,
 )
@@ -63,8 +62,17 @@ def test_limits_one_after_another_add_up() -> None:
 def test_cost_is_told_beside_the_plain_way_without_its_start_up() -> None:
     ours, plain = summarise([QUIET]), summarise([replace(QUIET, cpu_s=50.0, processing_cpu_s=16.0)])
     assert plain.core_ms == 5000.0
-    assert cost_ratio(ours, plain) == pytest.approx(0.5)
-    assert [has_grown(ratio, 0.4) for ratio in (0.3, 0.4, 0.49, 0.51)] == [False, False, False, True]
+    assert Cost.of(ours, plain) == Cost(0.5, quiet=True)
+    assert not Cost.of(summarise([LOUD]), plain).quiet
+    assert not Cost.of(ours, summarise([LOUD])).quiet
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_cost_that_grew_by_more_than_a_quarter_fails_quick(quiet: bool) -> None:
+    recorded = Cost(0.4, quiet=True)
+    assert [Cost(ratio, quiet).has_grown(recorded) for ratio in (0.3, 0.4, 0.49, 0.51)] == [False, False, False, True]
+    # What was recorded while the plain way's threads were spinning is too low to be held to.
+    assert not Cost(0.51, quiet).has_grown(Cost(0.4, quiet=False))
 
 
 @pytest.fixture
@@ -93,7 +101,7 @@ def test_the_table_has_the_figures_that_have_goals(results: Results) -> None:
     # 1 / (1/5 + 1/10 + 1/10) = 2.5 studies/s are possible.
     assert "| mixed, pdf, FP32 | 2.50 | 2.00 | 800 | 700 | 5.0 | 1.00 | 1 of 1, 1 % |" in text
     assert "0 of 1, 50 % \\* |" in text
-    assert as_json(results)["cost_ratio"] == pytest.approx(0.5)
+    assert as_json(results)["cost"] == {"ratio": 0.5, "quiet": True}
 
 
 def test_what_was_measured_is_recorded_in_the_page_and_beside_it(results: Results, tmp_path: Path) -> None:
@@ -104,6 +112,7 @@ def test_what_was_measured_is_recorded_in_the_page_and_beside_it(results: Result
         record(results, tmp_path)
     assert page.read_text().startswith(before)
     assert page.read_text().count("| figure | here | must | reach for |") == 1
+    assert page.read_text().count("](bench.svg)") == 1
     assert json.loads((tmp_path / "bench.json").read_text())["cxrbatch"]["mixed/pdf/fp32"]["core_ms"] == 800.0
     drawn = (tmp_path / "bench.svg").read_bytes()
     assert drawn == draw_stages(results)
@@ -111,9 +120,9 @@ def test_what_was_measured_is_recorded_in_the_page_and_beside_it(results: Result
     assert b"core-ms per study" in drawn
 
 
-def test_a_recorded_ratio_is_there_for_quick() -> None:
-    recorded = json.loads((ROOT / "docs/measurements/bench.json").read_text())
-    assert 0.05 < recorded["cost_ratio"] < 1
+def test_a_recorded_cost_is_there_for_quick() -> None:
+    recorded = Cost(**json.loads((ROOT / "docs/measurements/bench.json").read_text())["cost"])
+    assert 0.05 < recorded.ratio < 1
 
 
 BURN = "import time\nwhile time.process_time() < 0.4: pass"
