@@ -103,6 +103,14 @@ def test_each_finding_is_one_row_in_reading_order() -> None:
     ]
 
 
+def test_what_does_not_fit_beside_a_probability_stands_below_it() -> None:
+    (_, first, *_), (_, longer, *_) = (
+        rows(make_study_result(((value, 0.2, 0.1), (0.1, 0.1, 0.1)))) for value in (0.9, 0.999)
+    )
+    assert first.startswith("Effusion 0.90 image 1 0.50 ▲ Positive")
+    assert longer.startswith("Effusion >0.99 0.50 ▲ Positive image 1")
+
+
 def bars(result: StudyResult) -> list[dict[str, str]]:
     paper = ET.fromstring(render_paper(result))
     namespace = "{http://www.w3.org/2000/svg}"
