@@ -38,7 +38,7 @@ from pydicom.uid import (
 from cxrbatch.config import Settings
 from cxrbatch.engine.installed import find_bundle
 from cxrbatch.engine.open import open_engine
-from cxrbatch.intake.dicom.read_dicom import pixel_data
+from cxrbatch.intake.dicom import pixel_data
 from cxrbatch.intake.discover import index_file, walk
 from cxrbatch.intake.display import SOURCE_PX
 from cxrbatch.intake.preprocess import prepare

@@ -67,7 +67,8 @@ def activation_on_display(
     across[(x_in_square < 0) | (x_in_square > geometry.size_px)] = 0
     evidence = np.maximum(cam, 0).astype(np.float32)
     # Cubic interpolation undershoots beside a steep flank: negative evidence that the map does not hold.
-    return np.asarray(cv2.max(down @ evidence @ across.T, 0), dtype=np.float32)
+    spread = down @ evidence @ across.T
+    return np.maximum(spread, 0, out=spread)
 
 
 def peak_in_stored(activation: Float32, geometry: Geometry) -> tuple[float, float]:

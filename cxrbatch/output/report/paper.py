@@ -30,8 +30,10 @@ _SCORE_MM, _WIDE_SCORE_MM, _FIGURE_MM = 19.0, 20.5, 10.5
 # In DejaVu Sans, the widest of the fonts that report-print.css names: the longest verdicts of findings that were judged
 # and of those that were not, a digit of a figure, and letters of a bold name (8 pt), by kind.
 _VERDICT_MM, _UNJUDGED_MM, _DIGIT_MM = 31.0, 72.0, 1.5
-_LETTERS_MM = {" ijlI'.,|!": 1.02, "frt-()": 1.3, "mwMW@%&": 3.0, "ABCDEFGHJKLNOPQRSTUVXYZ": 2.12}
+_LETTERS_MM = {" ijlI'.,|!": 1.02, "frt-()": 1.3, "mwMW@%&<>": 3.0, "ABCDEFGHJKLNOPQRSTUVXYZ": 2.12}
 _LETTER_MM, _FOREIGN_MM = 1.95, 3.0
+# What more stands beside a probability makes it smaller: 7.5 pt.
+_WIDE_FONT = 7.5 / 8
 _NARROWEST_NAME_MM, _WIDEST_NAME_MM, _NARROWEST_BAR_MM = 26.0, 60.0, 13.0
 _BAR_MM, _TICK_MM, _TICK_WIDTH_MM = 2.4, 3.8, 0.4
 # One drawing is never torn apart: as many rows as fit on any page that has begun.
@@ -158,8 +160,10 @@ def _columns(content: ReportContent) -> Columns:
 
 
 def _is_wide(content: ReportContent) -> bool:
-    """Tell whether more than the probability stands in its column."""
-    return any(line.image or line.spread for line in content.findings)
+    """Tell whether an ensemble's spread, or the image that a probability is of, stands beside it: where that fits."""
+    texts = [" ".join((line.probability, line.spread or line.image)) for line in content.findings]
+    some = any(line.image or line.spread for line in content.findings)
+    return some and max(map(_length_mm, texts)) * _WIDE_FONT <= _WIDE_SCORE_MM
 
 
 def _length_mm(name: str) -> float:
@@ -234,15 +238,16 @@ def _look(line: FindingLine) -> str:
 
 
 def _row(line: FindingLine, content: ReportContent, digits: tuple[int, int]) -> Row:
-    # An ensemble's spread and the image that a probability is of don't fit in one line.
-    beside, under = (line.spread, line.image) if line.spread else (line.image, "")
+    more = [text for text in (line.spread, line.image) if text]
+    beside, under = (more[0] if more else "", " ".join(more[1:])) if _is_wide(content) else ("", " ".join(more))
     scores = [" ".join(filter(None, (line.probability, beside))), *[line.operating_point] * content.has_points]
     rank = f": {line.rank}" if line.rank else ""
+    stops = len(scores) - (_length_mm(under) > _SCORE_MM)
     return Row(
         name=line.name,
         scores=_tabbed([*scores, ""]),
         verdict=f"{'▲ ' if line.positive else ''}{line.verdict}{rank}",
-        below=_LINE + _tabbed([under, *[""] * len(scores)]) if under or line.contested else Markup(""),
+        below=_LINE + _tabbed([under, *[""] * stops]) if under or line.contested else Markup(""),
         contested=line.contested,
         figures=_figures(line, content, digits),
     )

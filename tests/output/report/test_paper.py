@@ -103,6 +103,14 @@ def test_each_finding_is_one_row_in_reading_order() -> None:
     ]
 
 
+def test_what_does_not_fit_beside_a_probability_stands_below_it() -> None:
+    (_, first, *_), (_, longer, *_) = (
+        rows(make_study_result(((value, 0.2, 0.1), (0.1, 0.1, 0.1)))) for value in (0.9, 0.999)
+    )
+    assert first.startswith("Effusion 0.90 image 1 0.50 ▲ Positive")
+    assert longer.startswith("Effusion >0.99 0.50 ▲ Positive image 1")
+
+
 def bars(result: StudyResult) -> list[dict[str, str]]:
     paper = ET.fromstring(render_paper(result))
     namespace = "{http://www.w3.org/2000/svg}"
@@ -117,7 +125,7 @@ def test_bars_are_as_long_as_probabilities_and_ticks_stand_at_operating_points()
         return [(float(left), float(width)) for left, width in re.findall(r"M([\d.]+) [\d.]+h([\d.]+)", path)]
 
     ((left, whole),) = boxes(positive["#e9edf1"])
-    assert boxes(positive["#9a5b00"]) == [(left, pytest.approx(0.5 * whole, abs=0.01))]
+    assert boxes(positive["#9a5b00"])[0] == pytest.approx((left, 0.5 * whole), abs=0.01)
     assert [width for _, width in boxes(negative["#a9b4c0"])] == pytest.approx([0.2 * whole, 0.1 * whole], abs=0.01)
     ticks = [at + width / 2 for at, width in boxes(negative["#161b22"])]
     assert ticks == pytest.approx([left + 0.4 * whole, left + 0.35 * whole], abs=0.01)
