@@ -121,13 +121,13 @@ def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out of each architecture the blocks that repeat another one: exporting takes its time for every layer."""
     models, whole_inception = torchvision.models, torchvision.models.inception_v3
 
-    def inception(**options: Any) -> nn.Module:
+    def inception(**options: Any) -> Any:
         network = whole_inception(**options)
         for name in ("Mixed_5d", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7c"):
             setattr(network, name, nn.Identity())
         return network
 
-    def efficientnet(**_: Any) -> nn.Module:
+    def efficientnet(**_: Any) -> Any:
         settings, _ = efficientnet_settings("efficientnet_b0", width_mult=1.0, depth_mult=0.25)
         return models.EfficientNet(settings, dropout=0.2)
 
