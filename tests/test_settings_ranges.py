@@ -201,7 +201,7 @@ def test_every_option_that_is_a_number_has_both_ends(command: str, option: click
     [
         (["run", "in", "-o", "out", "--workers", "-1"], ExitCode.CONFIGURATION),
         (["run", "in", "-o", "out", "--limit", "-5"], ExitCode.CONFIGURATION),
-        (["run", "in", "-o", "out", "--batch-size", "0"], ExitCode.CONFIGURATION),
+        (["run", "in", "-o", "out", "--batch-size", "-1"], ExitCode.CONFIGURATION),
         (["run", "in", "-o", "out", "--deadline", "25:00"], ExitCode.CONFIGURATION),
         (["run", "in", "-o", "out", "--since", "yesterday"], ExitCode.CONFIGURATION),
         (["run", "in", "-o", "out", "--since", "-7d"], ExitCode.CONFIGURATION),
