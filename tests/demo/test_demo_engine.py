@@ -18,28 +18,40 @@ from cxrbatch.model.network.checkpoint import load_checkpoint
 from cxrbatch.model.train.augment import NONE
 from cxrbatch.model.train.options import TrainingOptions
 from cxrbatch.phantom import FINDINGS
-from tests.factories.model import tiny_architecture
+from tests.factories.model import slim_architecture, tiny_architecture
 
 ENGINES = Path(__file__).resolve().parents[2] / "engines"
 OTHER_SEED = 850_000_000
 
 
-# Half the lessons for a smaller network. It comes to AUROC 0.82, with 75 % of the peaks on the lesion; the whole recipe
-# comes to 0.94 and 87 %.
-SHORTER = DemoRecipe(phantoms=1100, held_back=200, architecture="resnet18")
+# Half the phantoms for a network a tenth as large, looked at more often: AUROC 0.94, 80 % of the peaks on the lesion,
+# in half a minute. The whole recipe comes to 0.94 and 90 %.
+SHORTER = DemoRecipe(
+    phantoms=1100,
+    held_back=200,
+    architecture="slim",
+    output_stride=32,
+    training=TrainingOptions(
+        epochs=6,
+        small_epochs=4,
+        small_scale=2 / 3,
+        batch_size=16,
+        learning_rate=2e-3,
+        warm_up=0.2,
+        augmentation=NONE,
+    ),
+)
 
 
 @pytest.fixture(scope="module")
-def demo_engine(tmp_path_factory: pytest.TempPathFactory) -> EngineBundle:
+def demo_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineBundle]:
     """The engine that `make demo` made, where it did; else a smaller one of a shorter recipe."""
     with suppress(EngineError):
         if (made := load_bundle(ENGINES / "demo")).manifest.training.recipe == DemoRecipe().fingerprint():
-            return made
-    return ensure_demo_engine(tmp_path_factory.mktemp("engines"), report=print, recipe=SHORTER)
-
-
-def least_auroc(engine: EngineBundle) -> float:
-    return 0.78 if engine.manifest.training.recipe == SHORTER.fingerprint() else 0.90
+            yield made
+            return
+    with slim_architecture():
+        yield ensure_demo_engine(tmp_path_factory.mktemp("engines"), report=print, recipe=SHORTER)
 
 
 @pytest.mark.slow
@@ -49,7 +61,7 @@ def test_it_finds_and_points_at_lesions_of_unseen_phantoms(demo_engine: EngineBu
         pytest.skip("it was measured on unseen phantoms a moment ago: the next test looks at those figures")
     figures = evaluate_demo_engine(demo_engine, n=180, seed=OTHER_SEED)
     assert figures.images == 180
-    assert figures.macro_auroc >= least_auroc(demo_engine)
+    assert figures.macro_auroc >= 0.90
     assert figures.true_positives >= 100
     assert figures.pointing_rate >= 0.65
 
@@ -57,7 +69,7 @@ def test_it_finds_and_points_at_lesions_of_unseen_phantoms(demo_engine: EngineBu
 @pytest.mark.slow
 def test_its_figures_are_kept_in_bundle_and_model_card(demo_engine: EngineBundle) -> None:
     figures = demo_engine.manifest.training.figures
-    assert figures["macro_auroc"] >= least_auroc(demo_engine)
+    assert figures["macro_auroc"] >= 0.90
     assert figures["pointing_rate"] >= 0.65
     assert figures["true_positives"] >= 100
     assert all(label.metrics["auroc"] > 0.5 for label in demo_engine.labels)
