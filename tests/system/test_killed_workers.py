@@ -194,7 +194,8 @@ def kill(worker: psutil.Process) -> bool:
     return True
 
 
-@pytest.mark.parametrize("count", [1, 2])
+# One worker alone is part of `make soak`.
+@pytest.mark.parametrize("count", [1, 2] if os.environ.get("CXRBATCH_EVERY_FAULT") else [2])
 def test_workers_killed_at_random_moments_cost_no_task(count: int) -> None:
     dice, kills = random.Random(count), 0  # no secret
     done: list[int] = []
