@@ -10,14 +10,18 @@ export CXRBATCH_SHARED_DATA ?= $(realpath ../shared/data)
 # Every worker process imports; compiled modules save it half of its start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check format reference docs bench bench-quick bench-intake bench-scale pixel-check anatomy-model arrivals gpu-check
+.PHONY: demo test pytest check format reference docs bench bench-quick bench-intake bench-scale pixel-check anatomy-model arrivals gpu-check
 .PHONY: fuzz hostile damage soak screenshots setup clean
 
 demo: setup
 	$(BIN)/cxrbatch demo -o demo
 
+# Side by side: the checks take one core for a minute.
+test: setup
+	$(MAKE) --no-print-directory --jobs=2 check pytest
+
 # One process more than cores: many tests wait for processes of their own. A file's fixtures stay in one process.
-test: check
+pytest: setup
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: setup
