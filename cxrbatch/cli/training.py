@@ -63,8 +63,9 @@ def network_options(command: Command) -> Command:
     """Add the options that say what the network is and what it starts from."""
     options = [
         click.option(
-            "--architecture", type=click.Choice(ARCHITECTURES), default="resnet50", show_default=True,
-            help="The network.",
+            "--architecture", type=click.Choice(ARCHITECTURES),
+            help="The network.  [default: what the file of --init holds; else resnet50, without --init and below 2,000 "
+            "training images resnet18]",
         ),
         click.option(
             "--init", default="none", show_default=True, metavar="WEIGHTS",
@@ -288,6 +289,7 @@ def _read_plan(options: dict[str, Any]) -> TrainingPlan:
     settled = {each.name for each in fields(TrainingOptions)} - {"learning_rate", "small_epochs", "loss"}
     for name in ("epochs", "batch_size"):
         options[name] = options[name] or 0
+    options["architecture"] = options["architecture"] or ""
     training = TrainingOptions(
         **{name: options.pop(name) for name in settled & options.keys()}
         | {"seed": seed, "loss": options.pop("loss") or ""}

@@ -39,6 +39,7 @@ from cxrbatch.model.network.weights_file import WeightsFile, read_weights
 from cxrbatch.records import Task
 
 NONE, IMAGENET = "none", "imagenet"
+USUAL_ARCHITECTURE = "resnet50"
 
 # Under this key the metadata of our own checkpoints lie (checkpoint.py).
 _OURS = "cxrbatch"
@@ -84,32 +85,34 @@ class Init:
     known: tuple[KnownImages, ...] = ()
 
 
-def find_init(init: str, architecture: str) -> Init:
+def find_init(init: str, architecture: str = "", *, from_scratch: str = USUAL_ARCHITECTURE) -> Init:
     """Find and read the weights that `--init` names, before any data is prepared.
 
     Args:
         init: `none`; `imagenet`, from torch's hub cache or downloaded into it; or a file: a checkpoint of ours,
             what `cxrbatch pretrain` wrote, or a state dict (safetensors, torch.save) under torchvision's names,
             trained on images as torchvision scales them.
-        architecture: one of `architectures()`.
+        architecture: one of `architectures()`; "" is what a file says that it holds, else a ResNet50.
+        from_scratch: what "" is where weights start random.
 
     Raises:
         UsageError: unknown architecture; no such file; ImageNet's weights are not here and cannot be downloaded;
             or the file holds another architecture.
         EngineError: the file is damaged, or a pickle that would have to run code.
     """
-    if architecture not in architectures():
+    if architecture and architecture not in architectures():
         raise UsageError(f"architecture {architecture}: unknown. Choose one of {', '.join(architectures())}.")
     if init == NONE:
-        return Init(architecture, "random weights")
+        return Init(architecture or from_scratch, "random weights")
+    usual = architecture or USUAL_ARCHITECTURE
     if init == IMAGENET:
-        return _init_from_torchvision(_read_imagenet(architecture), architecture, "torchvision's ImageNet weights")
+        return _init_from_torchvision(_read_imagenet(usual), usual, "torchvision's ImageNet weights")
     found = read_weights(Path(init))
     if _OURS in found.metadata:
         return _init_from_checkpoint(found, architecture)
     if PRETRAINED_KEY in found.metadata:
         return _init_from_pretraining(found, architecture)
-    return _init_from_torchvision(found, architecture, "weights of a file")
+    return _init_from_torchvision(found, usual, "weights of a file")
 
 
 def initialise(network: ChestNetwork, init: Init, seed: int, *, labels: tuple[str, ...] = ()) -> str:
@@ -153,7 +156,7 @@ def _init_from_torchvision(file: WeightsFile, architecture: str, what: str) -> I
 
 def _init_from_pretraining(file: WeightsFile, architecture: str) -> Init:
     facts, known = read_pretraining(file)
-    _require_architecture(file, facts.architecture, architecture)
+    architecture = _require_architecture(file, facts.architecture, architecture)
     what = f"weights pretrained without labels ({facts.method}, {facts.images} images, spread {facts.spread:.2f})"
     return Init(
         architecture,
@@ -164,9 +167,11 @@ def _init_from_pretraining(file: WeightsFile, architecture: str) -> Init:
     )
 
 
-def _require_architecture(file: WeightsFile, found: str, wanted: str) -> None:
-    if found != wanted:
+def _require_architecture(file: WeightsFile, found: str, wanted: str) -> str:
+    """Return what a file holds, if it is what is wanted; "" wants anything."""
+    if wanted not in {"", found}:
         raise UsageError(f"{file.path}: is a {found}, not a {wanted}. Add --architecture {found}")
+    return found
 
 
 def _init_from_checkpoint(file: WeightsFile, architecture: str) -> Init:
@@ -175,7 +180,7 @@ def _init_from_checkpoint(file: WeightsFile, architecture: str) -> Init:
         network = network.network
     if not isinstance(network, ChestNetwork):
         raise UsageError(f"{file.path}: is an ensemble. Name the checkpoint of one of its members.")
-    _require_architecture(file, facts.architecture, architecture)
+    architecture = _require_architecture(file, facts.architecture, architecture)
     labels = tuple(label.name for label in facts.labels)
     return Init(
         architecture,

@@ -80,6 +80,7 @@ SCHEMA = 1
 class TrainingPlan:
     """What `cxrbatch train` is asked for.
 
+    `architecture`: "" is what `init` holds, or what is usual for so many images (`find_init`, `usual_architecture`).
     `init`: none, imagenet, or a file with weights. `learning_rate`: None takes the optimiser's usual one, and
     `small_epochs`: None what is usual for so many images. `flip` mirrors every other image or none; None: what is usual
     for so many images, where they are augmented at all. `resume` goes on where an interrupted training of the same
@@ -93,7 +94,7 @@ class TrainingPlan:
     learning_rate: float | None = None
     small_epochs: int | None = None
     flip: bool | None = None
-    architecture: str = "resnet50"
+    architecture: str = ""
     init: str = "none"
     size_px: int = 224
     fit: Fit = "pad"

@@ -21,6 +21,7 @@ from cxrbatch.model.train.describe import VALIDATION, describe_parts
 from cxrbatch.model.train.finish import RUN_JSON, find_finished, finish_training
 from cxrbatch.model.train.fit import TrainedEpochs, train_network
 from cxrbatch.model.train.folds import middle_of, summarise_folds
+from cxrbatch.model.train.options import usual_architecture
 from cxrbatch.model.train.out_of_fold import score_out_of_fold, write_out_of_fold
 from cxrbatch.model.train.page import write_training_page
 from cxrbatch.model.train.record import NOBODY, Listener, TrainingPlan, TrainingRun, TrainingSummary
@@ -56,8 +57,9 @@ def train_model(data: Path, checkpoint: Path, plan: TrainingPlan, listener: List
     if plan.ensemble and not plan.data.folds:
         raise UsageError("an ensemble is made of folds: say how many with --folds, such as --folds 5.")
     folder = check_place(checkpoint)
-    init = find_init(plan.init, plan.architecture)
     folds = load_folds(data, plan.data)
+    init = find_init(plan.init, plan.architecture, from_scratch=usual_architecture(len(folds[0].part("train"))))
+    plan = replace(plan, architecture=init.architecture)
     options = settle_options(plan, folds[0], pretrained=bool(init.features))
     for images in folds:
         check_plan(plan, options, images)

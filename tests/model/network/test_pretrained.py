@@ -188,6 +188,12 @@ def test_a_checkpoint_of_another_architecture_is_refused(checkpoint_file: Path) 
         find_init(str(checkpoint_file), "resnet50")
 
 
+def test_a_file_says_which_architecture_it_holds(checkpoint_file: Path) -> None:
+    assert find_init(str(checkpoint_file), from_scratch="vgg16_bn").architecture == "resnet18"
+    assert find_init("none", from_scratch="vgg16_bn").architecture == "vgg16_bn"
+    assert find_init("none").architecture == "resnet50"
+
+
 def test_a_damaged_checkpoint_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
     facts = replace(checkpoint.facts, labels=checkpoint.facts.labels[:2])
     save_checkpoint(tmp_path / "odd.safetensors", Checkpoint(checkpoint.network, facts))

@@ -194,11 +194,12 @@ def test_training_starts_from_them_and_knows_whom_they_learned_from(
     from cxrbatch.model.train.train_model import train_model
 
     options = TrainingOptions(epochs=1, batch_size=8, precision="fp32")
-    plan = TrainingPlan(training=options, architecture="tiny", size_px=64, workers=1, init=pretrained.weights)
+    plan = TrainingPlan(training=options, size_px=64, workers=1, init=pretrained.weights)
     (run,) = train_model(write_csv_data(tmp_path / "data"), tmp_path / "model.safetensors", plan).runs
     known = load_checkpoint(Path(run.checkpoint)).known
     assert len(known) == 2
     assert recognise_patients(known[1], "train", samples).tolist() == [True, False]
+    assert run.facts.architecture == "tiny", "nobody named it: the file did"
     assert "pretrained without labels" in run.facts.training.init
 
 

@@ -14,7 +14,7 @@ from cxrbatch.model.data.labelled import LabelledImages, Sample
 from cxrbatch.model.train.augment import LIGHT, NONE, STRONG, Augmentation
 from cxrbatch.model.train.checks import settle_options
 from cxrbatch.model.train.image_batches import ShuffledBatches, repeat_factors
-from cxrbatch.model.train.options import MIN_STEPS, TrainingOptions, with_usual_length
+from cxrbatch.model.train.options import MIN_STEPS, TrainingOptions, usual_architecture, with_usual_length
 from cxrbatch.model.train.record import TrainingPlan
 
 OPEN = TrainingOptions(epochs=0, batch_size=0, keep="auto")
@@ -41,6 +41,11 @@ def test_batches_that_are_gathered_make_one_step(count: int, accumulate: int) ->
     assert options.epochs * (count // (options.batch_size * accumulate)) >= MIN_STEPS
 
 
+@pytest.mark.parametrize(("training", "architecture"), [(200, "resnet18"), (1999, "resnet18"), (2000, "resnet50")])
+def test_small_sets_are_learned_by_a_small_network(training: int, architecture: str) -> None:
+    assert usual_architecture(training) == architecture
+
+
 def test_what_is_asked_for_stays() -> None:
     options = with_usual_length(replace(OPEN, epochs=3, batch_size=8), 162)
     assert (options.epochs, options.batch_size) == (3, 8)
@@ -51,7 +56,7 @@ def test_what_is_asked_for_stays() -> None:
     [(253, 224, 0), (3999, 224, 0), (4000, 224, 12), (4000, 128, 0), (4000, 222, 0), (100_000, 512, 12)],
 )
 def test_small_epochs_are_for_large_sets_and_not_below_112_px(training: int, size_px: int, small: int) -> None:
-    settled = settle_options(TrainingPlan(training=OPEN, size_px=size_px), images(training), pretrained=False)
+    settled = settle_options(TrainingPlan(training=OPEN, size_px=size_px, architecture="resnet50"), images(training), pretrained=False)
     assert settled.small_epochs == small
 
 
@@ -59,7 +64,7 @@ def test_small_epochs_are_for_large_sets_and_not_below_112_px(training: int, siz
     ("validation", "patience", "keep"), [(40, 0, "last"), (999, 0, "last"), (1000, 0, "best"), (40, 3, "best")]
 )
 def test_the_best_epoch_is_kept_only_where_it_is_not_the_luckiest(validation: int, patience: int, keep: str) -> None:
-    plan = TrainingPlan(training=replace(OPEN, patience=patience))
+    plan = TrainingPlan(training=replace(OPEN, patience=patience), architecture="resnet50")
     assert settle_options(plan, images(200, validation), pretrained=False).keep == keep
 
 
@@ -78,7 +83,7 @@ def test_the_best_epoch_is_kept_only_where_it_is_not_the_luckiest(validation: in
 def test_small_sets_are_mirrored_unless_somebody_says_otherwise(
     training: int, augmentation: Augmentation, asked: bool | None, flip: bool
 ) -> None:
-    plan = TrainingPlan(training=replace(OPEN, augmentation=augmentation), flip=asked)
+    plan = TrainingPlan(training=replace(OPEN, augmentation=augmentation), flip=asked, architecture="resnet50")
     settled = settle_options(plan, images(training), pretrained=False)
     assert settled.augmentation == replace(augmentation, flip=flip)
 

@@ -56,7 +56,7 @@ QUICK = TrainingPlan(
     workers=1,
 )
 QUICK_ARGUMENTS = [
-    *("--architecture", "resnet18", "--image-size", "64"),
+    *("--image-size", "64"),
     *("--epochs", "3", "--small-epochs", "0", "--batch-size", "8", "--lr", "0.002", "--workers", "1"),
 ]
 # Where what is learned does not matter: states and checkpoints of few bytes.
@@ -110,6 +110,7 @@ def test_a_folder_of_classes_trains_evaluates_builds_and_runs(
     assert run_command_line(["build", str(checkpoint), "-n", "spots", "--engines", str(engines)]) == ExitCode.DONE
     manifest = load_bundle(engines / "spots").manifest
     assert manifest.labels == load_checkpoint(checkpoint).facts.labels
+    assert manifest.architecture == "resnet18", "the usual one for so few images"
     assert manifest.verdict == "argmax"
     assert all(label.images_with and label.images_without for label in manifest.labels)
 
