@@ -1,6 +1,6 @@
 """Measure where heatmaps are drawn: networks learn from labels alone that a blob is there, and are asked where.
 
-Usage: python scripts/registration.py [-a ARCHITECTURE ...] [--size 160] [--steps 120]
+Usage: python scripts/registration.py [-a ARCHITECTURE ...] [--size 160] [--steps 120] [--lr 0.001]
 
 Prints a table, and the file of docs/measurements that holds it: per architecture the mean offset of the drawn peak from
 the blob's centre, in cells, with even cells (the square divided among them) and with the cells of the architecture.
@@ -24,7 +24,7 @@ from cxrbatch.model.network.network import ChestNetwork, build_seeded
 from cxrbatch.output.report.heatmap import activation_on_display, peak_in_stored
 from cxrbatch.records import CellGrid, Float32, Geometry, Gray8, InputSpec
 
-BATCH, LEARNING_RATE, SEED = 16, 1e-3, 0
+BATCH, SEED = 16, 0
 ASKED, MARGIN = 128, 0.3
 
 
@@ -68,11 +68,11 @@ def draw_blobs(count: int, size_px: int, rng: np.random.Generator) -> Blobs:
     return Blobs(np.clip(image, 0, 255).astype(np.uint8), present, centres)
 
 
-def train_on_labels(network: ChestNetwork, steps: int, size_px: int) -> None:
+def train_on_labels(network: ChestNetwork, steps: int, size_px: int, rate: float) -> None:
     """Teach the network whether there is a blob, and nothing of where."""
     rng = np.random.default_rng(SEED)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.2)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.2)
     network.train().to(memory_format=torch.channels_last)
     for _ in range(steps):
         blobs = draw_blobs(BATCH, size_px, rng)
@@ -103,12 +103,12 @@ def measure_offsets(network: ChestNetwork, cells: CellGrid | None, blobs: Blobs)
     return np.array(offsets).reshape(-1, 2), accuracy
 
 
-def register(architecture: str, output_stride: int, size_px: int, steps: int) -> Registration:
+def register(architecture: str, output_stride: int, size_px: int, steps: int, rate: float) -> Registration:
     """Train one architecture, and measure its maps with both grids."""
     started = time.monotonic()
     spec = InputSpec(size_px)
     network = build_seeded(lambda: ChestNetwork(architecture, 1, spec=spec, output_stride=output_stride), SEED)
-    train_on_labels(network, steps, size_px)
+    train_on_labels(network, steps, size_px, rate)
     blobs = draw_blobs(ASKED, size_px, np.random.default_rng(SEED + 1))
     even, accuracy = measure_offsets(network, None, blobs)
     registered, _ = measure_offsets(network, network.cells, blobs)
@@ -136,18 +136,21 @@ def main() -> None:
     parser.add_argument("-a", "--architecture", action="append", choices=architectures())
     parser.add_argument("--size", type=int, default=160, help="side of the images in pixels")
     parser.add_argument("--steps", type=int, default=120, help=f"steps of {BATCH} images")
+    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=1, help="cores; more help only where nobody else computes")
     parser.add_argument("--output-stride", type=int, default=32)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
-    print(f"{datetime.now(timezone.utc):%Y-%m-%d}, {options.size} px, {options.steps} steps of {BATCH} images.\n")
+    print(
+        f"{datetime.now(timezone.utc):%Y-%m-%d}, {options.size} px, {options.steps} steps of {BATCH} images, learning rate {options.lr:g}.\n"
+    )
     columns = ["network", "accuracy", "blobs found", "even cells: x, y", "length", "its cells: x, y", "length", "s"]
     print("| " + " | ".join(columns) + " |")
     print("|" + " --- |" * len(columns))
     for architecture in options.architecture or architectures():
         build_features(architecture, options.output_stride)  # refuses before anything is trained
-        measured = register(architecture, options.output_stride, options.size, options.steps)
+        measured = register(architecture, options.output_stride, options.size, options.steps, options.lr)
         print("| " + " | ".join(rows(measured)) + " |", flush=True)
 
 

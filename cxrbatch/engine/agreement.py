@@ -31,6 +31,9 @@ class Limits:
     flips: float | None = None
 
 
+UNLIKE_LIMIT = 0.02
+"""The largest share of images that may come to lie on the other side of the threshold of their distance."""
+
 FP16_LIMITS = Limits(change=5e-3, p99=2.5e-3, heatmap=0.99, flips=0.01)
 """What half precision may change. Of the demo engine's heatmaps on 64 phantoms none correlates by less than 0.9999."""
 
@@ -40,7 +43,8 @@ class Agreement:
     """Two engines' probabilities of the same images, both float32 [N,C], and what follows from them.
 
     `flipped` is bool [N,C]: the verdicts differ by `rule`. `correlations` are of heatmaps, float64 [M], M <= N*C.
-    `disagreement_change` is the largest one of an ensemble's disagreement; None of other engines.
+    `disagreement_change` is the largest one of an ensemble's disagreement, `distance_change` of the distance to the
+    training images, `unlike_flips` how many images only one of the two calls unlike those; None where none is told.
     """
 
     labels: tuple[Label, ...]
@@ -50,6 +54,8 @@ class Agreement:
     flipped: NDArray[np.bool_]
     correlations: NDArray[np.float64]
     disagreement_change: float | None = None
+    distance_change: float | None = None
+    unlike_flips: int = 0
 
     @property
     def change(self) -> Float32:
@@ -92,6 +98,8 @@ class Agreement:
             heatmap_limit=limits.heatmap,
             flip_limit=limits.flips,
             max_disagreement_change=self.disagreement_change,
+            max_distance_change=self.distance_change,
+            unlike_flips=self.unlike_flips,
         )
 
 
@@ -113,6 +121,7 @@ def compare_scores(answered: Scores, reference: Scores, labels: tuple[Label, ...
             f"{list(answered.cams.shape)}; its reference {list(reference.probabilities.shape)} and "
             f"{list(reference.cams.shape)}"
         )
+    distance_change, unlike_flips = _compare_distances(answered, reference)
     return Agreement(
         labels=labels,
         rule=rule,
@@ -121,6 +130,8 @@ def compare_scores(answered: Scores, reference: Scores, labels: tuple[Label, ...
         flipped=_calls(answered.probabilities, labels, rule) != _calls(reference.probabilities, labels, rule),
         correlations=correlate_maps(answered.cams, reference.cams),
         disagreement_change=_disagreement_change(answered, reference),
+        distance_change=distance_change,
+        unlike_flips=unlike_flips,
     )
 
 
@@ -134,6 +145,16 @@ def _disagreement_change(answered: Scores, reference: Scores) -> float | None:
     if answered.disagreement is None:
         raise EngineError("the engine gives no disagreement of its members; its reference does")
     return float(np.abs(answered.disagreement - reference.disagreement).max(initial=0.0))
+
+
+def _compare_distances(answered: Scores, reference: Scores) -> tuple[float | None, int]:
+    """Return the largest change of the distance to the training images, and how many images change sides by it."""
+    if reference.distance is None:
+        return None, 0
+    if answered.distance is None:
+        raise EngineError("the engine gives no distance to its training images; its reference does")
+    flips = np.count_nonzero((answered.distance > 1) != (reference.distance > 1))
+    return float(np.abs(answered.distance - reference.distance).max(initial=0.0)), int(flips)
 
 
 def refuse_disagreement(agreement: Agreement, figures: ParityFigures, engine: str, consequence: str) -> None:
@@ -181,10 +202,19 @@ def _faults(figures: ParityFigures) -> Iterator[tuple[str, float]]:
     flips, limit = figures.decision_flips, figures.flip_limit
     if limit is not None and too_many_flips(flips, figures.verdicts, limit):
         yield f"{flips} of {figures.verdicts} verdicts differ from the checkpoint's", limit
+    yield from _faults_of_distances(figures)
     heatmap, limit = figures.heatmap_p01, figures.heatmap_limit
     # Not `heatmap < limit`: a correlation that is no number is no agreement.
     if limit is not None and heatmap is not None and not heatmap >= limit:
         yield f"one heatmap in a hundred correlates with the checkpoint's by {heatmap:.3f} or less", limit
+
+
+def _faults_of_distances(figures: ParityFigures) -> Iterator[tuple[str, float]]:
+    change, flips = figures.max_distance_change, figures.unlike_flips
+    if change is not None and not np.isfinite(change):
+        yield "NaN or Inf in its distances to the training images", figures.limit
+    if too_many_flips(flips, figures.images, UNLIKE_LIMIT):
+        yield f"{flips} images are unlike the training images for only one of the two", UNLIKE_LIMIT
 
 
 def too_many_flips(flips: int, verdicts: int, limit: float) -> bool:

@@ -168,6 +168,8 @@ class ParityFigures:
     `farthest_flip` is how far the reference's probability of such a verdict is from its operating point. `device`
     names the GPU, if any. A limit of None was not asked for. Where nobody counted, in bundles of the first versions,
     `verdicts` is 0. `max_disagreement_change` is the largest change of an ensemble's disagreement, within `limit`, too.
+    `max_distance_change` is that of the distance to the training images, 1 at its threshold; `unlike_flips` counts the
+    images that only one of the two calls unlike those, at most a share of UNLIKE_LIMIT.
     """
 
     images: int
@@ -186,6 +188,8 @@ class ParityFigures:
     heatmap_limit: float | None = None
     flip_limit: float | None = None
     max_disagreement_change: float | None = None
+    max_distance_change: float | None = None
+    unlike_flips: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,12 +274,20 @@ def _in_words(role: str, figures: ParityFigures) -> str:
         f"largest change of a probability {figures.max_probability_change:.1e} (limit {figures.limit:g}){most}, mean "
         f"{figures.mean_probability_change:.1e}, on {figures.images} {_text(figures.source)}"
         f"{device}; {verdicts}{_heatmaps_in_words(figures)}{_members_in_words(figures)}"
+        f"{_distances_in_words(figures)}"
     )
 
 
 def _members_in_words(figures: ParityFigures) -> str:
     change = figures.max_disagreement_change
     return "" if change is None else f"; largest change of the members' disagreement {change:.1e}"
+
+
+def _distances_in_words(figures: ParityFigures) -> str:
+    change = figures.max_distance_change
+    if change is None:
+        return ""
+    return f"; largest change of a distance to the training images {change:.1e}, {figures.unlike_flips} change sides"
 
 
 def _flips_in_words(flips: int, verdicts: int, limit: float | None, *, counted: bool = False) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -154,3 +156,33 @@ def test_heatmaps_that_point_elsewhere_are_refused_though_no_probability_moves()
     gate(agreement, Limits(0.005))
     with pytest.raises(EngineError, match=r"one heatmap in a hundred correlates .* by -1.000 or less \(limit 0.99,"):
         gate(agreement, Limits(0.005, heatmap=0.99))
+
+
+def told_apart(distances: list[float], reference: list[float]) -> Agreement:
+    probabilities = [[0.2, 0.3]] * len(distances)
+    answered, wanted = (
+        replace(scores(probabilities), distance=np.array(values, np.float32)) for values in (distances, reference)
+    )
+    return compare_scores(answered, wanted, LABELS, "threshold")
+
+
+def test_images_that_change_sides_of_their_distance_s_threshold_are_counted_and_limited() -> None:
+    reference = [0.99] * 100
+    for flips, passes in ((0, True), (1, True), (2, True), (3, False)):
+        agreement = told_apart([1.01] * flips + reference[flips:], reference)
+        assert agreement.unlike_flips == flips
+        if passes:
+            gate(agreement, 0.005)
+        else:
+            with pytest.raises(EngineError, match=r"3 images are unlike the training images for only one .*limit 0.02"):
+                gate(agreement, 0.005)
+    assert told_apart([0.5, 3.0], [0.4, 2.0]).distance_change == pytest.approx(1.0)
+
+
+def test_a_distance_that_is_no_number_or_missing_passes_nothing() -> None:
+    with pytest.raises(EngineError, match="NaN or Inf in its distances"):
+        gate(told_apart([float("nan"), 0.5], [0.4, 0.5]), 0.005)
+    told = replace(scores([[0.2, 0.3]]), distance=np.array([0.5], np.float32))
+    with pytest.raises(EngineError, match="the engine gives no distance"):
+        compare_scores(scores([[0.2, 0.3]]), told, LABELS, "threshold")
+    assert compare_scores(told, scores([[0.2, 0.3]]), LABELS, "threshold").distance_change is None
