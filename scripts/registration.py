@@ -24,7 +24,7 @@ from cxrbatch.model.network.network import ChestNetwork, build_seeded
 from cxrbatch.output.report.heatmap import activation_on_display, peak_in_stored
 from cxrbatch.records import CellGrid, Float32, Geometry, Gray8, InputSpec
 
-BATCH, SEED = 16, 0
+BATCH, LEARNING_RATE, SEED = 16, 1e-3, 0
 ASKED, MARGIN = 128, 0.3
 
 
@@ -68,7 +68,7 @@ def draw_blobs(count: int, size_px: int, rng: np.random.Generator) -> Blobs:
     return Blobs(np.clip(image, 0, 255).astype(np.uint8), present, centres)
 
 
-def train_on_labels(network: ChestNetwork, steps: int, size_px: int, rate: float) -> None:
+def train_on_labels(network: ChestNetwork, steps: int, size_px: int, rate: float = LEARNING_RATE) -> None:
     """Teach the network whether there is a blob, and nothing of where."""
     rng = np.random.default_rng(SEED)
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.01)
@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("-a", "--architecture", action="append", choices=architectures())
     parser.add_argument("--size", type=int, default=160, help="side of the images in pixels")
     parser.add_argument("--steps", type=int, default=120, help=f"steps of {BATCH} images")
-    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
+    parser.add_argument("--lr", type=float, default=LEARNING_RATE, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=1, help="cores; more help only where nobody else computes")
     parser.add_argument("--output-stride", type=int, default=32)
     options = parser.parse_args()
