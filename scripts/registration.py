@@ -142,9 +142,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
-    print(
-        f"{datetime.now(timezone.utc):%Y-%m-%d}, {options.size} px, {options.steps} steps of {BATCH} images, learning rate {options.lr:g}.\n"
-    )
+    training = f"{options.steps} steps of {BATCH} images, learning rate {options.lr:g}"
+    print(f"{datetime.now(timezone.utc):%Y-%m-%d}, {options.size} px, {training}.\n")
     columns = ["network", "accuracy", "blobs found", "even cells: x, y", "length", "its cells: x, y", "length", "s"]
     print("| " + " | ".join(columns) + " |")
     print("|" + " --- |" * len(columns))
