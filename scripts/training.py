@@ -1,6 +1,6 @@
 """Measure what the defaults of `cxrbatch train` reach on real radiographs, from the command line as a user types it.
 
-Usage: python scripts/training.py [FOLDER ...] [--threads 2] [-- MORE OPTIONS OF train]
+Usage: python scripts/training.py [--only four|nih] [--threads 2] [FOLDER [-- MORE OPTIONS OF train]]
 
 FOLDER keeps the checkpoints (default: a temporary one). Prints a table in Markdown: four classes in five folds, and
 Pneumonia against No Finding with three seeds, every training with `--image-size 128` and nothing else.

@@ -65,7 +65,7 @@ def network_options(command: Command) -> Command:
         click.option(
             "--architecture", type=click.Choice(ARCHITECTURES),
             help="The network.  [default: what the file of --init holds; else resnet50, without --init and below 2,000 "
-            "training images resnet18]",
+            "training images densenet121]",
         ),
         click.option(
             "--init", default="none", show_default=True, metavar="WEIGHTS",

@@ -19,7 +19,7 @@ from cxrbatch.model.data.urgent import mark_urgent
 from cxrbatch.model.figures.alarms import require_normal_studies
 from cxrbatch.model.network.architectures import has_output_stride, smallest_size
 from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, CheckpointFacts, build_network
-from cxrbatch.model.network.pretrained import Init
+from cxrbatch.model.network.pretrained import USUAL_ARCHITECTURE, Init
 from cxrbatch.model.train.augment import NONE
 from cxrbatch.model.train.losses import check_loss, usual_loss
 from cxrbatch.model.train.options import (
@@ -40,6 +40,8 @@ from cxrbatch.records import InputSpec, Label, now_text
 from cxrbatch.system import durable
 from cxrbatch.system.record_json import to_json
 
+# With fewer images a DenseNet learns better from random weights than a ResNet50.
+FOR_SMALL_SETS, _RESNET_FROM = "densenet121", 2000
 USUAL_STRIDE, FINER_STRIDE, FINER_FROM_PX = 32, 16, 320
 # Multiplications of the convolutions at a stride of 16 beside 32; a test counts them.
 COST_OF_FINER = {"resnet18": 1.7, "resnet50": 1.5}
@@ -73,6 +75,15 @@ def _write_probe(folder: Path) -> None:
     """Find out now, not after hours, that nothing can be written there."""
     with tempfile.TemporaryFile(dir=folder, prefix=durable.TEMPORARY_PREFIX) as probe:
         probe.write(b"0")
+
+
+def usual_architecture(images: int, output_stride: int | None) -> str:
+    """Return the network that learns best from so many training images where it starts from random weights.
+
+    One with the output stride that was asked for; None asked for none.
+    """
+    fits_small = output_stride is None or has_output_stride(FOR_SMALL_SETS, output_stride)
+    return FOR_SMALL_SETS if images < _RESNET_FROM and fits_small else USUAL_ARCHITECTURE
 
 
 def settle_options(plan: TrainingPlan, images: LabelledImages, *, pretrained: bool) -> TrainingOptions:

@@ -34,8 +34,6 @@ MIN_STEPS, _MIN_EPOCHS = 600, 16
 # From so many images on, a batch is larger and nothing is mirrored; most epochs see images at half the size, but never
 # smaller than that.
 _LARGER_BATCH_FROM, _SMALL_EPOCHS_FROM, SMALLEST_SIDE_PX = 2000, 4000, 112
-# Below, a ResNet18 learns better from random weights: in the time of a ResNet50's step it makes two.
-_DEEPER_FROM = 2000
 # With fewer validation images the best of many epochs is the luckiest one.
 _BEST_EPOCH_FROM = 1000
 
@@ -106,11 +104,6 @@ class TrainingOptions:
 def usual_learning_rate(optimizer: Optimizer, *, pretrained: bool) -> float:
     """Return a rate to start with; weights that know something already are changed more gently."""
     return LEARNING_RATES[optimizer] * (_PRETRAINED_SHARE if pretrained else 1.0)
-
-
-def usual_architecture(images: int) -> str:
-    """Return the network that learns best from so many training images where it starts from random weights."""
-    return "resnet18" if images < _DEEPER_FROM else "resnet50"
 
 
 def with_usual_length(options: TrainingOptions, images: int) -> TrainingOptions:

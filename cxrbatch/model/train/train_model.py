@@ -15,13 +15,19 @@ from cxrbatch.model.network.checkpoint import CHECKPOINT_SUFFIX, build_network, 
 from cxrbatch.model.network.combine import read_checkpoints
 from cxrbatch.model.network.network import ChestNetwork, build_seeded
 from cxrbatch.model.network.pretrained import find_init, initialise
-from cxrbatch.model.train.checks import Training, check_place, check_plan, offer_finer_maps, settle_options
+from cxrbatch.model.train.checks import (
+    Training,
+    check_place,
+    check_plan,
+    offer_finer_maps,
+    settle_options,
+    usual_architecture,
+)
 from cxrbatch.model.train.cross_fit import cross_fit
 from cxrbatch.model.train.describe import VALIDATION, describe_parts
 from cxrbatch.model.train.finish import RUN_JSON, find_finished, finish_training
 from cxrbatch.model.train.fit import TrainedEpochs, train_network
 from cxrbatch.model.train.folds import middle_of, summarise_folds
-from cxrbatch.model.train.options import usual_architecture
 from cxrbatch.model.train.out_of_fold import score_out_of_fold, write_out_of_fold
 from cxrbatch.model.train.page import write_training_page
 from cxrbatch.model.train.record import NOBODY, Listener, TrainingPlan, TrainingRun, TrainingSummary
@@ -58,7 +64,8 @@ def train_model(data: Path, checkpoint: Path, plan: TrainingPlan, listener: List
         raise UsageError("an ensemble is made of folds: say how many with --folds, such as --folds 5.")
     folder = check_place(checkpoint)
     folds = load_folds(data, plan.data)
-    init = find_init(plan.init, plan.architecture, from_scratch=usual_architecture(len(folds[0].part("train"))))
+    usual = usual_architecture(len(folds[0].part("train")), plan.output_stride)
+    init = find_init(plan.init, plan.architecture, from_scratch=usual)
     plan = replace(plan, architecture=init.architecture)
     options = settle_options(plan, folds[0], pretrained=bool(init.features))
     for images in folds:

@@ -12,9 +12,9 @@ import pytest
 from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.model.data.labelled import LabelledImages, Sample
 from cxrbatch.model.train.augment import LIGHT, NONE, STRONG, Augmentation
-from cxrbatch.model.train.checks import settle_options
+from cxrbatch.model.train.checks import settle_options, usual_architecture
 from cxrbatch.model.train.image_batches import ShuffledBatches, repeat_factors
-from cxrbatch.model.train.options import MIN_STEPS, TrainingOptions, usual_architecture, with_usual_length
+from cxrbatch.model.train.options import MIN_STEPS, TrainingOptions, with_usual_length
 from cxrbatch.model.train.record import TrainingPlan
 
 OPEN = TrainingOptions(epochs=0, batch_size=0, keep="auto")
@@ -41,9 +41,17 @@ def test_batches_that_are_gathered_make_one_step(count: int, accumulate: int) ->
     assert options.epochs * (count // (options.batch_size * accumulate)) >= MIN_STEPS
 
 
-@pytest.mark.parametrize(("training", "architecture"), [(200, "resnet18"), (1999, "resnet18"), (2000, "resnet50")])
-def test_small_sets_are_learned_by_a_small_network(training: int, architecture: str) -> None:
-    assert usual_architecture(training) == architecture
+@pytest.mark.parametrize(
+    ("training", "stride", "architecture"),
+    [
+        (200, None, "densenet121"),
+        (1999, 32, "densenet121"),
+        (2000, None, "resnet50"),
+        (200, 16, "resnet50"),  # a DenseNet has no such stride
+    ],
+)
+def test_small_sets_are_learned_by_a_densenet(training: int, stride: int | None, architecture: str) -> None:
+    assert usual_architecture(training, stride) == architecture
 
 
 def test_what_is_asked_for_stays() -> None:
