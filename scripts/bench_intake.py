@@ -128,12 +128,18 @@ def measure_index(folder: Path, image: Image) -> float:
     return INDEXED_FILES / (time.process_time() - started)
 
 
-def print_changes(name: str, images: Sequence[Path], engine_name: str, source_px: int = SOURCE_PX) -> None:
+def print_changes(
+    name: str,
+    images: Sequence[Path],
+    engine_name: str,
+    source_px: int = SOURCE_PX,
+    settings: Settings = SETTINGS,
+) -> None:
     """Print by how much probabilities move when these JPEG 2000 images are decoded at a fraction of their size."""
     bundle = find_bundle(engine_name)
     with closing(open_engine(bundle, backend="onnxruntime", threads=1)) as engine:
         ways = (
-            partial(read_radiograph, settings=SETTINGS, source_px=source_px),
+            partial(read_radiograph, settings=settings, source_px=source_px),
             partial(read_whole, source_px=source_px),
         )
         ways += (partial(read_rounded_first, source_px=source_px),)
@@ -204,12 +210,15 @@ def measure_changes(folder: Path, engine: str) -> None:
     print("| --- | --- | --- | --- | --- | --- |")
     phantoms = [write_image(folder, JPEG2000Lossless, seed).path for seed in PHANTOM_SEEDS]
     print_changes("phantoms, 2464 px, read at 1024", phantoms, engine)
+    quarter = replace(SETTINGS, jpeg2000="quarter")
+    print_changes("the same with jpeg2000 = quarter, so 616", phantoms, engine, settings=quarter)
     shared = Path(os.environ.get("CXRBATCH_SHARED_DATA") or "nowhere")
     if (shared / "nih1024").is_dir():
         rg1 = shared / "dicom" / "chest" / "rg1_cr_pa_mono1_15bit_j2k.dcm"
         print_changes("real RG1, 1955 px, read at 512", [rg1], engine, 512)
         real = write_real_images(folder, shared)
         print_changes("NIH ChestX-ray14, 1024 px, read at 512", real, engine, 512)
+        print_changes("the same with jpeg2000 = quarter, read at 420, so 256", real, engine, 420, quarter)
 
 
 if __name__ == "__main__":

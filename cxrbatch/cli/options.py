@@ -138,6 +138,11 @@ def scoring_options(command: Command) -> Command:
             "--batch-size", type=int, metavar="N", help="Images per engine call.  [default: 4 on a CPU, 8 on a GPU]"
         ),
         click.option(
+            "--jpeg2000",
+            type=click.Choice(["half", "quarter"]),
+            help="How small JPEG 2000 radiographs are read; a quarter is faster and shows less.  [default: half]",
+        ),
+        click.option(
             "--newest-first", is_flag=True, default=None, help="Start with the studies whose files are newest."
         ),
         *DEIDENTIFY_OPTIONS,

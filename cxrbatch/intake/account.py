@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import ImageRejected, Reason
+from cxrbatch.intake.codecs.jpeg2000 import ENOUGH
 from cxrbatch.intake.codecs.transfer_syntaxes import JPEG_DECODER, decoder_name
 from cxrbatch.intake.dicom.dicom_file import DicomFile, parse_dicom
 from cxrbatch.intake.dicom.elements import Elements
@@ -55,7 +56,7 @@ def _of_dicom(dicom: DicomFile) -> PixelAccount:
         raise ImageRejected(Reason.NO_PIXEL_DATA, "the object holds no pixel data")
     look, _ = read_look(dicom.elements, module)
     started = time.perf_counter()
-    stored = decode_pixels(dicom, module, encoded_pixels(dicom, module), SOURCE_PX)
+    stored = decode_pixels(dicom, module, encoded_pixels(dicom, module), ENOUGH * SOURCE_PX)
     decoded = time.perf_counter()
     display_pixels(stored, look, SOURCE_PX)
     ended = time.perf_counter()

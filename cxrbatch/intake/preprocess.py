@@ -7,6 +7,8 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from cxrbatch.config import Settings
+from cxrbatch.intake.codecs.jpeg2000 import ENOUGH_OF_QUARTER
 from cxrbatch.intake.display import SOURCE_PX
 from cxrbatch.records import Fit, Geometry, Gray8, InputSpec, PreparedImage, Radiograph
 
@@ -18,6 +20,12 @@ _LARGEST_CUT = 16
 def source_side(spec: InputSpec) -> int:
     """Return the long side at which a radiograph is read for this input: the usual one, or that of a larger input."""
     return max(SOURCE_PX, spec.size_px)
+
+
+def reading_for(settings: Settings, spec: InputSpec) -> Settings:
+    """Return the settings that read for this input: a quarter of a JPEG 2000 radiograph may be less than it needs."""
+    shows_less = spec.size_px > ENOUGH_OF_QUARTER * SOURCE_PX
+    return replace(settings, jpeg2000="half") if shows_less else settings
 
 
 def prepare(radiograph: Radiograph, spec: InputSpec) -> PreparedImage:

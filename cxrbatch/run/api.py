@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cxrbatch.config import Settings, load_settings
 from cxrbatch.errors import EngineError, Flag, ImageRejected, Reason, UsageError
 from cxrbatch.intake.anatomy import check_anatomy
-from cxrbatch.intake.preprocess import fit_image, source_side
+from cxrbatch.intake.preprocess import fit_image, reading_for, source_side
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.output.run_json import RUN_FILE
 from cxrbatch.output.tables import IMAGES_CSV, LIST_SEPARATOR, STUDIES_CSV, read_table, score_columns
@@ -187,7 +187,8 @@ class ScoringEngine:
                 raise ValueError(f"an image is uint8 [H,W], not {image.dtype} {list(image.shape)}")
             return _Prepared(number, fit_image(image, spec, *image.shape)[0])
         try:
-            radiograph = read_radiograph(Path(image), settings, source_px=source_side(spec))
+            reading = reading_for(settings, spec)
+            radiograph = read_radiograph(Path(image), reading, source_px=source_side(spec))
             radiograph = check_anatomy(radiograph, settings)
         except ImageRejected as rejected:
             return _Prepared(str(image), refused=rejected)

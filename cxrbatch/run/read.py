@@ -93,12 +93,13 @@ def read_image(job: ReadJob) -> ReadImage:
         OSError: it cannot be read now, or is no longer the file that was indexed.
     """
     from cxrbatch.intake.anatomy import check_anatomy
-    from cxrbatch.intake.preprocess import prepare, source_side
+    from cxrbatch.intake.preprocess import prepare, reading_for, source_side
     from cxrbatch.intake.read import read_radiograph
 
     started = time.perf_counter()
     _refuse_changed(job)
-    radiograph = read_radiograph(job.path, job.settings, source_px=source_side(job.spec))
+    settings = reading_for(job.settings, job.spec)
+    radiograph = read_radiograph(job.path, settings, source_px=source_side(job.spec))
     _refuse_changed(job)
     radiograph = check_anatomy(radiograph, job.settings)
     read = time.perf_counter()

@@ -26,7 +26,7 @@ from cxrbatch.intake.anatomy import (
     measure_anatomy,
 )
 from cxrbatch.intake.discover import index_file
-from cxrbatch.intake.preprocess import prepare, source_side
+from cxrbatch.intake.preprocess import prepare, reading_for, source_side
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.pages.terminal_text import TITLE, literal
 from cxrbatch.records import Gray8, Header, ImageFile, IndexedFile, InputSpec, Radiograph, storable_ns
@@ -96,7 +96,7 @@ def _inspect_pixels(
 ) -> Explanation:
     started = time.perf_counter()
     spec = find_bundle(settings.engine).input if settings.engine and picture is not None else USUAL_INPUT
-    radiograph = read_radiograph(path, settings, source_px=source_side(spec))
+    radiograph = read_radiograph(path, reading_for(settings, spec), source_px=source_side(spec))
     read_ms = _ms_since(started)
     if picture is not None:
         _write_png(picture, radiograph.display)

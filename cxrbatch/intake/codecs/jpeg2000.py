@@ -27,8 +27,8 @@ from cxrbatch.intake.libraries import refuse_cut_images
 
 Pixels = NDArray[np.integer[Any]]
 
-ENOUGH = 0.9
-"""The share of the wanted long side that a reduced image has at least."""
+ENOUGH, ENOUGH_OF_QUARTER = 0.9, 0.6
+"""The share of the wanted long side that a reduced image has at least; where somebody asked for a quarter."""
 
 _JP2_BOX = b"\x00\x00\x00\x0cjP  "
 _SOC_SIZ = b"\xff\x4f\xff\x51"
@@ -86,11 +86,11 @@ def decode_jpeg_2000(frame: bytes, precision: int, level: int = 0) -> Pixels:
     return array
 
 
-def reducible_levels(codestream: Codestream, wanted_px: int) -> int:
-    """Return how often a frame may be halved while decoding, with a long side of `wanted_px` or little less.
+def reducible_levels(codestream: Codestream, least_px: float) -> int:
+    """Return how often a frame may be halved while decoding, with a long side of at least `least_px`.
 
-    Little less is `ENOUGH` of it: without that, images of just under twice `wanted_px` would be decoded whole, in four
-    times the time of the larger ones.
+    That is `ENOUGH` of what is wanted, not all of it: else images of just under twice that would be decoded whole, in
+    four times the time of the larger ones.
 
     Signed streams are decoded whole: Pillow shifts them into unsigned ones. And Pillow 13 rounds a reduced side
     to the nearest pixel where the standard rounds up: it fails where the two differ, so such a level is left out.
@@ -101,7 +101,7 @@ def reducible_levels(codestream: Codestream, wanted_px: int) -> int:
     fitting = [
         level
         for level in range(1, codestream.levels + 1)
-        if max(sides) >> level >= ENOUGH * wanted_px and all(_rounds_up(side, level) for side in sides)
+        if max(sides) >> level >= least_px and all(_rounds_up(side, level) for side in sides)
     ]
     return max(fitting, default=0)
 

@@ -59,15 +59,15 @@ def encoded_pixels(dicom: DicomFile, module: PixelModule) -> bytes | memoryview:
     return dicom.body[start : _end_of_items(dicom.body, start)]
 
 
-def decode_pixels(dicom: DicomFile, module: PixelModule, encoded: bytes | memoryview, wanted_px: int) -> Stored:
+def decode_pixels(dicom: DicomFile, module: PixelModule, encoded: bytes | memoryview, least_px: float) -> Stored:
     """Decode the one frame.
 
     Args:
         dicom: the file.
         module: its checked Image Pixel module.
         encoded: what `encoded_pixels` returns.
-        wanted_px: JPEG 2000 may be decoded at a fraction of its size, with a long side of that or little less
-            (`jpeg2000.ENOUGH`).
+        least_px: JPEG 2000 may be decoded at a fraction of its size, with a long side of at least that
+            (`jpeg2000.ENOUGH` of what is wanted).
 
     Returns:
         [H,W] integers of the type that Bits Allocated and Pixel Representation say.
@@ -81,7 +81,7 @@ def decode_pixels(dicom: DicomFile, module: PixelModule, encoded: bytes | memory
             raise ImageRejected(Reason.TRUNCATED_PIXELS, "the encoded frame has no end")
         if codestream is not None:
             _check_codestream(codestream, module)
-            level = reducible_levels(codestream, wanted_px)
+            level = reducible_levels(codestream, least_px)
     refusals: list[ImageRejected] = []
     options = _decoder_options(dicom, module, level) | {REFUSALS_OPTION: refusals}
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, ImageRejected, Reason
+from cxrbatch.intake.codecs.jpeg2000 import ENOUGH, ENOUGH_OF_QUARTER
 from cxrbatch.intake.codecs.transfer_syntaxes import ENCAPSULATED
 from cxrbatch.intake.dicom.dicom_file import DicomFile
 from cxrbatch.intake.dicom.elements import Elements
@@ -59,13 +60,14 @@ def read_dicom(dicom: DicomFile, settings: Settings, source_px: int) -> Radiogra
     with refusing_malformed(Reason.UNREADABLE_PIXELS, "the pixel data cannot be decoded"):
         look, polarity_flags = read_look(dicom.elements, module)
         encoded = encoded_pixels(dicom, module)
-        stored = decode_pixels(dicom, module, encoded, source_px)
+        enough = ENOUGH_OF_QUARTER if settings.jpeg2000 == "quarter" else ENOUGH
+        stored = decode_pixels(dicom, module, encoded, enough * source_px)
         displayed = display_pixels(stored, look, source_px)
 
         def decode_larger() -> Gray8:
             is_whole = stored.shape == (module.rows, module.columns)
             # Reduced again, not from there: a decoder's half of a half is not its quarter.
-            larger = stored if is_whole else decode_pixels(dicom, module, encoded, settings.max_display_px)
+            larger = stored if is_whole else decode_pixels(dicom, module, encoded, ENOUGH * settings.max_display_px)
             return display_pixels(larger, look, settings.max_display_px).display
 
         stored_px = max(module.rows, module.columns)

@@ -6,6 +6,7 @@ The same is measured with a real engine by `make bench-intake BENCH_INTAKE_ARGS=
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pydicom.uid import HTJ2KLossless, JPEG2000Lossless
 
 from cxrbatch.config import Settings
 from cxrbatch.intake.codecs.jpeg2000 import ENOUGH
-from cxrbatch.intake.preprocess import prepare
+from cxrbatch.intake.preprocess import prepare, reading_for
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.phantom.draw import draw_phantom
 from cxrbatch.records import Gray8, InputSpec, Radiograph
@@ -98,6 +99,41 @@ def test_a_half_that_is_little_less_than_wanted_scores_alike(tmp_path: Path, row
     path = write_dicom(tmp_path / "image", pixels=phantom.stored, transfer_syntax=JPEG2000Lossless, **look)
     assert max(reduced_and_whole(path)[0].display.shape) == -(-rows // 2)
     assert change(path) <= GATE
+
+
+@pytest.mark.parametrize(
+    ("rows", "half", "quarter"), [(1232, 616, 308), (1200, 600, 600), (977, 489, 489), (2500, 625, 313)]
+)
+def test_a_quarter_is_read_where_somebody_asks_and_it_is_large_enough(
+    tmp_path: Path, rows: int, half: int, quarter: int
+) -> None:
+    pixels = blobs(rows=rows, columns=100)
+    path = write_dicom(tmp_path / "image", pixels=pixels, transfer_syntax=JPEG2000Lossless, BitsStored=12)
+    usual = Settings(max_display_px=2048, pixel_check=False)
+    for settings, read in ((usual, half), (replace(usual, jpeg2000="quarter"), quarter)):
+        radiograph = read_radiograph(path, settings, source_px=DISPLAY_PX)
+        # What is read larger than wanted is reduced to that.
+        assert radiograph.judged.shape[0] == min(read, DISPLAY_PX)
+        # A larger display is decoded by itself, as ever.
+        assert radiograph.display.shape[0] == min(rows, 2048)
+
+
+def test_an_input_larger_than_a_quarter_is_made_of_a_half() -> None:
+    asked = Settings(jpeg2000="quarter")
+    assert reading_for(asked, InputSpec(512)) is asked
+    assert reading_for(asked, InputSpec(614)) is asked
+    assert reading_for(asked, InputSpec(640)).jpeg2000 == "half"
+
+
+def test_a_quarter_scores_nearly_alike(tmp_path: Path) -> None:
+    phantom = draw_phantom(1, rows=1232)
+    look = {"WindowCenter": phantom.window_center, "WindowWidth": phantom.window_width, "BitsStored": 12}
+    path = write_dicom(tmp_path / "image", pixels=phantom.stored, transfer_syntax=JPEG2000Lossless, **look)
+    choices = (Settings(pixel_check=False), Settings(pixel_check=False, jpeg2000="quarter"))
+    images = [read_radiograph(path, each, source_px=DISPLAY_PX) for each in choices]
+    assert [max(image.judged.shape) for image in images] == [512, 308]
+    half, quarter = (small_engine(prepare(image, SPEC).pixels[0]) for image in images)
+    assert 0 < np.abs(half - quarter).max() <= GATE
 
 
 @pytest.mark.skipif(not SHARED, reason="CXRBATCH_SHARED_DATA is not set")
