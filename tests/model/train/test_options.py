@@ -56,7 +56,9 @@ def test_what_is_asked_for_stays() -> None:
     [(253, 224, 0), (3999, 224, 0), (4000, 224, 12), (4000, 128, 0), (4000, 222, 0), (100_000, 512, 12)],
 )
 def test_small_epochs_are_for_large_sets_and_not_below_112_px(training: int, size_px: int, small: int) -> None:
-    settled = settle_options(TrainingPlan(training=OPEN, size_px=size_px, architecture="resnet50"), images(training), pretrained=False)
+    settled = settle_options(
+        TrainingPlan(training=OPEN, size_px=size_px, architecture="resnet50"), images(training), pretrained=False
+    )
     assert settled.small_epochs == small
 
 
