@@ -97,8 +97,9 @@ def soak(work: Path, plan: Plan, report: Callable[[str], None] = lambda _: None)
     engines = [engine, write_tiny_bundle(work / "engines", name="other", labels=("TopLeft", "Other"))]
     write_studies(images, plan.studies)
     calm = _Round(images, work / "calm", engine, plan)
-    calm.finish()
-    shutil.rmtree(calm.out)
+    if sys.dont_write_bytecode:
+        calm.finish()  # and its modules lie compiled; see `_start`
+        shutil.rmtree(calm.out)
     began = time.monotonic()
     calm.finish()
     duration_s, expected = time.monotonic() - began, snapshot(calm.out)
@@ -221,8 +222,9 @@ class _Round:
         self._logged = 0
         self._logged = len(self._new_log())
         environment = {"PYTHONPATH": str(ROOT), "CXRBATCH_PIXEL_CHECK": "false", "OMP_NUM_THREADS": "1"}
-        # Where nothing is kept compiled, most of the time would go by in compiling.
-        kept_compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(self.out.parent / "bytecode")}
+        kept_compiled = {}
+        if sys.dont_write_bytecode:  # where nothing is kept compiled, most of the time would go by in compiling
+            kept_compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(self.out.parent / "bytecode")}
         return subprocess.Popen(
             self._command,
             env=os.environ | environment | kept_compiled,

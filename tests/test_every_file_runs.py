@@ -11,15 +11,12 @@ import pydicom.data
 import pytest
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless
 
-from cxrbatch.config import Settings
-from cxrbatch.errors import ExitCode, ImageRejected, Reason
+from cxrbatch.errors import ExitCode, Reason
 from cxrbatch.intake.discover import walk
-from cxrbatch.records import ImageFile, IndexedFile, InputSpec
-from cxrbatch.run.headers import IndexJob, index_files
-from cxrbatch.run.read import ReadJob, read_image
 from cxrbatch.system.workers import WorkerPool
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.intake import write_dicom
+from tests.factories.measured_reading import SETTINGS, read_and_measure
 from tests.factories.studies import read_rows, run_quietly
 from tests.factories.torture import full
 from tests.intake.raster.test_torture_raster import bomb, text_bomb
@@ -27,31 +24,9 @@ from tests.intake.test_torture_structure import deflate_bomb
 
 # All that its wheel brings: test files, character sets, palettes, and the modules between them.
 PYDICOM_DATA = Path(pydicom.data.__file__).parent
-SETTINGS = Settings(pixel_check=False)
 WORKER_LIMIT_MB = 1500
 # What a worker that decodes small images comes to.
 WORKER_AT_REST_MB = 400
-
-
-def read_and_measure(job: tuple[Path, ImageFile]) -> tuple[str, float]:
-    """Index and read one file as a run does; return its end and the peak memory of this worker so far, in MB."""
-    root, file = job
-    [indexed] = index_files(IndexJob(root, (file,), SETTINGS))
-    assert isinstance(indexed, IndexedFile), "nothing here is unreadable"
-    if indexed.rejection is not None:
-        return indexed.rejection.reason.value, peak_rss_mb()
-    try:
-        read_image(ReadJob(indexed.study_key, indexed, root / file.path, InputSpec(224), SETTINGS))
-    except ImageRejected as rejected:
-        return rejected.reason.value, peak_rss_mb()
-    return "scored", peak_rss_mb()
-
-
-def peak_rss_mb() -> float:
-    """Return VmHWM of this process. (`ru_maxrss` would count what the parent took before it started this one.)"""
-    status = Path("/proc/self/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024 / 1e6
 
 
 @pytest.fixture
@@ -109,7 +84,8 @@ def test_the_largest_image_that_the_limit_lets_pass_fits_into_a_worker(
     worker: WorkerPool, tmp_path: Path, syntax: UID
 ) -> None:
     side = int(SETTINGS.max_stored_px**0.5)
-    pixels = (np.add.outer(3 * np.arange(side), 5 * np.arange(side)) % 4096).astype(np.uint16)
+    steps = np.arange(side, dtype=np.uint16)
+    pixels = np.add.outer(3 * steps, 5 * steps) % np.uint16(4096)
     look = {"WindowCenter": 2048, "WindowWidth": 4096, "PixelPaddingValue": 0}
     write_dicom(tmp_path / "large", pixels=pixels, BitsStored=12, transfer_syntax=syntax, **look)
     [outcome] = worker.run_ahead(read_and_measure, [(tmp_path, next(walk(tmp_path)))], timeout_s=120)

@@ -24,16 +24,17 @@ ENGINES = Path(__file__).resolve().parents[2] / "engines"
 OTHER_SEED = 850_000_000
 
 
-# Half the phantoms for a network a tenth as large, looked at more often: AUROC 0.94, 80 % of the peaks on the lesion,
-# in half a minute. The whole recipe comes to 0.94 and 90 %.
+# A quarter of the phantoms, a fifth smaller, for a network a tenth as large that looks at them more often: AUROC 0.92,
+# 85 % of the peaks on the lesion. Most of its time goes into drawing. The whole recipe comes to 0.94 and 90 %.
 SHORTER = DemoRecipe(
-    phantoms=1100,
-    held_back=200,
+    phantoms=600,
+    held_back=120,
+    image_px=128,
     architecture="slim",
     output_stride=32,
     training=TrainingOptions(
-        epochs=6,
-        small_epochs=4,
+        epochs=9,
+        small_epochs=6,
         small_scale=2 / 3,
         batch_size=16,
         learning_rate=2e-3,
@@ -50,7 +51,8 @@ def demo_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineBund
         if (made := load_bundle(ENGINES / "demo")).manifest.training.recipe == DemoRecipe().fingerprint():
             yield made
             return
-    with slim_architecture():
+    with slim_architecture(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cxrbatch.demo.engine.evaluate_demo_engine", partial(evaluate_demo_engine, n=160))
         yield ensure_demo_engine(tmp_path_factory.mktemp("engines"), report=print, recipe=SHORTER)
 
 
@@ -69,9 +71,9 @@ def test_it_finds_and_points_at_lesions_of_unseen_phantoms(demo_engine: EngineBu
 @pytest.mark.slow
 def test_its_figures_are_kept_in_bundle_and_model_card(demo_engine: EngineBundle) -> None:
     figures = demo_engine.manifest.training.figures
-    assert figures["macro_auroc"] >= 0.90
+    assert figures["macro_auroc"] >= 0.88
     assert figures["pointing_rate"] >= 0.65
-    assert figures["true_positives"] >= 100
+    assert figures["true_positives"] >= 80
     assert all(label.metrics["auroc"] > 0.5 for label in demo_engine.labels)
     card = (demo_engine.folder / "MODEL_CARD.md").read_text()
     assert f"**macro_auroc: {figures['macro_auroc']:.3f}**" in card

@@ -35,12 +35,18 @@ class Ended:
 
 
 class FaultedRuns:
-    """The helper process, seen from a test; close it by leaving the context."""
+    """The helper process, seen from a test; close it by leaving the context.
+
+    `pdf`: whether it has loaded what prints PDFs, too; without, each run that prints one loads that anew.
+    """
+
+    def __init__(self, *, pdf: bool = False) -> None:
+        self._loaded = ["--pdf"] if pdf else []
 
     def __enter__(self) -> FaultedRuns:
         environment = os.environ | {"PYTHONPATH": str(ROOT), "CXRBATCH_PIXEL_CHECK": "false", "OMP_NUM_THREADS": "1"}
         self._helper = subprocess.Popen(
-            [sys.executable, "-m", "tests.factories.faulted"],
+            [sys.executable, "-m", "tests.factories.faulted", *self._loaded],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,
@@ -90,7 +96,7 @@ class FaultedRuns:
 
 def serve() -> None:
     """Fork one run for each line on stdin; answer each with a line on stdout."""
-    _work_without_workers()
+    _work_without_workers(pdf="--pdf" in sys.argv)
     for number, line in enumerate(sys.stdin):
         order = json.loads(line)
         if not number:
@@ -176,7 +182,7 @@ def _content(descriptor: int) -> str:
     return os.read(descriptor, 1 << 20).decode(errors="replace")
 
 
-def _work_without_workers() -> None:
+def _work_without_workers(*, pdf: bool) -> None:
     """Load what runs and their workers load, and let the worker pool run its tasks on the spot."""
     import cv2
 
@@ -185,7 +191,7 @@ def _work_without_workers() -> None:
     from cxrbatch.system.stopping import stop_at_safe_points, stop_if_asked
 
     cv2.setNumThreads(1)
-    warm_up(pdf=True)
+    warm_up(pdf=pdf)
 
     def open_pool(pool: Any, count: int, **_: object) -> None:
         pool.count = count

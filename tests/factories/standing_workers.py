@@ -20,6 +20,7 @@ from typing import Any
 from cxrbatch.system.workers import WorkerPool
 
 OPENERS = (
+    "cxrbatch.demo.cases",
     "cxrbatch.run.print",
     "cxrbatch.model.data.pixels",
     "cxrbatch.model.evaluate.scoring",

@@ -1,7 +1,6 @@
 """The torture list of PROMISES.md, section Structure: DICOM files whose structure lies."""
 
 import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from pydicom.uid import (
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, Reason
+from tests.factories.bombs import deflated_zeros
 from tests.factories.intake import dataset
 from tests.factories.torture import (
     FULL_WINDOW,
@@ -53,10 +53,7 @@ def bare(syntax: UID) -> Callable[[Path], object]:
 
 def deflate_bomb(data: bytes, size: int = 50_000_000) -> bytes:
     head = data[: data.index(b"1.2.840.10008.1.2.1.99") + 22]
-    deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    element = struct.pack("<HH2sHL", 0x0009, 0x1001, b"OB", 0, size)
-    zeros = (deflater.compress(bytes(10_000_000)) for _ in range(size // 10_000_000))
-    return b"".join((head, deflater.compress(element), *zeros, deflater.flush()))
+    return head + deflated_zeros(size, start=struct.pack("<HH2sHL", 0x0009, 0x1001, b"OB", 0, size))
 
 
 def nested(depth: int) -> bytes:

@@ -1,18 +1,44 @@
-"""Small networks with random weights, and checkpoints of them."""
+"""Small networks with random weights, and checkpoints of them; what each build would draw or load anew, once."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
+from cxrbatch.model.build import images
 from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, save_checkpoint
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.records import Gray8, InputSpec, Label
 from tests.factories.model import build_unlike_defaults
 
 SIZE_PX = 64
+
+
+@pytest.fixture(scope="session", autouse=True)
+def phantoms_drawn_once() -> Iterator[None]:
+    """Keep the phantoms that gates look at: every build would draw the same ones, for a second."""
+    drawn = cache(images._draw)
+
+    def draw(first_seed: int, count: int, spec: InputSpec, *, smallest_px: int) -> tuple[Gray8, list[tuple[str, ...]]]:
+        pixels, found = drawn(first_seed, count, spec, smallest_px=smallest_px)
+        return pixels.copy(), list(found)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "_draw", draw)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def operators_loaded_once() -> Iterator[None]:
+    """Keep the exporter's table of ONNX operators, which each export would parse anew, for half a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -26,6 +27,8 @@ from tests.factories.studies import fingerprint, read_rows, run_quietly
 
 pytestmark = pytest.mark.hostile("9.12 de-identification")
 
+# Each second fault point; all of them are part of `make soak`.
+EVERY = bool(os.environ.get("CXRBATCH_EVERY_FAULT"))
 STUDY, OTHER_STUDY = "2.999.8675309.1", "2.999.8675309.2"
 
 
@@ -345,7 +348,8 @@ def test_killed_while_names_are_taken_out_nobody_goes_on_as_if_they_were(
         shutil.copytree(out, tmp_path / "rehearsal")
         whole = runs.run(images, tmp_path / "rehearsal", engine, "--deidentify-existing")
         assert whole.exit_code == ExitCode.DONE, whole.said
-        for point, count in sorted(whole.reached.items()):
+        points = sorted(whole.reached.items())
+        for point, count in points if EVERY else points[::2]:
             killed = tmp_path / "killed"
             shutil.rmtree(killed, ignore_errors=True)
             shutil.copytree(out, killed)

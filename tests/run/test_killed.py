@@ -106,7 +106,7 @@ SCENES = ("later", "new", "torn", "undone", "report", "prune", "repair")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("stage")
     engine = str(write_tiny_bundle(folder / "engines"))
-    with FaultedRuns() as runs:
+    with FaultedRuns(pdf=True) as runs:
         stage = Stage(runs, engine, {})
         stage.scenes["new"] = new_scene(stage, folder / "new")
         stage.scenes["later"] = later_scene(stage, folder / "later")

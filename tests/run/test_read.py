@@ -1,7 +1,5 @@
 """What a run makes of a file that its decoder cannot survive, through real worker processes."""
 
-import ctypes
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,21 +12,8 @@ from cxrbatch.phantom.draw import draw_phantom
 from cxrbatch.records import Header, ImageFile, IndexedFile, InputSpec
 from cxrbatch.run.read import Reading, ReadJob, _refusal, read_image
 from cxrbatch.system.workers import WorkerPool
+from tests.factories import worker_tasks
 from tests.factories.intake import write_dicom
-
-
-def decode_like_bad_native_code(what: str) -> str:
-    """Stand in for a decoder: read from address 0, spin, wait for ever, ask for too much memory, or return."""
-    if what == "segfault":
-        ctypes.string_at(0)
-    if what == "spin":
-        while time.monotonic():
-            pass
-    if what == "wait":
-        time.sleep(600)
-    if what == "memory":
-        bytearray(8 * 2**30)
-    return what
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +32,9 @@ def pool() -> Iterator[WorkerPool]:
     ],
 )
 def test_a_decoder_that_goes_wrong_costs_one_file(pool: WorkerPool, what: str, status: str, reason: str) -> None:
-    before, bad, after = pool.run_ahead(decode_like_bad_native_code, ["before", what, "after"], timeout_s=2)
+    before, bad, after = pool.run_ahead(
+        worker_tasks.decode_like_bad_native_code, ["before", what, "after"], timeout_s=2
+    )
     with pytest.raises(Exception) as caught:
         bad.value()
     task = StudyTask("0" * 16, 1, (), ())

@@ -80,7 +80,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     engine = str(write_tiny_bundle(folder / "engines"))
     labels = ("TopLeft", "TopRight", "BottomLeft", "Other")
     other = str(write_tiny_bundle(folder / "engines", name="other", labels=labels))
-    with FaultedRuns() as runs:
+    with FaultedRuns(pdf=True) as runs:
         stage = Stage(runs, engine, other, folder)
         write_image(folder / "images" / "s" / "a.png", *FIRST)
         write_image(folder / "images" / "t" / "b.png", *OTHER)

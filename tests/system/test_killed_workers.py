@@ -24,84 +24,11 @@ from cxrbatch.errors import RunError, TaskFailed, WorkerCrashed
 from cxrbatch.system import worker_crew, worker_handle
 from cxrbatch.system.worker_process import BrokenFrame, Frame, FrameKind, FrameReader
 from cxrbatch.system.workers import Outcome, WorkerPool
-from tests.factories import standing_workers
+from tests.factories import standing_workers, worker_tasks
 
 pytestmark = pytest.mark.hostile("9.6 killed worker")
 
 PATIENCE_S = 60.0
-
-
-class Unpicklable(Exception):
-    """Survives no pipe."""
-
-    def __init__(self) -> None:
-        super().__init__("no")
-        self.owner = lambda: None
-
-
-class Unraisable(Exception):
-    """Can be sent, and not be made again: its class wants more than it keeps."""
-
-    def __init__(self, one: str, two: str) -> None:
-        super().__init__(one + two)
-
-
-def own_pipe() -> int:
-    """Return the descriptor of this worker's pipe."""
-    (found,) = [int(link.name) for link in Path("/proc/self/fd").iterdir() if is_socket(link)]
-    return found
-
-
-def is_socket(link: Path) -> bool:
-    try:
-        return str(link.readlink()).startswith("socket:")
-    except OSError:
-        return False
-
-
-def misbehave(how: str) -> Any:  # noqa: C901, PLR0912  # one table of faults
-    """Stand in for a decoder, in a real process."""
-    if how == "exits":
-        os._exit(0)
-    if how == "asks to exit":
-        sys.exit(0)
-    if how == "interrupts":
-        raise KeyboardInterrupt
-    if how == "closes everything":
-        os.closerange(0, 256)
-        time.sleep(600)
-    if how == "closes everything and returns":
-        os.closerange(0, 256)
-    if how == "takes the pipe's number":
-        pipe = own_pipe()
-        os.close(pipe)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), pipe)
-    if how == "writes nonsense":
-        os.write(own_pipe(), b"warning: bad Huffman code\n" * 20)
-        time.sleep(600)
-    if how == "answers for another":
-        os.write(own_pipe(), Frame(FrameKind.VALUE, 1, b"N.").to_bytes())
-        time.sleep(600)
-    if how == "answers no pickle":
-        os.write(own_pipe(), Frame(FrameKind.VALUE, 10**6, b"no pickle").to_bytes())
-        time.sleep(600)
-    if how == "stops half-way":
-        os.write(own_pipe(), Frame(FrameKind.VALUE, 1, bytes(1000)).to_bytes()[:500])
-        os._exit(3)
-    if how == "copies itself":
-        os.fork()
-    if how == "leaves a copy":
-        if not os.fork():
-            time.sleep(2)
-            os._exit(0)
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if how == "cannot be sent":
-        return lambda: None
-    if how == "raises what cannot be sent":
-        raise Unpicklable
-    if how == "raises what cannot be made":
-        raise Unraisable("a", "b")
-    return how
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +75,7 @@ def values(outcomes: Iterator[Outcome[Any, Any]]) -> list[Any]:
 def test_whatever_a_task_does_to_its_worker_costs_that_task(
     pool: WorkerPool, how: str, error: type[Exception], says: str
 ) -> None:
-    before, bad, *after = pool.run_ahead(misbehave, ["a", how, "b", "c", "d"], timeout_s=PATIENCE_S)
+    before, bad, *after = pool.run_ahead(worker_tasks.misbehave, ["a", how, "b", "c", "d"], timeout_s=PATIENCE_S)
     with pytest.raises(error, match=says) as caught:
         bad.value()
     assert not getattr(caught.value, "was_killed", False)
@@ -157,7 +84,7 @@ def test_whatever_a_task_does_to_its_worker_costs_that_task(
 
 def test_a_copy_that_a_task_made_of_its_worker_answers_nothing(pool: WorkerPool) -> None:
     tasks = ["copies itself", *map(str, range(20))]
-    assert values(pool.run_ahead(misbehave, tasks, timeout_s=PATIENCE_S)) == tasks
+    assert values(pool.run_ahead(worker_tasks.misbehave, tasks, timeout_s=PATIENCE_S)) == tasks
 
 
 def test_a_task_that_cannot_be_sent_costs_itself(pool: WorkerPool) -> None:
@@ -169,20 +96,6 @@ def test_a_task_that_cannot_be_sent_costs_itself(pool: WorkerPool) -> None:
 
 
 # --------------------------------------------------------------------------- somebody kills
-
-
-def sleep_and_return(task: tuple[int, float]) -> int:
-    number, seconds = task
-    time.sleep(seconds)
-    return number
-
-
-def count_bytes(content: bytes) -> int:
-    return len(content)
-
-
-def make_bytes(number: int) -> bytes:
-    return bytes(number)
 
 
 def kill(worker: psutil.Process) -> bool:
@@ -199,14 +112,14 @@ def kill(worker: psutil.Process) -> bool:
 def test_workers_killed_at_random_moments_cost_no_task(count: int) -> None:
     dice, kills = random.Random(count), 0  # no secret
     done: list[int] = []
-    tasks = [(number, dice.choice((0.0, 0.02, 0.05))) for number in range(250)]
+    tasks = [(number, dice.choice((0.0, 0.02, 0.05))) for number in range(120)]
     with WorkerPool(count, memory_mb=512) as pool:
-        outcomes = pool.run_ahead(sleep_and_return, tasks, timeout_s=PATIENCE_S)
+        outcomes = pool.run_ahead(worker_tasks.sleep_and_return, tasks, timeout_s=PATIENCE_S)
         for outcome in outcomes:
             done.append(outcome.value())
-            if dice.random() < 0.08 and (children := processes_of(pool)):
+            if dice.random() < 0.15 and (children := processes_of(pool)):
                 kills += kill(dice.choice(children))
-    assert done == list(range(250))
+    assert done == list(range(120))
     assert kills >= 10
 
 
@@ -219,7 +132,7 @@ def test_a_worker_killed_while_it_receives_costs_no_task(size: int) -> None:
         worker.suspend()
         killer = threading.Timer(0.5, kill, [worker])
         killer.start()
-        assert values(pool.run_ahead(count_bytes, [bytes(size)], timeout_s=PATIENCE_S)) == [size]
+        assert values(pool.run_ahead(worker_tasks.count_bytes, [bytes(size)], timeout_s=PATIENCE_S)) == [size]
         killer.join()
 
 
@@ -233,7 +146,10 @@ def test_a_worker_killed_while_it_sends_costs_no_task(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(worker_handle.WorkerHandle, "_receive", receive_and_kill)
     with WorkerPool(1, memory_mb=512) as pool:
-        lengths = [len(value) for value in values(pool.run_ahead(make_bytes, [50_000_000] * 3, timeout_s=PATIENCE_S))]
+        lengths = [
+            len(value)
+            for value in values(pool.run_ahead(worker_tasks.make_bytes, [50_000_000] * 3, timeout_s=PATIENCE_S))
+        ]
     assert lengths == [50_000_000] * 3
     assert next(kills) >= 2
 
@@ -249,34 +165,21 @@ def test_workers_killed_while_idle_or_starting_are_replaced() -> None:
 
 
 def test_a_task_whose_workers_are_killed_again_and_again_is_left(pool: WorkerPool) -> None:
-    before, bad, after = pool.run_ahead(kill_own_worker, [False, True, False], timeout_s=PATIENCE_S)
+    before, bad, after = pool.run_ahead(worker_tasks.kill_own_worker, [False, True, False], timeout_s=PATIENCE_S)
     with pytest.raises(WorkerCrashed, match="SIGKILL") as crash:
         bad.value()
     assert crash.value.was_killed
     assert (before.value(), after.value()) == (False, False)
 
 
-def kill_own_worker(really: bool) -> bool:
-    if really:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return really
-
-
 # --------------------------------------------------------------------------- workers that do not start
 
 
-def die() -> None:
-    os._exit(17)
-
-
-def die_now_and_then(folder: Path) -> None:
-    (folder / str(os.getpid())).touch()
-    if len(list(folder.iterdir())) <= 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
 def test_workers_that_die_as_they_start_end_the_run_with_advice() -> None:
-    with WorkerPool(2, memory_mb=512, warm_up=die) as pool, pytest.raises(RunError, match=r"exit code 17.*doctor"):
+    with (
+        WorkerPool(2, memory_mb=512, warm_up=worker_tasks.die) as pool,
+        pytest.raises(RunError, match=r"exit code 17.*doctor"),
+    ):
         values(pool.run_ahead(abs, range(10), timeout_s=PATIENCE_S))
 
 
@@ -303,7 +206,7 @@ def test_a_machine_that_is_short_for_a_moment_ends_nothing(monkeypatch: pytest.M
 
 
 def test_workers_killed_while_they_load_are_replaced(tmp_path: Path) -> None:
-    with WorkerPool(1, memory_mb=512, warm_up=partial(die_now_and_then, tmp_path)) as pool:
+    with WorkerPool(1, memory_mb=512, warm_up=partial(worker_tasks.die_now_and_then, tmp_path)) as pool:
         assert values(pool.run_ahead(abs, [-1, -2], timeout_s=PATIENCE_S)) == [1, 2]
     assert len(list(tmp_path.iterdir())) == 4
 
@@ -311,16 +214,10 @@ def test_workers_killed_while_they_load_are_replaced(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- nothing is shared
 
 
-def open_files(_: int) -> tuple[int, dict[str, str]]:
-    links = {link.name: str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.exists()}
-    time.sleep(0.3)
-    return os.getpid(), links
-
-
 def test_workers_share_no_pipe_and_no_other_process() -> None:
     with WorkerPool(2, memory_mb=512) as pool:
         pool.start()
-        found = dict(values(pool.run_ahead(open_files, range(8), timeout_s=PATIENCE_S)))
+        found = dict(values(pool.run_ahead(worker_tasks.open_files, range(8), timeout_s=PATIENCE_S)))
         assert {child.pid for child in processes_of(pool)} == set(found)
         families = [process.children() for process in processes_of(pool)]
     assert families == [[], []]
@@ -337,33 +234,27 @@ def test_workers_take_turns_and_none_is_waited_for(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(worker_crew, "TASKS_PER_WORKER", 10)
     monkeypatch.setattr(worker_crew, "_SPARE_AFTER_TASKS", 2)
     with WorkerPool(1, memory_mb=512) as pool:
-        pids = values(pool.run_ahead(tell_pid, range(150), timeout_s=PATIENCE_S))
+        pids = values(pool.run_ahead(worker_tasks.tell_pid, range(80), timeout_s=PATIENCE_S))
     turns = [len(list(group)) for _, group in itertools.groupby(pids)]
     assert len(turns) >= 4
     assert max(turns) <= 20
     assert len(set(pids)) == len(turns)
 
 
-def tell_pid(_: int) -> int:
-    time.sleep(0.02)
-    return os.getpid()
-
-
 IGNORES_CHILDREN = """
-import test_killed_workers
 from cxrbatch.system.workers import WorkerPool
+from tests.factories import worker_tasks
 with WorkerPool(1, memory_mb=512) as pool:
-    (outcome,) = pool.run_ahead(test_killed_workers.kill_own_worker, [True], timeout_s=60)
+    (outcome,) = pool.run_ahead(worker_tasks.kill_own_worker, [True], timeout_s=60)
     print(outcome.future.exception().was_killed)
 """
 
 
 def test_a_starter_that_ignores_its_children_hides_no_kill() -> None:
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
     ignore: Callable[[], object] = partial(signal.signal, signal.SIGCHLD, signal.SIG_IGN)
     told = subprocess.run(
         [sys.executable, "-c", IGNORES_CHILDREN],
-        env=os.environ | {"PYTHONPATH": paths},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         preexec_fn=ignore,
         capture_output=True,
         text=True,

@@ -20,6 +20,7 @@ import pytest
 from cxrbatch.engine.time_limit import TimeLimitedEngine
 from cxrbatch.errors import WorkerTimedOut
 from cxrbatch.system.workers import WorkerPool
+from tests.factories import worker_tasks
 from tests.system.test_killed_workers import processes_of
 
 pytestmark = pytest.mark.hostile("9.5 pause")
@@ -28,47 +29,26 @@ LIMIT_S = 1.0
 PATIENCE_S = 60.0
 
 
-def compute(seconds: float) -> float:
-    """Burn so many seconds of a core."""
-    end = time.process_time() + seconds
-    while time.process_time() < end:
-        pass
-    return seconds
-
-
-def read_all(path: Path) -> bytes:
-    return path.read_bytes()
-
-
-def compute_on_two_threads(seconds: float) -> float:
-    threads = [threading.Thread(target=compute, args=(seconds,)) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return seconds
-
-
 def in_a_while(seconds: float, act: Callable[[], object]) -> None:
     threading.Timer(seconds, act).start()
 
 
-@pytest.mark.parametrize("task", [compute, time.sleep])
+@pytest.mark.parametrize("task", [worker_tasks.compute, time.sleep])
 def test_a_worker_that_is_stopped_is_not_late(task: Callable[[float], Any]) -> None:
     with WorkerPool(1, memory_mb=512) as pool:
         pool.start()
         (worker,) = processes_of(pool)
         in_a_while(0.3, worker.suspend)
-        in_a_while(3.3, worker.resume)
+        in_a_while(2.3, worker.resume)
         started = time.monotonic()
         (outcome,) = pool.run_ahead(task, [0.6], timeout_s=LIMIT_S)
         outcome.value()
-        assert time.monotonic() - started > 3
+        assert time.monotonic() - started > 2
 
 
 def test_a_decoder_that_spins_is_late_by_what_it_computed() -> None:
     with WorkerPool(1, memory_mb=512) as pool:
-        (outcome,) = pool.run_ahead(compute, [600.0], timeout_s=LIMIT_S)
+        (outcome,) = pool.run_ahead(worker_tasks.compute, [600.0], timeout_s=LIMIT_S)
         with pytest.raises(WorkerTimedOut, match="took longer than 1 s") as late:
             outcome.value()
     assert not late.value.waiting
@@ -76,7 +56,7 @@ def test_a_decoder_that_spins_is_late_by_what_it_computed() -> None:
 
 def test_what_all_threads_compute_counts() -> None:
     with WorkerPool(1, memory_mb=512) as pool:
-        (outcome,) = pool.run_ahead(compute_on_two_threads, [600.0], timeout_s=LIMIT_S)
+        (outcome,) = pool.run_ahead(worker_tasks.compute_on_two_threads, [600.0], timeout_s=LIMIT_S)
         with pytest.raises(WorkerTimedOut) as late:
             outcome.value()
     assert not late.value.waiting
@@ -88,7 +68,7 @@ def test_a_file_that_a_server_does_not_give_is_waited_for_and_left(tmp_path: Pat
     (tmp_path / "fine").write_bytes(b"fine")
     with WorkerPool(1, memory_mb=512) as pool:
         tasks = [tmp_path / name for name in ("fine", "stalled", "fine")]
-        before, stalled, after = pool.run_ahead(read_all, tasks, timeout_s=LIMIT_S)
+        before, stalled, after = pool.run_ahead(worker_tasks.read_all, tasks, timeout_s=LIMIT_S)
         with pytest.raises(WorkerTimedOut, match="waited for longer than 1 s") as late:
             stalled.value()
         assert late.value.waiting
@@ -105,7 +85,7 @@ def test_a_file_that_a_server_gives_slowly_is_read(tmp_path: Path) -> None:
 
     threading.Thread(target=give).start()
     with WorkerPool(1, memory_mb=512) as pool:
-        (outcome,) = pool.run_ahead(read_all, [tmp_path / "slow"], timeout_s=10 * LIMIT_S)
+        (outcome,) = pool.run_ahead(worker_tasks.read_all, [tmp_path / "slow"], timeout_s=10 * LIMIT_S)
         assert outcome.value() == b"slow"
 
 
@@ -122,7 +102,7 @@ def test_a_machine_under_load_makes_no_healthy_task_late() -> None:
             for each in load:
                 os.sched_setaffinity(each.pid, {core})
             started = time.monotonic()
-            (outcome,) = pool.run_ahead(compute, [0.4], timeout_s=LIMIT_S)
+            (outcome,) = pool.run_ahead(worker_tasks.compute, [0.4], timeout_s=LIMIT_S)
             assert outcome.value() == 0.4
             assert time.monotonic() - started > LIMIT_S
         finally:
@@ -132,24 +112,21 @@ def test_a_machine_under_load_makes_no_healthy_task_late() -> None:
 
 
 PAUSED = """
-import sys, time
 from cxrbatch.system.workers import WorkerPool
-import test_pauses
+from tests.factories import worker_tasks
 with WorkerPool(2, memory_mb=512) as pool:
     pool.start()
     print("ready", flush=True)
-    tasks = [0.05] * 60
-    print(all(outcome.value() == 0.05 for outcome in pool.run_ahead(test_pauses.compute, tasks, timeout_s=1)))
+    tasks = [0.05] * 40
+    print(all(outcome.value() == 0.05 for outcome in pool.run_ahead(worker_tasks.compute, tasks, timeout_s=1)))
 """
 
 
 @pytest.mark.parametrize("everyone", [True, False], ids=["all", "main"])
 def test_a_run_that_is_stopped_goes_on_as_if_nothing_had_been(everyone: bool) -> None:
-    root = Path(__file__).parents[2]
-    paths = os.pathsep.join(map(str, (Path(__file__).parent, root)))
     child = subprocess.Popen(
         [sys.executable, "-c", PAUSED],
-        env=os.environ | {"PYTHONPATH": paths},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -157,10 +134,10 @@ def test_a_run_that_is_stopped_goes_on_as_if_nothing_had_been(everyone: bool) ->
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"
     send = os.killpg if everyone else os.kill
-    for _ in range(3):
+    for _ in range(2):
         time.sleep(0.3)
         send(child.pid, signal.SIGSTOP)
-        time.sleep(1.5)
+        time.sleep(1.3)
         send(child.pid, signal.SIGCONT)
     said, _ = child.communicate(timeout=PATIENCE_S)
     assert said == "True\n"
@@ -211,7 +188,7 @@ import numpy as np
 from cxrbatch.engine.time_limit import TimeLimitedEngine
 import test_pauses
 
-engine = TimeLimitedEngine(test_pauses.SlowEngine(test_pauses.take_naps), 3)
+engine = TimeLimitedEngine(test_pauses.SlowEngine(test_pauses.take_naps), 2)
 print("ready", flush=True)
 print(engine.infer(np.zeros((1, 1, 8, 8), np.uint8)))
 """
@@ -225,7 +202,7 @@ def test_a_stopped_process_does_not_blame_its_engine() -> None:
     assert child.stdout.readline() == "ready\n"
     time.sleep(0.2)
     psutil.Process(child.pid).suspend()
-    time.sleep(4)
+    time.sleep(2.5)
     psutil.Process(child.pid).resume()
     said, _ = child.communicate(timeout=PATIENCE_S)
     assert said == "awake\n"

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from cxrbatch.errors import Flag, Reason
+from tests.factories.bombs import compressed_zeros
 from tests.factories.encoded import chunk
 from tests.factories.intake import blobs, jpeg_bytes, png_bytes
 from tests.factories.torture import Entry, content, processed, refused
@@ -39,8 +40,7 @@ def packed(pixels: Any) -> bytes:
 
 
 def bomb() -> Callable[[Path], object]:
-    deflater = zlib.compressobj(9)
-    data = b"".join(deflater.compress(bytes(13_001)) for _ in range(13_000)) + deflater.flush()
+    data = compressed_zeros(13_001 * 13_000)
     build = png(struct.pack(">LLBBBBB", 13_000, 13_000, 8, 0, 0, 0, 0), chunk(b"IDAT", data))
     assert len(data) < 200_000
     return build
@@ -77,7 +77,7 @@ def damaged(find: bytes, back: int) -> Callable[[Path], object]:
 
 def text_bomb() -> Callable[[Path], object]:
     data = png_bytes(GRAY)
-    bombed = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(200_000_000), 9))
+    bombed = chunk(b"zTXt", b"Comment\0\0" + compressed_zeros(200_000_000))
     return content(data[:33] + bombed + data[33:])
 
 

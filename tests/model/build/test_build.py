@@ -22,7 +22,7 @@ from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.build import build as builds, tensorrt_build
 from cxrbatch.model.build.build import BuildOptions, BuildReport, build_engine
 from cxrbatch.model.build.gate import ParityImages, measure_parity, score_by_reference
-from cxrbatch.model.build.images import draw_gate_images, read_gate_images
+from cxrbatch.model.build.images import _draw as draw_anew, draw_gate_images, read_gate_images
 from cxrbatch.model.data.dataset import load_data, prepare_pixels
 from cxrbatch.model.data.options import DataOptions
 from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, save_checkpoint
@@ -225,8 +225,12 @@ def test_parity_wants_64_images(noise: Gray8) -> None:
         ParityImages(noise, "noise")
 
 
-def test_parity_phantoms_are_the_same_each_time_and_all_different(facts: CheckpointFacts) -> None:
-    first, again = draw_gate_images(facts), draw_gate_images(facts)
+def test_parity_phantoms_are_the_same_each_time_and_all_different(
+    facts: CheckpointFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = draw_gate_images(facts)
+    monkeypatch.setattr("cxrbatch.model.build.images._draw", draw_anew)
+    again = draw_gate_images(facts)
     np.testing.assert_array_equal(first.pixels, again.pixels)
     assert len({image.tobytes() for image in first.pixels}) == 64
 

@@ -139,7 +139,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
     """A network trained on half of the images, with enough others to calibrate on."""
     folder = tmp_path_factory.mktemp("trained")
     options = DataOptions(val_fraction=0.4)
-    plan = replace(QUICK, operating_point=parse_operating_point("sensitivity=0.9"), data=options)
+    plan = replace(TINY, operating_point=parse_operating_point("sensitivity=0.9"), data=options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CXRBATCH_CACHE", str(folder / "cache"))
         (run,) = train_model(write_csv_data(folder / "data"), folder / "model.safetensors", plan).runs
@@ -150,7 +150,7 @@ def test_a_checkpoint_stands_alone(trained: TrainingRun) -> None:
     loaded = load_checkpoint(Path(trained.checkpoint))
     facts, network = loaded.facts, loaded.network
     assert facts == trained.facts
-    assert (facts.architecture, facts.input.size_px) == ("resnet18", 64)
+    assert (facts.architecture, facts.input.size_px) == ("tiny", 64)
     assert facts.training.images["train"] + facts.training.images["val"] == 64
     assert facts.training.options["epochs"] == 3
     assert facts.training.options["operating_point"] == "sensitivity=0.9"
@@ -179,14 +179,16 @@ def test_a_checkpoint_knows_its_patients_and_those_of_the_weights_it_began_with(
     for part, other in (("train", "val"), ("val", "train")):
         assert recognise_patients(known, part, images.part(part)).all()
         assert not recognise_patients(known, part, images.part(other)).any()
-    plan = replace(SHORT, architecture="resnet18", init=trained.checkpoint)
+    plan = replace(SHORT, init=trained.checkpoint)
     (run,) = train_model(write_class_data(tmp_path / "others"), tmp_path / "finer.safetensors", plan).runs
     own, first = load_checkpoint(Path(run.checkpoint)).known
     assert first == known
     assert own.parts["train"].of_unknown == run.parts[0].of_unknown == run.parts[0].images
     assert run.parts[0].patients == 0
     assert run.facts.training.data.endswith("of unknown patients")
-    figures = evaluate_model(run.checkpoint, tmp_path / "others", tmp_path / "out", EvaluationOptions(split="all"))
+    figures = evaluate_model(
+        run.checkpoint, tmp_path / "others", tmp_path / "out", EvaluationOptions(split="all", resamples=20)
+    )
     (void,) = (caution.text for caution in figures.cautions if caution.severity == "void")
     # The training's pictures, as evaluation sees them, to the bit.
     assert f"{run.parts[0].images} are the very pictures that the model learned from" in void
@@ -226,7 +228,7 @@ def test_the_same_command_gives_the_same_weights_and_a_finished_one_is_not_done_
 ) -> None:
     checkpoint, said = tmp_path / "again.safetensors", list[str]()
     options = DataOptions(val_fraction=0.4)
-    plan = replace(QUICK, operating_point=parse_operating_point("sensitivity=0.9"), data=options)
+    plan = replace(TINY, operating_point=parse_operating_point("sensitivity=0.9"), data=options)
     (again,) = train_model(Path(trained.data), checkpoint, plan).runs
     weights = [load_checkpoint(Path(path)).network.state_dict() for path in (trained.checkpoint, checkpoint)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -308,7 +310,7 @@ def test_a_checkpoint_to_start_from_brings_its_head_where_the_labels_are_the_sam
     trained: TrainingRun, tmp_path: Path
 ) -> None:
     data = DataOptions(val_fraction=0.4)
-    plan = replace(SHORT, architecture="resnet18", init=trained.checkpoint, data=data, learning_rate=1e-9)
+    plan = replace(SHORT, init=trained.checkpoint, data=data, learning_rate=1e-9)
     (run,) = train_model(Path(trained.data), tmp_path / "finer.safetensors", plan).runs
     assert "with its head" in run.facts.training.init
     before, after = (
