@@ -17,7 +17,7 @@ from scripts.bench_measure import Measured, run_measured
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "bench"
-_FLAGS = {"csv": ["--no-html", "--no-pdf"], "html": ["--no-pdf"], "pdf": []}
+_FLAGS = {"csv": ["--no-html", "--no-pdf", "--no-pictures"], "html": ["--no-pdf"], "pdf": []}
 _CPU_CLOCK = ROOT / "scripts/cpu_clock"
 _PRINTS_NOISE = {"CXRBATCH_PIXEL_CHECK": "false"}  # what is drawn for reruns is noise, and no chest
 # So many samples more are taken than were asked for, where others disturbed some.

@@ -25,7 +25,7 @@ from cxrbatch.output.tables import derive_tables
 from cxrbatch.records import MARKER_FILE, EngineDescription
 from cxrbatch.run.deidentified_output import settle_names
 from cxrbatch.run.index import INDEX_RULES, Index, Judge, account_for, index_input
-from cxrbatch.run.print import PRINTED, open_workers, print_again
+from cxrbatch.run.print import PRINTED, check_printing, open_workers, print_again
 from cxrbatch.run.processor import LocalProcessor, MakeProcessor, MayGrow, Workplace
 from cxrbatch.run.record import Indexed, Recorder, RunAccount, open_place, remove_half_written
 from cxrbatch.run.schedule import AT_ANY_TIME, Deadline, Hours, in_time
@@ -84,6 +84,7 @@ def open_run(
     Raises:
         RunError: it cannot be, or the work inside cannot go on.
     """
+    check_printing(settings)
     source = check_folders(root, out, settings.state)
     with ExitStack() as stack:
         engine = stack.enter_context(EngineSlot(settings, opens_soon=not (out / MARKER_FILE).exists()))
@@ -165,8 +166,10 @@ class Run:
         return indexed
 
     def requeue(self, *, retry_failed: bool = True) -> None:
-        """Queue again what failed, and what another engine scored."""
-        self.ledger.queue.requeue(engine_sha256=self.engine.sha256, retry_failed=retry_failed)
+        """Queue again what failed, what another engine scored, and what lacks the pictures that are asked for."""
+        self.ledger.queue.requeue(
+            engine_sha256=self.engine.sha256, retry_failed=retry_failed, draws=self.settings.pictures
+        )
 
     def process(
         self, study_keys: Collection[str], *, deadline: Deadline | None = None, may_grow: MayGrow = lambda _: False

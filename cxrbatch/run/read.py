@@ -103,7 +103,14 @@ def read_image(job: ReadJob) -> ReadImage:
     radiograph = check_anatomy(radiograph, job.settings)
     read = time.perf_counter()
     image = prepare(radiograph, job.spec)
+    if not job.settings.pictures:
+        image = _without_display(image)
     return ReadImage(image, 1e3 * (read - started), 1e3 * (time.perf_counter() - read))
+
+
+def _without_display(image: PreparedImage) -> PreparedImage:
+    """Leave behind what only drawing needs: it is 17 times as large as what an engine of 224 px eats."""
+    return replace(image, radiograph=replace(image.radiograph, display=image.radiograph.display[:0]))
 
 
 def _refuse_changed(job: ReadJob) -> None:

@@ -124,7 +124,8 @@ class Recorder:
         Returns:
             Why the study is tried again; empty where it is done with.
         """
-        if not is_drawn(printed.result):
+        # Of a result without pictures, nothing but the end of its worker can fail.
+        if not is_drawn(printed.result) or (printed.failure and not printed.result.pictures):
             return self._record_undrawn(printed, finished)
         failure = self.ledger.results.record(printed, failure=finished.unread, unprinted=finished.unprinted)
         with output_errors_explained(self.out):

@@ -176,7 +176,7 @@ def score_studies(
     batch_size = images_per_call(settings, scorer.engine.description)
     for group in _gather_images(studies, batch_size):
         for scored in _score_group(group, scorer, batch_size, clock):
-            yield _deidentified(scored) if settings.deidentify else scored
+            yield _as_asked(scored, settings)
 
 
 def images_per_call(settings: Settings, engine: EngineDescription) -> int:
@@ -304,8 +304,12 @@ def _without_number(path: str, task: StudyTask, engine: EngineDescription) -> Re
     return failed_again(path, Reason.UNEXPECTED_ERROR, message, failed_before=before, engine_sha256=engine.sha256)
 
 
-def _deidentified(study: ScoredStudy) -> ScoredStudy:
-    return replace(study, result=replace(study.result, deidentified=True)) if study.result else study
+def _as_asked(study: ScoredStudy, settings: Settings) -> ScoredStudy:
+    """Let the result say what may be printed of it; pixels go on to the printing only where something is drawn."""
+    if study.result is None:
+        return study
+    result = replace(study.result, deidentified=settings.deidentify, pictures=settings.pictures)
+    return replace(study, result=result, pixels=study.pixels if settings.pictures else ())
 
 
 def _study_result(
