@@ -179,7 +179,7 @@ def _conflict(task: StudyTask) -> str:
     """Say why the files of a study cannot belong together, whatever became of each; '' where they can."""
     if len({header.study_instance_uid for header in task.headers}) > 1:
         return "images of different studies have one study key. Correct the Study Instance UIDs at the source."
-    if are_different_patients(map(identify, task.headers)):
+    if len(task.headers) > 1 and are_different_patients(map(identify, task.headers)):
         return "images of different patients share this StudyInstanceUID. Correct the identity at the source."
     return ""
 

@@ -156,11 +156,11 @@ def are_pictures_whole(result: StudyResult, folder: Path) -> bool:
 def remove_stale_pictures(result: StudyResult, folder: Path) -> None:
     """Remove the pictures of an earlier revision that the current result no longer names."""
     current = set(picture_names(result))
-    for pattern in ("image-*.jpg", "thumb-*.jpg", "heatmap-*.jpg"):
-        for picture in folder.glob(pattern):
-            if picture.name not in current:
+    with suppress(FileNotFoundError):
+        for name in os.listdir(folder):
+            if name not in current and name.endswith(".jpg") and name.startswith(("image-", "thumb-", "heatmap-")):
                 reach("stale-remove")
-                picture.unlink(missing_ok=True)
+                (folder / name).unlink(missing_ok=True)
                 reach("stale-removed")
 
 
