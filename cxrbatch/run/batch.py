@@ -87,11 +87,16 @@ def open_run(
     check_printing(settings)
     source = check_folders(root, out, settings.state)
     with ExitStack() as stack:
-        engine = stack.enter_context(EngineSlot(settings, opens_soon=not (out / MARKER_FILE).exists()))
+        is_new = not (out / MARKER_FILE).exists()
+        workers = stack.enter_context(open_workers(settings))
+        if is_new:
+            workers.begin(1)  # there will be something to read, and a process takes longest to get ready
+        # Where the same engine was at work before, its file is read and hashed once: by what opens it, or in the end.
+        engine = stack.enter_context(EngineSlot(settings, opens_soon=is_new, verifies=is_new))
         ledger = stack.enter_context(open_output(out, log_limits(settings), state=settings.state))
         claim_input(ledger, root, out)
         engine.stay_with(ledger.engine_sha256)
-        workers = stack.enter_context(open_workers(settings))
+        stack.callback(workers.end)  # before anybody else may hold OUT
         order = Order(source, out, settings, settle_names(out, ledger, settings, workers))
         run = Run(order, ledger, engine, workers, progress, make_processor)
         stack.callback(run.close_engine)
@@ -213,6 +218,8 @@ class Run:
     def write_tables(self, *, finished: bool) -> RunReport:
         """Derive tables, worklist and run.json from the ledger, and return what run.json says."""
         self.ledger.home.check()
+        if finished:
+            self.slot.verify()
         with self.account.clock.measure("tables"), output_errors_explained(self.out):
             orphans = self._settle_strays() if finished else []
             derive_tables(self.out, self.ledger, self.engine)

@@ -41,16 +41,26 @@ _BATCH_ON_CPU, _BATCH_ON_GPU = 4, 8
 class EngineSlot:
     """The engine that the settings ask for: described at once, opened when it is first needed, closed in the end."""
 
-    def __init__(self, settings: Settings, *, opens_soon: bool = False) -> None:
-        """Find the engine and check that it can run here; `opens_soon` is that of `plan_engine`.
+    def __init__(self, settings: Settings, *, opens_soon: bool = False, verifies: bool = True) -> None:
+        """Find the engine and check that it can run here.
+
+        Args:
+            settings: which engine, and where it is to run.
+            opens_soon: that of `plan_engine`.
+            verifies: whether its file is verified now; else `verify` does it, or whatever opens it.
 
         Raises:
             EngineError: there is none, or it cannot.
         """
         self._settings = settings
+        self._is_verified = verifies or opens_soon
         self.bundle: EngineBundle = find_bundle(settings.engine)
         self.description: EngineDescription = plan_engine(
-            self.bundle, backend=settings.backend, precision=settings.precision, opens_soon=opens_soon
+            self.bundle,
+            backend=settings.backend,
+            precision=settings.precision,
+            opens_soon=opens_soon,
+            verifies=self._is_verified,
         )
         self._opening: Future[Engine] | None = None
         self._engine: Engine | None = None
@@ -69,15 +79,33 @@ class EngineSlot:
             scored_by: the identity of the engine that scored it; '' where none did.
 
         Raises:
-            EngineError: that file is missing or damaged.
+            EngineError: that file, or that of another engine than scored before, is missing or damaged.
         """
         if self._settings.precision == "auto":
             precision = go_on_with(self.bundle, self.description, scored_by)
             if precision != "auto":
                 self._settings = replace(self._settings, precision=precision)
                 self.bundle = replace(self.bundle)  # without the bytes of the other file
-                self.description = plan_engine(self.bundle, backend=self._settings.backend, precision=precision)
+                self.description = plan_engine(
+                    self.bundle, backend=self._settings.backend, precision=precision, verifies=self._is_verified
+                )
                 log_event("goes on in FP32", engine_sha256=scored_by)
+        if scored_by != self.description.sha256:
+            self.verify()  # before anything that another engine scored is queued for this one
+
+    def verify(self) -> None:
+        """See that the engine's file is the one it was built with, unless that is known.
+
+        Raises:
+            EngineError: it is not, or is missing.
+        """
+        if self._is_verified:
+            return
+        if self._engine is None and self._opening is None:
+            plan_engine(self.bundle, backend=self._settings.backend, precision=self._settings.precision)
+        elif self._opening is not None:
+            self._opening.result()
+        self._is_verified = True
 
     def open(self) -> Engine:
         """Return the opened engine; a call that takes longer than `infer_timeout_s` is an EngineError."""

@@ -214,6 +214,7 @@ def _work_without_workers() -> None:
         "__init__": open_pool,
         "__enter__": enter,
         "__exit__": leave,
+        "begin": lambda pool, wanted: None,
         "end": lambda pool: None,
         "run_ahead": run_on_the_spot,
     }

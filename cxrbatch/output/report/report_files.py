@@ -157,10 +157,11 @@ def remove_stale_pictures(result: StudyResult, folder: Path) -> None:
     """Remove the pictures of an earlier revision that the current result no longer names."""
     current = set(picture_names(result))
     with suppress(FileNotFoundError):
-        for name in os.listdir(folder):
+        for picture in folder.iterdir():
+            name = picture.name
             if name not in current and name.endswith(".jpg") and name.startswith(("image-", "thumb-", "heatmap-")):
                 reach("stale-remove")
-                (folder / name).unlink(missing_ok=True)
+                picture.unlink(missing_ok=True)
                 reach("stale-removed")
 
 
