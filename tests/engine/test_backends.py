@@ -17,7 +17,6 @@ from cxrbatch.engine.backends import FASTEST_FIRST, BackendState, look_at_backen
 from cxrbatch.engine.cuda import CudaProbe, Gpu
 from cxrbatch.engine.open import ROLES
 
-
 ONE_GPU = CudaProbe((Gpu(0, "Test GPU", "9.0", 2**34),), "13.0")
 NO_GPU = CudaProbe(problem="no NVIDIA driver")
 
