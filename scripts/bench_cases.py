@@ -59,7 +59,9 @@ def sample_cxrbatch(cell: Cell, studies: Path, engine: Path, *, out: Path = WORK
 
 def _cxrbatch(inputs: Path, out: Path, engine: Path, flags: list[str], env: dict[str, str] | None = None) -> Measured:
     paths = [str(_CPU_CLOCK), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH", "")])]
-    environment = {"PYTHONPATH": os.pathsep.join(paths), "CXRBATCH_HEATMAPS": "all"} | (env or {})
+    # Whatever is set here, where it is installed Python keeps what it compiles.
+    kept = {"PYTHONDONTWRITEBYTECODE": ""}
+    environment = {"PYTHONPATH": os.pathsep.join(paths), "CXRBATCH_HEATMAPS": "all"} | kept | (env or {})
     command = [sys.executable, "-m", "cxrbatch", "run", str(inputs), "-o", str(out), "-e", str(engine)]
     return run_measured([*command, *flags], cwd=ROOT, env=environment)
 
