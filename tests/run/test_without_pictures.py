@@ -296,3 +296,20 @@ def test_killed_in_drawing_what_had_no_pictures(
     assert runs.run(images, out, engine).exit_code == ExitCode.DONE
     assert disagreements(out) == []
     assert rows(out, "studies.csv") == rows(base / "full", "studies.csv")
+
+
+@pytest.mark.parametrize("point", ["report-write", "intent-written", "files-rename:2"])
+@pytest.mark.parametrize("before", [(), BARE_OPTIONS], ids=["drawn", "bare"])
+def test_a_result_that_could_not_be_written_leaves_the_earlier_one(
+    runs: FaultedRuns, base: Path, tmp_path: Path, engine: str, point: str, before: tuple[str, ...]
+) -> None:
+    images, out = Path(shutil.copytree(base / "images", tmp_path / "images")), tmp_path / "out"
+    assert runs.run(images, out, engine, *before).exit_code == ExitCode.DONE
+    write_image(images / "a.png", 10, 200, 40, 90)
+    failed = runs.run(images, out, engine, *BARE_OPTIONS, fault=f"{point}=eio")
+    assert failed.exit_code == ExitCode.SOME_STUDIES_FAILED, failed.said
+    assert disagreements(out) == []
+    assert {result.revision for result in results(out)} <= {1, 2}
+    assert runs.run(images, out, engine, *BARE_OPTIONS).exit_code == ExitCode.DONE
+    assert disagreements(out) == []
+    assert sorted(row["revision"] for row in rows(out, "studies.csv") if row["status"] == "reported") == ["1", "2"]
