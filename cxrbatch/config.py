@@ -93,6 +93,9 @@ class Settings:
     ] = False
     html: Annotated[bool, Meaning("write `report.html` per study")] = True
     pdf: Annotated[bool, Meaning("write `report.pdf` per study")] = True
+    pictures: Annotated[
+        bool, Meaning("draw radiographs, thumbnails and heatmaps; without them there can be no reports")
+    ] = True
     heatmaps: Annotated[
         HeatmapChoice, Meaning("which heatmaps a report shows: those that were found to point at the finding, or all")
     ] = "validated"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from compileall import compile_dir
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,7 @@ def main() -> None:
     """Measure what the options ask for, print the tables and keep them."""
     options = _options()
     WORK.mkdir(exist_ok=True)
+    compile_dir(ROOT / "cxrbatch", quiet=1)  # as an installation is
     engine = bench_inputs.make_resnet50_engine(WORK / "engines")
     if options.quick:
         sys.exit(run_quick(engine, options))

@@ -17,7 +17,7 @@ from scripts.bench_measure import Measured, run_measured
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "bench"
-_FLAGS = {"csv": ["--no-html", "--no-pdf"], "html": ["--no-pdf"], "pdf": []}
+_FLAGS = {"csv": ["--no-html", "--no-pdf", "--no-pictures"], "html": ["--no-pdf"], "pdf": []}
 _CPU_CLOCK = ROOT / "scripts/cpu_clock"
 _PRINTS_NOISE = {"CXRBATCH_PIXEL_CHECK": "false"}  # what is drawn for reruns is noise, and no chest
 # So many samples more are taken than were asked for, where others disturbed some.
@@ -59,7 +59,9 @@ def sample_cxrbatch(cell: Cell, studies: Path, engine: Path, *, out: Path = WORK
 
 def _cxrbatch(inputs: Path, out: Path, engine: Path, flags: list[str], env: dict[str, str] | None = None) -> Measured:
     paths = [str(_CPU_CLOCK), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH", "")])]
-    environment = {"PYTHONPATH": os.pathsep.join(paths), "CXRBATCH_HEATMAPS": "all"} | (env or {})
+    # Whatever is set here, where it is installed Python keeps what it compiles.
+    kept = {"PYTHONDONTWRITEBYTECODE": ""}
+    environment = {"PYTHONPATH": os.pathsep.join(paths), "CXRBATCH_HEATMAPS": "all"} | kept | (env or {})
     command = [sys.executable, "-m", "cxrbatch", "run", str(inputs), "-o", str(out), "-e", str(engine)]
     return run_measured([*command, *flags], cwd=ROOT, env=environment)
 

@@ -147,6 +147,11 @@ def scoring_options(command: Command) -> Command:
         ),
         *DEIDENTIFY_OPTIONS,
         click.option(
+            "--pictures/--no-pictures",
+            default=None,
+            help="Draw radiographs and heatmaps; none with --no-html --no-pdf saves that time.  [default: pictures]",
+        ),
+        click.option(
             "--group-by",
             type=click.Choice(["file", "folder"]),
             help="What makes a study of PNG and JPEG files: each file, or each folder.  [default: file]",

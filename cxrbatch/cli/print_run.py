@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -20,7 +21,9 @@ from cxrbatch.output.worklist import INDEX_HTML
 from cxrbatch.pages.terminal_text import TITLE, literal
 from cxrbatch.pages.wording import counts
 from cxrbatch.records import MARKER_FILE
-from cxrbatch.run.forecast import Forecast
+
+if TYPE_CHECKING:
+    from cxrbatch.run.forecast import Forecast
 
 FAILURES_SHOWN = 5
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
 
 from cxrbatch.engine.cuda import import_pycuda, probe_cuda
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS, import_flavour, require_gpu, tensorrt_version
@@ -31,7 +33,7 @@ def look_at_backend(backend: str) -> BackendState:
 
 
 def _onnxruntime() -> BackendState:
-    return BackendState("onnxruntime", runs=True, detail=f"ONNX Runtime {version('onnxruntime')} on the CPU")
+    return BackendState("onnxruntime", runs=True, detail=f"ONNX Runtime {version_of('onnxruntime')} on the CPU")
 
 
 def _torch() -> BackendState:
@@ -70,6 +72,20 @@ _LOOKS: dict[str, Callable[[], BackendState]] = {
 def installed_version(package: str) -> str:
     """Return an installed package's version, empty where it is not installed."""
     try:
-        return version(package)
+        return version_of(package)
     except PackageNotFoundError:
         return ""
+
+
+@cache
+def version_of(package: str) -> str:
+    """Return an installed package's version.
+
+    Asking importlib for it would read all of the package's metadata, with its manual, as an e-mail.
+
+    Raises:
+        PackageNotFoundError: it is not installed.
+    """
+    installed = distribution(package)
+    stated = re.search(r"^Version:[ \t]*(\S+)", installed.read_text("METADATA") or "", re.MULTILINE)
+    return stated[1] if stated else installed.version

@@ -10,7 +10,6 @@ from cxrbatch.engine.backends import FASTEST_FIRST, look_at_backend
 from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.contract import Engine
 from cxrbatch.engine.int8_gate import INT8, int8_obstacle
-from cxrbatch.engine.tensorrt_engine import find_machine, open_tensorrt
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS
 from cxrbatch.errors import EngineError
 from cxrbatch.records import EngineDescription
@@ -42,11 +41,13 @@ def plan_engine(
     backend: Backend = "auto",
     precision: PrecisionChoice = "auto",
     opens_soon: bool = False,
+    verifies: bool = True,
 ) -> EngineDescription:
     """Describe the engine that `open_engine` would open, without opening it: a run with nothing to score needs none.
 
     Its file is verified. Where it `opens_soon`, the verified bytes are kept until then, and not read and hashed again;
-    where it may not be opened at all, that would cost memory, and half as much computing again, for nothing.
+    where it may not be opened at all, that would cost memory, and half as much computing again, for nothing. Whoever
+    sees to that later asks for no verification now.
 
     Raises:
         EngineError: the backend cannot run here, or the bundle's file for it is missing or not the one it was
@@ -55,7 +56,7 @@ def plan_engine(
     choice = choose_engine(bundle, backend=backend, precision=precision)
     if opens_soon:
         bundle.keep_verified(choice.role)
-    else:
+    elif verifies:
         bundle.verified_file(choice.role)
     return bundle.describe(choice.role, choice.backend)
 
@@ -83,10 +84,12 @@ def open_engine(
 
 def open_choice(bundle: EngineBundle, choice: EngineChoice, *, threads: int = 0) -> Engine:
     """Open exactly what was chosen."""
+    # Each is imported where it was chosen, and nowhere else: a run with nothing to score needs none.
     if choice.backend in FLAVOURS:
+        from cxrbatch.engine.tensorrt_engine import open_tensorrt
+
         return open_tensorrt(bundle, FLAVOURS[choice.backend])
     if choice.backend == "torch":
-        # Each library is imported where it was chosen, and nowhere else: a run with nothing to score needs none.
         from cxrbatch.engine.torch_cuda_engine import open_torch
 
         return open_torch(bundle, role=choice.role)
@@ -155,6 +158,8 @@ def _find_obstacle(bundle: EngineBundle, backend: str) -> str:
     if not state.runs:
         return state.detail
     if backend in FLAVOURS:
+        from cxrbatch.engine.tensorrt_engine import find_machine
+
         try:
             find_machine(bundle, FLAVOURS[backend])
         except EngineError as error:
@@ -169,6 +174,8 @@ def _choose_file(bundle: EngineBundle, backend: str, precision: str, *, why: str
     if precision not in roles:
         raise EngineError(f"backend {backend} does not run {precision}; it runs {', '.join(roles)}.")
     if backend in FLAVOURS:
+        from cxrbatch.engine.tensorrt_engine import find_machine
+
         find_machine(bundle, FLAVOURS[backend])
     else:
         bundle.file(roles[precision])

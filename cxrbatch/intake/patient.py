@@ -78,7 +78,7 @@ def are_different_patients(identities: Iterable[PatientIdentity]) -> bool:
 
 def same_identity(one: Header, other: Header) -> bool:
     """Tell whether two headers name the same instance of the same patient, to the letter."""
-    return _named(one) == _named(other)
+    return one == other or _named(one) == _named(other)
 
 
 def age_years(header: Header) -> float | None:

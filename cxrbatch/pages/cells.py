@@ -35,6 +35,9 @@ _ESCAPE = re.compile(r"\\(?:\\|x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
 
 def harmless(text: str) -> str:
     """Return text that no spreadsheet takes for a formula and that stays on its line; `restored` undoes it."""
+    # Keys, hashes, words and numbers, which are most of a table.
+    if text.isascii() and text.replace(".", "").replace("_", "").isalnum():
+        return text
     shielded = _PLACE.sub(r"\1'\2", text)
     if shielded.isascii() and shielded.isprintable() and "\\" not in shielded:
         return shielded

@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from cxrbatch.pages.compiled_templates import CompiledTemplates
 from cxrbatch.pages.wording import visible
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
@@ -62,4 +63,5 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        bytecode_cache=CompiledTemplates(),
     )

@@ -118,7 +118,9 @@ _KEPT_FORMAT_CHARACTERS = "\u200c\u200d"
 
 def plain(text: str, longest: int = LONGEST_TEXT) -> str:
     """Return text that is safe to show: one line, no control, bidi or undecodable characters, not endless."""
-    shown = "".join(map(_plain_character, printable_path(text[: 4 * longest])))
+    shown = text[: 4 * longest]
+    if not (shown.isascii() and shown.isprintable()):
+        shown = "".join(map(_plain_character, printable_path(shown)))
     shown = " ".join(shown.split())
     return shown if len(shown) <= longest else f"{shown[: longest - 1].rstrip()}…"
 

@@ -94,7 +94,8 @@ class StudyResult:
     """Everything a report says about one study; no pixels, so it is kept as JSON and printed again.
 
     A `deidentified` result is printed without input paths, which may be named after patients. `files` are all
-    files of the study, scored or not; empty in results of earlier versions.
+    files of the study, scored or not; empty in results of earlier versions. Without `pictures` none were asked for,
+    and its images name none.
     """
 
     study_key: str
@@ -106,6 +107,7 @@ class StudyResult:
     cxrbatch_version: str
     deidentified: bool = False
     files: tuple[SourceFile, ...] = ()
+    pictures: bool = True
 
     @property
     def header(self) -> Header:

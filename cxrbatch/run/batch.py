@@ -25,7 +25,7 @@ from cxrbatch.output.tables import derive_tables
 from cxrbatch.records import MARKER_FILE, EngineDescription
 from cxrbatch.run.deidentified_output import settle_names
 from cxrbatch.run.index import INDEX_RULES, Index, Judge, account_for, index_input
-from cxrbatch.run.print import PRINTED, open_workers, print_again
+from cxrbatch.run.print import PRINTED, check_printing, open_workers, print_again
 from cxrbatch.run.processor import LocalProcessor, MakeProcessor, MayGrow, Workplace
 from cxrbatch.run.record import Indexed, Recorder, RunAccount, open_place, remove_half_written
 from cxrbatch.run.schedule import AT_ANY_TIME, Deadline, Hours, in_time
@@ -84,13 +84,19 @@ def open_run(
     Raises:
         RunError: it cannot be, or the work inside cannot go on.
     """
+    check_printing(settings)
     source = check_folders(root, out, settings.state)
     with ExitStack() as stack:
-        engine = stack.enter_context(EngineSlot(settings, opens_soon=not (out / MARKER_FILE).exists()))
+        is_new = not (out / MARKER_FILE).exists()
+        workers = stack.enter_context(open_workers(settings))
+        if is_new:
+            workers.begin(1)  # there will be something to read, and a process takes longest to get ready
+        # Where the same engine was at work before, its file is read and hashed once: by what opens it, or in the end.
+        engine = stack.enter_context(EngineSlot(settings, opens_soon=is_new, verifies=is_new))
         ledger = stack.enter_context(open_output(out, log_limits(settings), state=settings.state))
         claim_input(ledger, root, out)
         engine.stay_with(ledger.engine_sha256)
-        workers = stack.enter_context(open_workers(settings))
+        stack.callback(workers.end)  # before anybody else may hold OUT
         order = Order(source, out, settings, settle_names(out, ledger, settings, workers))
         run = Run(order, ledger, engine, workers, progress, make_processor)
         stack.callback(run.close_engine)
@@ -165,8 +171,10 @@ class Run:
         return indexed
 
     def requeue(self, *, retry_failed: bool = True) -> None:
-        """Queue again what failed, and what another engine scored."""
-        self.ledger.queue.requeue(engine_sha256=self.engine.sha256, retry_failed=retry_failed)
+        """Queue again what failed, what another engine scored, and what lacks the pictures that are asked for."""
+        self.ledger.queue.requeue(
+            engine_sha256=self.engine.sha256, retry_failed=retry_failed, draws=self.settings.pictures
+        )
 
     def process(
         self, study_keys: Collection[str], *, deadline: Deadline | None = None, may_grow: MayGrow = lambda _: False
@@ -210,6 +218,8 @@ class Run:
     def write_tables(self, *, finished: bool) -> RunReport:
         """Derive tables, worklist and run.json from the ledger, and return what run.json says."""
         self.ledger.home.check()
+        if finished:
+            self.slot.verify()
         with self.account.clock.measure("tables"), output_errors_explained(self.out):
             orphans = self._settle_strays() if finished else []
             derive_tables(self.out, self.ledger, self.engine)

@@ -196,7 +196,7 @@ def _print_again(out: Path, ledger: Ledger, settings: Settings, workers: WorkerP
 
 def _results(ledger: Ledger) -> Iterator[StudyResult]:
     for key in sorted(ledger.results.keys_with_report()):
-        yield from (row.result for row in ledger.results.study_rows(key) if row.result)
+        yield from (row.result for row in ledger.results.study_rows(key) if row.result and row.result.pictures)
 
 
 def _matching(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:

@@ -22,7 +22,7 @@ from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentification import KEY_FILE, Pseudonyms, open_pseudonyms
 from cxrbatch.run.deidentified_output import check_names
 from cxrbatch.run.index import Index, IndexCount, index_input
-from cxrbatch.run.print import open_workers
+from cxrbatch.run.print import check_printing, open_workers
 from cxrbatch.run.score import EngineSlot
 from cxrbatch.run.source import Order, Source, check_folders, refuse_other_input
 from cxrbatch.system.progress import RunProgress
@@ -50,13 +50,14 @@ def foresee_run(root: Path, out: Path, settings: Settings, progress: RunProgress
     Raises:
         RunError: the run could not begin; its subclasses tell why.
     """
+    check_printing(settings)
     source = check_folders(root, out, settings.state)
     with EngineSlot(settings) as engine, _copied_ledger(out, settings) as ledger:
         refuse_other_input(ledger, root)
         engine.stay_with(ledger.engine_sha256)
         before = ledger.index.known_files()
         indexed = _index(source, out, settings, ledger, progress)
-        ledger.queue.requeue(engine_sha256=engine.description.sha256)
+        ledger.queue.requeue(engine_sha256=engine.description.sha256, draws=settings.pictures)
         if settings.retry == "rejected":
             ledger.queue.requeue_unprinted()
         keys = ledger.queue.pending_keys(newest_first=settings.newest_first, since_ns=since_ns)

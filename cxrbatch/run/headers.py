@@ -46,7 +46,9 @@ def read_headers(
 ) -> Iterator[list[IndexedFile | Deferred]]:
     """Read headers in worker processes; what one file does to its worker is no other file's loss."""
     jobs = (IndexJob(root, tuple(chunk), settings) for chunk in _chunks(files, FILES_PER_TASK))
-    for outcome in workers.run_ahead(index_files, jobs, timeout_s=settings.decode_timeout_s):
+    # Each of the files will be read as a whole, too: processes for that start meanwhile.
+    timeout_s, n_files = settings.decode_timeout_s, lambda job: len(job.files)
+    for outcome in workers.run_ahead(index_files, jobs, timeout_s=timeout_s, keeps_busy=n_files):
         try:
             yield outcome.value()
         except RunError:

@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from cxrbatch.config import HeatmapChoice, Settings
-from cxrbatch.errors import OutputNotWritable, RunError
+from cxrbatch.errors import OutputNotWritable, RunError, UsageError
 from cxrbatch.output.folder.place import Place
 from cxrbatch.output.report.report_files import COULD_NOT_PRINT, report_folder
+from cxrbatch.output.report.write_folder import write_result
 from cxrbatch.records import ImagePixels, PrintedStudy, RefusedImage, StudyResult
 from cxrbatch.run.stages import FinishedStudy, ScoredStudy, StageClock
 from cxrbatch.run.warm_up import warm_up
@@ -76,20 +77,39 @@ def _job(study_key: str, result: StudyResult | None, place: Place, settings: Set
     return PrintJob(study_key, result, place, settings.html, settings.pdf, heatmaps=settings.heatmaps)
 
 
+def check_printing(settings: Settings) -> None:
+    """Refuse to print reports of which no picture is drawn.
+
+    Raises:
+        UsageError: that is asked for.
+    """
+    asked = [f"--{name}" for name in ("html", "pdf") if getattr(settings, name)]
+    if asked and not settings.pictures:
+        raise UsageError(
+            f"--no-pictures leaves no reports, and {' and '.join(asked)} are asked for. Add "
+            f"{' '.join(option.replace('--', '--no-') for option in asked)}, or leave out --no-pictures "
+            "(settings: html, pdf, pictures)."
+        )
+
+
 def open_workers(settings: Settings) -> WorkerPool:
     """Make the pool of processes that read and print."""
     return WorkerPool(
-        settings.worker_count, memory_mb=settings.decode_memory_mb, warm_up=partial(warm_up, pdf=settings.pdf)
+        settings.worker_count,
+        memory_mb=settings.decode_memory_mb,
+        warm_up=partial(warm_up, pdf=settings.pdf, pictures=settings.pictures or settings.html or settings.pdf),
     )
 
 
 def print_report(job: PrintJob) -> PrintedStudy:
-    """Print one report; runs in a worker."""
+    """Print one report, or leave the result where there are to be no pictures; runs in a worker."""
+    _tidy_up(job)
+    result = _result(job)
+    if not result.pictures:
+        return write_result(result, job.place)
     from cxrbatch.output.report.report import print_study
 
-    _tidy_up(job)
-
-    return print_study(_result(job), job.pixels, job.place, html=job.html, pdf=job.pdf, heatmaps=job.heatmaps)
+    return print_study(result, job.pixels, job.place, html=job.html, pdf=job.pdf, heatmaps=job.heatmaps)
 
 
 def reprint_report(job: PrintJob) -> PrintedStudy:

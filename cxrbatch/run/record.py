@@ -9,11 +9,11 @@ import logging
 import platform
 import time
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 
 from cxrbatch import __version__
 from cxrbatch.config import Settings
+from cxrbatch.engine.backends import version_of
 from cxrbatch.errors import Reason, RunError, error_name
 from cxrbatch.output.drift import DriftReport, find_drift
 from cxrbatch.output.folder.opening import output_errors_explained
@@ -124,7 +124,8 @@ class Recorder:
         Returns:
             Why the study is tried again; empty where it is done with.
         """
-        if not is_drawn(printed.result):
+        # Of a result without pictures, nothing but the end of its worker can fail.
+        if not is_drawn(printed.result) or (printed.failure and not printed.result.pictures):
             return self._record_undrawn(printed, finished)
         failure = self.ledger.results.record(printed, failure=finished.unread, unprinted=finished.unprinted)
         with output_errors_explained(self.out):
@@ -219,5 +220,5 @@ class RunAccount:
                 ledger.results.count_unlike_training(engine.sha256) if "distance" in engine.extra_outputs else None
             ),
             drift=self.drift,
-            libraries={"python": platform.python_version()} | {name: version(name) for name in REPORTED_LIBRARIES},
+            libraries={"python": platform.python_version()} | {name: version_of(name) for name in REPORTED_LIBRARIES},
         )

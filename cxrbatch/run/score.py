@@ -41,16 +41,26 @@ _BATCH_ON_CPU, _BATCH_ON_GPU = 4, 8
 class EngineSlot:
     """The engine that the settings ask for: described at once, opened when it is first needed, closed in the end."""
 
-    def __init__(self, settings: Settings, *, opens_soon: bool = False) -> None:
-        """Find the engine and check that it can run here; `opens_soon` is that of `plan_engine`.
+    def __init__(self, settings: Settings, *, opens_soon: bool = False, verifies: bool = True) -> None:
+        """Find the engine and check that it can run here.
+
+        Args:
+            settings: which engine, and where it is to run.
+            opens_soon: that of `plan_engine`.
+            verifies: whether its file is verified now; else `verify` does it, or whatever opens it.
 
         Raises:
             EngineError: there is none, or it cannot.
         """
         self._settings = settings
+        self._is_verified = verifies or opens_soon
         self.bundle: EngineBundle = find_bundle(settings.engine)
         self.description: EngineDescription = plan_engine(
-            self.bundle, backend=settings.backend, precision=settings.precision, opens_soon=opens_soon
+            self.bundle,
+            backend=settings.backend,
+            precision=settings.precision,
+            opens_soon=opens_soon,
+            verifies=self._is_verified,
         )
         self._opening: Future[Engine] | None = None
         self._engine: Engine | None = None
@@ -69,15 +79,32 @@ class EngineSlot:
             scored_by: the identity of the engine that scored it; '' where none did.
 
         Raises:
-            EngineError: that file is missing or damaged.
+            EngineError: that file, or that of another engine than scored before, is missing or damaged.
         """
         if self._settings.precision == "auto":
             precision = go_on_with(self.bundle, self.description, scored_by)
             if precision != "auto":
                 self._settings = replace(self._settings, precision=precision)
                 self.bundle = replace(self.bundle)  # without the bytes of the other file
-                self.description = plan_engine(self.bundle, backend=self._settings.backend, precision=precision)
+                self.description = plan_engine(
+                    self.bundle, backend=self._settings.backend, precision=precision, verifies=self._is_verified
+                )
                 log_event("goes on in FP32", engine_sha256=scored_by)
+        if scored_by != self.description.sha256:
+            self.verify()  # before anything that another engine scored is queued for this one
+
+    def verify(self) -> None:
+        """See that the engine's file is the one it was built with, unless that is known.
+
+        Raises:
+            EngineError: it is not, or is missing.
+        """
+        if self._is_verified:
+            return
+        was_opened = self._engine is not None or (self._opening is not None and self._opening.exception() is None)
+        if not was_opened:  # what else keeps it from opening matters to nobody who does not ask for it
+            plan_engine(self.bundle, backend=self._settings.backend, precision=self._settings.precision)
+        self._is_verified = True
 
     def open(self) -> Engine:
         """Return the opened engine; a call that takes longer than `infer_timeout_s` is an EngineError."""
@@ -176,7 +203,7 @@ def score_studies(
     batch_size = images_per_call(settings, scorer.engine.description)
     for group in _gather_images(studies, batch_size):
         for scored in _score_group(group, scorer, batch_size, clock):
-            yield _deidentified(scored) if settings.deidentify else scored
+            yield _as_asked(scored, settings)
 
 
 def images_per_call(settings: Settings, engine: EngineDescription) -> int:
@@ -304,8 +331,12 @@ def _without_number(path: str, task: StudyTask, engine: EngineDescription) -> Re
     return failed_again(path, Reason.UNEXPECTED_ERROR, message, failed_before=before, engine_sha256=engine.sha256)
 
 
-def _deidentified(study: ScoredStudy) -> ScoredStudy:
-    return replace(study, result=replace(study.result, deidentified=True)) if study.result else study
+def _as_asked(study: ScoredStudy, settings: Settings) -> ScoredStudy:
+    """Let the result say what may be printed of it; pixels go on to the printing only where something is drawn."""
+    if study.result is None:
+        return study
+    result = replace(study.result, deidentified=settings.deidentify, pictures=settings.pictures)
+    return replace(study, result=result, pixels=study.pixels if settings.pictures else ())
 
 
 def _study_result(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 _WEB_CLIENT = ("requests", "tqdm")
 
 
-def warm_up(*, pdf: bool) -> None:
+def warm_up(*, pdf: bool, pictures: bool = True) -> None:
     """Load what reading and printing need, down to fonts and style sheets; runs in a worker as it starts.
 
     The PDF comes last: where its libraries are missing, all the others are loaded by then.
@@ -23,6 +23,8 @@ def warm_up(*, pdf: bool) -> None:
         import cxrbatch.run.headers
         import cxrbatch.run.read  # noqa: F401
 
+    if not pictures:
+        return
     from cxrbatch.output.report.report import PRINT_STYLES
 
     if pdf:

@@ -122,12 +122,24 @@ class WorkerPool:
 
     def start(self) -> None:
         """Start the processes and wait until all are ready, so that the first task does not wait for that."""
-        self._begin()
+        self.begin(self.count)
         with self._change:
             while self.crew.at_work < self.count and self._failure is None:
                 self._change.wait(STOP_POLL_S)
                 stop_if_asked()
         self._refuse_failed()
+
+    def begin(self, wanted: int) -> None:
+        """Start processes, as many as are wanted and allowed, which get ready beside whatever else is done."""
+        if self._is_over:
+            raise RuntimeError("these workers were ended")
+        if not self._supervisors:
+            _let_children_be_waited_for()
+        for number in range(len(self._supervisors), min(wanted, self.count)):
+            # As daemons: a main thread that ends without `end` is not held up, and the kernel ends the processes.
+            supervisor = threading.Thread(target=self._supervise, name=f"worker {number + 1}", daemon=True)
+            self._supervisors.append(supervisor)
+            supervisor.start()
 
     def run_ahead(
         self,
@@ -137,13 +149,16 @@ class WorkerPool:
         timeout_s: float,
         window: int | None = None,
         passes: Callable[[Task], bool] = lambda _: False,
+        keeps_busy: Callable[[Task], int] = lambda _: 1,
     ) -> Iterator[Outcome[Task, Value]]:
         """Run `function` on each task with up to `window` of them in flight; yield outcomes in the tasks' order.
 
         Tasks are drawn from their iterable only as places become free, so an endless one is fine and
         memory stays bounded. `window` defaults to two tasks per worker: one that runs, one that waits. `timeout_s`
         is how long a task may compute, and how long it may wait: see `WorkerTimedOut`. A task that `passes` is true of
-        needs no worker: its outcome comes at once, before those in flight, and has no value.
+        needs no worker: its outcome comes at once, before those in flight, and has no value. `keeps_busy` says how many
+        processes the task, and what follows from it, will have work for: no more are started than that, and there are
+        tasks in flight beside it.
 
         Raises:
             Stopped: a signal asked for it; the places between two outcomes, and the waiting for one, are safe.
@@ -156,7 +171,8 @@ class WorkerPool:
             if passes(task):
                 yield _passed(task)
                 continue
-            self._begin()  # not before there is something to do: starting processes costs a second of computing
+            # Not before there is something to do, and no more than can do it: starting one costs a second of computing.
+            self.begin(len(in_flight) + keeps_busy(task))
             in_flight.append(Outcome(task, self._schedule(function, task, timeout_s), timeout_s))
             while in_flight and (len(in_flight) >= (window or 2 * self.count) or in_flight[0].future.done()):
                 yield self._finished(in_flight.popleft())
@@ -186,19 +202,6 @@ class WorkerPool:
             raise self._failure
 
     # ----------------------------------------------------------------- supervisors
-
-    def _begin(self) -> None:
-        """Start a supervisor for each process; nothing where that was done."""
-        if self._is_over:
-            raise RuntimeError("these workers were ended")
-        if self._supervisors:
-            return
-        _let_children_be_waited_for()
-        for number in range(self.count):
-            # As daemons: a main thread that ends without `end` is not held up, and the kernel ends the processes.
-            supervisor = threading.Thread(target=self._supervise, name=f"worker {number + 1}", daemon=True)
-            self._supervisors.append(supervisor)
-            supervisor.start()
 
     def _supervise(self) -> None:
         """Keep one process at work until the end. It is started here: it dies with the thread that started it."""

@@ -231,7 +231,8 @@ def _found_study(folder: Path, *, wants_reports: bool) -> FoundStudy:
     found = [folder / name for name in (REPORT_HTML, REPORT_PDF) if (folder / name).exists()]
     reports = {path.name: path.stat().st_mtime_ns for path in found}
     failure = "; ".join(sorted({image.message for image in result.refused if image.status == "failed"}))
-    if (wants_reports and not reports) or not all(_is_printed_of(path, result, written_ns) for path in found):
+    lacks_reports = wants_reports and result.pictures and not reports
+    if lacks_reports or not all(_is_printed_of(path, result, written_ns) for path in found):
         failure = "; ".join(filter(None, (failure, UNPRINTED)))
     if not is_drawn(result) or not all((folder / name).exists() for name in picture_names(result)):
         failure = failure or LOST

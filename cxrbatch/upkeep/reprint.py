@@ -11,7 +11,7 @@ from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.state import find_state
 from cxrbatch.output.ledger.ledger import CONVERTING, DEIDENTIFIED, ENGINE, LEDGER_FILE
 from cxrbatch.output.ledger.restore import record_unprintable
-from cxrbatch.output.report.report_files import tidy_report
+from cxrbatch.output.report.report_files import tidy_report, without_pictures
 from cxrbatch.output.tables import STUDIES_CSV, derive_tables
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentified_output import refuse_names, settle_names
@@ -23,6 +23,8 @@ from cxrbatch.system.record_json import from_json
 
 def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, study_key: str = "") -> dict[str, str]:
     """Print the reports of `out` again from its ledger; return what went wrong, by study key.
+
+    Studies that were scored without pictures have no report; they stay as they are.
 
     Raises:
         UsageError: `out` holds no ledger, or no reported study of that key.
@@ -41,6 +43,8 @@ def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, stu
         results = [row.result for row in ledger.results.study_rows(study_key) if row.result and row.status != "pending"]
         if not results:
             raise UsageError(f"{out}: no reported study {study_key or 'at all'}. {STUDIES_CSV} lists their keys.")
+        failures = {each.study_key: without_pictures(each) for each in results if not each.pictures}
+        results = [each for each in results if each.pictures]
         progress.begin(PRINTED, len(results))
         for printed in print_again(results, ledger.home.place, settings, workers):
             if printed.failure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from importlib.machinery import ModuleSpec
+from importlib.metadata import PackageNotFoundError, version
 from types import SimpleNamespace
 from typing import get_args
 
@@ -12,7 +13,7 @@ import pytest
 from cxrbatch.cli.options import BACKENDS, PRECISIONS
 from cxrbatch.config import Backend, PrecisionChoice
 from cxrbatch.engine import backends, tensorrt_flavour
-from cxrbatch.engine.backends import FASTEST_FIRST, BackendState, look_at_backend
+from cxrbatch.engine.backends import FASTEST_FIRST, BackendState, look_at_backend, version_of
 from cxrbatch.engine.cuda import CudaProbe, Gpu
 from cxrbatch.engine.open import ROLES
 
@@ -89,3 +90,10 @@ def test_tensorrt_names_the_package_that_brings_it(machine: SimpleNamespace) -> 
     machine.modules = {"pycuda"}
     assert look_at_backend("tensorrt").detail == "TensorRT is not installed. pip install tensorrt"
     assert look_at_backend("tensorrt-rtx").detail == "TensorRT-RTX is not installed. pip install tensorrt-rtx-cu13"
+
+
+def test_a_version_is_what_importlib_says() -> None:
+    for package in ("numpy", "onnxruntime", "jinja2"):
+        assert version_of(package) == version(package)
+    with pytest.raises(PackageNotFoundError):
+        version_of("no-such-package")

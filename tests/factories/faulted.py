@@ -220,6 +220,7 @@ def _work_without_workers(*, pdf: bool) -> None:
         "__init__": open_pool,
         "__enter__": enter,
         "__exit__": leave,
+        "begin": lambda pool, wanted: None,
         "end": lambda pool: None,
         "run_ahead": run_on_the_spot,
     }

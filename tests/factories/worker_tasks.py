@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import resource
 import signal
 import sys
 import threading
@@ -185,3 +186,10 @@ def decode_like_bad_native_code(what: str) -> str:
     if what == "memory":
         bytearray(8 * 2**30)
     return what
+
+
+def faults_of_a_large_block(size: int) -> int:
+    """Return how many pages the kernel had to bring for a block of so many bytes."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytearray(size)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before

@@ -48,6 +48,45 @@ def test_the_file_is_read_once_where_something_waits_and_only_hashed_where_nothi
     assert looked_at == ["read_file engine.json", "sha256_of_file model.onnx"]
 
 
+def test_the_file_is_read_once_where_an_earlier_run_left_results_and_something_is_new(
+    tmp_path: Path, engine: Path, looked_at: list[str]
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    write_image(images / "one.png", 20, 60, 120, 240)
+    run_quietly(images, out, engine=str(engine))
+    looked_at.clear()
+    write_image(images / "two.png", 200, 10, 10, 10)
+    assert run_quietly(images, out, engine=str(engine)).images_scored_this_run == 1
+    assert looked_at == ["read_file engine.json", "read_file model.onnx"]
+    looked_at.clear()
+    (images / "notes.txt").write_text("no image")
+    assert run_quietly(images, out, engine=str(engine)).images_scored_this_run == 0
+    assert looked_at == ["read_file engine.json", "read_file model.onnx"], "opened ahead, though nobody came to ask"
+
+
+def test_a_tampered_engine_is_refused_also_where_news_are_refused(tmp_path: Path, engine: Path) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    write_image(images / "one.png", 20, 60, 120, 240)
+    run_quietly(images, out, engine=str(engine))
+    (images / "notes.txt").write_text("no image")
+    (engine / "model.onnx").write_bytes(b"tampered")
+    with pytest.raises(EngineError, match="not the file this engine was built with"):
+        run_quietly(images, out, engine=str(engine))
+
+
+def test_a_tampered_engine_takes_over_nothing_that_another_one_scored(tmp_path: Path, engine: Path) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    write_image(images / "one.png", 20, 60, 120, 240)
+    run_quietly(images, out, engine=str(engine))
+    table = (out / "images.csv").read_bytes()
+    other = write_tiny_bundle(tmp_path / "others", labels=("One", "Two"))
+    (other / "model.onnx").write_bytes(b"tampered")
+    with pytest.raises(EngineError, match="not the file this engine was built with"):
+        run_quietly(images, out, engine=str(other))
+    assert (out / "images.csv").read_bytes() == table
+    assert run_quietly(images, out, engine=str(engine)).studies_this_run == 0
+
+
 def test_a_tampered_engine_is_refused_before_a_new_output_folder_is_made(tmp_path: Path, engine: Path) -> None:
     write_image(tmp_path / "images" / "one.png", 20, 60, 120, 240)
     (engine / "model.onnx").write_bytes(b"tampered")

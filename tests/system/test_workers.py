@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -27,6 +29,36 @@ def pool() -> Iterator[WorkerPool]:
 def test_a_task_that_needs_no_worker_passes_those_in_flight(pool: WorkerPool) -> None:
     outcomes = pool.run_ahead(worker_tasks.act, [0, 1, 2], timeout_s=30, passes=lambda task: task == 1)
     assert [outcome.task for outcome in outcomes] == [1, 0, 2]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="only glibc can be told")
+def test_a_worker_keeps_the_memory_that_a_task_freed_for_the_next_one() -> None:
+    with WorkerPool(1, memory_mb=512) as workers:
+        blocks = workers.run_ahead(worker_tasks.faults_of_a_large_block, [16 << 20] * 3, timeout_s=60)
+        first, *others = (outcome.value() for outcome in blocks)
+    assert first > 3_000
+    assert max(others) < 100
+
+
+def test_no_more_processes_are_started_than_there_is_work_for() -> None:
+    with WorkerPool(3, memory_mb=512) as workers:
+        assert [outcome.value() for outcome in workers.run_ahead(worker_tasks.act, [5], timeout_s=60)] == [5]
+        assert len(workers.crew.handles) == 1
+        outcomes = workers.run_ahead(worker_tasks.act, [6], timeout_s=60, keeps_busy=lambda _: 2)
+        assert [outcome.value() for outcome in outcomes] == [6]
+        workers.begin(1)
+        assert wait_for(lambda: len(workers.crew.handles) == 2)
+        assert [outcome.value() for outcome in workers.run_ahead(worker_tasks.act, range(1, 9), timeout_s=60)] == list(
+            range(1, 9)
+        )
+        assert wait_for(lambda: len(workers.crew.handles) == 3)
+
+
+def wait_for(is_so: Callable[[], bool]) -> bool:
+    until = time.monotonic() + 60
+    while not is_so() and time.monotonic() < until:
+        time.sleep(0.01)
+    return is_so()
 
 
 def test_a_worker_looks_for_garbage_once_it_is_loaded(pool: WorkerPool) -> None:

@@ -154,7 +154,7 @@ class Settling:
             REPORT_PDF: intent.pdf if intent else (folder / REPORT_PDF).exists(),
         }
         failures = sorted({image.message for image in result.refused if image.status == "failed"})
-        failures += [UNPRINTED] if any(wanted[name] and not there[name] for name in wanted) else []
+        failures += [UNPRINTED] if result.pictures and any(wanted[name] and not there[name] for name in wanted) else []
         paths = {name: f"{_relative(folder)}/{name}" if there[name] else "" for name in there}
         printed = PrintedStudy(result, paths[REPORT_HTML], paths[REPORT_PDF])
         reach("settle-adopt")

@@ -17,6 +17,10 @@ GONE = "gone from the input before it could be scored"
 _WAITING = "status = 'pending', reason = '', message = ''"
 # A study that failed is to be done again under the same revision, and counts one less until then.
 _REVISION_OF_RESULT = "revision = max(revision, coalesce(json_extract(result, '$.revision'), 0))"
+_ALL_THERE = (
+    "NOT EXISTS (SELECT 1 FROM files WHERE files.study_key = studies.study_key AND NOT present "
+    "AND NOT refused_by_header)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +141,19 @@ class StudyQueue:
             f"AND (studies.status = 'failed' OR {BY_STUDY} IN ('pending', 'failed')))"
         )
 
-    def requeue(self, *, engine_sha256: str, retry_failed: bool = True) -> None:
-        """Queue again what failed, and what another engine scored as far as all of it is still there."""
+    def requeue(self, *, engine_sha256: str, retry_failed: bool = True, draws: bool = True) -> None:
+        """Queue again what failed, and, as far as all of it is still there, what another engine scored.
+
+        Where this run `draws`, also what was scored without pictures, under the same revision: its scores are the same.
+        """
         failed = "status = 'failed' OR " if retry_failed else ""
         with self._store.transaction():
+            if draws:
+                self._requeue_undrawn(engine_sha256)
             # Two ranges, not !=, which no index serves: with nothing to do, no study is looked at.
             self._store.execute(
                 f"UPDATE studies SET status = 'pending', queued_at = ? WHERE {failed}"
-                "(status = 'reported' AND (engine_sha256 < ? OR engine_sha256 > ?) AND NOT EXISTS "
-                "(SELECT 1 FROM files WHERE files.study_key = studies.study_key AND NOT present "
-                "AND NOT refused_by_header))",
+                f"(status = 'reported' AND (engine_sha256 < ? OR engine_sha256 > ?) AND {_ALL_THERE})",
                 (now_text(), engine_sha256, engine_sha256),
             )
             self._store.execute(
@@ -161,6 +168,15 @@ class StudyQueue:
                 "AND NOT EXISTS (SELECT 1 FROM files WHERE files.study_key = studies.study_key "
                 "AND present AND NOT refused_by_header)"
             )
+
+    def _requeue_undrawn(self, engine_sha256: str) -> None:
+        """Queue what this engine scored without pictures; an index knows these, mostly none."""
+        self._store.execute(
+            "UPDATE studies SET status = 'pending', queued_at = ?, revision = max(revision - 1, 0) "
+            f"WHERE json_extract(result, '$.pictures') = 0 AND +status = 'reported' AND +engine_sha256 = ? "
+            f"AND {_ALL_THERE}",
+            (now_text(), engine_sha256),
+        )
 
     def _requeue_failed_of_other_engines(self, engine_sha256: str) -> None:
         """Queue the studies of files that another engine gave no number for; this one may."""

@@ -6,7 +6,7 @@ import sqlite3
 
 from cxrbatch.system.faults import reach
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 TABLES = {
     "meta": 1,
     "files": 1,
@@ -62,6 +62,7 @@ CREATE INDEX studies_by_status ON studies (status, study_key);
 CREATE INDEX studies_by_queue ON studies (status, queued_at);
 CREATE INDEX studies_by_engine ON studies (status, engine_sha256);
 CREATE INDEX studies_with_result ON studies (study_key) WHERE result IS NOT NULL;
+CREATE INDEX studies_without_pictures ON studies (study_key) WHERE json_extract(result, '$.pictures') = 0;
 CREATE TABLE arrivals (
     path BLOB PRIMARY KEY,              -- as in files, of which it is one that nobody has scored yet
     size_bytes TEXT NOT NULL,
@@ -113,6 +114,10 @@ MIGRATIONS = {
     ALTER TABLE files ADD COLUMN disagreement TEXT NOT NULL DEFAULT '[]';
     ALTER TABLE files ADD COLUMN distance REAL;
     ALTER TABLE files ADD COLUMN grey REAL;
+    """,
+    # What was scored under schema 4 has pictures.
+    4: """
+    CREATE INDEX studies_without_pictures ON studies (study_key) WHERE json_extract(result, '$.pictures') = 0;
     """,
 }
 """What leads from each schema version to the next one."""

@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from cxrbatch.records import StudyResult
 from cxrbatch.system import durable
 from cxrbatch.system.faults import reach
@@ -38,8 +40,10 @@ def result_mark(result: StudyResult) -> str:
 
     It stands in the page's <meta name="cxrbatch-result"> and as the PDF's identifier.
     """
-    said = to_json(replace(result, scored_at="", files=()))
-    return f"{hashlib.sha256(said.encode()).hexdigest()[:_MARK_DIGITS]} {result.scored_at}"
+    said = msgspec.to_builtins(replace(result, scored_at="", files=()))
+    if result.pictures:
+        del said["pictures"]  # earlier versions did not say so: the marks of their reports hold
+    return f"{hashlib.sha256(to_json(said).encode()).hexdigest()[:_MARK_DIGITS]} {result.scored_at}"
 
 
 def begin_printing(out: Path, study_key: str, intent: Intent) -> None:

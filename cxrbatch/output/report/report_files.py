@@ -99,8 +99,8 @@ def picture_names(result: StudyResult) -> list[str]:
 
 
 def is_drawn(result: StudyResult) -> bool:
-    """Tell whether the result names pictures: one that could not be printed has none."""
-    return all(image.image_file for image in result.images)
+    """Tell whether the result names its pictures, or is to have none: one that could not be printed lacks them."""
+    return not result.pictures or all(image.image_file for image in result.images)
 
 
 def named_by_content(name: str, content: bytes) -> str:
@@ -121,6 +121,8 @@ def read_pictures(result: StudyResult, folder: Path) -> dict[str, bytes]:
         StudyFailed: one is missing, or is not the one that was drawn for it; the study has to be run again.
     """
     names = picture_names(result)
+    if not result.pictures:
+        raise StudyFailed(without_pictures(result))
     if not is_drawn(result):
         raise StudyFailed(
             f"study {result.study_key}: its result names no pictures, so it was never printed. "
@@ -129,8 +131,21 @@ def read_pictures(result: StudyResult, folder: Path) -> dict[str, bytes]:
     return {name: _read_picture(folder / name, result.study_key) for name in names}
 
 
+def without_pictures(result: StudyResult) -> str:
+    """Say of a result that is to have no pictures why it cannot be printed, and what to do."""
+    return (
+        f"study {result.study_key}: it was scored without pictures (--no-pictures), and a report shows them. "
+        "Run `cxrbatch run` on its input again, without --no-pictures: it scores the study again, draws and prints it."
+    )
+
+
 def are_pictures_whole(result: StudyResult, folder: Path) -> bool:
-    """Tell whether every picture of a printed result is in `folder`, with the content that it was drawn with."""
+    """Tell whether every picture of a printed result is in `folder`, with the content that it was drawn with.
+
+    Nothing is missing of a result that is to have none.
+    """
+    if not result.pictures:
+        return True
     try:
         read_pictures(result, folder)
     except StudyFailed:
@@ -141,9 +156,10 @@ def are_pictures_whole(result: StudyResult, folder: Path) -> bool:
 def remove_stale_pictures(result: StudyResult, folder: Path) -> None:
     """Remove the pictures of an earlier revision that the current result no longer names."""
     current = set(picture_names(result))
-    for pattern in ("image-*.jpg", "thumb-*.jpg", "heatmap-*.jpg"):
-        for picture in folder.glob(pattern):
-            if picture.name not in current:
+    with suppress(FileNotFoundError):
+        for picture in folder.iterdir():
+            name = picture.name
+            if name not in current and name.endswith(".jpg") and name.startswith(("image-", "thumb-", "heatmap-")):
                 reach("stale-remove")
                 picture.unlink(missing_ok=True)
                 reach("stale-removed")
