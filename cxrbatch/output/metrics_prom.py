@@ -14,10 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
+from prometheus_client import CollectorRegistry, Gauge, Info, generate_latest
+
 from cxrbatch import __version__
 from cxrbatch.errors import Reason
 from cxrbatch.output.drift import DriftReport
-from cxrbatch.output.exposition import gauge
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.pages.wording import visible
 from cxrbatch.records import EngineDescription, FileStatus, StudyStatus
@@ -49,80 +50,78 @@ def describe_run(run: RunReport, *, oldest_queued_at: str = "", former_success: 
         oldest_queued_at: as for `write_metrics`.
         former_success: unix time of the last run that came to its end; 0 where none is known.
     """
-    page: list[str] = []
-    _add_results(page, run)
-    _add_queue(page, run, oldest_queued_at)
+    registry = CollectorRegistry()
+    _add_results(registry, run)
+    _add_queue(registry, run, oldest_queued_at)
     if run.drift is not None:
-        _add_drift(page, run.drift)
-    _add_run(page, run, former_success)
-    _add_versions(page, run.engine)
-    return "".join(page)
+        _add_drift(registry, run.drift)
+    _add_run(registry, run, former_success)
+    _add_versions(registry, run.engine)
+    return generate_latest(registry).decode()
 
 
-def _add_results(page: list[str], run: RunReport) -> None:
+def _add_results(registry: CollectorRegistry, run: RunReport) -> None:
     """Add what the ledger holds; a status or reason that no file has is there with 0, so that alerts can use it."""
     studies = dict.fromkeys(get_args(StudyStatus), 0) | dict(run.studies)
     files = dict.fromkeys(get_args(FileStatus), 0) | dict(run.files)
     refused = dict.fromkeys((reason.value for reason in Reason), 0) | dict(run.reasons)
-    _add(page, "studies", "Studies in the ledger, by status.", studies, label="status")
-    _add(page, "files", "Files in the ledger, by status.", files, label="status")
-    _add(page, "files_refused", "Files in the ledger that got no score, by reason.", refused, label="reason")
-    _add(page, "files_deferred", "Files that could not be read in the last look at the input.", run.files_deferred)
+    _add(registry, "studies", "Studies in the ledger, by status.", studies, label="status")
+    _add(registry, "files", "Files in the ledger, by status.", files, label="status")
+    _add(registry, "files_refused", "Files in the ledger that got no score, by reason.", refused, label="reason")
+    _add(registry, "files_deferred", "Files that could not be read in the last look at the input.", run.files_deferred)
     unlistable = run.folders_unlistable
-    _add(page, "folders_unlistable", "Folders that could not be listed in the last look at the input.", unlistable)
+    _add(registry, "folders_unlistable", "Folders that could not be listed in the last look at the input.", unlistable)
     if run.images_out_of_distribution is not None:
         what = "Images in the ledger that are unlike those that the engine learned from."
-        _add(page, "images_out_of_distribution", what, run.images_out_of_distribution)
+        _add(registry, "images_out_of_distribution", what, run.images_out_of_distribution)
 
 
-def _add_drift(page: list[str], drift: DriftReport) -> None:
+def _add_drift(registry: CollectorRegistry, drift: DriftReport) -> None:
     """Add the index of every distribution that could be compared, and how many are alarms; no series where none."""
     what = "Population stability index of the run's studies, by what is compared and with what."
-    series = [
-        ({"what": line.what, "label": _label_value(line.label), "against": line.against}, line.psi)
-        for line in drift.lines
-    ]
-    page.append(gauge("cxrbatch_drift_psi", what, series))
-    _add(page, "drift_studies", "Studies that were compared, of this run or of the last day.", drift.studies)
-    _add(page, "drift_alarms", "Distributions that drifted beyond the limit, and beyond chance.", len(drift.alarms))
+    index = Gauge("cxrbatch_drift_psi", what, ["what", "label", "against"], registry=registry)
+    for line in drift.lines:
+        index.labels(line.what, _label_value(line.label), line.against).set(line.psi)
+    _add(registry, "drift_studies", "Studies that were compared, of this run or of the last day.", drift.studies)
+    _add(registry, "drift_alarms", "Distributions that drifted beyond the limit, and beyond chance.", len(drift.alarms))
 
 
-def _add_queue(page: list[str], run: RunReport, oldest_queued_at: str) -> None:
+def _add_queue(registry: CollectorRegistry, run: RunReport, oldest_queued_at: str) -> None:
     waited_s = max(0.0, time.time() - _unix_time(oldest_queued_at)) if oldest_queued_at else 0.0
-    _add(page, "queue_studies", "Studies that wait.", run.studies.get("pending", 0))
-    _add(page, "queue_oldest_age_seconds", "How long the oldest waiting study has waited; 0 without one.", waited_s)
+    _add(registry, "queue_studies", "Studies that wait.", run.studies.get("pending", 0))
+    _add(registry, "queue_oldest_age_seconds", "How long the oldest waiting study has waited; 0 without one.", waited_s)
 
 
-def _add_run(page: list[str], run: RunReport, former_success: float) -> None:
+def _add_run(registry: CollectorRegistry, run: RunReport, former_success: float) -> None:
     ended = _unix_time(run.finished_at)
-    _add(page, "figures_timestamp_seconds", "When these figures were written, as unix time.", ended)
+    _add(registry, "figures_timestamp_seconds", "When these figures were written, as unix time.", ended)
     _add(
-        page,
+        registry,
         "run_finished",
         "1: it came to its end, or the daemon is at work; 0: stopped.",
         float(run.finished),
     )
-    _add(page, "run_duration_seconds", "How long the run took, or the daemon has been at work.", run.wall_s)
-    _add(page, "run_studies", "Studies processed since the run, or the daemon, began.", run.studies_this_run)
+    _add(registry, "run_duration_seconds", "How long the run took, or the daemon has been at work.", run.wall_s)
+    _add(registry, "run_studies", "Studies processed since the run, or the daemon, began.", run.studies_this_run)
     _add(
-        page,
+        registry,
         "run_images_scored",
         "Images scored since the run, or the daemon, began.",
         run.images_scored_this_run,
     )
     what = "Seconds per stage of the run, summed over processes."
-    _add(page, "run_stage_seconds", what, run.stage_s, label="stage")
+    _add(registry, "run_stage_seconds", what, run.stage_s, label="stage")
     success = ended if run.finished else former_success
     what = "When a run or a pass last came to its end, as unix time, whatever became of single studies; 0: never."
-    _add(page, LAST_SUCCESS.removeprefix("cxrbatch_"), what, success)
+    _add(registry, LAST_SUCCESS.removeprefix("cxrbatch_"), what, success)
 
 
-def _add_versions(page: list[str], engine: EngineDescription) -> None:
+def _add_versions(registry: CollectorRegistry, engine: EngineDescription) -> None:
     facts = {"name": engine.name, "sha256": engine.sha256, "backend": engine.backend, "precision": engine.precision}
     shown = {what: _label_value(text) for what, text in facts.items()}
-    page.append(gauge("cxrbatch_engine_info", "The engine that scores.", [(shown, 1)]))
+    Info("cxrbatch_engine", "The engine that scores.", registry=registry).info(shown)
     build = {"version": __version__, "python": platform.python_version()}
-    page.append(gauge("cxrbatch_build_info", "What is installed.", [(build, 1)]))
+    Info("cxrbatch_build", "What is installed.", registry=registry).info(build)
 
 
 def _label_value(text: str) -> str:
@@ -130,13 +129,16 @@ def _label_value(text: str) -> str:
     return "\n".join(map(visible, durable.encode(text).decode().split("\n")))
 
 
-def _add(page: list[str], name: str, what: str, value: float | Mapping[str, float], *, label: str = "") -> None:
+def _add(
+    registry: CollectorRegistry, name: str, what: str, value: float | Mapping[str, float], *, label: str = ""
+) -> None:
     """Add one gauge; with `label`, one series for each key of `value`."""
     if isinstance(value, Mapping):
-        series: list[tuple[Mapping[str, str], float]] = [({label: key}, number) for key, number in value.items()]
+        gauge = Gauge(f"cxrbatch_{name}", what, [label], registry=registry)
+        for key, number in value.items():
+            gauge.labels(key).set(number)
     else:
-        series = [({}, value)]
-    page.append(gauge(f"cxrbatch_{name}", what, series))
+        Gauge(f"cxrbatch_{name}", what, registry=registry).set(value)
 
 
 def _noted_success(target: Path) -> float:
