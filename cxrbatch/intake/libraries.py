@@ -26,7 +26,9 @@ _inside = 0
 _saved = warnings.catch_warnings()
 
 # What intake has to say of a file it says with a reason code; nothing may reach the handlers of the run.
-logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+# A level would not do: pydicom sets its own when it is loaded, which is later.
+logging.getLogger("pydicom").addHandler(logging.NullHandler())
+logging.getLogger("pydicom").propagate = False
 
 
 @contextmanager

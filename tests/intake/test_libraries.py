@@ -1,4 +1,5 @@
-import logging
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -33,6 +34,13 @@ def test_overlapping_threads_leave_the_filters_as_they_were() -> None:
     assert list(warnings.filters) == before
 
 
-def test_nothing_pydicom_logs_reaches_the_handlers_of_a_run(caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("pydicom").error("Doe^Jane")
-    assert caplog.text == ""
+@pytest.mark.parametrize("first", ["cxrbatch.intake.libraries, pydicom", "pydicom, cxrbatch.intake.libraries"])
+def test_nothing_pydicom_logs_reaches_the_handlers_of_a_run(first: str) -> None:
+    program = (
+        f"import logging, {first}, pydicom.config\n"
+        "logging.basicConfig(level=0)\n"
+        "for name in ('pydicom', 'pydicom.filereader'): logging.getLogger(name).error('Doe^Jane')\n"
+        "logging.getLogger('cxrbatch').error('heard')"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout + ended.stderr == "ERROR:cxrbatch:heard\n"
