@@ -90,7 +90,8 @@ def prepare_decoding(share: Sequence[str], root: Path, size_px: int) -> Work:
 def prepare_pages(share: Sequence[str], out: Path) -> Work:
     """Return what prints each page of a share of the reports in `out`, as its last printing handed it to WeasyPrint."""
     from cxrbatch.output.report import pdf
-    from cxrbatch.output.report.report import RESULT_JSON, report_folder, reprint_study
+    from cxrbatch.output.report.report import reprint_study
+    from cxrbatch.output.report.report_files import RESULT_JSON, report_folder
     from cxrbatch.records import StudyResult
     from cxrbatch.system.record_json import from_json
 
