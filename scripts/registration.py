@@ -1,6 +1,6 @@
 """Measure where heatmaps are drawn: networks learn from labels alone that a blob is there, and are asked where.
 
-Usage: python scripts/registration.py [-a ARCHITECTURE ...] [--size 160] [--steps 120] [--lr 0.001]
+Usage: python scripts/registration.py [-a ARCHITECTURE ...] [--size 160] [--steps 120] [--lr 0.001] [--seed 0]
 
 Prints a table, and the file of docs/measurements that holds it: per architecture the mean offset of the drawn peak from
 the blob's centre, in cells, with even cells (the square divided among them) and with the cells of the architecture.
@@ -24,7 +24,7 @@ from cxrbatch.model.network.network import ChestNetwork, build_seeded
 from cxrbatch.output.report.heatmap import activation_on_display, peak_in_stored
 from cxrbatch.records import CellGrid, Float32, Geometry, Gray8, InputSpec
 
-BATCH, LEARNING_RATE, SEED = 16, 1e-3, 0
+BATCH, LEARNING_RATE = 16, 1e-3
 ASKED, MARGIN = 128, 0.3
 
 
@@ -68,9 +68,11 @@ def draw_blobs(count: int, size_px: int, rng: np.random.Generator) -> Blobs:
     return Blobs(np.clip(image, 0, 255).astype(np.uint8), present, centres)
 
 
-def train_on_labels(network: ChestNetwork, steps: int, size_px: int, rate: float = LEARNING_RATE) -> None:
+def train_on_labels(
+    network: ChestNetwork, steps: int, size_px: int, *, rate: float = LEARNING_RATE, seed: int = 0
+) -> None:
     """Teach the network whether there is a blob, and nothing of where."""
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.2)
     network.train().to(memory_format=torch.channels_last)
@@ -103,16 +105,17 @@ def measure_offsets(network: ChestNetwork, cells: CellGrid | None, blobs: Blobs)
     return np.array(offsets).reshape(-1, 2), accuracy
 
 
-def register(architecture: str, output_stride: int, size_px: int, steps: int, rate: float) -> Registration:
+def register(architecture: str, options: argparse.Namespace) -> Registration:
     """Train one architecture, and measure its maps with both grids."""
     started = time.monotonic()
-    spec = InputSpec(size_px)
-    network = build_seeded(lambda: ChestNetwork(architecture, 1, spec=spec, output_stride=output_stride), SEED)
-    train_on_labels(network, steps, size_px, rate)
-    blobs = draw_blobs(ASKED, size_px, np.random.default_rng(SEED + 1))
+    stride, seed = options.output_stride, options.seed
+    spec = InputSpec(options.size)
+    network = build_seeded(lambda: ChestNetwork(architecture, 1, spec=spec, output_stride=stride), seed)
+    train_on_labels(network, options.steps, options.size, rate=options.lr, seed=seed)
+    blobs = draw_blobs(ASKED, options.size, np.random.default_rng(seed + 1))
     even, accuracy = measure_offsets(network, None, blobs)
     registered, _ = measure_offsets(network, network.cells, blobs)
-    return Registration(architecture, output_stride, accuracy, even, registered, time.monotonic() - started)
+    return Registration(architecture, stride, accuracy, even, registered, time.monotonic() - started)
 
 
 def rows(measured: Registration) -> Iterator[str]:
@@ -139,17 +142,18 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=LEARNING_RATE, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=1, help="cores; more help only where nobody else computes")
     parser.add_argument("--output-stride", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and of the images")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
-    training = f"{options.steps} steps of {BATCH} images, learning rate {options.lr:g}"
+    training = f"{options.steps} steps of {BATCH} images, learning rate {options.lr:g}, seed {options.seed}"
     print(f"{datetime.now(timezone.utc):%Y-%m-%d}, {options.size} px, {training}.\n")
     columns = ["network", "accuracy", "blobs found", "even cells: x, y", "length", "its cells: x, y", "length", "s"]
     print("| " + " | ".join(columns) + " |")
     print("|" + " --- |" * len(columns))
     for architecture in options.architecture or architectures():
         build_features(architecture, options.output_stride)  # refuses before anything is trained
-        measured = register(architecture, options.output_stride, options.size, options.steps, options.lr)
+        measured = register(architecture, options)
         print("| " + " | ".join(rows(measured)) + " |", flush=True)
 
 
