@@ -13,6 +13,7 @@ from cxrbatch.engine.cells import earlier_cells
 from cxrbatch.engine.int8_gate import INT8, int8_in_words
 from cxrbatch.engine.manifest import SCHEMA, EngineFile, Manifest
 from cxrbatch.engine.untrusted import LARGEST_MANIFEST, read_file, require_schema, sha256_of_file
+from cxrbatch.engine.verified_file import VerifiedFile
 from cxrbatch.errors import EngineError
 from cxrbatch.records import EngineDescription, InputSpec, Label, VerdictRule, usual_rule
 from cxrbatch.system import durable
@@ -34,7 +35,7 @@ class EngineBundle:
 
     folder: Path
     manifest: Manifest
-    _kept: dict[str, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _kept: dict[str, VerifiedFile] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -82,22 +83,41 @@ class EngineBundle:
         Raises:
             EngineError: missing, outside the bundle folder, or their SHA-256 differs.
         """
-        entry = self.file(role)
-        path = self._path_inside(entry)
-        if (kept := self._kept.pop(role, None)) is not None:
-            return kept
-        with _explained(path, self.mend):
-            content = read_file(path)
-        self._check_sha256(path, entry, hashlib.sha256(content).hexdigest())
-        return content
+        with self.open_verified(role) as verified, _explained(self.folder / self.file(role).path, self.mend):
+            return verified.read()
 
-    def keep_verified(self, role: str) -> None:
-        """Verify the role's file and keep its bytes for the next `read_verified`, which then reads and hashes nothing.
+    def open_verified(self, role: str) -> VerifiedFile:
+        """Open the role's file, hashed, for a library that loads it by a path; to be closed.
 
         Raises:
             EngineError: as `read_verified`.
         """
-        self._kept[role] = self.read_verified(role)
+        if (kept := self._kept.pop(role, None)) is not None:
+            return kept
+        entry = self.file(role)
+        path = self._path_inside(entry)
+        with _explained(path, self.mend):
+            verified = VerifiedFile(path)
+        try:
+            self._check_sha256(path, entry, verified.sha256)
+        except EngineError:
+            verified.close()
+            raise
+        return verified
+
+    def keep_verified(self, role: str) -> None:
+        """Verify the role's file and keep it open for the next that opens or reads it, which then hashes nothing.
+
+        Raises:
+            EngineError: as `read_verified`.
+        """
+        self._kept[role] = self.open_verified(role)
+
+    def close(self) -> None:
+        """Close what `keep_verified` keeps open for nobody any more."""
+        for verified in self._kept.values():
+            verified.close()
+        self._kept.clear()
 
     @property
     def verdict_rule(self) -> VerdictRule:

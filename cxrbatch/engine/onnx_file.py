@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from cxrbatch.engine.verified_file import FileBytes
+
 # Message -> "number type" of each of its fields; a * marks those that may repeat. Messages in which there is no
 # tensor are bytes here: what is in them names no file.
 _SCHEMA = {
@@ -69,18 +71,19 @@ def _read_schema(fields: str) -> dict[int, _Field]:
 _FIELDS = {message: _read_schema(fields) for message, fields in _SCHEMA.items()}
 
 
-def refers_to_other_files(model: bytes) -> bool:
+def refers_to_other_files(model: bytes | FileBytes) -> bool:
     """Tell whether anything of this ONNX model is kept in another file.
 
     Raises:
+        OSError: the file cannot be read.
         ValueError: the bytes are no ONNX model in protobuf's canonical encoding.
     """
     if model[4:8] == _ORT_MARK:
         raise ValueError("it is in ONNX Runtime's own format")
-    return _find_other_files(memoryview(model), "Model", 1)
+    return _find_other_files(memoryview(model) if isinstance(model, bytes) else model, "Model", 1)
 
 
-def _find_other_files(message: memoryview, kind: str, depth: int) -> bool:
+def _find_other_files(message: memoryview | FileBytes, kind: str, depth: int) -> bool:
     if depth > _DEEPEST:
         raise ValueError(f"it is nested more than {_DEEPEST} deep")
     # Read to the end also where something was found: what is odd behind it is refused all the same.
@@ -97,7 +100,7 @@ def _find_other_files(message: memoryview, kind: str, depth: int) -> bool:
     return found
 
 
-def _read_fields(message: memoryview, kind: str) -> Iterator[tuple[int, memoryview | int]]:
+def _read_fields(message: memoryview | FileBytes, kind: str) -> Iterator[tuple[int, memoryview | FileBytes | int]]:
     """Yield the number and the content of each field; lists of numbers and floats are passed over."""
     fields, met = _FIELDS[kind], set[int]()
     position = 0
@@ -124,7 +127,7 @@ def _read_fields(message: memoryview, kind: str) -> Iterator[tuple[int, memoryvi
         raise ValueError("a field is longer than its message")
 
 
-def _varint(message: memoryview, position: int, largest: int) -> tuple[int, int]:
+def _varint(message: memoryview | FileBytes, position: int, largest: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(message):

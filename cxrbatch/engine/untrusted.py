@@ -40,7 +40,7 @@ def read_file(path: Path, *, largest: int = LARGEST_FILE) -> bytes:
     Raises:
         OSError: not there, not readable, no regular file (a pipe would be waited for), or larger than `largest`.
     """
-    with _opened(path, largest) as stream:
+    with opened(path, largest) as stream:
         content = stream.read(largest + 1)
     if len(content) > largest:
         raise OSError(errno.EFBIG, _too_large(largest), str(path))
@@ -53,16 +53,31 @@ def sha256_of_file(path: Path) -> str:
     Raises:
         OSError: as `read_file`.
     """
+    with opened(path, LARGEST_FILE) as stream:
+        return sha256_of_stream(stream)
+
+
+def sha256_of_stream(stream: BinaryIO) -> str:
+    """Return the SHA-256 of all bytes of an open file, as 64 hex digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     # hashlib.file_digest needs Python 3.11; 1 MiB blocks keep the interpreter out of the way.
     digest = hashlib.sha256()
-    with _opened(path, LARGEST_FILE) as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
+    stream.seek(0)
+    while block := stream.read(_BLOCK):
+        digest.update(block)
     return digest.hexdigest()
 
 
 @contextmanager
-def _opened(path: Path, largest: int) -> Iterator[BinaryIO]:
+def opened(path: Path, largest: int = LARGEST_FILE) -> Iterator[BinaryIO]:
+    """Open a file for reading.
+
+    Raises:
+        OSError: as `read_file`.
+    """
     # Without O_NONBLOCK, opening a pipe waits until somebody writes to it.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
         status = os.fstat(stream.fileno())

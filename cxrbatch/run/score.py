@@ -85,7 +85,7 @@ class EngineSlot:
             precision = go_on_with(self.bundle, self.description, scored_by)
             if precision != "auto":
                 self._settings = replace(self._settings, precision=precision)
-                self.bundle = replace(self.bundle)  # without the bytes of the other file
+                self.bundle.close()
                 self.description = plan_engine(
                     self.bundle, backend=self._settings.backend, precision=precision, verifies=self._is_verified
                 )
@@ -160,6 +160,7 @@ class EngineSlot:
         for engine in engines:
             if engine is not None:
                 engine.close()
+        self.bundle.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from enum import Enum
 from pathlib import Path
 
 from cxrbatch.errors import TaskFailed
+from cxrbatch.system.memory import keep_freed_memory
 from cxrbatch.system.standard_streams import print_nothing
 
 _HEADER = struct.Struct("!4scQQ")
@@ -31,7 +32,6 @@ _MAGIC = b"cxrw"
 _LARGEST_BYTES = 2**31
 _READ_BYTES = 2**20
 _PR_SET_PDEATHSIG = 1
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _HANDLED_BY_THE_MAIN_PROCESS = (signal.SIGINT, signal.SIGHUP)
 _LONGEST_MESSAGE = 1000
 
@@ -196,7 +196,7 @@ def _prepare(setup: Setup) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _die_with(setup.parent)
-    _keep_freed_memory()
+    keep_freed_memory()
     print_nothing()
     import cv2
 
@@ -216,18 +216,6 @@ def _prepare(setup: Setup) -> None:
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-
-
-def _keep_freed_memory() -> None:
-    """Let the C library keep what a task freed for the next one, up to 64 MB, where it can be told to.
-
-    It gives large blocks back at once, and the kernel clears their pages again for the next image: 8 of the 30 ms of
-    computing that reading one of 2022 x 2464 pixels took. What is larger than 32 MB still goes back.
-    """
-    with suppress(AttributeError, OSError):  # glibc has it, musl and macOS have not
-        tell = ctypes.CDLL(None).mallopt
-        tell(_M_MMAP_THRESHOLD, 32 << 20)
-        tell(_M_TRIM_THRESHOLD, 64 << 20)
 
 
 def _die_with(parent: int) -> None:

@@ -151,40 +151,48 @@ def test_a_file_that_grows_while_it_is_read_is_refused() -> None:
         read_file(Path("/proc/self/maps"), largest=10)
 
 
-@pytest.mark.parametrize("moment", ["after the plan", "after the check", "after the hash"])
+@pytest.mark.parametrize("way", ["replaced", "written over"])
+@pytest.mark.parametrize("moment", ["after the plan", "after the hash", "after the check", "after it was loaded"])
 def test_a_file_that_is_swapped_in_between_is_never_loaded(
-    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moment: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whenever the file is replaced: what runs are the bytes that were hashed and checked, or nothing."""
+    """Whenever the file is swapped: what runs is the file that was hashed and checked, or nothing."""
     bundle = load_bundle(write_tiny_bundle(tmp_path))
+    model = bundle.folder / "model.onnx"
     other = tiny_graph(4, 32)
     other.graph.initializer[2].raw_data = np.full(4, 9.0, np.float32).tobytes()
 
-    def swap() -> None:
-        (bundle.folder / "model.onnx").write_bytes(other.SerializeToString())
+    def swap(*_: object) -> None:
+        target = model if way == "written over" else model.with_name("other.onnx")
+        target.write_bytes(other.SerializeToString())
+        target.replace(model)
 
-    pixels = np.full((1, 1, 32, 32), 90, np.uint8)
+    def after(function: Callable[..., object]) -> Callable[..., object]:
+        def swapping(*arguments: object, **options: object) -> object:
+            found = function(*arguments, **options)
+            swap()
+            return found
+
+        return swapping
+
     if moment == "after the plan":
         plan_engine(bundle)
         swap()
         with pytest.raises(EngineError, match="not the file this engine was built with"):
             open_engine(bundle)
         return
-
-    def swap_then_check(model: bytes) -> bool:
-        swap()
-        return refers_to_other_files(model)
-
-    def read_then_swap(self: EngineBundle, role: str) -> bytes:
-        content = read(self, role)
-        swap()
-        return content
-
-    if moment == "after the check":
-        monkeypatch.setattr("cxrbatch.engine.onnxruntime_engine.refers_to_other_files", swap_then_check)
+    module = "cxrbatch.engine.onnxruntime_engine"
+    if moment == "after the hash":
+        monkeypatch.setattr(EngineBundle, "open_verified", after(EngineBundle.open_verified))
+    elif moment == "after the check":
+        monkeypatch.setattr(f"{module}.refers_to_other_files", after(refers_to_other_files))
     else:
-        read = EngineBundle.read_verified
-        monkeypatch.setattr(EngineBundle, "read_verified", read_then_swap)
+        monkeypatch.setattr(f"{module}.give_back_freed_memory", swap)
+    if way == "written over":
+        with pytest.raises(EngineError, match="changed while it was loaded"):
+            open_engine(bundle)
+        return
+    pixels = np.full((1, 1, 32, 32), 90, np.uint8)
     np.testing.assert_allclose(open_engine(bundle).infer(pixels).probabilities, tiny_probabilities(pixels), atol=1e-6)
 
 

@@ -26,7 +26,7 @@ def engine(tmp_path: Path) -> Path:
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was read or hashed of engines, in order."""
     seen: list[str] = []
-    for name in ("read_file", "sha256_of_file"):
+    for name in ("read_file", "sha256_of_file", "VerifiedFile"):
         real = getattr(bundle_module, name)
 
         def noted(path: Path, *, name: str = name, real: object = real, **more: int) -> object:
@@ -37,18 +37,18 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_the_file_is_read_once_where_something_waits_and_only_hashed_where_nothing_does(
+def test_the_file_is_opened_once_where_something_waits_and_only_hashed_where_nothing_does(
     tmp_path: Path, engine: Path, looked_at: list[str]
 ) -> None:
     write_image(tmp_path / "images" / "one.png", 20, 60, 120, 240)
     run_quietly(tmp_path / "images", tmp_path / "out", engine=str(engine))
-    assert looked_at == ["read_file engine.json", "read_file model.onnx"]
+    assert looked_at == ["read_file engine.json", "VerifiedFile model.onnx"]
     looked_at.clear()
     run_quietly(tmp_path / "images", tmp_path / "out", engine=str(engine))
     assert looked_at == ["read_file engine.json", "sha256_of_file model.onnx"]
 
 
-def test_the_file_is_read_once_where_an_earlier_run_left_results_and_something_is_new(
+def test_the_file_is_opened_once_where_an_earlier_run_left_results_and_something_is_new(
     tmp_path: Path, engine: Path, looked_at: list[str]
 ) -> None:
     images, out = tmp_path / "images", tmp_path / "out"
@@ -57,11 +57,11 @@ def test_the_file_is_read_once_where_an_earlier_run_left_results_and_something_i
     looked_at.clear()
     write_image(images / "two.png", 200, 10, 10, 10)
     assert run_quietly(images, out, engine=str(engine)).images_scored_this_run == 1
-    assert looked_at == ["read_file engine.json", "read_file model.onnx"]
+    assert looked_at == ["read_file engine.json", "VerifiedFile model.onnx"]
     looked_at.clear()
     (images / "notes.txt").write_text("no image")
     assert run_quietly(images, out, engine=str(engine)).images_scored_this_run == 0
-    assert looked_at == ["read_file engine.json", "read_file model.onnx"], "opened ahead, though nobody came to ask"
+    assert looked_at == ["read_file engine.json", "VerifiedFile model.onnx"], "opened ahead, though nobody came to ask"
 
 
 def test_a_tampered_engine_is_refused_also_where_news_are_refused(tmp_path: Path, engine: Path) -> None:
@@ -97,9 +97,18 @@ def test_a_tampered_engine_is_refused_before_a_new_output_folder_is_made(tmp_pat
 
 def test_what_is_opened_is_what_was_verified_whatever_the_file_is_by_then(engine: Path) -> None:
     with EngineSlot(Settings(engine=str(engine)), opens_soon=True) as slot:
-        (engine / "model.onnx").write_bytes(b"tampered")
+        (engine / "tampered").write_bytes(b"tampered")
+        (engine / "tampered").replace(engine / "model.onnx")
         slot.open_ahead()
         assert slot.open().description == slot.description
+
+
+def test_what_was_verified_and_written_over_is_not_opened(engine: Path) -> None:
+    with EngineSlot(Settings(engine=str(engine)), opens_soon=True) as slot:
+        (engine / "model.onnx").write_bytes(b"tampered")
+        slot.open_ahead()
+        with pytest.raises(EngineError, match=r"model\.onnx"):
+            slot.open()
 
 
 def test_the_engine_is_opened_ahead_once_and_asked_for_as_often_as_one_likes(
@@ -111,7 +120,7 @@ def test_the_engine_is_opened_ahead_once_and_asked_for_as_often_as_one_likes(
         opened = slot.open()
         slot.open_ahead()
         assert slot.open() is opened
-    assert looked_at.count("read_file model.onnx") == 1
+    assert looked_at.count("VerifiedFile model.onnx") == 1
 
 
 def test_what_goes_wrong_ahead_is_told_where_the_engine_is_asked_for(engine: Path) -> None:

@@ -1,0 +1,26 @@
+"""What the C library does with memory that was freed: glibc can be told, musl and macOS cannot."""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import suppress
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what a task freed for the next one, up to 64 MB, where it can be told to.
+
+    It gives large blocks back at once, and the kernel clears their pages again for the next image: 8 of the 30 ms of
+    computing that reading one of 2022 x 2464 pixels took. What is larger than 32 MB still goes back.
+    """
+    with suppress(AttributeError, OSError):
+        tell = ctypes.CDLL(None).mallopt
+        tell(_M_MMAP_THRESHOLD, 32 << 20)
+        tell(_M_TRIM_THRESHOLD, 64 << 20)
+
+
+def give_back_freed_memory() -> None:
+    """Give back to the machine what was freed, once: after work that needed much of it and does not come again."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
