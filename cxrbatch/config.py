@@ -25,6 +25,8 @@ else:
 
 CONFIG_FILE = "cxrbatch.toml"
 ENVIRONMENT_PREFIX = "CXRBATCH_"
+# What every output folder holds: its rooms write both, and intake, which must not score its pictures, knows them.
+LOG_FILE, MARKER_FILE = "cxrbatch.log", ".cxrbatch.json"
 _LONGEST_FILE = 1 << 20
 _PLACE = re.compile(r"at `\$\.(\w+)")
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cxrbatch.config import MARKER_FILE
 from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.engine.installed import engine_folders, installed_bundles
 from cxrbatch.engine.int8_gate import INT8, int8_obstacle
@@ -20,7 +21,6 @@ from cxrbatch.output.run_json import RUN_FILE, RunReport
 from cxrbatch.output.worklist import INDEX_HTML
 from cxrbatch.pages.terminal_text import TITLE, literal
 from cxrbatch.pages.wording import counts
-from cxrbatch.records import MARKER_FILE
 
 if TYPE_CHECKING:
     from cxrbatch.run.forecast import Forecast

@@ -77,33 +77,38 @@ def run(
       cxrbatch run /pacs/incoming -o /results --dry-run
       cxrbatch run /pacs/incoming -o /results --newest-first --since 7d --deadline 06:00
     """
-    from cxrbatch.cli.print_run import print_summary
     from cxrbatch.config import load_settings
-    from cxrbatch.run.batch import run_batch
-    from cxrbatch.run.schedule import Deadline, Hours, parse_since
-    from cxrbatch.system.progress import RunProgress
+    from cxrbatch.run.processes import open_workers
 
     loudness, is_dry = options.pop("loudness"), options.pop("dry_run")
     if not is_dry:
         put_work_first()
     settings = load_settings(options, config_file=config_file)
-    until = Deadline.parse(deadline) if deadline else None
-    since_ns = parse_since(since) if since else 0
     with open_terminal(loudness) as console:
         if is_dry:
-            return _foresee(console, input_path, out, settings, since_ns)
-        with RunProgress(console) as progress:
-            report = run_batch(input_path, out, settings, progress, hours=Hours(since_ns, until))
+            return _foresee(console, input_path, out, settings, since)
+        with open_workers(settings, ahead_of=out) as workers:
+            # Loaded while a worker gets ready: that takes both as long.
+            from cxrbatch.cli.print_run import print_summary
+            from cxrbatch.run.batch import Means, run_batch
+            from cxrbatch.run.schedule import Hours
+            from cxrbatch.system.progress import RunProgress
+
+            hours = Hours.parse(since, deadline)
+            with RunProgress(console) as progress:
+                report = run_batch(input_path, out, settings, progress, hours=hours, means=Means(workers))
         print_summary(console, report, out)
     return report.exit_code
 
 
-def _foresee(console: Console, input_path: Path, out: Path, settings: Settings, since_ns: int) -> int:
+def _foresee(console: Console, input_path: Path, out: Path, settings: Settings, since: str | None) -> int:
     """Print what a run would do."""
     from cxrbatch.cli.print_run import print_forecast
     from cxrbatch.run.forecast import foresee_run
+    from cxrbatch.run.schedule import Hours
     from cxrbatch.system.progress import RunProgress
 
+    since_ns = Hours.parse(since).since_ns
     with RunProgress(console) as progress:
         forecast = foresee_run(input_path, out, settings, progress, since_ns=since_ns)
     print_forecast(console, forecast)

@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from stat import S_ISREG
 
-from cxrbatch.config import GroupBy, Settings
+from cxrbatch.config import LOG_FILE, MARKER_FILE, GroupBy, Settings
 from cxrbatch.errors import ImageRejected, Reason
 from cxrbatch.intake.kind import Kind
-from cxrbatch.records import LOG_FILE, MARKER_FILE, Header, ImageFile, IndexedFile, Rejection, storable_ns
+from cxrbatch.records import Header, ImageFile, IndexedFile, Rejection, storable_ns
 
 UNFINISHED_SUFFIXES = (".tmp", ".part")
 LOCK_FILE = ".lock"

@@ -20,8 +20,6 @@ from cxrbatch.records.engines import (
     usual_rule,
 )
 from cxrbatch.records.images import (
-    LOG_FILE,
-    MARKER_FILE,
     Float32,
     Gray8,
     Header,
@@ -61,8 +59,6 @@ from cxrbatch.records.verdicts import (
 __all__ = [
     "FEWEST_IMAGES",
     "FEWEST_PATIENTS",
-    "LOG_FILE",
-    "MARKER_FILE",
     "Calls",
     "CellGrid",
     "EngineDescription",

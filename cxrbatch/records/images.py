@@ -12,9 +12,6 @@ from cxrbatch.errors import Flag, Reason
 Gray8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 
-# What every output folder holds: its rooms write both, and intake, which must not score its pictures, knows them.
-LOG_FILE, MARKER_FILE = "cxrbatch.log", ".cxrbatch.json"
-
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:

@@ -22,10 +22,11 @@ from cxrbatch.output.ledger.restore import unprinted_results
 from cxrbatch.output.metrics_prom import write_metrics
 from cxrbatch.output.run_json import RunReport, write_run_json
 from cxrbatch.output.tables import derive_tables
-from cxrbatch.records import MARKER_FILE, EngineDescription
+from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentified_output import settle_names
 from cxrbatch.run.index import INDEX_RULES, Index, Judge, account_for, index_input
-from cxrbatch.run.print import PRINTED, check_printing, open_workers, print_again
+from cxrbatch.run.print import PRINTED, check_printing, print_again
+from cxrbatch.run.processes import is_new, open_workers
 from cxrbatch.run.processor import LocalProcessor, MakeProcessor, MayGrow, Workplace
 from cxrbatch.run.record import Indexed, Recorder, RunAccount, open_place, remove_half_written
 from cxrbatch.run.schedule import AT_ANY_TIME, Deadline, Hours, in_time
@@ -39,6 +40,14 @@ from cxrbatch.system.workers import WorkerPool
 SCORED = "studies scored"
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What does the work of a run: worker processes that got ready beforehand, and what makes its processor."""
+
+    workers: WorkerPool | None = None
+    make_processor: MakeProcessor = LocalProcessor
+
+
 def run_batch(
     root: Path,
     out: Path,
@@ -46,7 +55,7 @@ def run_batch(
     progress: RunProgress,
     *,
     hours: Hours = AT_ANY_TIME,
-    make_processor: MakeProcessor = LocalProcessor,
+    means: Means | None = None,
 ) -> RunReport:
     """Index everything below `root`, then process every study that waits; leave all outputs in `out`.
 
@@ -59,12 +68,12 @@ def run_batch(
         settings: what is asked for.
         progress: told how far the run is.
         hours: since when a file must have been modified for its study to be processed, and until when to work.
-        make_processor: makes what reads, scores and prints the studies.
+        means: what does the work, where it is not the usual.
 
     Raises:
         RunError: the run cannot start or go on; its subclasses tell why and carry the exit code.
     """
-    with open_run(root, out, settings, progress, make_processor) as run:
+    with open_run(root, out, settings, progress, means) as run:
         run.ledger.remember(TROUBLE, "")  # what ended the daemon before does not end this run
         run.index(reread_refused=settings.retry == "rejected")
         run.requeue()
@@ -77,7 +86,11 @@ def run_batch(
 
 @contextmanager
 def open_run(
-    root: Path, out: Path, settings: Settings, progress: RunProgress, make_processor: MakeProcessor = LocalProcessor
+    root: Path,
+    out: Path,
+    settings: Settings,
+    progress: RunProgress,
+    means: Means | None = None,
 ) -> Iterator[Run]:
     """Hold an output folder, its worker processes and an engine; what stops the block leaves tables all the same.
 
@@ -87,18 +100,17 @@ def open_run(
     check_printing(settings)
     source = check_folders(root, out, settings.state)
     with ExitStack() as stack:
-        is_new = not (out / MARKER_FILE).exists()
-        workers = stack.enter_context(open_workers(settings))
-        if is_new:
-            workers.begin(1)  # there will be something to read, and a process takes longest to get ready
+        begins = is_new(out)
+        means = means or Means()
+        workers = means.workers or stack.enter_context(open_workers(settings, ahead_of=out))
         # Where the same engine was at work before, its file is read and hashed once: by what opens it, or in the end.
-        engine = stack.enter_context(EngineSlot(settings, opens_soon=is_new, verifies=is_new))
+        engine = stack.enter_context(EngineSlot(settings, opens_soon=begins, verifies=begins))
         ledger = stack.enter_context(open_output(out, log_limits(settings), state=settings.state))
         claim_input(ledger, root, out)
         engine.stay_with(ledger.engine_sha256)
         stack.callback(workers.end)  # before anybody else may hold OUT
         order = Order(source, out, settings, settle_names(out, ledger, settings, workers))
-        run = Run(order, ledger, engine, workers, progress, make_processor)
+        run = Run(order, ledger, engine, workers, progress, means.make_processor)
         stack.callback(run.close_engine)
         run.remember_engine()
         description = engine.description

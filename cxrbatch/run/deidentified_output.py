@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cxrbatch.config import Settings
+from cxrbatch.config import LOG_FILE, Settings
 from cxrbatch.errors import Reason, UsageError
 from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.output.ledger.ledger import CONVERTING, DEIDENTIFIED, ENGINE, LEDGER_FILE, Ledger
@@ -22,7 +22,7 @@ from cxrbatch.output.report.report_files import RESULT_JSON, picture_names, repo
 from cxrbatch.output.run_json import RUN_FILE
 from cxrbatch.output.tables import IMAGES_CSV, derive_tables
 from cxrbatch.output.worklist import INDEX_HTML
-from cxrbatch.records import LOG_FILE, EngineDescription, Header, StudyResult
+from cxrbatch.records import EngineDescription, Header, StudyResult
 from cxrbatch.run.deidentification import Pseudonyms, open_pseudonyms, told
 from cxrbatch.run.index import INDEX_RULES, index_rules
 from cxrbatch.run.print import print_again

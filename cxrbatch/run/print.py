@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from cxrbatch.config import HeatmapChoice, Settings
@@ -17,7 +16,6 @@ from cxrbatch.output.report.report_files import COULD_NOT_PRINT, report_folder
 from cxrbatch.output.report.write_folder import write_result
 from cxrbatch.records import ImagePixels, PrintedStudy, RefusedImage, StudyResult
 from cxrbatch.run.stages import FinishedStudy, ScoredStudy, StageClock
-from cxrbatch.run.warm_up import warm_up
 from cxrbatch.system.durable import remove_temporaries
 from cxrbatch.system.logbook import log_event
 from cxrbatch.system.workers import Outcome, WorkerPool
@@ -90,15 +88,6 @@ def check_printing(settings: Settings) -> None:
             f"{' '.join(option.replace('--', '--no-') for option in asked)}, or leave out --no-pictures "
             "(settings: html, pdf, pictures)."
         )
-
-
-def open_workers(settings: Settings) -> WorkerPool:
-    """Make the pool of processes that read and print."""
-    return WorkerPool(
-        settings.worker_count,
-        memory_mb=settings.decode_memory_mb,
-        warm_up=partial(warm_up, pdf=settings.pdf, pictures=settings.pictures or settings.html or settings.pdf),
-    )
 
 
 def print_report(job: PrintJob) -> PrintedStudy:

@@ -63,6 +63,15 @@ class Hours:
     since_ns: int = 0
     deadline: Deadline | None = None
 
+    @classmethod
+    def parse(cls, since: str | None = None, deadline: str | None = None) -> Hours:
+        """Read what a command line says of them.
+
+        Raises:
+            ConfigurationError: one of the two makes no sense.
+        """
+        return cls(parse_since(since) if since else 0, Deadline.parse(deadline) if deadline else None)
+
 
 AT_ANY_TIME = Hours()
 

@@ -17,8 +17,7 @@ from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
 
-from cxrbatch.config import Settings
-from cxrbatch.records import LOG_FILE
+from cxrbatch.config import LOG_FILE, Settings
 from cxrbatch.system import durable
 
 LINES_MISSING = "lines missing: the log could not be written"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
+from cxrbatch.config import MARKER_FILE
 from cxrbatch.errors import LedgerDamaged, UsageError
 from cxrbatch.output.folder.marker import Marker
 from cxrbatch.output.folder.opening import held_output, open_ledger, output_errors_explained
@@ -35,7 +36,7 @@ from cxrbatch.output.report.report_files import (
 )
 from cxrbatch.output.run_json import RUN_FILE, wanted_reports
 from cxrbatch.output.tables import derive_tables
-from cxrbatch.records import MARKER_FILE, EngineDescription, StudyResult, storable_ns
+from cxrbatch.records import EngineDescription, StudyResult, storable_ns
 from cxrbatch.run.index import INDEX_RULES
 from cxrbatch.system import durable
 from cxrbatch.system.faults import reach

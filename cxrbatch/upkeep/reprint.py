@@ -15,7 +15,8 @@ from cxrbatch.output.report.report_files import tidy_report, without_pictures
 from cxrbatch.output.tables import STUDIES_CSV, derive_tables
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentified_output import refuse_names, settle_names
-from cxrbatch.run.print import PRINTED, open_workers, print_again
+from cxrbatch.run.print import PRINTED, print_again
+from cxrbatch.run.processes import open_workers
 from cxrbatch.system.logbook import log_limits
 from cxrbatch.system.progress import RunProgress
 from cxrbatch.system.record_json import from_json

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from cxrbatch.config import MARKER_FILE
 from cxrbatch.output.drift import DriftReport, drift_in_words
 from cxrbatch.output.folder.lock import process_at_work
 from cxrbatch.output.folder.state import find_state
@@ -21,7 +22,6 @@ from cxrbatch.output.ledger.view import LedgerFacts, WaitingFacts, WaitingStudy,
 from cxrbatch.output.run_json import LastRun, read_last_run
 from cxrbatch.pages.terminal_text import TITLE, literal, visible_lines
 from cxrbatch.pages.wording import counts, duration, moment, plain, reason_sentence
-from cxrbatch.records import MARKER_FILE
 from cxrbatch.run.schedule import read_retried
 from cxrbatch.system.record_json import to_json
 from cxrbatch.system.times import Moment, present_moment

@@ -54,7 +54,8 @@ def read_pdf() -> Callable[[bytes], bytes]:
         inflated = []
         for stream in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", pdf, re.DOTALL):
             with contextlib.suppress(zlib.error):
-                inflated.append(zlib.decompress(stream))
+                # Tolerant of an end that the pattern took for the end of a line.
+                inflated.append(zlib.decompressobj().decompress(stream))
         return b"\n".join([pdf, *inflated])
 
     return read

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from cxrbatch.config import MARKER_FILE
 from cxrbatch.errors import ExitCode, OutputLocked, OutputNotWritable, UsageError
 from cxrbatch.output.folder.marker import Marker, create_marker, read_marker
 from cxrbatch.output.folder.opening import held_output, open_output
 from cxrbatch.output.ledger.ledger import LEDGER_FILE
-from cxrbatch.records import MARKER_FILE
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.faulted import ROOT, FaultedRuns
 from tests.factories.judged import disagreements

@@ -20,8 +20,8 @@ from cxrbatch.output.ledger.queue import StudyTask
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import PrintedStudy, RefusedImage
 from cxrbatch.run import score
-from cxrbatch.run.batch import run_batch
-from cxrbatch.run.print import open_workers
+from cxrbatch.run.batch import Means, run_batch
+from cxrbatch.run.processes import open_workers
 from cxrbatch.run.processor import LocalProcessor, MakeProcessor, StudyProcessor, Workplace
 from cxrbatch.run.score import EngineSlot
 from cxrbatch.run.source import Order, Source
@@ -169,7 +169,7 @@ def test_tasks_are_drawn_as_they_can_be_begun(at: Workplace) -> None:
 def run_with(make_processor: MakeProcessor, images: Path, out: Path, engine: str) -> RunReport:
     settings = Settings(engine=engine, workers=1, pdf=False, pixel_check=False)
     with RunProgress(Console(quiet=True)) as progress:
-        return run_batch(images, out, settings, progress, make_processor=make_processor)
+        return run_batch(images, out, settings, progress, means=Means(make_processor=make_processor))
 
 
 class Refusing:

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
+from cxrbatch.config import LOG_FILE
 from cxrbatch.errors import ExitCode
 from cxrbatch.intake.discover import is_output_folder
 from cxrbatch.output.folder.marker import HeldMarker
-from cxrbatch.records import LOG_FILE
 from cxrbatch.system import durable
 from cxrbatch.system.logbook import LINES_MISSING, LogLimits, log_event, logging_to
 from tests.factories.engine import write_tiny_bundle
@@ -179,7 +179,6 @@ def test_a_log_that_is_moved_away_is_begun_anew(tmp_path: Path) -> None:
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from cxrbatch.records import LOG_FILE
 from cxrbatch.system.logbook import log_event, logging_to
 
 def limit(size):

@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cxrbatch.config import MARKER_FILE
 from cxrbatch.errors import LedgerDamaged
-from cxrbatch.records import MARKER_FILE
 from cxrbatch.system.durable import FILE_MODE, new_temporary, replace_text, sync_folder
 from cxrbatch.system.faults import reach
 from cxrbatch.system.record_json import from_json, to_json

@@ -9,11 +9,11 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
+from cxrbatch.config import MARKER_FILE
 from cxrbatch.errors import LedgerDamaged, OutputLocked, UsageError
 from cxrbatch.output.folder.marker import Marker, read_marker
 from cxrbatch.output.folder.place import HeldOutput
 from cxrbatch.output.ledger.ledger import LEDGER_FILE, Ledger
-from cxrbatch.records import MARKER_FILE
 
 OUTPUT, OUTPUT_ID = "output", "output_id"
 UNFINISHED, SESSION = "unfinished", "session"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from cxrbatch.config import MARKER_FILE
 from cxrbatch.errors import ExitCode
 from cxrbatch.output.folder import lock, marker, opening
 from cxrbatch.output.folder.marker import HeldMarker, Marker, read_marker
 from cxrbatch.output.folder.opening import held_output, open_output
-from cxrbatch.records import MARKER_FILE
 from cxrbatch.system import durable
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.studies import run_quietly

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cxrbatch.config import MARKER_FILE
 from cxrbatch.errors import LedgerDamaged, OutputLocked, OutputNotWritable, UsageError
 from cxrbatch.output.folder.lock import LOCK_FILE
 from cxrbatch.output.folder.marker import read_marker
@@ -18,7 +19,6 @@ from cxrbatch.output.folder.opening import open_output
 from cxrbatch.output.folder.state import find_state
 from cxrbatch.output.ledger import store as ledger_store
 from cxrbatch.output.ledger.ledger import LEDGER_FILE, Ledger
-from cxrbatch.records import MARKER_FILE
 from tests.output.ledger.test_ledger import finish_all, indexed
 
 ROLLBACK, WAL = 1, 2

@@ -51,3 +51,19 @@ print(ctypes.util.find_library is search)
 """
     outcome = "no only-by-search" if found == "None" else "weasyprint"
     assert python(code, path=tmp_path).splitlines() == ["how to install it", outcome, "True"]
+
+
+def test_what_only_odd_fonts_need_is_loaded_when_one_is_met() -> None:
+    code = """
+import sys
+import cxrbatch.output.report.pdf
+from weasyprint.pdf import fonts
+large = ["fontTools.subset", "fontTools.varLib", "fontTools.varLib.instancer"]
+print([name for name in large if name in sys.modules])
+try:
+    fonts.instantiateVariableFont({"fvar": None}, {})
+except Exception:
+    pass
+print(fonts.subset.Subsetter.__module__, all(name in sys.modules for name in large))
+"""
+    assert python(code).splitlines() == ["[]", "fontTools.subset True"]
