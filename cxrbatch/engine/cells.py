@@ -3,6 +3,9 @@
 A cell's centre is not (i + 1/2) * stride: a convolution of kernel 3, stride 2 and padding 1 looks at pixel 2 i, and so
 does a ResNet's cell i at pixel 32 i. The values are those that gradients show (`cxrbatch.model.network.cells`
 measures them, a test compares); bundles and checkpoints that don't tell theirs get them from here.
+
+EfficientNets are the exception: nothing leads past their strided convolutions, whose kernels learn where to look, and
+each network that was trained looks somewhere else, around the middles of even cells (docs/measurements/registration.md).
 """
 
 from __future__ import annotations
@@ -14,8 +17,8 @@ from cxrbatch.records import CellGrid
 # VGG's by half a pixel of their resolution each time; Inception's convolutions without padding eat the rim.
 _ORIGINS = {
     "densenet121": 14.5,
-    "efficientnet_b0": 0.5,
-    "efficientnet_b4": 0.5,
+    "efficientnet_b0": 16.0,
+    "efficientnet_b4": 16.0,
     "inception_v3": 37.5,
     "resnet18": 0.5,
     "resnet50": 0.5,

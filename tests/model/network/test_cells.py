@@ -12,10 +12,12 @@ from cxrbatch.model.network import architectures as known
 from cxrbatch.model.network.architectures import Features, build_features
 from cxrbatch.model.network.cells import measure_cells
 from cxrbatch.model.network.network import ChestNetwork, build_seeded
-from cxrbatch.records import CellGrid, InputSpec
+from cxrbatch.records import CellGrid, InputSpec, even_cells
 from scripts.registration import draw_blobs, measure_offsets, train_on_labels
 
-BUILT = [(name, 32) for name in known.architectures()] + [("resnet18", 16), ("resnet50", 16)]
+LEARN_WHERE_TO_LOOK = ("efficientnet_b0", "efficientnet_b4")
+BUILT = [(name, 32) for name in known.architectures() if name not in LEARN_WHERE_TO_LOOK]
+BUILT += [("resnet18", 16), ("resnet50", 16)]
 # What the middle cells look at has to lie inside. Inception's see three times as far as those of a ResNet.
 SIDES_PX = {"densenet121": 256, "inception_v3": 448, "resnet50": 256, "vgg16_bn": 224}
 
@@ -47,6 +49,11 @@ def test_the_table_says_what_gradients_show(architecture: str, output_stride: in
         # Compared where it was measured, around the middle: an error of the stride grows towards the first cell.
         middle = (side_px / 2 - true_origin) / true_stride
         assert origin + stride * middle == pytest.approx(side_px / 2, abs=0.12 * true_stride)
+
+
+@pytest.mark.parametrize("architecture", LEARN_WHERE_TO_LOOK)
+def test_what_learns_where_to_look_is_drawn_evenly(architecture: str) -> None:
+    assert known_cells(architecture, 32) == even_cells((10, 10), 320)
 
 
 def strided(_output_stride: int) -> Features:
