@@ -9,15 +9,19 @@ how, and how to read them back. Numbers are never touched.
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from cxrbatch import __version__
 from cxrbatch.output.ledger.ledger import Ledger
-from cxrbatch.output.worklist import write_worklist
+from cxrbatch.output.ledger.store import DERIVED
+from cxrbatch.output.worklist import INDEX_HTML, write_worklist
 from cxrbatch.pages.cells import LIST_SEPARATOR, harmless, list_cell, restored, write_rows
 from cxrbatch.records import Calls, EngineDescription, FileRow, StudyRow, Verdict, call_image, now_text
 from cxrbatch.system.durable import replacing
 from cxrbatch.system.faults import reach
+from cxrbatch.system.record_json import to_json
 
 IMAGES_CSV = "images.csv"
 STUDIES_CSV = "studies.csv"
@@ -41,6 +45,18 @@ Cell = str | int
 _NO_SCORES: tuple[tuple[float, ...], Calls, tuple[float, ...]] = ((), (), ())
 
 
+def refresh_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
+    """Write the tables and the worklist unless they lie there as they were written, and nothing changed since.
+
+    Raises:
+        OutputNotWritable: `out` is no longer where it was.
+    """
+    ledger.home.check()
+    derived = ledger.fact(DERIVED)
+    if not derived or derived != _as_derived(out, engine):
+        derive_tables(out, ledger, engine)
+
+
 def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
     """Write images.csv, studies.csv and index.html from the ledger, in this engine's columns.
 
@@ -51,6 +67,17 @@ def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
     write_tables(out, ledger.results.file_rows(), ledger.results.study_rows(), engine)
     ledger.home.check()
     write_worklist(out, ledger.results.study_rows(), engine=engine, generated_at=now_text())
+    ledger.remember(DERIVED, _as_derived(out, engine))
+
+
+def _as_derived(out: Path, engine: EngineDescription) -> str:
+    """Return what tells whether all three files are those that this version wrote for this engine; '' if not there."""
+    try:
+        states = [(out / name).stat() for name in (IMAGES_CSV, STUDIES_CSV, INDEX_HTML)]
+    except OSError:
+        return ""
+    files = [(state.st_size, state.st_mtime_ns) for state in states]
+    return f"{__version__} {files} {hashlib.sha256(to_json(engine).encode()).hexdigest()}"
 
 
 def write_tables(out: Path, files: Iterable[FileRow], studies: Iterable[StudyRow], engine: EngineDescription) -> None:

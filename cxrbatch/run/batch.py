@@ -21,7 +21,7 @@ from cxrbatch.output.ledger.ledger import ENGINE, TROUBLE, Ledger
 from cxrbatch.output.ledger.restore import unprinted_results
 from cxrbatch.output.metrics_prom import write_metrics
 from cxrbatch.output.run_json import RunReport, write_run_json
-from cxrbatch.output.tables import derive_tables
+from cxrbatch.output.tables import refresh_tables
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentified_output import settle_names
 from cxrbatch.run.index import INDEX_RULES, Index, Judge, account_for, index_input
@@ -234,7 +234,7 @@ class Run:
             self.slot.verify()
         with self.account.clock.measure("tables"), output_errors_explained(self.out):
             orphans = self._settle_strays() if finished else []
-            derive_tables(self.out, self.ledger, self.engine)
+            refresh_tables(self.out, self.ledger, self.engine)
             order_orphans_removed(self.ledger, orphans)
             remove_as_ordered(self.out, self.ledger)
             self.account.compare(self.ledger, self.slot, self.settings.drift_limit)

@@ -178,8 +178,8 @@ class RunAccount:
         log_event(what, study_key=study.study_key, images_scored=study.images_scored)
 
     def compare(self, ledger: Ledger, slot: EngineSlot, limit: float) -> None:
-        """Compare what was scored with what the engine was validated on, and with the 30 days before."""
-        if not limit:
+        """Compare what was scored, if anything was, with what the engine was validated on, and the 30 days before."""
+        if not limit or not self.studies_done:
             return
         engine, since = slot.description, run_since(self.started_at)
         now, recent = read_recent(ledger.store, engine.sha256, since)

@@ -16,10 +16,14 @@ from cxrbatch.system.record_json import from_json
 
 Parsed = TypeVar("Parsed")
 
+DERIVED = "derived"
+"""The fact that says of which files the tables are that were written last; whatever changes a row takes it away."""
+
 LOCK_WAIT_S = 10.0
 # What SQLite can compare a time with; in nanoseconds, the year 2262.
 LARGEST_INTEGER = 2**63 - 1
 _FETCHED_AT_ONCE = 200
+_IN_TABLES = ("files", "studies")
 _DAMAGE = ("not a database", "malformed", "no such table", "no such column")
 
 MOUNTINFO = Path("/proc/self/mountinfo")
@@ -174,6 +178,13 @@ class LedgerStore:
         # What is overwritten, such as a patient's name before a de-identified run, leaves no trace in free pages.
         self._db.execute("PRAGMA secure_delete = ON")
         create(self._db) if version == 0 else migrate(self._db)
+        # Of this connection only, and in the transaction of the change itself: a killed process leaves both or neither.
+        for table in _IN_TABLES:
+            for change in ("INSERT", "UPDATE", "DELETE"):
+                self._db.execute(
+                    f"CREATE TEMP TRIGGER {table}_{change} AFTER {change} ON main.{table} "
+                    f"BEGIN DELETE FROM meta WHERE key = '{DERIVED}'; END"
+                )
 
     def _refuse_foreign(self, version: int) -> None:
         """Refuse what is no ledger, or that of a newer cxrbatch, before anything in it is changed."""

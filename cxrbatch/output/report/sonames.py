@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 # Cutting a font down without HarfBuzz, and making a static font of a variable one.
 _FONT_TOOLS = ("fontTools.subset", "fontTools.varLib", "fontTools.varLib.instancer")
@@ -66,7 +66,7 @@ class _StandIn(ModuleType):
     """In place of a module while others import it; what they take from it are functions that load it when called."""
 
     # Of a package, too: what is imported from below it has its own stand-in.
-    __path__: ClassVar[list[str]] = []
+    __path__ = ()  # type: ignore[assignment]  # nothing is ever looked for in it
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -85,11 +85,13 @@ def test_of_a_daemon_the_last_day_counts() -> None:
     assert run_since(moment(hours=3)) == moment(hours=3)
 
 
-def compared(ledger: Ledger, *, limit: float = 0.25, engine: EngineDescription = ENGINE) -> RunAccount:
+def compared(
+    ledger: Ledger, *, limit: float = 0.25, engine: EngineDescription = ENGINE, studies_done: int = 80
+) -> RunAccount:
     slot: Any = SimpleNamespace(
         description=engine, bundle=SimpleNamespace(manifest=SimpleNamespace(reference=REFERENCE))
     )
-    account = RunAccount(started_at=moment(hours=2))
+    account = RunAccount(started_at=moment(hours=2), studies_done=studies_done)
     account.compare(ledger, slot, limit)
     return account
 
@@ -129,6 +131,11 @@ def test_an_alarm_is_logged_once_while_it_lasts(ledger: Ledger, caplog: pytest.L
     assert account.drift is not None
     assert len(account.drift.alarms) == 1
     assert not caplog.records
+
+
+def test_where_nothing_was_scored_nothing_is_compared(ledger: Ledger) -> None:
+    put(ledger, 200, moment(days=10))
+    assert compared(ledger, studies_done=0).drift is None
 
 
 def test_the_limit_can_be_raised_and_drift_left_alone(ledger: Ledger) -> None:
