@@ -96,7 +96,7 @@ def _find_other_files(message: memoryview | FileBytes, kind: str, depth: int) ->
         elif kind == "Tensor":
             found |= number == _TENSOR_EXTERNAL_DATA
         elif kind == "Node":
-            found |= number == _NODE_OPERATOR and bytes(content[:16]) == _OPERATOR_WITH_A_FILE
+            found |= number == _NODE_OPERATOR and isinstance(content, memoryview) and content == _OPERATOR_WITH_A_FILE
     return found
 
 
