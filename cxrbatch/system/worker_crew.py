@@ -16,8 +16,9 @@ from cxrbatch.system.worker_process import Setup
 
 # WeasyPrint keeps a little memory of every document; a fresh process now and then gives it back.
 TASKS_PER_WORKER = 400
-# One process is kept ready to take the place of another, but not for a run that is over before it would be ready.
-_SPARE_AFTER_TASKS = 16
+# One process is kept ready to take the place of another, but not for a run that is over in a few seconds: it would cost
+# a small one a fourteenth of its computing.
+_SPARE_AFTER_TASKS = 64
 _START_TIMEOUT_S = 600.0
 # Processes that die as they start: one that somebody kills says less than one that dies of itself.
 _PATIENCE, _KILLED_COSTS, _DIED_COSTS = 50, 1, 10
