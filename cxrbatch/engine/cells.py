@@ -4,8 +4,8 @@ A cell's centre is not (i + 1/2) * stride: a convolution of kernel 3, stride 2 a
 does a ResNet's cell i at pixel 32 i. The values are those that gradients show (`cxrbatch.model.network.cells`
 measures them, a test compares); bundles and checkpoints that don't tell theirs get them from here.
 
-EfficientNets are the exception: nothing leads past their strided convolutions, whose kernels learn where to look, and
-each network that was trained looks somewhere else, around the middles of even cells (docs/measurements/registration.md).
+EfficientNets are the exception: nothing leads past their strided convolutions, whose kernels learn where to look.
+Each network that was trained looks somewhere else, around the middles of even cells (docs/measurements/registration.md).
 """
 
 from __future__ import annotations
