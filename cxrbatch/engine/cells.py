@@ -5,7 +5,7 @@ does a ResNet's cell i at pixel 32 i. The values are those that gradients show (
 measures them, a test compares); bundles and checkpoints that don't tell theirs get them from here.
 
 EfficientNets are the exception: nothing leads past their strided convolutions, whose kernels learn where to look.
-Each network that was trained looks somewhere else, around the middles of even cells (docs/measurements/registration.md).
+Each trained network looks somewhere else, around the middles of even cells (docs/measurements/registration.md).
 """
 
 from __future__ import annotations
