@@ -101,8 +101,11 @@
     place();
   };
 
+  // From the smaller of what fits and 1:1 up to 8 px of the page for one of the picture.
+  const possible = (factor) => within(factor, Math.min(1, 1 / (view.fit * devicePixelRatio)), Math.max(2, 8 / view.fit));
+
   const place = () => {
-    view.zoom = within(view.zoom, 1, Math.max(2, 8 / view.fit)); // up to 8 px of the screen for one of the picture
+    view.zoom = possible(view.zoom);
     const scale = view.fit * view.zoom;
     const axis = (centre, size, room) => {
       const half = room / 2 / (size * scale);
@@ -165,7 +168,7 @@
   // Keeps what lies under (x, y), in px from the middle of a pane, where it is.
   const zoom = (factor, x = 0, y = 0) => {
     const before = view.fit * view.zoom;
-    view.zoom = within(view.zoom * factor, 1, Math.max(2, 8 / view.fit));
+    view.zoom = possible(view.zoom * factor);
     const after = view.fit * view.zoom;
     view.x += (x / view.wide) * (1 / before - 1 / after);
     view.y += (y / view.high) * (1 / before - 1 / after);
@@ -209,7 +212,7 @@
   const acts = {
     in: () => zoom(1.25),
     out: () => zoom(0.8),
-    fit: () => zoom(0),
+    fit: () => zoom(1 / view.zoom),
     actual: () => zoom(1 / (view.fit * view.zoom * devicePixelRatio)),
     reset: () => (reset(), show()),
     keys: () => keys.open || keys.showModal(),
