@@ -153,7 +153,6 @@
     const number = picture.image.maps.indexOf(picture);
     fields.map.value = number < 0 ? "none" : number;
     viewer.showModal();
-    document.documentElement.classList.add("enlarged");
     show();
     panes.focus({ preventScroll: true });
   };
@@ -303,7 +302,6 @@
     fields.image.addEventListener("change", () => chooseImage(fields.image.value));
     fields.invert.addEventListener("change", invert);
     viewer.addEventListener("close", () => {
-      document.documentElement.classList.remove("enlarged");
       panes.replaceChildren();
       pointers.clear();
     });
