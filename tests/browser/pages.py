@@ -39,24 +39,32 @@ FINDINGS = (
 HIGH, LOW = (0.9, 0.8, 0.7, 0.4), (0.1, 0.2, 0.1, 0.2)
 
 
-def radiograph(seed: int = 1, side_px: int = 400) -> Gray8:
-    """Draw a display image, uint8 [side_px, side_px]."""
+def radiograph(seed: int, shape: tuple[int, int]) -> Gray8:
+    """Draw a display image, uint8 [H,W]."""
     stored = draw_phantom(seed, rows=512).stored
-    return np.asarray(cv2.resize(stored >> 4, (side_px, side_px)), np.uint8)
+    return np.asarray(cv2.resize(stored >> 4, shape[::-1]), np.uint8)
 
 
-def write_report(out: Path, probabilities: Sequence[Sequence[float]] = (HIGH,), *, key: str = "0" * 16) -> Path:
-    """Print a study of one image per row of probabilities of FINDINGS; return its report.html."""
+def write_report(
+    out: Path,
+    probabilities: Sequence[Sequence[float]] = (HIGH,),
+    *,
+    key: str = "0" * 16,
+    labels: Sequence[Label] = FINDINGS,
+    shape: tuple[int, int] = (400, 400),
+) -> Path:
+    """Print a study of one image of this shape per row of probabilities of the labels; return its report.html."""
     result = make_study_result(
         probabilities,
-        labels=FINDINGS,
+        labels=labels,
         study_key=key,
         notice="Knows phantoms only.",
         flags=(Flag.LOSSY, Flag.OUT_OF_DISTRIBUTION),
         refused=(RefusedImage("night/lateral.dcm", "rejected", "not_frontal", ""),),
     )
     pixels = [
-        make_pixels(len(FINDINGS), display=radiograph(n), rows=800, columns=800) for n in range(len(result.images))
+        make_pixels(len(labels), display=radiograph(n, shape), rows=2 * shape[0], columns=2 * shape[1])
+        for n in range(len(result.images))
     ]
     printed = print_study(result, pixels, out, html=True, pdf=False)
     return out / printed.report_html

@@ -17,9 +17,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
-from tests.browser.pages import HIGH, LOW, write_report
+from cxrbatch.records import Label
+from tests.browser.pages import FINDINGS, HIGH, LOW, write_report
+from tests.factories.validated import VALIDATED
 
-STUDIES = ("0" * 16, "1" * 16, "2" * 16)
+STUDIES = ("0" * 16, "1" * 16, "2" * 16, "3" * 16)
 ORDER = "localStorage.setItem('cxrbatch.order:' + new URL('../../', location).href, arguments[0])"
 Look = Callable[[str], "Viewer"]
 
@@ -81,8 +83,10 @@ class Viewer:
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reports") / "OUT with space"
-    for key, scores in zip(STUDIES, ((HIGH, LOW), (LOW,), (HIGH,)), strict=True):
+    for key, scores in zip(STUDIES[:3], ((HIGH, LOW), (LOW,), (HIGH,)), strict=True):
         write_report(folder, scores, key=key)
+    unchecked = [Label(label.name, label.operating_point) for label in FINDINGS]
+    write_report(folder, (HIGH,), key=STUDIES[3], labels=unchecked)
     return folder
 
 
@@ -297,8 +301,9 @@ def test_reports_lead_on_in_the_order_of_the_worklist(look: Look, out: Path) -> 
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-def test_pictures_fit_the_page_and_print_without_what_is_for_the_screen(look: Look, width: int) -> None:
-    viewer = look(STUDIES[0])
+@pytest.mark.parametrize("study", [0, 3])
+def test_pictures_fit_the_page_and_print_without_what_is_for_the_screen(look: Look, study: int, width: int) -> None:
+    viewer = look(STUDIES[study])
     viewer.browser.set_window_size(width, 900)
     wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert viewer.browser.execute_script(wide) == 0
@@ -306,6 +311,32 @@ def test_pictures_fit_the_page_and_print_without_what_is_for_the_screen(look: Lo
     for tile in viewer.browser.find_elements(By.TAG_NAME, "figure"):
         filled = sum(tile.find_element(By.TAG_NAME, name).size["height"] for name in ("img", "figcaption"))
         assert filled <= tile.size["height"] < filled + 20
+        drawn = tile.find_element(By.TAG_NAME, "img").size
+        assert drawn["width"] == pytest.approx(drawn["height"], abs=2)  # nor are there bars beside it
+        assert tile.size["width"] < drawn["width"] + 20
     viewer.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     for screen_only in (".way", "#enlarge-hint", "#viewer", "#keys"):
         assert viewer.find(screen_only).value_of_css_property("display") == "none"
+
+
+def test_strange_names_and_many_heatmaps_break_nothing(browser: Chrome, tmp_path: Path) -> None:
+    evil = (
+        "<img src=x onerror=alert(1)>" + "x" * 10_000,
+        '"><script>alert(2)</script>',
+        "\N{RIGHT-TO-LEFT OVERRIDE}" * 9,
+    )
+    names = (*evil, *(f"Finding_{n}" for n in range(7)))
+    labels = [Label(name, 0.1, maps=VALIDATED) for name in names]
+    browser.get(write_report(tmp_path, ((0.9,) * len(labels),), labels=labels, shape=(500, 300)).as_uri())
+    viewer = Viewer(browser)
+    for link in browser.find_elements(By.CSS_SELECTOR, "a.enlarge")[:4]:
+        link.click()
+        assert viewer.find("#viewer-panes").size["height"] > 400
+        viewer.press("a")
+        panes = browser.find_elements(By.CSS_SELECTOR, ".pane")
+        assert len(panes) == 1 + len(labels)
+        assert min(pane.size["height"] for pane in panes) > 100
+        viewer.press(Keys.ESCAPE)
+    wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert browser.execute_script(wide) == 0
+    assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]  # selenium leaves this one untyped

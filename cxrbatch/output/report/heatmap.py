@@ -183,7 +183,7 @@ def _draw_marks(overlay: Rgb8, share: Gray8, peak: tuple[int, int]) -> None:
     """Draw the line at half of the peak and the ring at the peak, light on a dark edge, seen on bone and on air."""
     scale = max(share.shape) / _MARKS_OF_PX
     light = max(1, round(2 * scale))
-    dark = max(light + 2, round(4 * scale))
+    dark = max(light + 1, round(4 * scale))
     inside = (share >= round(255 * CONTOUR_SHARE)).astype(np.uint8)
     contours, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     # Every line costs, also one from pixel to pixel: a fifth of them is never further off than half a pixel.
