@@ -23,6 +23,7 @@ from tests.factories.validated import VALIDATED
 
 STUDIES = ("0" * 16, "1" * 16, "2" * 16, "3" * 16)
 ORDER = "localStorage.setItem('cxrbatch.order:' + new URL('../../', location).href, arguments[0])"
+BEYOND = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
 Look = Callable[[str], "Viewer"]
 
 
@@ -35,7 +36,6 @@ class Viewer:
     def find(self, selector: str) -> WebElement:
         return self.browser.find_element(By.CSS_SELECTOR, selector)
 
-    @property
     def is_open(self) -> bool:
         return bool(self.browser.execute_script("return document.getElementById('viewer').open"))
 
@@ -100,6 +100,7 @@ def look(browser: Chrome, out: Path) -> Iterator[Look]:
 
     yield at
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]  # selenium leaves this one untyped
 
 
@@ -114,17 +115,17 @@ def test_a_picture_opens_by_click_and_key_and_closes_again(look: Look) -> None:
         link.get_attribute("href") == link.find_element(By.TAG_NAME, "img").get_attribute("src") for link in links
     )
     links[1].click()
-    assert viewer.is_open
+    assert viewer.is_open()
     assert viewer.find("#viewer-name").text.startswith("Pneumothorax 0.80")
     assert viewer.pictures() == [["image-1", "heatmap-1-Pneumothorax"]]
-    assert viewer.find(".overlay").get_attribute("alt").startswith("Heatmap of Pneumothorax over the radiograph")
+    assert "Heatmap of Pneumothorax over the radiograph" in (viewer.find(".overlay").get_attribute("alt") or "")
     viewer.press(Keys.ESCAPE)
-    assert not viewer.is_open
+    assert not viewer.is_open()
     assert viewer.browser.switch_to.active_element == links[1]
     viewer.press(Keys.ENTER)
-    assert viewer.is_open
+    assert viewer.is_open()
     viewer.find(".viewer [data-act=close]").click()
-    assert not viewer.is_open
+    assert not viewer.is_open()
 
 
 def test_zoom_keeps_what_lies_under_the_mouse_and_the_picture_stays_in_sight(look: Look) -> None:
@@ -261,7 +262,7 @@ def test_keys_are_listed_and_letters_can_be_switched_off(look: Look) -> None:
     viewer.press("?")
     viewer.find("#keys-letters").click()
     viewer.press(Keys.ESCAPE)
-    assert viewer.is_open
+    assert viewer.is_open()
     before = viewer.placed()
     viewer.press("+")
     assert viewer.placed() == before
@@ -293,20 +294,21 @@ def test_reports_lead_on_in_the_order_of_the_worklist(look: Look, out: Path) -> 
     assert viewer.browser.current_url == page(out, STUDIES[1])
     viewer.find("a.enlarge").click()
     viewer.press("j", "k", Keys.ARROW_RIGHT)  # in a picture these are no ways
-    assert (viewer.is_open, viewer.browser.current_url) == (True, page(out, STUDIES[1]))
+    assert (viewer.is_open(), viewer.browser.current_url) == (True, page(out, STUDIES[1]))
     for order in ([STUDIES[0]], {"a": 1}, "not even JSON"):
         viewer.browser.execute_script(ORDER, order if isinstance(order, str) else json.dumps(order))
         viewer.browser.refresh()
         assert not viewer.find("#way-order").is_displayed()
 
 
-@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("width", [1280, 400, 320])
 @pytest.mark.parametrize("study", [0, 3])
 def test_pictures_fit_the_page_and_print_without_what_is_for_the_screen(look: Look, study: int, width: int) -> None:
     viewer = look(STUDIES[study])
-    viewer.browser.set_window_size(width, 900)
-    wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert viewer.browser.execute_script(wide) == 0
+    shape = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    viewer.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", shape)
+    assert viewer.browser.execute_script("return innerWidth") == width
+    assert viewer.browser.execute_script(BEYOND) == 0
     # No tile is larger than its picture and caption: nothing black is empty.
     for tile in viewer.browser.find_elements(By.TAG_NAME, "figure"):
         filled = sum(tile.find_element(By.TAG_NAME, name).size["height"] for name in ("img", "figcaption"))
@@ -337,6 +339,5 @@ def test_strange_names_and_many_heatmaps_break_nothing(browser: Chrome, tmp_path
         assert len(panes) == 1 + len(labels)
         assert min(pane.size["height"] for pane in panes) > 100
         viewer.press(Keys.ESCAPE)
-    wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert browser.execute_script(wide) == 0
+    assert browser.execute_script(BEYOND) == 0
     assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]  # selenium leaves this one untyped
