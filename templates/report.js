@@ -54,13 +54,20 @@
     const plane = document.createElement("div");
     plane.className = "plane";
     const base = picture.image.radiograph;
-    for (const each of picture === base ? [base] : [base, picture]) {
-      const copy = document.createElement("img");
-      copy.src = each.thumb.src;
-      copy.alt = each === picture ? each.thumb.alt : "";
-      copy.draggable = false;
-      copy.className = each === base ? "base" : "overlay";
-      plane.append(copy);
+    const layers = picture === base ? [base] : [base, picture];
+    for (const kind of layers.length > 1 ? ["colours", "greys"] : ["greys"]) {
+      const group = document.createElement("div");
+      group.className = kind;
+      for (const each of layers) {
+        const copy = document.createElement("img");
+        copy.src = each.thumb.src;
+        copy.alt = each === picture && !plane.hasChildNodes() ? each.thumb.alt : "";
+        copy.draggable = false;
+        copy.decoding = "sync"; // no black moment between two heatmaps
+        copy.className = each === base ? "base" : "overlay";
+        group.append(copy);
+      }
+      plane.append(group);
     }
     const caption = document.createElement("figcaption");
     caption.textContent = picture.title;
@@ -122,7 +129,8 @@
     by("viewer-scale").textContent = `${Math.round(scale * devicePixelRatio * 100)} %`;
   };
 
-  // A window is a line through (level, middle grey), of slope 256 / width (PS3.3 C.11.2.1.2, of 8 bits).
+  // A window is a line through (level, middle grey), of slope 256 / width (PS3.3 C.11.2.1.2, of 8 bits). Over a heatmap
+  // it acts on the greys alone, which are laid over the colours as their luminosity (Compositing and Blending 1, 10.2.4).
   const tint = () => {
     const [width, level] = [Number(fields.width.value), Number(fields.level.value)];
     const inverted = fields.invert.checked;
@@ -132,7 +140,8 @@
       curve.setAttribute("intercept", 0.5 - (slope * level) / 256);
     }
     const plain = width === FULL.width && level === FULL.level && !inverted;
-    for (const plane of panes.querySelectorAll(".plane")) plane.style.filter = plain ? "none" : "url(#viewer-window)";
+    for (const greys of panes.querySelectorAll(".greys")) greys.style.filter = plain ? "none" : "url(#viewer-window)";
+    for (const greys of panes.querySelectorAll(".colours + .greys")) greys.hidden = plain;
     for (const overlay of panes.querySelectorAll(".overlay")) overlay.style.opacity = fields.opacity.value / 100;
     for (const name of ["width", "level"]) by(`viewer-${name}-value`).textContent = fields[name].value;
     by("viewer-opacity-value").textContent = `${fields.opacity.value} %`;

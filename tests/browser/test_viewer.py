@@ -39,6 +39,9 @@ class Viewer:
     def is_open(self) -> bool:
         return bool(self.browser.execute_script("return document.getElementById('viewer').open"))
 
+    def finds(self, selector: str) -> list[WebElement]:
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
     def press(self, *keys: str) -> None:
         ActionChains(self.browser).send_keys(*keys).perform()
 
@@ -58,7 +61,7 @@ class Viewer:
 
     def window(self) -> tuple[float, float] | None:
         """Return slope and intercept of the window in force; None where the picture is shown as it is."""
-        if self.find(".plane").value_of_css_property("filter") == "none":
+        if self.find(".greys").value_of_css_property("filter") == "none":
             return None
         curve = self.find("#viewer-window feFuncG")
         return float(curve.get_attribute("slope") or 0), float(curve.get_attribute("intercept") or 0)
@@ -69,15 +72,23 @@ class Viewer:
     def pictures(self) -> list[list[str]]:
         """Return the files of each pane, without the hash of their content."""
         files = self.browser.execute_script(
-            "return [...arguments[0].children].map((p) => [...p.querySelectorAll('img')].map((i) => i.src))",
+            "return [...arguments[0].querySelectorAll('.plane')]"
+            "  .map((plane) => [...plane.firstElementChild.children].map((image) => image.src))",
             self.find("#viewer-panes"),
         )
         return [[re.sub(r".*/|-[0-9a-f]{12}\.jpg", "", each) for each in pane] for pane in files]
 
     def pixels(self) -> NDArray[np.uint8]:
         """Return what of the first picture is on the screen, uint8 [H,W,3], BGR."""
+        self.browser.execute_async_script(
+            "const done = arguments[1];"
+            "Promise.all([...arguments[0].querySelectorAll('img')].map((image) => image.decode()))"
+            "  .then(() => requestAnimationFrame(() => requestAnimationFrame(done)))",
+            self.find("#viewer-panes"),
+        )
         shot = np.frombuffer(self.find("#viewer-panes").screenshot_as_png, np.uint8)
-        return np.asarray(cv2.imdecode(shot, cv2.IMREAD_COLOR), np.uint8)
+        # Without its border, where the ring is that shows where the focus is.
+        return np.asarray(cv2.imdecode(shot, cv2.IMREAD_COLOR), np.uint8)[4:-4, 4:-4]
 
 
 @pytest.fixture(scope="module")
@@ -182,10 +193,10 @@ def test_a_window_is_a_true_line_by_slider_mouse_and_key(look: Look) -> None:
     viewer.slide("level", 100)
     assert viewer.window() == pytest.approx((2, 0.5 - 2 * 100 / 256))
     _, left, top = viewer.placed()
-    inside = np.s_[int(top) + 20 : -20, int(left) + 20 : int(left) + 500]
+    inside = np.s_[int(top) + 20 : -20, int(left) + 20 : int(left) + 500]  # of what is shown of the picture
     expected = np.clip(2 * plain + 255 * (0.5 - 200 / 256), 0, 255)
     assert np.abs(viewer.pixels().astype(float) - expected)[inside].max() < 3
-    assert viewer.pixels()[:, : int(left) - 2].max() == 0  # what is no picture stays black
+    assert viewer.pixels()[:, : int(left) - 6].max() == 0  # what is no picture stays black
     assert expected[inside].std() > plain[inside].std()
 
     viewer.press("r")
@@ -218,6 +229,7 @@ def test_a_heatmap_fades_and_all_of_them_move_together(look: Look) -> None:
     assert np.abs(half - (heatmap + radiograph) / 2).max() < 3
     viewer.press("]")
     assert viewer.opacity() == 0.6
+    assert all(each.value_of_css_property("opacity") == "0.6" for each in viewer.finds(".overlay"))
 
     choice = Select(viewer.find("#viewer-map"))
     assert [each.text for each in choice.options] == [
@@ -248,6 +260,23 @@ def test_a_heatmap_fades_and_all_of_them_move_together(look: Look) -> None:
     viewer.press(Keys.PAGE_DOWN)
     assert viewer.pictures() == [["image-2"]]
     assert Select(viewer.find("#viewer-image")).first_selected_option.text == "Image 2"
+
+
+def test_a_window_leaves_the_colours_of_a_heatmap(look: Look) -> None:
+    viewer = look(STUDIES[2])
+    viewer.finds("a.enlarge")[1].click()
+    edge = int(viewer.placed()[1]) + 4
+    plain = viewer.pixels()[:, edge:-edge].astype(float)
+    viewer.slide("width", 128)
+    windowed = viewer.pixels()[:, edge:-edge].astype(float)
+    weights = np.array([0.11, 0.59, 0.3])  # of blue, green and red
+    grey = np.clip(2 * (plain @ weights) - 127.5, 0, 255)
+    # As light as the window says, and of the same hue: set_lum of Compositing and Blending 1, 10.2.
+    assert np.abs(windowed @ weights - grey).max() < 6
+    moved = plain + (grey - plain @ weights)[..., np.newaxis]
+    inside = (moved.min(axis=2) > 0) & (moved.max(axis=2) < 255)
+    assert np.ptp(plain, axis=2)[inside].max() > 60
+    assert np.abs(windowed - moved)[inside].max() < 6
 
 
 def test_keys_are_listed_and_letters_can_be_switched_off(look: Look) -> None:
