@@ -31,6 +31,7 @@ def render_page(template: str, *, styles: tuple[str, ...] = (), script: str = ""
     return page.render(style=style, script=code, policy=_policy(code), **content)
 
 
+@cache
 def _policy(script: str) -> str:
     """Return the page's Content-Security-Policy: pictures from beside it, nothing from anywhere else."""
     allowed = "default-src 'none'; img-src 'self' file:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

@@ -33,16 +33,22 @@ class _Reader(HTMLParser):
         super().__init__()
         self.page = Page()
         self._inside = ""
+        self._unseen: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.page.elements.append((tag, {name: value or "" for name, value in attrs}))
         self._inside = tag
+        # What opens later by script: nobody reads it of the page as it is.
+        if tag == "dialog" or (tag in {"p", "span"} and ("hidden", None) in attrs) or tag in self._unseen:
+            self._unseen.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
         self._inside = ""
+        if tag in self._unseen:
+            self._unseen.remove(tag)
 
     def handle_data(self, data: str) -> None:
-        if self._inside not in {"style", "script"}:
+        if self._inside not in {"style", "script"} and not self._unseen:
             self.page.text = " ".join(f"{self.page.text} {data}".split())
 
 

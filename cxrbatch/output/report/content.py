@@ -150,12 +150,13 @@ def report_content(result: StudyResult, heatmaps: HeatmapChoice = "validated") -
 
 def _image_section(result: StudyResult, number: int, heatmaps: HeatmapChoice) -> ImageSection:
     image = result.images[number - 1]
-    facts = [wording.plain(image.header.view), _size(image.header)]
+    view, total = wording.plain(image.header.view), len(result.images)
+    alt = ("Chest radiograph", view, f"image {number} of {total}" if total > 1 else "", "as scored")
     radiograph = ReportPicture(
         file=image.image_file,
         title="Radiograph",
-        detail=" · ".join(filter(None, facts)),
-        alt="Chest radiograph as scored",
+        detail=" · ".join(filter(None, (view, _size(image.header)))),
+        alt=", ".join(filter(None, alt)),
         heatmap=False,
     )
     return ImageSection(

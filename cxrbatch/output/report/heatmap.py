@@ -34,6 +34,8 @@ _DARKEST_SHADE, _BRIGHTEST_SHADE = 80, 238
 _LINE = (255, 244, 214)
 _LINE_WITHIN_PX = 0.5
 _LINE_SHADOW = (24, 12, 8)
+# The long side of a picture on which the line is 2 px wide; on others line and ring take the same share of it.
+_MARKS_OF_PX = 1024
 
 
 def activation_on_display(
@@ -179,12 +181,14 @@ def _overlay_tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 def _draw_marks(overlay: Rgb8, share: Gray8, peak: tuple[int, int]) -> None:
     """Draw the line at half of the peak and the ring at the peak, light on a dark edge, seen on bone and on air."""
-    unit = max(1, round(max(share.shape) / 700))
+    scale = max(share.shape) / _MARKS_OF_PX
+    light = max(1, round(2 * scale))
+    dark = max(light + 1, round(4 * scale))
     inside = (share >= round(255 * CONTOUR_SHARE)).astype(np.uint8)
     contours, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     # Every line costs, also one from pixel to pixel: a fifth of them is never further off than half a pixel.
     lines = [cv2.approxPolyDP(contour, _LINE_WITHIN_PX, closed=True) for contour in contours]
     row, column = peak
-    for colour, thickness in ((_LINE_SHADOW, 4 * unit), (_LINE, 2 * unit)):
+    for colour, thickness in ((_LINE_SHADOW, dark), (_LINE, light)):
         cv2.drawContours(overlay, lines, -1, colour, thickness, cv2.LINE_AA)
-        cv2.circle(overlay, (column, row), 9 * unit, colour, thickness, cv2.LINE_AA)
+        cv2.circle(overlay, (column, row), max(4, round(9 * scale)), colour, thickness, cv2.LINE_AA)

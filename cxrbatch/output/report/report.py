@@ -33,7 +33,8 @@ from cxrbatch.pages.wording import EVIDENCE, NO_VALUE, NOT_FOR_DIAGNOSIS
 from cxrbatch.records import ImagePixels, PrintedStudy, StudyResult
 from cxrbatch.system.durable import encode, replace_files
 
-STYLES = ("look.css", "report.css")
+STYLES = ("look.css", "report.css", "viewer.css")
+SCRIPT = "report.js"
 PRINT_STYLES = ("report-print.css",)
 
 
@@ -104,6 +105,7 @@ def render_report(result: StudyResult, *, heatmaps: HeatmapChoice = "validated")
     return render_page(
         "report.html.j2",
         styles=STYLES,
+        script=SCRIPT,
         mark=result_mark(result),
         report=report_content(result, heatmaps),
         colours=colour_scale(),

@@ -145,17 +145,24 @@ def test_a_grid_far_outside_of_the_square_draws_its_nearest_cell() -> None:
     np.testing.assert_allclose(activation, 3)
 
 
-def test_the_ring_is_drawn_at_the_peak() -> None:
-    display = np.zeros((448, 448), np.uint8)
+@pytest.mark.parametrize(("side", "radius"), [(448, 4), (1024, 9), (2048, 18)])
+def test_the_ring_is_drawn_at_the_peak_and_takes_the_same_share_of_every_picture(side: int, radius: int) -> None:
+    display = np.zeros((side, side), np.uint8)
     activation = activation_on_display(one_cell(6, 6), make_geometry(448, 448), display.shape, RESNET)
     row, column = find_peak(activation)
-    assert (row, column) == pytest.approx((384.5, 384.5), abs=0.5)
+    assert (row, column) == pytest.approx((384.5 * side / 448, 384.5 * side / 448), abs=side / 448)
     overlay = draw_heatmap(display, activation)
     # To the lower right all is as high as the peak: the ring is where the cell's centre is, in the line's light colour.
-    for ring in (
-        overlay[row - 9, column],
-        overlay[row, column - 9],
-        overlay[row + 9, column],
-        overlay[row, column + 9],
-    ):
-        assert ring.min() > 150
+    for down, across in ((-radius, 0), (0, -radius), (radius, 0), (0, radius)):
+        assert overlay[row + down, column + across].min() > 150
+
+
+@pytest.mark.parametrize("side", [512, 1024, 2048])
+def test_the_line_is_as_wide_in_every_picture_as_long_as_pixels_allow(side: int) -> None:
+    hill = np.zeros((7, 7), np.float32)
+    hill[:, :3] = 5
+    geometry = make_geometry(side, side)
+    overlay = draw_heatmap(np.zeros((side, side), np.uint8), activation_on_display(hill, geometry, (side, side)))
+    # Along a row far from the ring the line is crossed once.
+    light = np.count_nonzero(overlay[side // 7].min(axis=1) > 150)
+    assert light / side == pytest.approx(4.5 / 1024, abs=0.6 / 1024)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -146,7 +149,9 @@ def test_foreign_text_is_inert_and_fetches_nothing(tmp_path: Path, read_page: Re
     image = printed.result.images[0]
     own = {image.image_file, *(heatmap.file for heatmap in image.heatmaps)}
     assert set(page.attributes("img", "src")) == own
-    assert not {"script", "link", "iframe", "object"} & {element for element, _ in page.elements}
+    elements = [element for element, _ in page.elements]
+    assert not {"link", "iframe", "object"} & set(elements)
+    assert elements.count("script") == 1  # the page's own: its policy allows no other
     assert "\x00" not in page.text
     assert "\u202e" not in page.text
 
@@ -161,8 +166,10 @@ def test_the_page_forbids_everything_but_its_pictures(tmp_path: Path, read_page:
     html = render_report(drawn(make_study_result(), tmp_path))
     policy = read_page(html).attributes("meta", "content")[0]
     assert policy.startswith("default-src 'none'; img-src 'self' file:; style-src 'unsafe-inline'")
-    assert "script-src" not in policy
-    assert "url(" not in html
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.endswith(f"; script-src 'sha256-{digest}'")
+    assert set(re.findall(r"url\((.)", html)) == {"#"}  # of this very page
     assert "@import" not in html
 
 
@@ -255,3 +262,22 @@ def test_reports_are_readable_by_owner_and_group_only(tmp_path: Path, umask: int
         os.umask(previous)
     for path in (tmp_path / "out").rglob("*"):
         assert path.stat().st_mode & 0o777 == (0o750 if path.is_dir() else 0o640), path
+
+
+def test_what_cannot_be_seen_is_told_which_picture_it_is(tmp_path: Path, read_page: ReadPage) -> None:
+    one, two = make_study_result(header=make_header(view="PA")), make_study_result(((0.9, 0.2, 0.1), (0.1, 0.2, 0.1)))
+    assert (
+        read_page(render_report(drawn(one, tmp_path))).attributes("img", "alt")[0] == "Chest radiograph, PA, as scored"
+    )
+    alts = [alt for alt in read_page(render_report(drawn(two, tmp_path))).attributes("img", "alt") if "Heat" not in alt]
+    assert alts == [f"Chest radiograph, image {n} of 2, as scored" for n in (1, 2)]
+
+
+def test_every_picture_is_a_link_to_its_file_for_who_runs_no_script(tmp_path: Path, read_page: ReadPage) -> None:
+    page = read_page(render_report(drawn(make_study_result(((0.9, 0.2, 0.1), (0.1, 0.1, 0.7))), tmp_path)))
+    links = page.with_class("enlarge")
+    assert [link["href"] for link in links] == page.attributes("img", "src")
+    assert [(link["data-image"], "data-heatmap" in link) for link in links] == [
+        *(("0", False), ("0", True)),
+        *(("1", False), ("1", True)),
+    ]
