@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cxrbatch.output.ledger.ledger import Ledger
+from cxrbatch.output.ledger.patients import keys_with_prior
 from cxrbatch.output.worklist import write_worklist
 from cxrbatch.pages.cells import LIST_SEPARATOR, harmless, list_cell, restored, write_rows
 from cxrbatch.records import Calls, EngineDescription, FileRow, StudyRow, Verdict, call_image, now_text
@@ -50,7 +51,8 @@ def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
     ledger.home.check()
     write_tables(out, ledger.results.file_rows(), ledger.results.study_rows(), engine)
     ledger.home.check()
-    write_worklist(out, ledger.results.study_rows(), engine=engine, generated_at=now_text())
+    studies, with_prior = ledger.results.study_rows_by_arrival(), keys_with_prior(ledger.store)
+    write_worklist(out, studies, engine=engine, generated_at=now_text(), with_prior=with_prior)
 
 
 def write_tables(out: Path, files: Iterable[FileRow], studies: Iterable[StudyRow], engine: EngineDescription) -> None:

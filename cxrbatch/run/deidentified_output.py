@@ -22,6 +22,7 @@ from cxrbatch.output.report.report_files import RESULT_JSON, picture_names, repo
 from cxrbatch.output.run_json import RUN_FILE
 from cxrbatch.output.tables import IMAGES_CSV, derive_tables
 from cxrbatch.output.worklist import INDEX_HTML
+from cxrbatch.output.worklist_data import DATA_FOLDER
 from cxrbatch.records import LOG_FILE, EngineDescription, Header, StudyResult
 from cxrbatch.run.deidentification import Pseudonyms, open_pseudonyms, told
 from cxrbatch.run.index import INDEX_RULES, index_rules
@@ -34,7 +35,7 @@ from cxrbatch.system.workers import WorkerPool
 
 YES = "yes"
 # Written by every run anew, or about one; beside the ledger, what a repair put aside.
-_OF_EARLIER_RUNS = (RUN_FILE, METRICS_FILE, INDEX_HTML, "*.csv", f"{LOG_FILE}.*")
+_OF_EARLIER_RUNS = (RUN_FILE, METRICS_FILE, INDEX_HTML, f"{DATA_FOLDER}/*", "*.csv", f"{LOG_FILE}.*")
 _BESIDE_LEDGER = (f"{LEDGER_FILE}.damaged-*", f"{LEDGER_FILE}.rebuilt*")
 
 
