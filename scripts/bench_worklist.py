@@ -27,7 +27,7 @@ _TIMED = """
 const [id, value] = arguments, field = document.getElementById(id);
 const begin = performance.now();
 field.value = value;
-field.dispatchEvent(new Event('input', { bubbles: true }));
+field.dispatchEvent(new Event(id === 'search' ? 'input' : 'change', { bubbles: true }));
 return performance.now() - begin;
 """
 _LOADED = "return /^1-/.test(document.getElementById('shown').textContent) ? performance.now() : 0"

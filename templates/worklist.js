@@ -378,7 +378,9 @@
       choose(tile.dataset.priority);
     });
   }
-  form.addEventListener("input", (event) => {
+  search.addEventListener("input", apply);
+  form.addEventListener("change", (event) => {
+    if (event.target === search) return;
     if (event.target.type === "checkbox") chosen[event.target.checked ? "add" : "delete"](event.target.value);
     if (event.target === sort) sortAll();
     apply();

@@ -17,7 +17,8 @@ BEGIN = datetime(2024, 1, 1, tzinfo=timezone.utc)
 def made_up_studies(count: int, *, before: int = 0) -> Iterator[StudyRow]:
     """Yield `count` studies in the order in which they came, a minute apart; the first `before` are left out.
 
-    Of every ten the first is urgent, the second and third are abnormal, the fourth could not be scored.
+    Of every ten the first is urgent, the second and third are abnormal, the fourth could not be scored. None has a
+    thumbnail.
     """
     scored = make_study_result(((0.1, 0.2, 0.1),))
     for number in range(before, count):
@@ -36,4 +37,4 @@ def made_up_studies(count: int, *, before: int = 0) -> Iterator[StudyRow]:
             )
             result = replace(scored, study_key=key, images=(image,))
             row = make_study_row(result, header=header)
-        yield replace(row, arrived_at=came.isoformat(timespec="seconds"))
+        yield replace(row, thumbnail="", arrived_at=came.isoformat(timespec="seconds"))
