@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from cxrbatch.output.report.report_files import REPORTS
 from cxrbatch.output.worklist_lines import (
@@ -141,6 +143,81 @@ class ShardWriter:
         replace_where_new(self.folder / shard_file(name), encode(f'{_CALL}rows("{name}",{rows});\n'))
         self.names.append(name)
         self.shard = _Shard()
+
+
+@dataclass(frozen=True, slots=True)
+class WorklistData:
+    """What the page reads, read here: the stamp's version, when it last changed, and all studies as they came."""
+
+    version: str
+    changed_at: str
+    lines: tuple[WorklistLine, ...]
+
+
+def read_version(folder: Path) -> str:
+    """Return which version of the data counts now; '' where there is none."""
+    return str(_read_known(folder / NOW_JS).get("version", ""))
+
+
+def read_worklist(folder: Path) -> WorklistData:
+    """Read what `ShardWriter` wrote last.
+
+    Raises:
+        OSError: a shard is gone: the data were just written anew, so read them again.
+        ValueError: it is not what this version writes.
+    """
+    known = _read_known(folder / NOW_JS)
+    shards = known.get("shards", [])
+    if not isinstance(shards, list):
+        raise TypeError(f"{folder / NOW_JS}: not what this version of cxrbatch writes")
+    lines = [line for name in shards for line in _read_shard(folder / shard_file(str(name)))]
+    return WorklistData(str(known.get("version", "")), str(known.get("changed_at", "")), tuple(lines))
+
+
+def _read_shard(path: Path) -> list[WorklistLine]:
+    shard = json.loads(path.read_text(encoding="utf-8").partition(",")[2].rstrip().removesuffix(");"))
+    return [_line(row, shard["texts"]) for row in shard["rows"]]
+
+
+def _line(row: list[Any], texts: list[str]) -> WorklistLine:
+    """Return the study of which `_Shard.add` made this row."""
+    key, revision, arrived, date, accession, strength, priority, status, bits, *rest = row
+    badge, images, coverage, unlike, found, highest, cautions, remarks, thumbnail, html, pdf = rest
+    return WorklistLine(
+        study_key=key,
+        revision=revision,
+        arrived=arrived,
+        date=texts[date],
+        accession=accession,
+        priority=READING_ORDER[priority],
+        badge=texts[badge],
+        status=STATUS_ORDER[status],
+        images=texts[images],
+        findings=tuple(_chips(found, texts)),
+        highest=next(_chips(highest[:3], texts), None),
+        rank=texts[highest[3]] if highest else "",
+        coverage=texts[coverage],
+        unlike=texts[unlike],
+        refused=bool(bits & 1 << MARKS.index("refused")),
+        has_prior=bool(bits & 1 << MARKS.index("prior")),
+        cautions=tuple(texts[number] for number in cautions),
+        remarks=tuple(texts[number] for number in remarks),
+        thumbnail=_from_out(thumbnail, key),
+        report_html=_from_out(texts[html], key),
+        report_pdf=_from_out(texts[pdf], key),
+        strength=strength,
+    )
+
+
+def _chips(numbers: list[int], texts: list[str]) -> Iterator[Chip]:
+    for at in range(0, len(numbers), 3):
+        yield Chip(texts[numbers[at]], texts[numbers[at + 1]], bool(numbers[at + 2]))
+
+
+def _from_out(path: str, study_key: str) -> str:
+    if not path or path.startswith("../../"):
+        return path.removeprefix("../../")
+    return f"{REPORTS}/{study_key}/{path}"
 
 
 def shard_file(name: str) -> str:

@@ -13,7 +13,8 @@ import pytest
 
 from cxrbatch.output import worklist_data
 from cxrbatch.output.worklist import write_worklist
-from cxrbatch.output.worklist_data import NOW_JS
+from cxrbatch.output.worklist_data import NOW_JS, read_version, read_worklist
+from cxrbatch.output.worklist_lines import worklist_line
 from cxrbatch.records import StudyRow
 from cxrbatch.system.durable import TEMPORARY_PREFIX
 from tests.factories.output import make_engine, make_header, make_study_result, make_study_row
@@ -142,3 +143,12 @@ def test_memory_holds_a_shard_and_not_all_studies(tmp_path: Path) -> None:
     peak(50)
     few, many = peak(400), peak(1600)
     assert many - few < 1200 * 250, "of 1,200 more studies less than a name and a number each stays"
+
+
+def test_what_was_written_is_read_again_as_it_was(tmp_path: Path) -> None:
+    odd = make_study_row(make_study_result(study_key="9" * 16), thumbnail="elsewhere/x.jpg", report_pdf="")
+    write(tmp_path, [*made_up_studies(35), odd])
+    read = read_worklist(tmp_path / "worklist")
+    assert read.lines == tuple(worklist_line(row) for row in [*made_up_studies(35), odd])
+    assert (read.version, read.changed_at) == (read_version(tmp_path / "worklist"), "2024-02-01T06:00:00+00:00")
+    assert read_version(tmp_path) == ""
