@@ -96,7 +96,7 @@ class Marks:
             "coalesce((SELECT max(read_at || study_key) FROM marks), ''), "
             "coalesce((SELECT max(written_at || study_key || text) FROM notes), '')"
         )
-        return self._with(lambda db: tuple(db.execute(query).fetchone()))  # type: ignore[arg-type, return-value]
+        return self._with(lambda db: tuple(db.execute(query).fetchone()))
 
     def _with(self, work: Callable[[sqlite3.Connection], Found]) -> Found:
         with _opened(self.path) as database:

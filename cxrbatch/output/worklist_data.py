@@ -123,7 +123,7 @@ class ShardWriter:
         version = _digest(_json([stamp.page, stamp.shards, asdict(facts)]))
         known = _read_known(self.folder / NOW_JS)
         if known.get("version") == version and isinstance(known.get("changed_at"), str):
-            changed_at = known["changed_at"]
+            changed_at = str(known["changed_at"])
         return replace(stamp, version=version, changed_at=changed_at, changed=moment(changed_at))
 
     def publish(self, stamp: Stamp) -> None:

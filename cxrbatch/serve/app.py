@@ -190,10 +190,16 @@ def make_app(served: Served, doors: Doors) -> ASGIApp:
         Route("/api/events", served.events),
         Route("/api/openapi.json", served.openapi),
         Route("/api/docs", served.api_page),
+        Route("/favicon.ico", _nothing),
         Route("/", served.page),
         Route("/{path:path}", served.page),
     ]
     return Guard(Starlette(routes=routes, exception_handlers={OutputNotWritable: _not_kept}), doors)
+
+
+def _nothing(request: Request) -> Response:
+    del request
+    return Response(status_code=204)
 
 
 def _not_kept(request: Request, error: Exception) -> Response:

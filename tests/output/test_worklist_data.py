@@ -30,7 +30,7 @@ def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write(out: Path, studies: Iterable[StudyRow], at: str = "2024-02-01T06:00:00+00:00") -> dict[str, Any]:
     write_worklist(out, studies, engine=make_engine(), generated_at=at)
-    return called(out / "worklist" / NOW_JS, "now(")
+    return dict(called(out / "worklist" / NOW_JS, "now("))
 
 
 def called(script: Path, function: str) -> Any:

@@ -18,11 +18,13 @@ from tests.factories.worklist import made_up_studies
 with warnings.catch_warnings():
     # It would rather have httpx2, which nobody else here needs.
     warnings.simplefilter("ignore")
-    from starlette.testclient import TestClient
+    from starlette.testclient import TestClient as Client
+
+__all__ = ["HERE", "TOKEN", "Client", "Connect"]
 
 TOKEN = "t" * 32
 HERE = "http://127.0.0.1:8765"
-Connect = Callable[..., TestClient]
+Connect = Callable[..., Client]
 
 
 @pytest.fixture
@@ -51,12 +53,12 @@ def served(out: Path, tmp_path: Path) -> Served:
 @pytest.fixture
 def connect(served: Served) -> Iterator[Connect]:
     """Return what makes a client: of the server as it is by default, with the token unless that is not wanted."""
-    clients: list[TestClient] = []
+    clients: list[Client] = []
 
-    def connected(doors: Doors | None = None, *, base_url: str = HERE, token: str = TOKEN) -> TestClient:
+    def connected(doors: Doors | None = None, *, base_url: str = HERE, token: str = TOKEN) -> Client:
         app = make_app(served, doors or Doors(token=TOKEN))
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        clients.append(TestClient(app, base_url=base_url, headers=headers, follow_redirects=False))
+        clients.append(Client(app, base_url=base_url, headers=headers, follow_redirects=False))
         return clients[-1]
 
     yield connected
@@ -65,5 +67,5 @@ def connect(served: Served) -> Iterator[Connect]:
 
 
 @pytest.fixture
-def client(connect: Connect) -> TestClient:
+def client(connect: Connect) -> Client:
     return connect()

@@ -16,7 +16,7 @@ from cxrbatch.serve.app import MOST_LISTENERS, REQUEST_BYTES, Served
 from cxrbatch.serve.openapi import describe_api
 from tests.factories.output import make_engine
 from tests.factories.worklist import made_up_studies
-from tests.serve.conftest import HERE, TestClient
+from tests.serve.conftest import HERE, Client
 
 FIRST = next(made_up_studies(1)).study_key
 
@@ -24,7 +24,7 @@ FIRST = next(made_up_studies(1)).study_key
 # --------------------------------------------------------------------------- files
 
 
-def test_pages_pictures_and_data_are_served_as_what_they_are(client: TestClient, out: Path) -> None:
+def test_pages_pictures_and_data_are_served_as_what_they_are(client: Client, out: Path) -> None:
     for path, kind in {
         "/": "text/html; charset=utf-8",
         "/index.html": "text/html; charset=utf-8",
@@ -49,7 +49,7 @@ def test_pages_pictures_and_data_are_served_as_what_they_are(client: TestClient,
         *("worklist/inside.js", f"reports/{FIRST}/folder.html"),
     ],
 )
-def test_nothing_else_is_there_nor_what_a_link_leads_to(client: TestClient, out: Path, path: str) -> None:
+def test_nothing_else_is_there_nor_what_a_link_leads_to(client: Client, out: Path, path: str) -> None:
     (out.parent / "secret.html").write_text("secret")
     (out.parent / "elsewhere").mkdir()
     (out.parent / "elsewhere" / "report.html").write_text("secret")
@@ -67,7 +67,7 @@ def test_nothing_else_is_there_nor_what_a_link_leads_to(client: TestClient, out:
 # --------------------------------------------------------------------------- studies
 
 
-def test_studies_are_filtered_sorted_and_paged(client: TestClient) -> None:
+def test_studies_are_filtered_sorted_and_paged(client: Client) -> None:
     def keys(**asked: object) -> list[str]:
         return [study["accession_number"][-2:] for study in client.get("/api/studies", params=asked).json()["studies"]]
 
@@ -88,13 +88,13 @@ def test_studies_are_filtered_sorted_and_paged(client: TestClient) -> None:
 @pytest.mark.parametrize(
     "asked", ["limit=1001", "limit=-1", "offset=x", "sort=up", "mark=mad", "since=now", "wrong=1", "priority=high"]
 )
-def test_a_question_that_means_nothing_is_told_so(client: TestClient, asked: str) -> None:
+def test_a_question_that_means_nothing_is_told_so(client: Client, asked: str) -> None:
     answer = client.get(f"/api/studies?{asked}")
     assert answer.status_code == 400
     assert asked.partition("=")[0] in answer.json()["error"]
 
 
-def test_answers_are_as_the_api_is_described(client: TestClient) -> None:
+def test_answers_are_as_the_api_is_described(client: Client) -> None:
     api = client.get("/api/openapi.json").json()
     assert api == describe_api()
     client.post("/api/marks", json={"study_key": FIRST, "revision": 1, "read": True})
@@ -110,7 +110,7 @@ def test_answers_are_as_the_api_is_described(client: TestClient) -> None:
             assert f"{method.upper()} {path}" in page
 
 
-def test_the_described_paths_are_those_that_are_answered(client: TestClient) -> None:
+def test_the_described_paths_are_those_that_are_answered(client: Client) -> None:
     for path in describe_api()["paths"]:
         if path != "/api/events":
             assert client.put(path).status_code == 405, path
@@ -119,7 +119,7 @@ def test_the_described_paths_are_those_that_are_answered(client: TestClient) -> 
 # --------------------------------------------------------------------------- marks and notes
 
 
-def test_marks_and_notes_are_everybodys_and_outlive_the_server(client: TestClient, served: Served) -> None:
+def test_marks_and_notes_are_everybodys_and_outlive_the_server(client: Client, served: Served) -> None:
     assert client.post("/api/marks", json={"study_key": FIRST, "revision": 1, "read": True}).status_code == 200
     text = "Seen, <b>phoned</b>\u202e\n\nward 3\x00"
     assert client.post("/api/notes", json={"study_key": FIRST, "text": text}).json()["text"] == (
@@ -146,14 +146,14 @@ def test_marks_and_notes_are_everybodys_and_outlive_the_server(client: TestClien
         (b" " * (REQUEST_BYTES + 1), 413),
     ],
 )
-def test_what_is_no_mark_is_not_kept(client: TestClient, content: bytes, status: int) -> None:
+def test_what_is_no_mark_is_not_kept(client: Client, content: bytes, status: int) -> None:
     json = {"Content-Type": "application/json"}
     assert client.post("/api/marks", content=content, headers=json).status_code == status
     assert client.post("/api/marks", content=content, headers={"Content-Type": "text/plain"}).status_code == 415
     assert client.get("/api/marks").json()["marks"] == []
 
 
-def test_where_nothing_may_name_a_patient_no_note_is_kept(client: TestClient, served: Served) -> None:
+def test_where_nothing_may_name_a_patient_no_note_is_kept(client: Client, served: Served) -> None:
     served.marks.note(FIRST, "from before")
     served.may_note = False
     assert client.post("/api/notes", json={"study_key": FIRST, "text": "Doe"}).status_code == 403
@@ -181,12 +181,12 @@ def test_an_open_page_hears_of_new_studies_and_marks(served: Served) -> None:
     assert len(served.studies.data().lines) == 31
 
 
-def test_so_many_may_listen_and_no_more(client: TestClient, served: Served) -> None:
+def test_so_many_may_listen_and_no_more(client: Client, served: Served) -> None:
     served.listeners = MOST_LISTENERS
     assert client.get("/api/events").status_code == 503
 
 
-def test_a_list_that_is_being_rewritten_is_told_as_it_was(client: TestClient, out: Path) -> None:
+def test_a_list_that_is_being_rewritten_is_told_as_it_was(client: Client, out: Path) -> None:
     assert client.get("/api/studies").json()["total"] == 30
     for shard in (out / "worklist").glob("rows-*.js"):
         shard.unlink()

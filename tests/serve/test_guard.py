@@ -8,7 +8,7 @@ import pytest
 
 from cxrbatch.errors import ConfigurationError, UsageError
 from cxrbatch.serve.doors import Doors, read_token
-from tests.serve.conftest import HERE, TOKEN, Connect, TestClient
+from tests.serve.conftest import HERE, TOKEN, Client, Connect
 
 MARK = {"study_key": "5feceb66ffc86f38", "revision": 1, "read": True}
 
@@ -40,13 +40,13 @@ def test_without_the_token_nothing_is_told(connect: Connect, token: str) -> None
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:8765", "", "[::1", "127.0.0.2", "a@evil"])
-def test_a_name_that_leads_here_but_is_not_ours_is_refused(client: TestClient, host: str) -> None:
+def test_a_name_that_leads_here_but_is_not_ours_is_refused(client: Client, host: str) -> None:
     answer = client.get("/", headers={"Host": host})
     assert (answer.status_code, "Worklist" in answer.text) == (421, False)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8765", "localhost:8765", "[::1]:8765", "LOCALHOST"])
-def test_the_names_of_this_machine_are_ours(client: TestClient, host: str) -> None:
+def test_the_names_of_this_machine_are_ours(client: Client, host: str) -> None:
     assert client.get("/", headers={"Host": host}).status_code == 200
 
 
@@ -73,7 +73,7 @@ def test_another_page_cannot_mark_anything_though_the_browser_has_the_cookie(
     assert [mark["study_key"] for mark in client.get("/api/marks").json()["marks"]] == [MARK["study_key"]]
 
 
-def test_another_page_cannot_load_anything_but_may_link_here(client: TestClient) -> None:
+def test_another_page_cannot_load_anything_but_may_link_here(client: Client) -> None:
     for destination in ("script", "image", "iframe", "empty"):
         headers = {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Dest": destination}
         assert client.get("/worklist/now.js", headers=headers).status_code == 403

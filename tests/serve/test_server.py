@@ -46,8 +46,10 @@ def serving(out: Path, tmp_path: Path, *options: str) -> Iterator[tuple[subproce
     """Run the command as a process; yield it and the address that it printed."""
     (tmp_path / "token").write_text(TOKEN)
     (tmp_path / "token").chmod(0o600)
-    command = [sys.executable, "-m", "cxrbatch", "serve", str(out), "--port", "0", "--token-file", tmp_path / "token"]
-    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "cxrbatch", "serve", str(out), "--port", "0", "--token-file"]
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "token"), *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -57,7 +57,7 @@ CREATE TABLE studies (
     result TEXT,
     queued_at TEXT NOT NULL DEFAULT '', -- when it last began to wait, UTC
     attempts INTEGER NOT NULL DEFAULT 0, -- in how many runs in a row its report could not be printed
-    arrived_at TEXT NOT NULL DEFAULT '' -- when its first file was met, UTC; '' where nobody knows
+    arrived_at TEXT NOT NULL DEFAULT '' -- when its first file was met in UTC; '' where nobody knows
 ) WITHOUT ROWID;
 CREATE INDEX studies_by_arrival ON studies (arrived_at, study_key);
 CREATE INDEX studies_by_status ON studies (status, study_key);
