@@ -6,7 +6,7 @@
   const page = (id) => document.getElementById(id);
   const said = JSON.parse(page("worklist").dataset.said);
   const folder = new URL("./", location.href).href;
-  const isServed = document.cookie.split("; ").includes("cxrbatch_served=1");
+  let isServed = document.cookie.split("; ").includes("cxrbatch_served=1");
   const PAGE_ROWS = 50, PRINTED_ROWS = 1000, POLL_MS = 30000, NEVER = 2 ** 53, ORDER_KEPT = 2000;
   const [form, search, finding, status, sort, shown, trouble, nothing, body, pages, former, next, place] =
     "filters search finding status sort shown trouble nothing studies pages former next place".split(" ").map(page);
@@ -496,9 +496,10 @@
   poll();
   setInterval(poll, POLL_MS);
   if (isServed) {
-    const events = new EventSource("api/events");
-    events.addEventListener("worklist", poll);
-    events.addEventListener("marks", () => fromServer().catch(() => {}));
-    fromServer().catch(() => complain("not_kept"));
+    fromServer().then(() => {
+      const events = new EventSource("api/events");
+      events.addEventListener("worklist", poll);
+      events.addEventListener("marks", () => fromServer().catch(() => {}));
+    }).catch(() => { isServed = false; }); // it was another server of this machine that left the cookie
   }
 })();

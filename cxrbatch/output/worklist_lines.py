@@ -32,6 +32,8 @@ _HARMLESS = frozenset(
     {
         *(Flag.LOSSY, Flag.NO_BODY_PART, Flag.NO_TRANSFER_SYNTAX, Flag.EXECUTABLE_PREAMBLE, Flag.CHARSET_REPLACED),
         *(Flag.DUPLICATE_UID, Flag.RESCORED_FP32, Flag.POLARITY_FROM_LUT),
+        # Of every PNG and JPEG; what marks all marks none.
+        Flag.NO_VIEW,
     }
 )
 # Behind everything that came at a time that is known.

@@ -129,7 +129,9 @@ class Served:
         if self.listeners >= MOST_LISTENERS:
             return _told(503, "too many pages are open; this one looks for news by itself")
         self.listeners += 1
-        return StreamingResponse(self._listened(), media_type="text/event-stream")
+        # A proxy that gathers what it passes on would tell news late.
+        unbuffered = {"X-Accel-Buffering": "no"}
+        return StreamingResponse(self._listened(), media_type="text/event-stream", headers=unbuffered)
 
     async def _listened(self) -> AsyncIterator[str]:
         try:

@@ -11,6 +11,8 @@ from cxrbatch.errors import ConfigurationError, UsageError
 
 LOCALHOST = "127.0.0.1"
 SHORTEST_TOKEN = 32
+# Listens on all addresses, and is none of them, though browsers take it for this machine.
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104  # compared, not bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Doors:
 
         A page of a stranger can let its own name lead here (DNS rebinding), but cannot change the name.
         """
-        own = {"localhost", LOCALHOST, "::1"} if is_loopback(self.host) else {self.host}
+        own = {"localhost", LOCALHOST, "::1"} if is_loopback(self.host) else {self.host} - _EVERYWHERE
         return frozenset(name.lower() for name in own | set(self.names))
 
     def on_port(self, port: int) -> Doors:
@@ -59,7 +61,7 @@ class Doors:
                 f"--host {self.host}: others could read what is sent. Give --tls-cert and --tls-key, or --behind-proxy "
                 "where a reverse proxy does TLS."
             )
-        needs_name = self.behind_proxy or self.host in {"0.0.0.0", "::"}  # noqa: S104  # compared, not bound
+        needs_name = self.behind_proxy or self.host in _EVERYWHERE
         if needs_name and not self.names:
             raise UsageError(
                 "Give --name HOST, the name under which browsers ask for it; it may be given several times."

@@ -133,6 +133,13 @@ def test_doors_that_may_be_opened(doors: Doors) -> None:
     assert len(doors.token) >= 32
 
 
+def test_what_listens_everywhere_answers_to_its_name_only(connect: Connect) -> None:
+    doors = Doors("0.0.0.0", names=("cxr.example.org",), behind_proxy=True, token=TOKEN)  # not bound
+    assert connect(doors, base_url="https://cxr.example.org").get("/").status_code == 200
+    for name in ("0.0.0.0:8765", "localhost:8765", "127.0.0.1:8765"):
+        assert connect(doors, base_url="https://cxr.example.org").get("/", headers={"Host": name}).status_code == 421
+
+
 def test_a_token_that_others_may_read_or_guess_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("k" * 40 + "\n")
