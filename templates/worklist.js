@@ -22,6 +22,7 @@
   let priority = "";
   let pageAt = 0;
   let isPrinting = false;
+  let opened = "";        // the study whose report was opened last
   const chosen = new Set();
 
   // ------------------------------------------------------------------ what is kept in the browser, or by the server
@@ -326,7 +327,8 @@
     place.textContent = `${grouped(pageAt + 1)} / ${grouped(last + 1)}`;
     former.disabled = pageAt === 0;
     next.disabled = pageAt === last;
-    if (focused && !isFirst) {
+    if (isFirst && opened) focusRow(body.querySelector(`[data-key="${CSS.escape(opened)}"]`));
+    else if (focused) {
       const row = body.querySelector(`[data-key="${CSS.escape(focused)}"]`);
       (row?.querySelector(focusedClass ? `.${focusedClass}` : "a") || row?.querySelector("a, button"))?.focus();
     }
@@ -337,7 +339,7 @@
   const keepView = () => {
     const view = {
       search: search.value, finding: finding.value, status: status.value, sort: sort.value,
-      marks: [...chosen], priority, pageAt,
+      marks: [...chosen], priority, pageAt, opened,
     };
     try {
       sessionStorage.setItem(VIEW, JSON.stringify(view));
@@ -352,12 +354,14 @@
         mark.checked = view.marks.includes(mark.value);
         if (mark.checked) chosen.add(mark.value);
       }
-      [priority, pageAt] = [view.priority, view.pageAt];
+      [priority, pageAt, opened] = [view.priority, view.pageAt, view.opened];
       if (!sort.value) sort.selectedIndex = 0;
     } catch { /* nothing was kept, or something else */ }
   };
   // The report page reads this for its "previous" and "next".
   const keepOrder = (key) => {
+    opened = key;
+    keepView();
     const at = Math.max(0, fit.findIndex((study) => study.key === key));
     const from = Math.max(0, Math.min(at - ORDER_KEPT / 2, fit.length - ORDER_KEPT));
     try {

@@ -17,7 +17,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from cxrbatch.errors import Flag
 from cxrbatch.output.worklist import write_worklist
-from cxrbatch.records import StudyRow
+from cxrbatch.records import StudyRow, now_text
 from tests.factories.output import make_engine, make_header, make_study_result, make_study_row
 from tests.factories.worklist import made_up_studies
 
@@ -137,7 +137,7 @@ def test_what_was_read_is_kept_exported_and_open_again_where_it_changed(browser:
     assert "Changed since read" in browser.find_element(By.CSS_SELECTOR, f'tr[data-key="{read}"]').text
 
 
-def test_a_click_leaves_the_order_for_the_report(browser: Chrome, tmp_path: Path) -> None:
+def test_a_click_leaves_the_order_for_the_report_and_the_place_to_come_back_to(browser: Chrome, tmp_path: Path) -> None:
     page = write(tmp_path, list(made_up_studies(120)))
     browser.get(page)
     loaded(browser)
@@ -149,6 +149,10 @@ def test_a_click_leaves_the_order_for_the_report(browser: Chrome, tmp_path: Path
         "return JSON.parse(localStorage.getItem('cxrbatch.order:' + new URL('./', location)))"
     )
     assert (kept, len(kept)) == (expected, 12)
+    browser.refresh()
+    loaded(browser, "1-12 of 12")
+    focused = browser.execute_script("return document.activeElement.closest('tr').dataset.key")
+    assert browser.find_elements(By.CSS_SELECTOR, "#studies tr")[2].get_attribute("data-key") == focused
 
 
 def test_an_open_page_notices_news_and_keeps_what_one_looks_at(browser: Chrome, tmp_path: Path) -> None:
@@ -161,6 +165,7 @@ def test_an_open_page_notices_news_and_keeps_what_one_looks_at(browser: Chrome, 
         header=make_header(accession_number=evil),
         thumbnail="",
     )
+    new = replace(new, arrived_at=now_text())
     write(tmp_path, [*made_up_studies(30), new], at="2026-01-02T04:00:00+00:00")
     browser.execute_script("window.dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
     assert (
@@ -172,6 +177,12 @@ def test_an_open_page_notices_news_and_keeps_what_one_looks_at(browser: Chrome, 
     assert {"Caution", "Prior study"} <= set(first.text.split("\n"))
     assert browser.title == "Chest radiograph worklist"
     assert "2026-01-02 04:00 UTC" in browser.find_element(By.ID, "changed").text
+    browser.find_element(By.CSS_SELECTOR, ".mark.recent").click()
+    assert (shown(browser), keys(browser)) == ("1-1 of 1 studies that fit; 31 in all", ["a" * 16])
+    browser.find_element(By.CSS_SELECTOR, "button[type=reset]").click()
+    browser.find_element(By.CSS_SELECTOR, ".mark.refused").click()
+    assert loaded(browser, "1-3 of 3")
+    assert browser.find_element(By.CSS_SELECTOR, ".count.unscored b").text == "3"
     shutil.rmtree(tmp_path / "worklist")
     browser.refresh()
     trouble = WebDriverWait(browser, 10).until(lambda _: browser.find_element(By.ID, "trouble").text)
