@@ -11,7 +11,7 @@ export CXRBATCH_SHARED_DATA ?= $(realpath ../shared/data)
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test pytest check format reference docs bench bench-quick bench-intake bench-scale pixel-check anatomy-model arrivals gpu-check
-.PHONY: fuzz hostile damage soak screenshots setup clean
+.PHONY: bench-worklist fuzz hostile damage soak screenshots setup clean
 
 demo: setup
 	$(BIN)/cxrbatch demo -o demo
@@ -33,6 +33,10 @@ check: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# BENCH_ARGS is the number of studies, 50000 without.
+bench-worklist: setup
+	$(BIN)/python scripts/bench_worklist.py $(BENCH_ARGS)
 
 bench: setup
 	$(BIN)/python scripts/bench.py $(BENCH_ARGS)

@@ -15,8 +15,10 @@ from pathlib import Path
 
 from cxrbatch import __version__
 from cxrbatch.output.ledger.ledger import Ledger
+from cxrbatch.output.ledger.patients import keys_with_prior
 from cxrbatch.output.ledger.store import DERIVED
 from cxrbatch.output.worklist import INDEX_HTML, write_worklist
+from cxrbatch.output.worklist_data import DATA_FOLDER
 from cxrbatch.pages.cells import LIST_SEPARATOR, harmless, list_cell, restored, write_rows
 from cxrbatch.records import Calls, EngineDescription, FileRow, StudyRow, Verdict, call_image, now_text
 from cxrbatch.system.durable import replacing
@@ -66,18 +68,19 @@ def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
     ledger.home.check()
     write_tables(out, ledger.results.file_rows(), ledger.results.study_rows(), engine)
     ledger.home.check()
-    write_worklist(out, ledger.results.study_rows(), engine=engine, generated_at=now_text())
+    studies, with_prior = ledger.results.study_rows_by_arrival(), keys_with_prior(ledger.store)
+    write_worklist(out, studies, engine=engine, generated_at=now_text(), with_prior=with_prior)
     ledger.remember(DERIVED, _as_derived(out, engine))
 
 
 def _as_derived(out: Path, engine: EngineDescription) -> str:
-    """Return what tells whether all three files are those that this version wrote for this engine; '' if not there."""
+    """Return what tells whether all files are those that this version wrote for this engine; '' if not all are there."""
     try:
-        states = [(out / name).stat() for name in (IMAGES_CSV, STUDIES_CSV, INDEX_HTML)]
+        paths = [out / IMAGES_CSV, out / STUDIES_CSV, out / INDEX_HTML, *sorted((out / DATA_FOLDER).iterdir())]
+        files = [(path.name, (state := path.stat()).st_size, state.st_mtime_ns) for path in paths]
     except OSError:
         return ""
-    files = [(state.st_size, state.st_mtime_ns) for state in states]
-    return f"{__version__} {files} {hashlib.sha256(to_json(engine).encode()).hexdigest()}"
+    return hashlib.sha256(f"{__version__} {files} {to_json(engine)}".encode()).hexdigest()
 
 
 def write_tables(out: Path, files: Iterable[FileRow], studies: Iterable[StudyRow], engine: EngineDescription) -> None:

@@ -1,75 +1,82 @@
-"""index.html: all studies of a run, the most urgent first.
+"""index.html: all studies of a run, the most urgent first; `worklist_data` writes what its script reads.
 
 Who the patient is stands in the reports, never here: this page may be open on a screen that everybody passes.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from pathlib import Path
-from urllib.parse import quote
 
 from cxrbatch.output.report.content import SHORT_HASH
-from cxrbatch.output.report.findings import coverage, engine_coverage, label_name, priority_name, rank_in_words
+from cxrbatch.output.report.findings import engine_coverage, label_name
+from cxrbatch.output.report.report_files import REPORTS
+from cxrbatch.output.worklist_data import DATA_FOLDER, Facts, ShardWriter, replace_where_new
+from cxrbatch.output.worklist_lines import (
+    MARKS,
+    READING_ORDER,
+    STATUS_ORDER,
+    WorklistLine,
+    marks_of,
+    reading_order,
+    worklist_line,
+)
 from cxrbatch.pages import wording
-from cxrbatch.pages.page import render_page
-from cxrbatch.records import EngineDescription, Label, Priority, StudyResult, StudyRow, StudyStatus, Verdict
-from cxrbatch.system.durable import replace_text
+from cxrbatch.pages.page import asset, render_page
+from cxrbatch.records import EngineDescription, Label, Priority, StudyRow
+from cxrbatch.system.durable import encode, make_folder
 
 INDEX_HTML = "index.html"
 
-MOST_ROWS = 10_000
-"""Studies on the page. A browser still filters that many at once; the rest is in studies.csv, and the page says so."""
+FIRST_ROWS = 100
+"""Studies that stand in the page itself: what is read at once, and all there is where no script runs."""
 
-READING_ORDER: tuple[Priority, ...] = ("urgent", "abnormal", "incomplete", "unscored", "normal")
-"""What to read first. A study without a score comes before the normal ones: nothing is known of it, and of an
-incomplete one not enough."""
+MARK_NAMES = {
+    "unread": "Unread",
+    "recent": "Since yesterday",
+    "caution": "Caution",
+    "refused": "Refused images",
+    "unlike": "Unlike training images",
+    "prior": "Prior study",
+}
+"""What one may ask for beside priority, finding and status; what is unread or recent only the page can tell."""
 
+SORT_NAMES = {"priority": "Priority", "arrived": "Time of arrival, newest first", "date": "Study date, newest first"}
 
-@dataclass(frozen=True, slots=True)
-class Chip:
-    """One finding of a study as the worklist shows it."""
-
-    name: str
-    probability: str
-    urgent: bool
-
-
-@dataclass(frozen=True, slots=True)
-class WorklistLine:
-    """One study of the worklist.
-
-    `highest` is its strongest finding where none is positive, `rank` where that lies among the validation images if
-    nobody may judge it; `coverage` says how many findings were judged where not all were; `strength` is the probability
-    of what is shown first.
-    """
-
-    study_key: str
-    date: str
-    accession: str
-    priority: Priority
-    badge: str
-    status: StudyStatus
-    images: str
-    findings: tuple[Chip, ...]
-    highest: Chip | None
-    rank: str
-    coverage: str
-    unlike: str
-    remarks: tuple[str, ...]
-    thumbnail: str
-    report_html: str
-    report_pdf: str
-    strength: float
-
-    @property
-    def search_text(self) -> str:
-        """What the search box looks in, in lower case."""
-        found = " ".join(chip.name for chip in self.findings)
-        return f"{self.accession} {self.date} {self.date.replace('-', '')} {self.study_key} {found}".lower()
+TEXTS = {
+    "shown": "{first}-{last} of {fit} studies",
+    "shown_of": "{first}-{last} of {fit} studies that fit; {total} in all",
+    "nothing": "No study fits. {total} in all",
+    "loading": "Loading: {loaded} of {total} studies",
+    "new": "{count} changed or new",
+    "no_data": "The other studies cannot be loaded: the folder {folder} is missing beside this page, or was just "
+    "rewritten. Tried again in {seconds} seconds.",
+    "newer_page": "This page itself was updated: reload it.",
+    "no_date": "No date",
+    "open": "Open",
+    "pdf": "PDF",
+    "read": "Mark read",
+    "unread": "Read",
+    "read_again": "Changed since read",
+    "note": "Note",
+    "highest": "highest: {name} {probability}",
+    "not_judged": ", not judged ({rank})",
+    "arrived": "came {time}",
+    "scored": "{images} scored",
+    "caution": "Caution",
+    "prior": "Prior study",
+    "changed": "last changed {time}",
+    "not_kept": "This browser does not keep read marks: its store is full, or is not allowed.",
+    "export": "study_key,accession_number,study_date,priority,revision,read_at",
+    "priorities": dict(wording.PRIORITY_NAMES),
+    "statuses": dict(wording.STATUS_NAMES),
+}
+"""What the page's script says; {...} are filled in by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,133 +89,101 @@ class Choice:
 
 
 @dataclass(slots=True)
-class _Counts:
+class _Studies:
     """What is counted of all studies, of which only those on the page stay in memory."""
 
+    data: ShardWriter
     total: int = 0
     priorities: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
     findings: Counter[str] = field(default_factory=Counter)
+    marks: Counter[str] = field(default_factory=Counter)
     unlike: int = 0
 
-    def count(self, line: WorklistLine) -> WorklistLine:
-        """Count this study, and return it."""
+    def take(self, line: WorklistLine) -> WorklistLine:
+        """Count this study, put it into the page's data, and return it."""
+        self.data.add(line)
         self.total += 1
         self.priorities[line.priority] += 1
         self.statuses[line.status] += 1
         self.findings.update(chip.name for chip in line.findings)
+        self.marks.update(marks_of(line))
         self.unlike += bool(line.unlike)
         return line
 
 
-def write_worklist(out: Path, studies: Iterable[StudyRow], *, engine: EngineDescription, generated_at: str) -> None:
-    """Write index.html.
+def write_worklist(
+    out: Path,
+    studies: Iterable[StudyRow],
+    *,
+    engine: EngineDescription,
+    generated_at: str,
+    with_prior: AbstractSet[str] = frozenset(),
+) -> None:
+    """Write index.html and the data that its script reads; what would be as it is already is not touched.
 
     Args:
         out: the output folder; links on the page are relative to it.
-        studies: all studies of the ledger, in any order.
+        studies: all studies of the ledger, those that came first first, so that new ones change little.
         engine: the engine of this run; its notice is shown.
-        generated_at: when, as ISO 8601 text.
+        generated_at: when, as ISO 8601 text; the page tells it as the time of its last change.
+        with_prior: the keys of studies of whose patient there is an earlier one.
     """
-    counts = _Counts()
-    lines = nsmallest(MOST_ROWS, map(counts.count, map(worklist_line, studies)), key=_reading_order)
+    make_folder(out / DATA_FOLDER, within=out)
+    taken = _Studies(ShardWriter(out / DATA_FOLDER))
+    lines = nsmallest(FIRST_ROWS, (taken.take(worklist_line(row, with_prior)) for row in studies), key=reading_order)
+    facts = _facts(taken, engine)
+    stamp = taken.data.finish(facts, page=_page_version(), changed_at=generated_at)
     page = render_page(
         "worklist.html.j2",
         styles=("look.css", "worklist.css"),
         script="worklist.js",
+        loads_data=True,
         lines=lines,
-        total=counts.total,
-        priorities=_choices(counts.priorities, READING_ORDER, wording.PRIORITY_NAMES),
-        statuses=_choices(counts.statuses, wording.STATUS_NAMES, wording.STATUS_NAMES),
-        findings=_finding_choices(counts.findings, engine.labels),
-        tells_unlike="distance" in engine.extra_outputs or counts.unlike > 0,
-        unlike=counts.unlike,
+        total=taken.total,
+        priorities=_choices(taken.priorities, READING_ORDER, wording.PRIORITY_NAMES),
+        statuses=_choices(taken.statuses, wording.STATUS_NAMES, wording.STATUS_NAMES),
+        findings=_finding_choices(taken.findings, engine.labels),
+        marks=_mark_choices(taken, facts),
+        sorts=SORT_NAMES,
         first_of=_first_of(lines),
         status_names=wording.STATUS_NAMES,
-        engine=engine,
-        engine_hash=engine.sha256[:SHORT_HASH],
-        notice=wording.plain(engine.notice, longest=600),
-        engine_coverage=engine_coverage(engine.labels),
-        generated_at=wording.moment(generated_at),
+        facts=facts,
+        said=json.dumps(
+            {
+                "texts": TEXTS,
+                "priorities": READING_ORDER,
+                "statuses": STATUS_ORDER,
+                "marks": MARKS,
+                "data": DATA_FOLDER,
+                "reports": REPORTS,
+            }
+        ),
+        changed_at=wording.moment(stamp.changed_at),
         not_for_diagnosis=wording.NOT_FOR_DIAGNOSIS,
     )
-    replace_text(out / INDEX_HTML, page)
+    taken.data.publish(stamp)
+    replace_where_new(out / INDEX_HTML, encode(page))
+    taken.data.tidy(stamp)
 
 
-def worklist_line(row: StudyRow) -> WorklistLine:
-    """Reduce one study to what the worklist shows of it."""
-    verdict = row.result.verdict if row.result else None
-    scored = _ranked(row.result, verdict) if row.result and verdict else []
-    first = scored[0] if scored and verdict and not verdict.findings else None
-    return WorklistLine(
-        study_key=row.study_key,
-        date=wording.day(row.header.study_date),
-        accession=wording.plain(row.header.accession_number, longest=40),
-        priority=verdict.priority if verdict else row.priority,
-        badge=priority_name(row.result, verdict) if row.result and verdict else wording.PRIORITY_NAMES[row.priority],
-        status=row.status,
-        images=f"{row.n_scored} of {row.n_images}",
-        findings=tuple(_chip(each) for each in scored if each.called),
-        highest=_chip(first) if first else None,
-        rank=rank_in_words(first.label, first.probability) if first and first.call is None else "",
-        coverage=coverage(verdict) if verdict else "",
-        unlike=_unlike(row.result) if row.result else "",
-        remarks=_remarks(row),
-        thumbnail=quote(row.thumbnail),
-        report_html=quote(row.report_html),
-        report_pdf=quote(row.report_pdf),
-        strength=scored[0].probability if scored else 0.0,
+def _page_version() -> str:
+    """Return what stands for the page's own script, which a page that stays open does not get anew."""
+    return hashlib.sha256(asset("worklist.js").encode()).hexdigest()[:16]
+
+
+def _facts(taken: _Studies, engine: EngineDescription) -> Facts:
+    known = [label_name(label) for label in engine.labels if not label.normal]
+    studies = "1 study" if taken.total == 1 else f"{taken.total} studies"
+    scored_by = f"scored by {wording.visible(engine.name)}"
+    return Facts(
+        about=f"{studies}, {scored_by} {engine.sha256[:SHORT_HASH]} on {engine.backend}, {engine.precision}",
+        coverage=engine_coverage(engine.labels),
+        notice=wording.plain(engine.notice, longest=600),
+        findings=tuple(dict.fromkeys([*known, *sorted(taken.findings)])),
+        tells_unlike="distance" in engine.extra_outputs or taken.unlike > 0,
+        total=taken.total,
     )
-
-
-def _reading_order(line: WorklistLine) -> tuple[int, bool, float, str]:
-    """Sort by priority; what failed before what could not be scored; strong before weak; else by key."""
-    return READING_ORDER.index(line.priority), line.status != "failed", -line.strength, line.study_key
-
-
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    """What a study has of one label."""
-
-    label: Label
-    probability: float
-    call: bool | None
-
-    @property
-    def called(self) -> bool:
-        return self.call is True and not self.label.normal
-
-
-def _ranked(result: StudyResult, verdict: Verdict) -> list[_Scored]:
-    """Return the study's findings, those that are called first, of these the urgent ones; each by probability."""
-    scored = list(map(_Scored, verdict.labels, result.probabilities, verdict.calls))
-    findings = [each for each in scored if not each.label.normal] or scored
-    return sorted(
-        findings, key=lambda each: (not (each.called and each.label.urgent), not each.called, -each.probability)
-    )
-
-
-def _chip(scored: _Scored) -> Chip:
-    label = scored.label
-    return Chip(label_name(label), wording.probability(scored.probability, label.operating_point), label.urgent)
-
-
-def _unlike(result: StudyResult) -> str:
-    unlike, images = len(result.unlike_training), len(result.images)
-    if not unlike:
-        return ""
-    return "Unlike the training images" if images == 1 else f"{unlike} of {images} unlike the training images"
-
-
-def _remarks(row: StudyRow) -> tuple[str, ...]:
-    """Return, for a study without a score, one sentence per reason; a failed one is tried again."""
-    if row.status == "failed":
-        return ("It could not be finished; the next run tries it again.", *_reason_sentences(row.reasons))
-    return _reason_sentences(row.reasons) if row.result is None else ()
-
-
-def _reason_sentences(reasons: Sequence[str]) -> tuple[str, ...]:
-    return tuple(filter(None, map(wording.reason_sentence, dict.fromkeys(reasons))))
 
 
 def _choices(counts: Mapping[str, int], order: Iterable[str], names: Mapping[str, str]) -> list[Choice]:
@@ -216,8 +191,18 @@ def _choices(counts: Mapping[str, int], order: Iterable[str], names: Mapping[str
 
 
 def _finding_choices(counts: Mapping[str, int], labels: Sequence[Label]) -> list[Choice]:
-    names = dict.fromkeys([*(label_name(label) for label in labels if not label.normal), *counts])
+    names = dict.fromkeys([*(label_name(label) for label in labels if not label.normal), *sorted(counts)])
     return [Choice(name, name, counts[name]) for name in names]
+
+
+def _mark_choices(taken: _Studies, facts: Facts) -> list[Choice]:
+    """Return what one may ask for beside priority, finding and status; the page counts what only it knows."""
+    counts = taken.marks | {"unlike": taken.unlike}
+    return [
+        Choice(value, name, counts.get(value, 0))
+        for value, name in MARK_NAMES.items()
+        if value != "unlike" or facts.tells_unlike
+    ]
 
 
 def _first_of(lines: Sequence[WorklistLine]) -> dict[str, Priority]:

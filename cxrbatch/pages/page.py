@@ -16,29 +16,37 @@ from cxrbatch.pages.wording import visible
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 
 
-def render_page(template: str, *, styles: tuple[str, ...] = (), script: str = "", **content: object) -> str:
+def render_page(
+    template: str, *, styles: tuple[str, ...] = (), script: str = "", loads_data: bool = False, **content: object
+) -> str:
     """Render one page.
 
     Args:
         template: the page's file name in templates/.
         styles: the style sheets there that go inside the page.
         script: its script there, if any; the page's policy allows that very text and no other.
+        loads_data: whether that script may load others, and ask whoever served the page.
         content: what the template shows; every text of it is escaped.
     """
     page = _environment().get_template(template)
     style = Markup("\n").join(asset(name) for name in styles)
     code = asset(script) if script else Markup("")
-    return page.render(style=style, script=code, policy=_policy(code), **content)
+    return page.render(style=style, script=code, policy=_policy(code, loads_data=loads_data), **content)
 
 
 @cache
-def _policy(script: str) -> str:
-    """Return the page's Content-Security-Policy: pictures from beside it, nothing from anywhere else."""
+def _policy(script: str, *, loads_data: bool) -> str:
+    """Return the page's Content-Security-Policy: pictures from beside it, nothing from anywhere else.
+
+    What a script loads is trusted as far as the script itself is ('strict-dynamic', CSP Level 3): pages that are read
+    from a disk have no origin of which 'self' could speak.
+    """
     allowed = "default-src 'none'; img-src 'self' file:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     if not script:
         return allowed
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return f"{allowed}; script-src 'sha256-{digest}'"
+    loading = " 'strict-dynamic'; connect-src 'self'" if loads_data else ""
+    return f"{allowed}; script-src 'sha256-{digest}'{loading}"
 
 
 @cache

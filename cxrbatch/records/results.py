@@ -223,7 +223,8 @@ class FileRow:
 class StudyRow:
     """What the ledger knows of one study. `report_html`, `report_pdf`, `thumbnail` are relative to OUT.
 
-    `result` is there once the study was reported; `reasons` are those of its files without a score.
+    `result` is there once the study was reported; `reasons` are those of its files without a score. `arrived_at` is
+    when its first file was met, empty where nobody knows.
     """
 
     study_key: str
@@ -239,6 +240,7 @@ class StudyRow:
     thumbnail: str = ""
     reported_at: str = ""
     result: StudyResult | None = None
+    arrived_at: str = ""
 
     @property
     def priority(self) -> Priority:

@@ -17,11 +17,13 @@ from cxrbatch.errors import Reason, UsageError
 from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.output.ledger.ledger import CONVERTING, DEIDENTIFIED, ENGINE, LEDGER_FILE, Ledger
 from cxrbatch.output.ledger.names import TRIED_AGAIN, take_names_out
+from cxrbatch.output.marks import MARKS_FILE
 from cxrbatch.output.metrics_prom import METRICS_FILE
 from cxrbatch.output.report.report_files import RESULT_JSON, picture_names, report_folder, report_folders, tidy_report
 from cxrbatch.output.run_json import RUN_FILE
 from cxrbatch.output.tables import IMAGES_CSV, derive_tables
 from cxrbatch.output.worklist import INDEX_HTML
+from cxrbatch.output.worklist_data import DATA_FOLDER
 from cxrbatch.records import EngineDescription, Header, StudyResult
 from cxrbatch.run.deidentification import Pseudonyms, open_pseudonyms, told
 from cxrbatch.run.index import INDEX_RULES, index_rules
@@ -33,9 +35,9 @@ from cxrbatch.system.record_json import from_json, to_json
 from cxrbatch.system.workers import WorkerPool
 
 YES = "yes"
-# Written by every run anew, or about one; beside the ledger, what a repair put aside.
-_OF_EARLIER_RUNS = (RUN_FILE, METRICS_FILE, INDEX_HTML, "*.csv", f"{LOG_FILE}.*")
-_BESIDE_LEDGER = (f"{LEDGER_FILE}.damaged-*", f"{LEDGER_FILE}.rebuilt*")
+# Written by every run anew, or about one; beside the ledger, what a repair put aside, and notes of readers.
+_OF_EARLIER_RUNS = (RUN_FILE, METRICS_FILE, INDEX_HTML, f"{DATA_FOLDER}/*", "*.csv", f"{LOG_FILE}.*")
+_BESIDE_LEDGER = (f"{LEDGER_FILE}.damaged-*", f"{LEDGER_FILE}.rebuilt*", f"{MARKS_FILE}*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from cxrbatch.output.folder.settle import remove_as_ordered
 from cxrbatch.output.folder.state import find_state
 from cxrbatch.output.ledger.ledger import ENGINE, INPUT, LEDGER_FILE, Ledger
 from cxrbatch.output.ledger.results import OldStudy
+from cxrbatch.output.marks import forget_marks
 from cxrbatch.output.tables import derive_tables
 from cxrbatch.records import EngineDescription
 from cxrbatch.system.faults import reach
@@ -67,6 +68,7 @@ def _forget(out: Path, ledger: Ledger, studies: tuple[OldStudy, ...]) -> None:
     reach("prune-forget")
     ledger.results.forget(study.study_key for study in studies)
     reach("prune-forgotten")
+    forget_marks(ledger.folder, (study.study_key for study in studies))
     if engine := ledger.fact(ENGINE):
         derive_tables(out, ledger, from_json(engine, EngineDescription))
     reach("prune-remove")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from stat import S_IMODE
 
+from cxrbatch.output.worklist_data import DATA_FOLDER, NOW_JS
 from cxrbatch.system.durable import TEMPORARY_PREFIX
 from tests.factories.studies import read_rows
 
@@ -13,11 +15,13 @@ from tests.factories.studies import read_rows
 _PASSING = re.compile(r'\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\+00:00| UTC)?|"(output_id|session)": "[0-9a-f]+"')
 # Written as the run goes, or about the run and not about the studies.
 _OF_THE_RUN = ("ledger.sqlite*", "*.damaged-*", "cxrbatch.log*", ".cxrbatch.lock", "run.json", "metrics.prom")
+# Named after their content, in which the time of arrival stands.
+_SHARDS = f"{DATA_FOLDER}/rows-*.js"
 
 
 def snapshot(out: Path) -> dict[str, tuple[int, object]]:
     """Return mode and content of every file and folder of an output folder, by relative path; PDFs without content."""
-    paths = (path for path in sorted(out.rglob("*")) if not any(path.match(name) for name in _OF_THE_RUN))
+    paths = (path for path in sorted(out.rglob("*")) if not any(path.match(name) for name in (*_OF_THE_RUN, _SHARDS)))
     return {str(path.relative_to(out)): (S_IMODE(path.stat().st_mode), _content(path)) for path in paths}
 
 
@@ -31,6 +35,18 @@ def _content(path: Path) -> object:
         return ""
     if path.suffix == ".csv":
         return [{k: v for k, v in row.items() if not k.endswith("_at")} for row in read_rows(path)]
+    if path.name == NOW_JS:
+        return _worklist(path)
     if path.suffix in {".html", ".json"}:
         return _PASSING.sub("<passing>", path.read_text())
     return path.read_bytes()
+
+
+def _worklist(stamp: Path) -> object:
+    """Return what the worklist's script is told beside times: what stands above the list, and which studies it has."""
+    told = json.loads(stamp.read_text().partition("(")[2].removesuffix(");\n"))
+    keys: list[str] = []
+    for name in told["shards"]:
+        shard = (stamp.parent / f"rows-{name}.js").read_text().partition(",")[2]
+        keys += [row[0] for row in json.loads(shard.removesuffix(");\n"))["rows"]]
+    return told["facts"], sorted(keys)

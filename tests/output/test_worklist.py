@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cxrbatch.errors import Flag
 from cxrbatch.output import worklist
 from cxrbatch.output.worklist import write_worklist
 from cxrbatch.pages import wording
@@ -51,7 +52,8 @@ def test_the_most_urgent_come_first(tmp_path: Path) -> None:
 def test_every_study_says_what_was_found_or_why_not(tmp_path: Path, read_page: ReadPage) -> None:
     page = read_page(written(tmp_path, *NIGHT, notice="Knows phantoms only."))
     for text in (
-        "7 studies, scored by demo deadbeefdead on onnxruntime, fp32; as of 2024-02-01 06:00 UTC",
+        "7 studies, scored by demo deadbeefdead on onnxruntime, fp32",
+        "last changed 2024-02-01 06:00 UTC",
         "Knows phantoms only.",
         "2 Urgent 2 Abnormal 0 Incomplete 2 Not scored 1 Normal",
         "Pneumothorax 0.40 Effusion 0.90",
@@ -84,14 +86,14 @@ def test_filters_offer_every_finding_and_status_with_counts(tmp_path: Path, read
     assert "All Effusion (3) Nodule (0) Pneumothorax (2)" in page.text
     assert "Reported (5) Failed (1) No image to score (1) Waiting (0)" in page.text
     row = next(attributes for tag, attributes in page.elements if tag == "tr" and attributes.get("id") == "urgent")
-    assert (row["data-findings"], row["data-status"]) == ("|Pneumothorax|", "reported")
-    assert row["data-text"] == f"acc-77 2024-01-31 20240131 {'5' * 16} pneumothorax"
+    assert (row["data-key"], row["data-status"]) == ("5" * 16, "reported")
 
 
 def test_who_the_patient_is_does_not_stand_here(tmp_path: Path) -> None:
     canary = {field: f"CANARY{field}" for field in ("patient_name", "patient_id", "patient_birth_date")}
     failed = make_study_row(None, status="failed", header=make_header(**canary), message="CANARY")
-    assert "CANARY" not in written(tmp_path, study("a", (0.9, 0.9, 0.9), **canary), failed)
+    written(tmp_path, study("a", (0.9, 0.9, 0.9), **canary), failed)
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and b"CANARY" in path.read_bytes()] == []
 
 
 @pytest.mark.parametrize("evil", ["<script>alert(1)</script>", '"><img src=file:///etc/passwd>', "a\x00\u202eb"])
@@ -107,15 +109,18 @@ def test_the_policy_allows_the_script_of_the_page_and_no_other(tmp_path: Path, r
     html = written(tmp_path, *NIGHT)
     script = html[html.index("<script>") + len("<script>") : html.index("</script>")]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert f"script-src 'sha256-{digest}'" in read_page(html).attributes("meta", "content")[0]
+    policy = read_page(html).attributes("meta", "content")[0]
+    assert f"script-src 'sha256-{digest}' 'strict-dynamic'" in policy
+    assert "unsafe" not in policy.replace("style-src 'unsafe-inline'", "")
 
 
 def test_a_long_list_is_cut_after_the_most_urgent_and_says_so(
     tmp_path: Path, read_page: ReadPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worklist, "MOST_ROWS", 3)
+    monkeypatch.setattr(worklist, "FIRST_ROWS", 3)
     page = read_page(written(tmp_path, *NIGHT))
-    assert "The first 3 of 7 studies; all of them are in studies.csv." in page.text
+    assert "The first 3 of 7 studies" in page.text
+    assert "Without JavaScript this page lists the first 3 studies only. All 7 are in studies.csv." in page.text
     assert "1 Normal" in page.text, "counted, though not listed"
     assert page.attributes("tr", "data-priority") == ["urgent", "urgent", "abnormal"]
 
@@ -151,7 +156,7 @@ def test_what_was_not_judged_comes_before_what_is_normal(tmp_path: Path, read_pa
     ):
         assert text in page.text
     row = next(attributes for tag, attributes in page.elements if tag == "tr" and attributes.get("id") == "incomplete")
-    assert (row["data-priority"], row["data-findings"]) == ("incomplete", "|")
+    assert row["data-priority"] == "incomplete"
 
 
 def test_an_engine_that_judges_everything_needs_no_word_of_it(tmp_path: Path, read_page: ReadPage) -> None:
@@ -168,3 +173,22 @@ def test_classes_that_exclude_each_other_are_found_once(tmp_path: Path, read_pag
     assert "0 Urgent 0 Abnormal 0 Incomplete 0 Not scored 1 Normal" in page.text
     assert "Normal highest: covid 0.35" in page.text
     assert page.with_class("chip") == []
+
+
+def test_of_equals_that_which_came_first_is_first(tmp_path: Path) -> None:
+    early = replace(study("b", (0.9, 0.2, 0.1)), arrived_at="2024-02-01T05:00:00+00:00")
+    late = replace(study("a", (0.9, 0.2, 0.1)), arrived_at="2024-02-01T05:59:00+00:00")
+    unknown = study("0", (0.9, 0.2, 0.1))
+    assert re.findall(r'class="key mono">(.)', written(tmp_path, late, unknown, early)) == ["b", "a", "0"]
+
+
+def test_a_study_says_why_to_be_careful_and_that_there_is_an_earlier_one(tmp_path: Path, read_page: ReadPage) -> None:
+    inverted = make_study_row(make_study_result(flags=(Flag.POLARITY_SUSPECT, Flag.LOSSY), study_key="a" * 16))
+    write_worklist(tmp_path, [inverted], engine=make_engine(), generated_at="", with_prior={"a" * 16})
+    text = read_page((tmp_path / "index.html").read_text()).text
+    assert "Urgent Prior study" not in text
+    assert "Abnormal Prior study" in text
+    assert wording.FLAG_SENTENCES[Flag.POLARITY_SUSPECT] in text
+    assert wording.FLAG_SENTENCES[Flag.LOSSY] not in text, "it says nothing against the scores"
+    assert "Caution 1 " in text
+    assert "Prior study 1 " in text

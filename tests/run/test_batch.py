@@ -30,6 +30,7 @@ from cxrbatch.intake.discover import walk
 from cxrbatch.intake.preprocess import prepare
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.output.folder.opening import open_output
+from cxrbatch.output.marks import Marks
 from cxrbatch.records import ImageFile, Label
 from cxrbatch.run import batch, score
 from cxrbatch.system.durable import TEMPORARY_PREFIX
@@ -201,6 +202,7 @@ def test_an_identified_output_is_made_anew_when_deidentified(tmp_path: Path, eng
     images.mkdir()
     write_dicom(images / "0.dcm", pixels=blobs(), PatientName="Canary^Zoe", PatientID="CANARY-1")
     run_quietly(images, out, engine=engine)
+    Marks(out).note(read_rows(out / "studies.csv")[0]["study_key"], "Canary was phoned")
     run_quietly(images, out, engine=engine, deidentify_existing=True)
     for path in out.rglob("*"):
         assert path.is_dir() or b"canary" not in path.read_bytes().lower(), path

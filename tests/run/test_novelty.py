@@ -61,7 +61,7 @@ def test_report_worklist_and_figures_say_so(run: Path) -> None:
     assert "unlike" not in pages["dark"].partition("<body>")[2]
     index = (out / "index.html").read_text()
     assert index.count('data-unlike="1"') == 2
-    assert '<option value="1">Unlike (2)</option>' in index
+    assert "<span>Unlike training images <b>2</b></span>" in index
     assert json.loads((out / "run.json").read_text())["images_out_of_distribution"] == 2
     assert "\ncxrbatch_images_out_of_distribution 2.0\n" in (out / "metrics.prom").read_text()
     logged = [json.loads(line) for line in (out / "cxrbatch.log").read_text().splitlines()]

@@ -11,6 +11,7 @@ import pytest
 from cxrbatch.cli import run_command_line
 from cxrbatch.errors import ConfigurationError, ExitCode, UsageError
 from cxrbatch.output.ledger.ledger import LEDGER_FILE
+from cxrbatch.output.marks import Marks
 from cxrbatch.run.schedule import parse_age
 from cxrbatch.upkeep import prune
 from cxrbatch.upkeep.prune import prune_output
@@ -78,13 +79,18 @@ def test_without_yes_it_is_told_and_nothing_is_changed(out: Path, capsys: pytest
 def test_with_yes_reports_rows_and_table_lines_go_together(
     out: Path, images: Path, engine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    known = keys(out)
+    known, marks = keys(out), Marks(out)
+    for key in (known[OLD], known[NEW]):
+        marks.note(key, "seen")
     assert run_command_line(["prune", str(out), "--older-than", "90d", "--yes"]) == ExitCode.DONE
     assert f"study {known[OLD]}: reported {LONG_AGO}; removed" in capsys.readouterr().out
     assert sorted(keys(out)) == sorted([OLD_IN_INPUT, NEW])
     assert {row["study_key"] for row in read_rows(out / "studies.csv")} == {known[OLD_IN_INPUT], known[NEW]}
     assert {path.name for path in (out / "reports").iterdir()} == {known[OLD_IN_INPUT], known[NEW]}
     assert known[OLD] not in (out / "index.html").read_text()
+    listed = "".join(path.read_text() for path in (out / "worklist").iterdir())
+    assert (known[OLD] in listed, known[NEW] in listed) == (False, True)
+    assert [note.study_key for note in marks.notes()] == [known[NEW]]
     report = run_quietly(images, out, engine=engine)
     assert (report.studies_this_run, report.files) == (0, {"scored": 2})
     assert prune_output(out, AGE).old == ()

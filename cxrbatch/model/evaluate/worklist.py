@@ -17,7 +17,7 @@ from cxrbatch.model.figures.figures import LabelledScores
 from cxrbatch.model.figures.intervals import Patients, estimate_share
 from cxrbatch.model.figures.metrics import Mask
 from cxrbatch.model.figures.studies import find_any, group_images
-from cxrbatch.output.worklist import READING_ORDER
+from cxrbatch.output.worklist_lines import READING_ORDER
 from cxrbatch.records import Float32, Label, Priority, VerdictRule, judge
 
 Alarms = ("urgent", "abnormal")

@@ -118,12 +118,14 @@ class StudyQueue:
         if not self._store.value(count, (study_key,)):
             self._store.execute("DELETE FROM studies WHERE study_key = ?", (study_key,))
             return
+        now = now_text()
         waits = self._store.value(f"{count} AND {BY_STUDY} = 'pending'", (study_key,)) > 0
         self._store.execute(
-            "INSERT INTO studies (study_key, status, queued_at) VALUES (?, ?, ?) ON CONFLICT (study_key) "
-            "DO UPDATE SET message = '', status = excluded.status, queued_at = CASE WHEN studies.status = 'pending' "
-            "AND excluded.status = 'pending' THEN studies.queued_at ELSE excluded.queued_at END",
-            (study_key, "pending" if waits else "unscored", now_text() if waits else ""),
+            "INSERT INTO studies (study_key, status, queued_at, arrived_at) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (study_key) DO UPDATE SET message = '', status = excluded.status, queued_at = CASE "
+            "WHEN studies.status = 'pending' AND excluded.status = 'pending' THEN studies.queued_at "
+            "ELSE excluded.queued_at END",
+            (study_key, "pending" if waits else "unscored", now if waits else "", now),
         )
         if not waits:
             self._store.execute(f"UPDATE studies SET {NO_REPORT} WHERE study_key = ?", (study_key,))

@@ -80,7 +80,7 @@ class Restorer:
         result = study.result
         self.store.execute(
             "INSERT INTO studies (study_key, status, revision, message, engine_sha256, report_html, report_pdf, "
-            "reported_at, result) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "reported_at, result, arrived_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 result.study_key,
                 "failed" if study.failure else "reported",
@@ -91,6 +91,7 @@ class Restorer:
                 study.report_pdf,
                 study.reported_at,
                 to_json(result),
+                result.scored_at,
             ),
         )
 

@@ -208,12 +208,20 @@ class StudyResults:
     def study_rows(self, study_key: str = "") -> Iterator[StudyRow]:
         """Yield one row per study, by key; with `study_key`, that one only."""
         chosen = ("WHERE study_key = ?", (study_key,)) if study_key else ("", ())
+        yield from self._study_rows(f"{chosen[0]} ORDER BY study_key", chosen[1])
+
+    def study_rows_by_arrival(self) -> Iterator[StudyRow]:
+        """Yield one row per study, the one that came first first: what comes later changes nothing before it."""
+        # Named, lest SQLite sort all results, which are most of the ledger.
+        yield from self._study_rows("INDEXED BY studies_by_arrival ORDER BY arrived_at, study_key", ())
+
+    def _study_rows(self, which: str, parameters: tuple[str, ...]) -> Iterator[StudyRow]:
         rows = self._store.rows(
-            "SELECT study_key, status, revision, message, report_html, report_pdf, reported_at, result FROM studies "
-            f"{chosen[0]} ORDER BY study_key",
-            chosen[1],
+            "SELECT study_key, status, revision, message, report_html, report_pdf, reported_at, result, arrived_at "
+            f"FROM studies {which}",
+            parameters,
         )
-        for key, status, revision, message, html, pdf, reported_at, result in rows:
+        for key, status, revision, message, html, pdf, reported_at, result, arrived_at in rows:
             query = "SELECT status, reason, header FROM files WHERE study_key = ? ORDER BY path"
             files = list(self._store.rows(query, (key,)))
             known = self._store.parse(result, StudyResult) if result else None
@@ -231,6 +239,7 @@ class StudyResults:
                 thumbnail=_thumbnail(known) if known else "",
                 reported_at=reported_at,
                 result=known,
+                arrived_at=arrived_at,
             )
 
     def _pairs(self, query: str) -> Iterator[tuple[str, Any]]:

@@ -6,7 +6,7 @@ import sqlite3
 
 from cxrbatch.system.faults import reach
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 TABLES = {
     "meta": 1,
     "files": 1,
@@ -56,8 +56,10 @@ CREATE TABLE studies (
     reported_at TEXT NOT NULL DEFAULT '',
     result TEXT,
     queued_at TEXT NOT NULL DEFAULT '', -- when it last began to wait, UTC
-    attempts INTEGER NOT NULL DEFAULT 0 -- in how many runs in a row its report could not be printed
+    attempts INTEGER NOT NULL DEFAULT 0, -- in how many runs in a row its report could not be printed
+    arrived_at TEXT NOT NULL DEFAULT '' -- when its first file was met in UTC; '' where nobody knows
 ) WITHOUT ROWID;
+CREATE INDEX studies_by_arrival ON studies (arrived_at, study_key);
 CREATE INDEX studies_by_status ON studies (status, study_key);
 CREATE INDEX studies_by_queue ON studies (status, queued_at);
 CREATE INDEX studies_by_engine ON studies (status, engine_sha256);
@@ -118,6 +120,12 @@ MIGRATIONS = {
     # What was scored under schema 4 has pictures.
     4: """
     CREATE INDEX studies_without_pictures ON studies (study_key) WHERE json_extract(result, '$.pictures') = 0;
+    """,
+    # Of what came under schema 5, the time at which it last began to wait is as near as anybody can tell.
+    5: """
+    ALTER TABLE studies ADD COLUMN arrived_at TEXT NOT NULL DEFAULT '';
+    UPDATE studies SET arrived_at = CASE WHEN queued_at != '' THEN queued_at ELSE reported_at END;
+    CREATE INDEX studies_by_arrival ON studies (arrived_at, study_key);
     """,
 }
 """What leads from each schema version to the next one."""
