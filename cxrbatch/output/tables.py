@@ -74,7 +74,7 @@ def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
 
 
 def _as_derived(out: Path, engine: EngineDescription) -> str:
-    """Return what tells whether all files are those that this version wrote for this engine; '' if not all are there."""
+    """Return what tells whether all files are as this version wrote them for this engine; '' if not all are there."""
     try:
         paths = [out / IMAGES_CSV, out / STUDIES_CSV, out / INDEX_HTML, *sorted((out / DATA_FOLDER).iterdir())]
         files = [(path.name, (state := path.stat()).st_size, state.st_mtime_ns) for path in paths]
