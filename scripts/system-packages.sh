@@ -5,7 +5,7 @@ set -euo pipefail
 
 needed=(libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-dejavu-core)
 wanted=(fonts-noto-core fonts-noto-cjk)
-for_tests=(chromium chromium-driver poppler-utils)
+for_tests=(chromium chromium-driver poppler-utils dcmtk)
 if ! command -v dpkg-query >/dev/null; then
     echo "Not a Debian system: make sure that Pango >= 1.44, harfbuzz-subset and a DejaVu font are installed." >&2
     exit 0
