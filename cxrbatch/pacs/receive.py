@@ -14,10 +14,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pydicom
 from pynetdicom import AE, _config, evt
-from pynetdicom.events import Event
+from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they are asked for
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
@@ -96,7 +97,7 @@ class Receiver:
         self._guard = threading.Lock()
 
     @property
-    def handlers(self) -> list[tuple[evt.EventType, Callable[[Event], object]]]:
+    def handlers(self) -> list[EventHandlerType]:
         """What the server calls, and when."""
         return [
             (evt.EVT_C_STORE, self.store),
@@ -149,7 +150,8 @@ class _Mismatch(Exception):
 def _identify(event: Event) -> tuple[str, str]:
     """Return the Study and SOP Instance UIDs of a received object; its own, which must be those it was sent under."""
     with pydicom.dcmread(event.dataset_path, stop_before_pixels=True, specific_tags=_WANTED) as found:
-        named = (str(event.request.AffectedSOPClassUID), str(event.request.AffectedSOPInstanceUID))
+        request: Any = event.request
+        named = (str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
         if (str(found.SOPClassUID), str(found.SOPInstanceUID)) != named:
             raise _Mismatch
         study_uid = str(found.StudyInstanceUID)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
 PATIENCE_S = 30.0
 
@@ -89,7 +89,7 @@ def radiograph(study: str = "", sop: str = "", level: int = 100) -> Dataset:
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
-    made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = sop or generate_uid()
+    made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = UID(sop) if sop else generate_uid()
     made.StudyInstanceUID, made.SeriesInstanceUID = study or generate_uid(), generate_uid()
     made.PatientName, made.Modality = "Doe^Jane", "CR"
     made.Rows = made.Columns = 64

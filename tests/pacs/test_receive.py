@@ -19,12 +19,13 @@ from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.events import EventHandlerType
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they are asked for
     ComputedRadiographyImageStorage,
     Verification,
 )
 
-from cxrbatch.errors import ExitCode
+from cxrbatch.errors import ConfigurationError, ExitCode
 from cxrbatch.pacs import receive as receive_module
 from cxrbatch.pacs.inbox import Inbox, safe_name
 from cxrbatch.pacs.receive import NO_MATCH, NOT_UNDERSTOOD, OUT_OF_RESOURCES, SUCCESS, Receiver
@@ -38,12 +39,13 @@ def associate(server: Server, *, called: str = "CXRBATCH", calling: str = "ROUTE
     entity.add_requested_context(ComputedRadiographyImageStorage)
     entity.add_requested_context(Verification)
     entity.dimse_timeout = 3
-    handlers = [(evt.EVT_CONN_OPEN, _send_at_once)]
+    handlers: list[EventHandlerType] = [(evt.EVT_CONN_OPEN, _send_at_once)]
     return entity.associate("127.0.0.1", server.port, ae_title=called, evt_handlers=handlers)
 
 
 def _send_at_once(event: evt.Event) -> None:
-    event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    line: Any = event.assoc.dul.socket
+    line.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def send(server: Server, objects: Sequence[Dataset], **names: str) -> list[int | None]:
@@ -225,7 +227,7 @@ def test_every_refusal_has_its_status(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_tls_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cert.pem").write_text("no certificate")
-    with pytest.raises(receive_module.ConfigurationError, match=r"cert\.pem"):
+    with pytest.raises(ConfigurationError, match=r"cert\.pem"):
         receive_module._tls_context(receive_module.TlsFiles(tmp_path / "cert.pem", tmp_path / "cert.pem"))
 
 
