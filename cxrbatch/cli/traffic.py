@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ import click
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import FILE, NEW_FOLDER
 from cxrbatch.cli.terminal import say
-from cxrbatch.errors import UsageError
+from cxrbatch.errors import ExitCode, UsageError
+from cxrbatch.system.stopping import Stopped
 
 if TYPE_CHECKING:
     from cxrbatch.pacs.receive import TlsFiles
@@ -52,7 +54,7 @@ _MOST_FREE_MB = 2**40
 @click.option("--tls-cert", type=FILE, help="Our certificate (PEM): only connections by TLS.")
 @click.option("--tls-key", type=FILE, help="Its private key (PEM).")
 @click.option("--tls-ca", type=FILE, help="Take only clients whose certificate this authority signed (PEM).")
-def receive(input_folder: Path, least_free_mb: int, **options: Any) -> None:
+def receive(input_folder: Path, least_free_mb: int, **options: Any) -> int:
     """Receive radiographs by C-STORE into INPUT, for `watch` or `run`, until it is stopped.
 
     CR, DX and secondary capture images are taken, in every transfer syntax that can be read. Each is acknowledged once
@@ -70,8 +72,9 @@ def receive(input_folder: Path, least_free_mb: int, **options: Any) -> None:
     from cxrbatch.pacs.receive import Reception, receive as receive_objects
 
     tls = _tls_files(options.pop("tls_cert"), options.pop("tls_key"), options.pop("tls_ca"))
-    with Inbox(input_folder, least_free_bytes=least_free_mb * 2**20) as inbox:
+    with Inbox(input_folder, least_free_bytes=least_free_mb * 2**20) as inbox, suppress(Stopped):
         receive_objects(inbox, Reception(**options, tls=tls), say)
+    return ExitCode.DONE  # a server that is asked to stop has done what it should
 
 
 def _tls_files(certificate: Path | None, key: Path | None, authority: Path | None) -> TlsFiles | None:

@@ -68,7 +68,7 @@ def test_what_is_sent_is_there_as_it_was_named_by_its_uids(start: StartServer) -
     assert association.send_c_echo().Status == SUCCESS
     association.release()
     told = server.stop()
-    assert server.process.returncode == 128 + signal.SIGTERM
+    assert server.process.returncode == ExitCode.DONE
     assert "ROUTER at 127.0.0.1: 3 stored" in told
     assert "Doe" not in told
     assert not [path.name for path in (server.root / ".cxrbatch-incoming").iterdir() if path.name != "lock"]
