@@ -73,7 +73,7 @@ def test_the_shell_gets_its_completion_script(shell: str) -> None:
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("cxrbatch re", {"plain,report", "plain,repair"}),
+        ("cxrbatch re", {"plain,report", "plain,repair", "plain,receive"}),
         ("cxrbatch run --dry", {"plain,--dry-run"}),
         ("cxrbatch run --backend tensorrt", {"plain,tensorrt", "plain,tensorrt-rtx"}),
     ],
