@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,6 @@ from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, build
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.phantom import draw_phantom, windowed
 from cxrbatch.records import Gray8, InputSpec, Label, now_text
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.factories.encoded import encode_frame
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.intake import dataset, with_frame

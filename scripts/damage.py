@@ -43,20 +43,18 @@ from pydicom.uid import (
     RLELossless,
 )
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from cxrbatch.config import Settings  # noqa: E402
-from cxrbatch.engine.contract import Engine  # noqa: E402
-from cxrbatch.engine.installed import find_bundle  # noqa: E402
-from cxrbatch.engine.open import open_engine  # noqa: E402
-from cxrbatch.errors import ImageRejected  # noqa: E402
-from cxrbatch.intake.preprocess import prepare  # noqa: E402
-from cxrbatch.intake.read import read_radiograph  # noqa: E402
-from cxrbatch.records import Radiograph  # noqa: E402
-from tests.factories.damage import HOLE_BYTES, exchange, leave_out, overwrite  # noqa: E402
-from tests.factories.encoded import Pixels, bits_of, encode_frame  # noqa: E402
-from tests.factories.intake import dataset, jpeg_bytes, png_bytes, with_frame  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from cxrbatch.config import Settings
+from cxrbatch.engine.contract import Engine
+from cxrbatch.engine.installed import find_bundle
+from cxrbatch.engine.open import open_engine
+from cxrbatch.errors import ImageRejected
+from cxrbatch.intake.preprocess import prepare
+from cxrbatch.intake.read import read_radiograph
+from cxrbatch.records import Radiograph
+from tests.factories.damage import HOLE_BYTES, exchange, leave_out, overwrite
+from tests.factories.encoded import Pixels, bits_of, encode_frame
+from tests.factories.intake import dataset, jpeg_bytes, png_bytes, with_frame
 
 SHARED = Path(os.environ.get("CXRBATCH_SHARED_DATA", "/nowhere"))
 SETTINGS = Settings()

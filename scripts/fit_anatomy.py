@@ -15,18 +15,19 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import anatomy_examples as examples
 import numpy as np
-from picture_sets import UNSEEN, dice_for, learned_from, libraries, read_pictures, read_small
 from sklearn.decomposition import PCA
 from sklearn.neural_network import MLPClassifier
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from cxrbatch.intake import resemblance
 from cxrbatch.intake.anatomy import RESEMBLANCE_IN_DOUBT, RESEMBLANCE_OF_A_CHEST, describe, views_inside
 from cxrbatch.intake.resemblance import Network, weigh
 from cxrbatch.phantom import draw_phantom, windowed
 from cxrbatch.phantom.lesions import FINDINGS
 from cxrbatch.records import Float32, Gray8
+from scripts import anatomy_examples as examples
+from scripts.picture_sets import UNSEEN, dice_for, learned_from, libraries, read_pictures, read_small
 
 VARIED, WRONG, LIMBS, DRAWINGS, PHANTOMS = 5, 2, 700, 1200, 150
 # Those of the demo, the tests and `make pixel-check` have smaller seeds.

@@ -14,14 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from image_variations import VARIATIONS
-from picture_sets import SETTINGS, UNSEEN, dice_for, judging, libraries, read_pictures, read_small
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from cxrbatch.errors import Flag, ImageRejected
 from cxrbatch.intake.anatomy import check_anatomy
 from cxrbatch.phantom import draw_lateral, draw_phantom, windowed
 from cxrbatch.phantom.lesions import FINDINGS
 from cxrbatch.records import Gray8, Header, Radiograph
+from scripts.image_variations import VARIATIONS
+from scripts.picture_sets import SETTINGS, UNSEEN, dice_for, judging, libraries, read_pictures, read_small
 
 CHECKED = replace(SETTINGS, pixel_check=True)
 FOLDERS = ("nih1024", "nih256", "fourclass384", "dicom/chest")

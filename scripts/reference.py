@@ -10,13 +10,12 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import click
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from cxrbatch.cli import commands
+from cxrbatch.config import CONFIG_FILE, ENVIRONMENT_PREFIX, Meaning, Settings, notes, ranges
+from cxrbatch.errors import ExitCode
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from cxrbatch.cli import commands  # noqa: E402
-from cxrbatch.config import CONFIG_FILE, ENVIRONMENT_PREFIX, Meaning, Settings, notes, ranges  # noqa: E402
-from cxrbatch.errors import ExitCode  # noqa: E402
-
 MADE_BY = "<!-- Made by `make reference`. -->\n\n"
 
 
