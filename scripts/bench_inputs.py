@@ -119,7 +119,7 @@ def make_resnet50_engine(folder: Path) -> Path:
 
 
 @torch.no_grad()
-def strengthen(network: Any, pixels: torch.Tensor) -> ChestNetwork:
+def strengthen(network: ChestNetwork, pixels: torch.Tensor) -> ChestNetwork:
     """Give a network of random weights the statistics of these images, and maps whose peaks are `_MAP_PEAK` logits.
 
     Args:

@@ -223,7 +223,8 @@ def samples() -> Iterator[Sample]:
         eight = np.asarray(pixels >> max(0, int(pixels.max()).bit_length() - 8), np.uint8)
         twelve = np.asarray(pixels.astype(np.uint16) >> max(0, int(pixels.max()).bit_length() - 12), np.uint16)
         for syntax, kind in ENCODINGS.items():
-            stored = {JPEGBaseline8Bit: eight, JPEGExtended12Bit: twelve}.get(syntax, pixels)
+            narrower: dict[UID, Pixels] = {JPEGBaseline8Bit: eight, JPEGExtended12Bit: twelve}
+            stored = narrower.get(syntax, pixels)
             yield dicom_sample(kind, syntax, stored)
         colour = np.dstack([eight] * 3)
         if name != "RG1":
@@ -256,7 +257,7 @@ def probabilities(radiograph: Radiograph, name: str) -> NDArray[np.float32]:
     if not name:
         return np.zeros(1, np.float32)
     spec = find_bundle(name).input
-    return engine(name).infer(prepare(radiograph, spec).pixels[np.newaxis]).probabilities[0]
+    return np.asarray(engine(name).infer(prepare(radiograph, spec).pixels[np.newaxis]).probabilities[0], np.float32)
 
 
 def read_bytes(content: bytes) -> Radiograph:

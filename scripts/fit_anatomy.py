@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -57,7 +58,8 @@ def main() -> int:
         return 0
     network = fit(chests, np.vstack([others, *learned.values()]))
     target = Path(resemblance.__file__).with_name(resemblance.NUMBERS)
-    np.savez(target, **{name: np.asarray(getattr(network, name), np.float16) for name in Network.__slots__})
+    numbers: dict[str, Any] = {name: np.asarray(getattr(network, name), np.float16) for name in Network.__slots__}
+    np.savez(target, **numbers)
     print(f"{target}: {target.stat().st_size} bytes, from {len(chests)} views of chests and "
           f"{len(others) + sum(map(len, learned.values()))} of other things")  # fmt: skip
     return 0

@@ -85,7 +85,7 @@ def measure_throughput(bundle: EngineBundle) -> Part:
     rows = []
     for backend in ("tensorrt", "tensorrt-rtx", "torch"):
         if look_at_backend(backend).runs and any(choice.backend == backend for choice in runnable(bundle)):
-            options = BenchOptions(backend=backend, batch_sizes=BATCH_SIZES, seconds=2.0)  # type: ignore[arg-type]
+            options = BenchOptions(backend=backend, batch_sizes=BATCH_SIZES, seconds=2.0)
             rows += list(_throughput_rows(measure_engine(bundle, options)))
     head = ["| backend | precision | batch | ms | images/s | without copies | ratio | TFLOP/s |",
             "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip

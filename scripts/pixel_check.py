@@ -88,7 +88,8 @@ def print_foreign(folder: Path) -> None:
 def untagged(displays: Iterable[Gray8]) -> Iterator[Radiograph]:
     """Yield display images as radiographs that nothing says anything of."""
     for display in displays:
-        yield Radiograph(Header(), display, *display.shape, (Flag.NO_BODY_PART,), "", "")
+        rows, columns = display.shape
+        yield Radiograph(Header(), display, rows, columns, (Flag.NO_BODY_PART,), stored_sha256="", display_sha256="")
 
 
 def print_row(name: str, pictures: Iterable[Radiograph]) -> None:
