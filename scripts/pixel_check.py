@@ -7,6 +7,7 @@ folder that foreign_pictures.sh filled, also pictures that are no radiographs: a
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -33,6 +34,9 @@ HEAD = """| pictures | count | refused if untagged | in % | anatomy_suspect | in
 
 def main() -> int:
     """Print the tables; 2 where there are no radiographs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("foreign", nargs="*", type=Path, help="a folder that foreign_pictures.sh filled")
+    options = parser.parse_args()
     shared = Path(os.environ.get("CXRBATCH_SHARED_DATA", ""))
     if not (shared / FOLDERS[0]).is_dir():
         print("Set CXRBATCH_SHARED_DATA to the folder of public radiographs.", file=sys.stderr)
@@ -48,8 +52,8 @@ def main() -> int:
         images += unseen
     print_varied(images)
     print_phantoms()
-    for folder in sys.argv[1:]:
-        print_foreign(Path(folder))
+    for folder in options.foreign:
+        print_foreign(folder)
     return 0
 
 

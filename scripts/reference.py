@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
@@ -17,6 +18,13 @@ from cxrbatch.errors import ExitCode
 
 ROOT = Path(__file__).parents[1]
 MADE_BY = "<!-- Made by `make reference`. -->\n\n"
+
+
+def main() -> None:
+    """Write both pages."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    for path, text in pages():
+        path.write_text(text, encoding="utf-8")
 
 
 def pages() -> Iterator[tuple[Path, str]]:
@@ -128,5 +136,4 @@ def _options_by_setting() -> dict[str, click.Option]:
 
 
 if __name__ == "__main__":
-    for path, text in pages():
-        path.write_text(text, encoding="utf-8")
+    main()
