@@ -173,7 +173,12 @@ def kinds(shared: Path, source: str, held_out: list[Path], spec: InputSpec) -> I
 
 def read(files: list[Path], spec: InputSpec) -> Iterator[Gray8]:
     """Yield what the engine eats of each image, uint8 [1,S,S], as a run would, but whatever it shows."""
-    settings = Settings(pixel_check=False, accept_modality="CR,DX,RG,MG", accept_body_part="BREAST,LEG,TIBIA")
+    settings = Settings(
+        pixel_check=False,
+        accept_modality="CR,DX,RG,MG",
+        accept_body_part="BREAST,EXTREMITY",
+        accept_view="any",
+    )
     for path in files:
         try:
             radiograph = read_radiograph(path, settings, source_px=source_side(spec))
