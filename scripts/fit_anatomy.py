@@ -51,7 +51,9 @@ def main() -> int:
     chests = features_of(chests_to_learn(shared))
     others = features_of(made_pictures(shared))
     seen = {name: paths for name, paths in libraries(options.foreign).items() if name not in UNSEEN}
-    foreign = {name: [picture.display for picture in read_pictures(paths)] for name, paths in seen.items()}
+    read = {name: [picture.display for picture in read_pictures(paths)] for name, paths in seen.items()}
+    # A library may hold nothing that intake takes, such as icons.
+    foreign = {name: pictures for name, pictures in read.items() if pictures}
     learned = {name: features_of(with_variants(pictures)) for name, pictures in foreign.items()}
     if options.held_out:
         print_held_out(chests, others, foreign, learned)

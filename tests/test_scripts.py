@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+from scripts.hostile import Tally
+
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 # The others hold what these share.
@@ -52,3 +54,8 @@ def test_a_script_answers_help(path: Path, monkeypatch: pytest.MonkeyPatch, caps
 @pytest.mark.parametrize("path", SHARED, ids=lambda path: path.stem)
 def test_what_scripts_share_imports_and_is_run_by_none(path: Path) -> None:
     assert importlib.import_module(f"scripts.{path.stem}").__doc__
+
+
+def test_pytest_takes_the_tally_of_hostile_cases_as_a_plugin() -> None:
+    """Without -n it puts plugins into sets; those that compare by what they hold do not go in."""
+    assert len({Tally(), Tally()}) == 2
