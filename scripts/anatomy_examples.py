@@ -5,12 +5,17 @@ None of it is what image_variations.py does, which judges. Each function takes a
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from cxrbatch.records import Gray8
 
 Dice = np.random.Generator
+# Grey levels while they are worked on: of whatever precision the last step left.
+Levels = NDArray[np.floating[Any]]
 _LETTERS = list("ABCDEFGHIKLMNOPRSTUX0123456789 ")
 
 
@@ -48,7 +53,7 @@ def put_together_wrong(display: Gray8, dice: Dice) -> Gray8:
         picture = np.hstack([display[:, width // 2 :], display[:, : width // 2]])
     else:
         matrix = cv2.getRotationMatrix2D((width / 2, height / 2), dice.uniform(50, 310), dice.uniform(0.7, 1.2))
-        picture = cv2.warpAffine(display, matrix, (width, height))
+        picture = _grey(cv2.warpAffine(display, matrix, (width, height)))
     return _framed(picture, dice) if dice.random() < 0.3 else np.ascontiguousarray(picture)
 
 
@@ -60,13 +65,13 @@ def seen_otherwise(picture: Gray8, dice: Dice) -> Gray8:
         picture = _cut(picture, (top, 1 - part - top, left, 1 - part - left))
     if dice.random() < 0.3:
         picture = picture[:, ::-1]
-    levels = picture.astype(np.float32)
+    levels: Levels = picture.astype(np.float32)
     if dice.random() < 0.4:
         levels = 255 * (levels / 255) ** np.exp(dice.uniform(-0.8, 0.8))
     if dice.random() < 0.3:
         levels = levels + dice.normal(0, dice.uniform(2, 20), levels.shape)
     if dice.random() < 0.35:
-        levels = cv2.GaussianBlur(levels, (0, 0), dice.uniform(0.5, 5))
+        levels = _blurred(levels, dice.uniform(0.5, 5))
     return _grey(255 - levels if dice.random() < 0.4 else levels)
 
 
@@ -82,7 +87,7 @@ def limb(dice: Dice, side: int = 192) -> Gray8:
         ball = np.sqrt(np.clip(1 - ((across - x) / wide) ** 2 - ((down - y) / high) ** 2, 0, 1))
         canvas += dice.uniform(-0.3, 0.8) * ball
     canvas = np.clip(canvas, 0, None) / (np.percentile(canvas, 99.5) + 1e-6)
-    grain = cv2.GaussianBlur(dice.normal(0, 1, canvas.shape), (0, 0), dice.uniform(1, 8))
+    grain = _blurred(dice.normal(0, 1, canvas.shape), dice.uniform(1, 8))
     picture = _grey(255 * np.clip(canvas + 0.05 * dice.random() * grain / grain.std(), 0, 1))
     if dice.random() < 0.5:
         _write(picture, dice)
@@ -102,7 +107,7 @@ def _moved(display: Gray8, dice: Dice) -> Gray8:
         display = display[:, ::-1]
     angle = dice.uniform(-12, 12) * (dice.random() < 0.6)
     scale = dice.uniform(0.85, 1.15) if dice.random() < 0.7 else 1.0
-    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, scale)
+    matrix = np.asarray(cv2.getRotationMatrix2D((width / 2, height / 2), angle, scale), np.float64)
     matrix[:, 2] += dice.uniform(-0.08, 0.08, 2) * (width, height)
     matrix[0, 0] *= dice.uniform(0.85, 1.15)
     around = int(dice.choice((0, 0, 0, 255)))
@@ -110,7 +115,7 @@ def _moved(display: Gray8, dice: Dice) -> Gray8:
 
 
 def _windowed(picture: Gray8, dice: Dice) -> Gray8:
-    levels = picture.astype(np.float32)
+    levels: Levels = picture.astype(np.float32)
     if dice.random() < 0.6:
         levels = 255 * (levels / 255) ** np.exp(dice.uniform(-0.6, 0.6))
     if dice.random() < 0.3:
@@ -121,9 +126,9 @@ def _windowed(picture: Gray8, dice: Dice) -> Gray8:
     if dice.random() < 0.3:
         levels = levels + dice.normal(0, dice.uniform(2, 22), levels.shape)
     if dice.random() < 0.25:
-        levels = cv2.GaussianBlur(levels, (0, 0), dice.uniform(0.5, 2))
+        levels = _blurred(levels, dice.uniform(0.5, 2))
     if dice.random() < 0.25:
-        coarse = cv2.GaussianBlur(levels, (0, 0), max(levels.shape) / dice.uniform(20, 40))
+        coarse = _blurred(levels, max(levels.shape) / dice.uniform(20, 40))
         levels = 128 + dice.uniform(1, 2) * (levels - dice.uniform(0.3, 0.7) * coarse - 0.3 * coarse.mean())
     return _grey(levels)
 
@@ -131,11 +136,11 @@ def _windowed(picture: Gray8, dice: Dice) -> Gray8:
 def _veiled(picture: Gray8, dice: Dice) -> Gray8:
     """Whiten a lung or a part of it."""
     height, width = picture.shape
-    veil = np.zeros(picture.shape, np.float32)
+    veil: Levels = np.zeros(picture.shape, np.float32)
     centre = (int(width * (dice.choice((0.3, 0.7)) + dice.uniform(-0.04, 0.04))), int(height * dice.uniform(0.4, 0.75)))
     axes = (int(0.22 * width), int(height * dice.uniform(0.15, 0.4)))
     cv2.ellipse(veil, centre, axes, 0, 0, 360, 1.0, -1)
-    veil = cv2.GaussianBlur(veil, (0, 0), max(height, width) / 30)
+    veil = _blurred(veil, max(height, width) / 30)
     missing = np.clip(np.percentile(picture, 88) - picture.astype(np.float32), 0, 255)
     return _grey(picture + veil * missing * dice.uniform(0.6, 1))
 
@@ -158,9 +163,10 @@ def _marked(picture: Gray8, dice: Dice) -> Gray8:
 def _framed(picture: Gray8, dice: Dice) -> Gray8:
     height, width = picture.shape
     sides = dice.uniform(0, 0.15, 4) * (height, height, width, width) * (dice.random(4) < 0.6)
-    grey = int(dice.choice((0, 0, 255, dice.integers(0, 255))))
-    around = [int(side) for side in sides]
-    return _grey(cv2.copyMakeBorder(np.ascontiguousarray(picture), *around, cv2.BORDER_CONSTANT, value=grey))
+    grey = int(dice.choice((0, 0, 255, int(dice.integers(0, 255)))))
+    top, bottom, left, right = (int(side) for side in sides)
+    inside = np.ascontiguousarray(picture)
+    return _grey(cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_CONSTANT, value=grey))
 
 
 def _stored(picture: Gray8, dice: Dice) -> Gray8:
@@ -169,7 +175,7 @@ def _stored(picture: Gray8, dice: Dice) -> Gray8:
         picture = _grey(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
     if dice.random() < 0.3:
         written = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(dice.integers(30, 95))])[1]
-        picture = _grey(cv2.imdecode(written, cv2.IMREAD_GRAYSCALE))
+        picture = np.asarray(cv2.imdecode(written, cv2.IMREAD_GRAYSCALE), np.uint8)
     return _grey(255 - picture) if dice.random() < 0.12 else picture
 
 
@@ -207,7 +213,7 @@ def _add_limb(canvas: np.ndarray, across: np.ndarray, down: np.ndarray, dice: Di
 
 
 def _noise(rows: int, columns: int, dice: Dice) -> Gray8:
-    return _spread(cv2.GaussianBlur(dice.normal(0, 1, (rows, columns)), (0, 0), float(np.exp(dice.uniform(-1, 3.5)))))
+    return _spread(_blurred(dice.normal(0, 1, (rows, columns)), float(np.exp(dice.uniform(-1, 3.5)))))
 
 
 def _gradient(rows: int, columns: int, dice: Dice) -> Gray8:
@@ -283,6 +289,11 @@ def _cut(picture: Gray8, sides: tuple[float, float, float, float] | np.ndarray) 
     rows = slice(int(top * height), max(int(top * height) + 8, height - int(bottom * height)))
     columns = slice(int(left * width), max(int(left * width) + 8, width - int(right * width)))
     return np.ascontiguousarray(picture[rows, columns])
+
+
+def _blurred(levels: Levels, sigma: float) -> Levels:
+    """Return levels, [H,W], of the precision that they have, blurred."""
+    return np.asarray(cv2.GaussianBlur(levels, (0, 0), sigma), levels.dtype)
 
 
 def _spread(values: np.ndarray) -> Gray8:

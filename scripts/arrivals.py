@@ -26,14 +26,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from cxrbatch.phantom import draw_phantom
+from cxrbatch.system.durable import TEMPORARY_PREFIX
+from tests.factories.engine import write_tiny_bundle
+from tests.factories.intake import write_dicom
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from cxrbatch.phantom import draw_phantom  # noqa: E402
-from cxrbatch.system.durable import TEMPORARY_PREFIX  # noqa: E402
-from tests.factories.engine import write_tiny_bundle  # noqa: E402
-from tests.factories.intake import write_dicom  # noqa: E402
-
 CXRBATCH = [sys.executable, "-m", "cxrbatch"]
 # Told apart by when they came, not by what they are.
 PASSING = ("scored_at", "reported_at", "revision")

@@ -118,7 +118,7 @@ def measure_commands(results: Results, engine: Path, options: argparse.Namespace
     """Measure whole commands: one study, few studies, and reruns that find nothing to do."""
     few = bench_inputs.make_set(WORK / "sets", "mixed", FEW)
     one = bench_inputs.make_set(WORK / "sets", "mixed", 1)
-    takes = {
+    takes: dict[str, TakeSample] = {
         "one study": partial(sample_cxrbatch, MAIN["fp32"], one, engine),
         f"{FEW} studies": partial(sample_cxrbatch, MAIN["fp32"], few, engine),
         f"rerun of {FEW} files": rerun_of_studies(few, engine),

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def sample_cxrbatch(cell: Cell, studies: Path, engine: Path, *, out: Path = WORK
     assert run["studies_this_run"] == run["images_scored_this_run"] == count, f"{studies}: not all was scored"
     times = event_times(out)
     processing_s = times["processed"] - times["processing"]
-    return _sample(measured, count, processing_s=processing_s, stage_s=run["stage_s"])
+    return replace(_sample(measured, count), processing_s=processing_s, stage_s=run["stage_s"])
 
 
 def _cxrbatch(inputs: Path, out: Path, engine: Path, flags: list[str], env: dict[str, str] | None = None) -> Measured:
@@ -73,19 +74,16 @@ def run_plain(mode: str, studies: Path, engine: Path, limit: int) -> Sample:
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     measured = run_measured([*command, "--mode", mode, "--limit", str(limit)], cwd=ROOT, env={"PYTHONPATH": paths})
     said = json.loads(measured.stdout.splitlines()[-1])
-    return _sample(
-        measured,
-        said["studies"],
+    return replace(
+        _sample(measured, said["studies"]),
         processing_s=said["processing_s"],
         processing_cpu_s=said["processing_cpu_s"],
         stage_s=said["stage_s"],
     )
 
 
-def _sample(measured: Measured, studies: int, **known: object) -> Sample:
-    return Sample(
-        studies, measured.wall_s, measured.cpu_s, measured.foreign_s, available_cores(), measured.peak_rss_mb, **known
-    )
+def _sample(measured: Measured, studies: int) -> Sample:
+    return Sample(studies, measured.wall_s, measured.cpu_s, measured.foreign_s, available_cores(), measured.peak_rss_mb)
 
 
 def event_times(out: Path) -> dict[str, float]:

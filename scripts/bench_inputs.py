@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,6 @@ from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, build
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.phantom import draw_phantom, windowed
 from cxrbatch.records import Gray8, InputSpec, Label, now_text
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.factories.encoded import encode_frame
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.intake import dataset, with_frame
@@ -122,7 +119,7 @@ def make_resnet50_engine(folder: Path) -> Path:
 
 
 @torch.no_grad()
-def strengthen(network: Any, pixels: torch.Tensor) -> ChestNetwork:
+def strengthen(network: ChestNetwork, pixels: torch.Tensor) -> ChestNetwork:
     """Give a network of random weights the statistics of these images, and maps whose peaks are `_MAP_PEAK` logits.
 
     Args:

@@ -20,12 +20,13 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import cv2
 import numpy as np
 import pydicom
-from pydicom.pixels import pixel_array
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
     UID,
     ExplicitVRLittleEndian,
@@ -138,11 +139,11 @@ def print_changes(
     """Print by how much probabilities move when these JPEG 2000 images are decoded at a fraction of their size."""
     bundle = find_bundle(engine_name)
     with closing(open_engine(bundle, backend="onnxruntime", threads=1)) as engine:
-        ways = (
+        ways: tuple[Callable[[Path], Radiograph], ...] = (
             partial(read_radiograph, settings=settings, source_px=source_px),
             partial(read_whole, source_px=source_px),
+            partial(read_rounded_first, source_px=source_px),
         )
-        ways += (partial(read_rounded_first, source_px=source_px),)
         reduced, whole, rounded = (
             np.concatenate(
                 [engine.infer(prepare(way(path), bundle.input).pixels[np.newaxis]).probabilities for path in images]
@@ -155,12 +156,8 @@ def print_changes(
 
 def read_whole(path: Path, source_px: int) -> Radiograph:
     """Read an image with the decoder's reduction switched off."""
-    usual = pixel_data.reducible_levels
-    pixel_data.reducible_levels = lambda *_: 0
-    try:
+    with patch.object(pixel_data, "reducible_levels", lambda *_: 0):
         return read_radiograph(path, SETTINGS, source_px=source_px)
-    finally:
-        pixel_data.reducible_levels = usual
 
 
 def read_rounded_first(path: Path, source_px: int) -> Radiograph:
@@ -169,7 +166,8 @@ def read_rounded_first(path: Path, source_px: int) -> Radiograph:
     height, width = radiograph.judged.shape
     scale = source_px / max(height, width)
     size = (round(width * scale), round(height * scale))
-    return replace(radiograph, source=cv2.resize(radiograph.judged, size, interpolation=cv2.INTER_AREA))
+    shrunk = np.asarray(cv2.resize(radiograph.judged, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return replace(radiograph, source=shrunk)
 
 
 def write_real_images(folder: Path, shared: Path, every: int = 6) -> list[Path]:

@@ -58,7 +58,7 @@ def measure_engine(engine: Path, precision: str, seconds: float) -> Limit:
 def _time_calls(call: Callable[[], object], seconds: float, images: int) -> Limit:
     for _ in range(_WARM_UP_CALLS):
         call()
-    times = []
+    times: list[float] = []
     cpu, end = time.process_time(), time.perf_counter() + seconds
     while not times or time.perf_counter() < end:
         started = time.perf_counter()

@@ -12,6 +12,7 @@ import argparse
 import base64
 import csv
 import json
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -25,12 +26,13 @@ import pydicom
 import torch
 from jinja2 import Environment
 from pydicom.encaps import get_frame
-from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.uid import JPEGLosslessSV1
 from torchvision.transforms.v2 import functional as transforms
 from weasyprint import HTML
 
 from cxrbatch.model.network.checkpoint import load_checkpoint
+from cxrbatch.model.network.network import ChestNetwork
 
 CPU_S: dict[str, float] = defaultdict(float)
 PAGE = Environment(autoescape=True).from_string("""<!doctype html><html><head><title>{{ name }}</title><style>
@@ -52,18 +54,18 @@ def timed(stage: str) -> Iterator[None]:
 def read(path: Path) -> np.ndarray:
     """Return the windowed image, uint8 [H,W], at full resolution."""
     if path.suffix == ".png":
-        return cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        return np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), np.uint8)
     dataset = pydicom.dcmread(path)
     stored = apply_modality_lut(_stored(dataset), dataset)
-    pixels = apply_voi_lut(stored, dataset).astype(np.float32)
+    pixels: np.ndarray = apply_voi_lut(stored, dataset).astype(np.float32)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         pixels = pixels.max() - pixels
-    return (255 * (pixels - pixels.min()) / np.ptp(pixels)).astype(np.uint8)
+    return np.asarray(255 * (pixels - pixels.min()) / np.ptp(pixels), np.uint8)
 
 
 def _stored(dataset: pydicom.Dataset) -> np.ndarray:
     if dataset.file_meta.TransferSyntaxUID == JPEGLosslessSV1:
-        return imagecodecs.jpeg_decode(get_frame(dataset.PixelData, 0, number_of_frames=1))
+        return np.asarray(imagecodecs.jpeg_decode(get_frame(dataset.PixelData, 0, number_of_frames=1)))
     return dataset.pixel_array
 
 
@@ -74,7 +76,7 @@ def grad_cam(features: torch.Tensor, logit: torch.Tensor) -> np.ndarray:
     return torch.relu((weights * features).sum(dim=1))[0].detach().numpy()
 
 
-def score(network: torch.nn.Module, image: np.ndarray, *, maps: bool) -> tuple[list[float], list[np.ndarray]]:
+def score(network: ChestNetwork, image: np.ndarray, *, maps: bool) -> tuple[list[float], list[np.ndarray]]:
     """Return the probabilities of all labels, and the heatmaps of the first two where they are asked for."""
     with timed("preprocess"):
         pixels = transforms.resize(torch.from_numpy(image)[None, None], [224, 224], antialias=True)
@@ -115,7 +117,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     options = parser.parse_args()
     checkpoint = load_checkpoint(options.engine / "checkpoint.safetensors")
-    labels = [label.name for label in checkpoint.facts.labels]
+    network, labels = checkpoint.network, [label.name for label in checkpoint.facts.labels]
+    if not isinstance(network, ChestNetwork):
+        sys.exit(f"{options.engine}: an ensemble or mirrored; the plain way knows single networks")
     options.out.mkdir(parents=True)
     paths = sorted(path for path in options.studies.iterdir() if path.is_file())[: options.limit]
     started, cpu_started = time.perf_counter(), time.process_time()
@@ -125,7 +129,7 @@ def main() -> None:
         for path in paths:
             with timed("read"):
                 image = read(path)
-            probabilities, cams = score(checkpoint.network, image, maps=options.mode != "csv")
+            probabilities, cams = score(network, image, maps=options.mode != "csv")
             table.writerow([path.name, *probabilities])
             if options.mode == "csv":
                 continue

@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-import bench_inputs
 import psutil
 from pydicom.uid import generate_uid
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from cxrbatch.config import Settings
 from cxrbatch.engine.bundle import load_bundle
 from cxrbatch.engine.open import plan_engine
@@ -35,6 +35,7 @@ from cxrbatch.output.ledger.queue import StudyTask
 from cxrbatch.records import EngineDescription, ImageFile, ImageResult, IndexedFile, PrintedStudy, StudyResult, now_text
 from cxrbatch.run.headers import FILES_PER_TASK
 from cxrbatch.run.index import INDEX_RULES, index_rules
+from scripts import bench_inputs
 from tests.factories.intake import blobs, write_dicom
 
 ROOT = Path(__file__).parents[1]

@@ -43,20 +43,18 @@ from pydicom.uid import (
     RLELossless,
 )
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from cxrbatch.config import Settings  # noqa: E402
-from cxrbatch.engine.contract import Engine  # noqa: E402
-from cxrbatch.engine.installed import find_bundle  # noqa: E402
-from cxrbatch.engine.open import open_engine  # noqa: E402
-from cxrbatch.errors import ImageRejected  # noqa: E402
-from cxrbatch.intake.preprocess import prepare  # noqa: E402
-from cxrbatch.intake.read import read_radiograph  # noqa: E402
-from cxrbatch.records import Radiograph  # noqa: E402
-from tests.factories.damage import HOLE_BYTES, exchange, leave_out, overwrite  # noqa: E402
-from tests.factories.encoded import Pixels, bits_of, encode_frame  # noqa: E402
-from tests.factories.intake import dataset, jpeg_bytes, png_bytes, with_frame  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from cxrbatch.config import Settings
+from cxrbatch.engine.contract import Engine
+from cxrbatch.engine.installed import find_bundle
+from cxrbatch.engine.open import open_engine
+from cxrbatch.errors import ImageRejected
+from cxrbatch.intake.preprocess import prepare
+from cxrbatch.intake.read import read_radiograph
+from cxrbatch.records import Radiograph
+from tests.factories.damage import HOLE_BYTES, exchange, leave_out, overwrite
+from tests.factories.encoded import Pixels, bits_of, encode_frame
+from tests.factories.intake import dataset, jpeg_bytes, png_bytes, with_frame
 
 SHARED = Path(os.environ.get("CXRBATCH_SHARED_DATA", "/nowhere"))
 SETTINGS = Settings()
@@ -225,7 +223,8 @@ def samples() -> Iterator[Sample]:
         eight = np.asarray(pixels >> max(0, int(pixels.max()).bit_length() - 8), np.uint8)
         twelve = np.asarray(pixels.astype(np.uint16) >> max(0, int(pixels.max()).bit_length() - 12), np.uint16)
         for syntax, kind in ENCODINGS.items():
-            stored = {JPEGBaseline8Bit: eight, JPEGExtended12Bit: twelve}.get(syntax, pixels)
+            narrower: dict[UID, Pixels] = {JPEGBaseline8Bit: eight, JPEGExtended12Bit: twelve}
+            stored = narrower.get(syntax, pixels)
             yield dicom_sample(kind, syntax, stored)
         colour = np.dstack([eight] * 3)
         if name != "RG1":
@@ -258,7 +257,7 @@ def probabilities(radiograph: Radiograph, name: str) -> NDArray[np.float32]:
     if not name:
         return np.zeros(1, np.float32)
     spec = find_bundle(name).input
-    return engine(name).infer(prepare(radiograph, spec).pixels[np.newaxis]).probabilities[0]
+    return np.asarray(engine(name).infer(prepare(radiograph, spec).pixels[np.newaxis]).probabilities[0], np.float32)
 
 
 def read_bytes(content: bytes) -> Radiograph:

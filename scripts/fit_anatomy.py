@@ -14,19 +14,21 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-import anatomy_examples as examples
 import numpy as np
-from picture_sets import UNSEEN, dice_for, learned_from, libraries, read_pictures, read_small
 from sklearn.decomposition import PCA
 from sklearn.neural_network import MLPClassifier
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from cxrbatch.intake import resemblance
 from cxrbatch.intake.anatomy import RESEMBLANCE_IN_DOUBT, RESEMBLANCE_OF_A_CHEST, describe, views_inside
 from cxrbatch.intake.resemblance import Network, weigh
 from cxrbatch.phantom import draw_phantom, windowed
 from cxrbatch.phantom.lesions import FINDINGS
 from cxrbatch.records import Float32, Gray8
+from scripts import anatomy_examples as examples
+from scripts.picture_sets import UNSEEN, dice_for, learned_from, libraries, read_pictures, read_small
 
 VARIED, WRONG, LIMBS, DRAWINGS, PHANTOMS = 5, 2, 700, 1200, 150
 # Those of the demo, the tests and `make pixel-check` have smaller seeds.
@@ -49,14 +51,17 @@ def main() -> int:
     chests = features_of(chests_to_learn(shared))
     others = features_of(made_pictures(shared))
     seen = {name: paths for name, paths in libraries(options.foreign).items() if name not in UNSEEN}
-    foreign = {name: [picture.display for picture in read_pictures(paths)] for name, paths in seen.items()}
+    read = {name: [picture.display for picture in read_pictures(paths)] for name, paths in seen.items()}
+    # A library may hold nothing that intake takes, such as icons.
+    foreign = {name: pictures for name, pictures in read.items() if pictures}
     learned = {name: features_of(with_variants(pictures)) for name, pictures in foreign.items()}
     if options.held_out:
         print_held_out(chests, others, foreign, learned)
         return 0
     network = fit(chests, np.vstack([others, *learned.values()]))
     target = Path(resemblance.__file__).with_name(resemblance.NUMBERS)
-    np.savez(target, **{name: np.asarray(getattr(network, name), np.float16) for name in Network.__slots__})
+    numbers: dict[str, Any] = {name: np.asarray(getattr(network, name), np.float16) for name in Network.__slots__}
+    np.savez(target, **numbers)
     print(f"{target}: {target.stat().st_size} bytes, from {len(chests)} views of chests and "
           f"{len(others) + sum(map(len, learned.values()))} of other things")  # fmt: skip
     return 0

@@ -29,8 +29,8 @@ import cv2
 import numpy as np
 import pydicom.data
 from rich.console import Console
-from structured_damage import damage_structure
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from cxrbatch.config import Settings
 from cxrbatch.output.folder.opening import open_output
 from cxrbatch.output.report.pictures import draw_study
@@ -51,6 +51,7 @@ from cxrbatch.run.source import Order, Source
 from cxrbatch.run.stages import StageClock
 from cxrbatch.system.progress import RunProgress
 from cxrbatch.system.workers import WorkerPool
+from scripts.structured_damage import damage_structure
 
 KEPT = Path(__file__).parents[1] / "bench" / "fuzz"
 SEED_ROWS = 200

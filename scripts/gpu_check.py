@@ -21,15 +21,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import bench_inputs
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from cxrbatch.engine.backends import FASTEST_FIRST, look_at_backend
 from cxrbatch.engine.bundle import EngineBundle, load_bundle
 from cxrbatch.engine.cuda import probe_cuda
 from cxrbatch.engine.open import EngineChoice, open_choice, runnable
 from cxrbatch.errors import CxrBatchError
 from cxrbatch.upkeep.bench import BenchOptions, BenchReport, measure_engine
+from scripts import bench_inputs
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "bench"
@@ -84,7 +85,7 @@ def measure_throughput(bundle: EngineBundle) -> Part:
     rows = []
     for backend in ("tensorrt", "tensorrt-rtx", "torch"):
         if look_at_backend(backend).runs and any(choice.backend == backend for choice in runnable(bundle)):
-            options = BenchOptions(backend=backend, batch_sizes=BATCH_SIZES, seconds=2.0)  # type: ignore[arg-type]
+            options = BenchOptions(backend=backend, batch_sizes=BATCH_SIZES, seconds=2.0)
             rows += list(_throughput_rows(measure_engine(bundle, options)))
     head = ["| backend | precision | batch | ms | images/s | without copies | ratio | TFLOP/s |",
             "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip

@@ -74,30 +74,30 @@ def stretched(display: Gray8, dice: np.random.Generator) -> Gray8:
 
 def low_contrast(display: Gray8, dice: np.random.Generator) -> Gray8:
     """Leave 64 grey levels."""
-    return (dice.integers(20, 150) + display * 0.25).astype(np.uint8)
+    return _grey(dice.integers(20, 150) + display * 0.25)
 
 
 def overexposed(display: Gray8, dice: np.random.Generator) -> Gray8:
     """Let the dark tenth to third be black."""
-    low = np.percentile(display, dice.uniform(10, 33))
-    return np.clip((display - low) * (255 / max(1.0, 255 - low)), 0, 255).astype(np.uint8)
+    low = float(np.percentile(display, dice.uniform(10, 33)))
+    return _grey((display - low) * (255 / max(1.0, 255 - low)))
 
 
 def underexposed(display: Gray8, dice: np.random.Generator) -> Gray8:
     """Let the bright tenth to third be white."""
-    high = np.percentile(display, dice.uniform(67, 90))
-    return np.clip(display * (255 / max(1.0, float(high))), 0, 255).astype(np.uint8)
+    high = float(np.percentile(display, dice.uniform(67, 90)))
+    return _grey(display * (255 / max(1.0, high)))
 
 
 def noisy(display: Gray8, dice: np.random.Generator) -> Gray8:
     """Add noise of 20 grey levels."""
-    return np.clip(display + dice.normal(0, 20, display.shape), 0, 255).astype(np.uint8)
+    return _grey(display + dice.normal(0, 20, display.shape))
 
 
 def edge_enhanced(display: Gray8, _: np.random.Generator) -> Gray8:
     """Subtract most of what is coarser than a thirtieth of the image, as some processing does."""
-    coarse = cv2.GaussianBlur(display.astype(np.float32), (0, 0), max(display.shape) / 30)
-    return np.clip(128 + 2 * (display - 0.7 * coarse - 0.3 * coarse.mean()), 0, 255).astype(np.uint8)
+    coarse = np.asarray(cv2.GaussianBlur(display.astype(np.float32), (0, 0), max(display.shape) / 30), np.float32)
+    return _grey(128 + 2 * (display - 0.7 * coarse - 0.3 * coarse.mean()))
 
 
 def with_lines(display: Gray8, dice: np.random.Generator) -> Gray8:
@@ -131,9 +131,9 @@ def half_white(display: Gray8, dice: np.random.Generator) -> Gray8:
     centre = (int(width * float(dice.choice((0.3, 0.7)))), int(0.5 * height))
     veil = np.zeros(display.shape, np.float32)
     cv2.ellipse(veil, centre, (int(0.2 * width), int(0.38 * height)), 0, 0, 360, 1.0, -1)
-    veil = cv2.GaussianBlur(veil, (0, 0), max(display.shape) / 40)
-    bright = np.percentile(display, 90)
-    return (display + veil * np.clip(bright - display, 0, 255) * 0.9).astype(np.uint8)
+    veil = np.asarray(cv2.GaussianBlur(veil, (0, 0), max(display.shape) / 40), np.float32)
+    bright = float(np.percentile(display, 90))
+    return _grey(display + veil * np.clip(bright - display, 0, 255) * 0.9)
 
 
 def mirrored(display: Gray8, _: np.random.Generator) -> Gray8:
@@ -176,3 +176,7 @@ def _framed(display: Gray8, dice: np.random.Generator, grey: int) -> Gray8:
     columns = slice(int(left * width), width - int(right * width))
     framed[rows, columns] = display[rows, columns]
     return framed
+
+
+def _grey(levels: np.ndarray) -> Gray8:
+    return np.asarray(np.clip(levels, 0, 255), np.uint8)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from cxrbatch.model.data.dataset import PixelSet, load_data
 from cxrbatch.model.data.options import DataOptions
 from cxrbatch.model.network.checkpoint import CheckpointFacts, load_checkpoint
 from cxrbatch.model.network.export import export_onnx
-from cxrbatch.model.network.network import ChestNetwork
+from cxrbatch.model.network.network import ChestNetwork, ScoringNetwork
 from cxrbatch.model.train.novelty import fit_novelty
 from cxrbatch.model.train.options import TrainingOptions
 from cxrbatch.model.train.record import Listener, TrainingPlan
@@ -64,7 +65,7 @@ def main() -> None:
 class Trained:
     """A network that tells distances, 64 images that it learned from, uint8 [64,1,S,S], and files held out."""
 
-    network: ChestNetwork
+    network: ScoringNetwork
     learned: Gray8
     held_out: list[Path]
 
@@ -91,6 +92,9 @@ def train(source: Path, work: Path, spec: InputSpec, epochs: int) -> Trained:
 def fit(source: Path, checkpoint: Path) -> Trained:
     """Fit the distance of a network that was trained on the parts which the source brings along."""
     loaded = load_checkpoint(checkpoint)
+    network = loaded.network
+    if not isinstance(network, ChestNetwork):
+        sys.exit(f"{checkpoint}: an ensemble or mirrored; name the checkpoint of a single network")
     labels = tuple(label.name for label in loaded.facts.labels)
     images = load_data(source, DataOptions(labels=labels))
     if images.sha256 != loaded.facts.training.data_sha256:
@@ -105,9 +109,9 @@ def fit(source: Path, checkpoint: Path) -> Trained:
     for name, files in parts.items():
         pixels = np.stack(list(read(files, loaded.facts.input)))
         sets[name] = PixelSet(pixels, np.zeros((len(pixels), 1), np.float32))
-    tell(loaded.facts, fit_novelty(loaded.network, sets["train"], sets["val"]))
+    tell(loaded.facts, fit_novelty(network, sets["train"], sets["val"]))
     left = [sample.path for sample in images.part("val") if sample.patient in held_out]
-    return Trained(loaded.network, sets["train"].pixels[:64], left)
+    return Trained(network, sets["train"].pixels[:64], left)
 
 
 def tell(facts: CheckpointFacts, novelty: NoveltyFacts | None) -> None:
@@ -169,7 +173,12 @@ def kinds(shared: Path, source: str, held_out: list[Path], spec: InputSpec) -> I
 
 def read(files: list[Path], spec: InputSpec) -> Iterator[Gray8]:
     """Yield what the engine eats of each image, uint8 [1,S,S], as a run would, but whatever it shows."""
-    settings = Settings(pixel_check=False, accept_modality="CR,DX,RG,MG", accept_body_part="BREAST,LEG,TIBIA")
+    settings = Settings(
+        pixel_check=False,
+        accept_modality="CR,DX,RG,MG",
+        accept_body_part="BREAST,EXTREMITY",
+        accept_view="any",
+    )
     for path in files:
         try:
             radiograph = read_radiograph(path, settings, source_px=source_side(spec))

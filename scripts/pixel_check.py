@@ -7,6 +7,7 @@ folder that foreign_pictures.sh filled, also pictures that are no radiographs: a
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -14,14 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from image_variations import VARIATIONS
-from picture_sets import SETTINGS, UNSEEN, dice_for, judging, libraries, read_pictures, read_small
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from cxrbatch.errors import Flag, ImageRejected
 from cxrbatch.intake.anatomy import check_anatomy
 from cxrbatch.phantom import draw_lateral, draw_phantom, windowed
 from cxrbatch.phantom.lesions import FINDINGS
 from cxrbatch.records import Gray8, Header, Radiograph
+from scripts.image_variations import VARIATIONS
+from scripts.picture_sets import SETTINGS, UNSEEN, dice_for, judging, libraries, read_pictures, read_small
 
 CHECKED = replace(SETTINGS, pixel_check=True)
 FOLDERS = ("nih1024", "nih256", "fourclass384", "dicom/chest")
@@ -32,6 +34,9 @@ HEAD = """| pictures | count | refused if untagged | in % | anatomy_suspect | in
 
 def main() -> int:
     """Print the tables; 2 where there are no radiographs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("foreign", nargs="*", type=Path, help="a folder that foreign_pictures.sh filled")
+    options = parser.parse_args()
     shared = Path(os.environ.get("CXRBATCH_SHARED_DATA", ""))
     if not (shared / FOLDERS[0]).is_dir():
         print("Set CXRBATCH_SHARED_DATA to the folder of public radiographs.", file=sys.stderr)
@@ -47,8 +52,8 @@ def main() -> int:
         images += unseen
     print_varied(images)
     print_phantoms()
-    for folder in sys.argv[1:]:
-        print_foreign(Path(folder))
+    for folder in options.foreign:
+        print_foreign(folder)
     return 0
 
 
@@ -87,7 +92,8 @@ def print_foreign(folder: Path) -> None:
 def untagged(displays: Iterable[Gray8]) -> Iterator[Radiograph]:
     """Yield display images as radiographs that nothing says anything of."""
     for display in displays:
-        yield Radiograph(Header(), display, *display.shape, (Flag.NO_BODY_PART,), "", "")
+        rows, columns = display.shape
+        yield Radiograph(Header(), display, rows, columns, (Flag.NO_BODY_PART,), stored_sha256="", display_sha256="")
 
 
 def print_row(name: str, pictures: Iterable[Radiograph]) -> None:

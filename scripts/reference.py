@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
@@ -10,14 +11,20 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import click
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from cxrbatch.cli import commands
+from cxrbatch.config import CONFIG_FILE, ENVIRONMENT_PREFIX, Meaning, Settings, notes, ranges
+from cxrbatch.errors import ExitCode
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from cxrbatch.cli import commands  # noqa: E402
-from cxrbatch.config import CONFIG_FILE, ENVIRONMENT_PREFIX, Meaning, Settings, notes, ranges  # noqa: E402
-from cxrbatch.errors import ExitCode  # noqa: E402
-
 MADE_BY = "<!-- Made by `make reference`. -->\n\n"
+
+
+def main() -> None:
+    """Write both pages."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    for path, text in pages():
+        path.write_text(text, encoding="utf-8")
 
 
 def pages() -> Iterator[tuple[Path, str]]:
@@ -129,5 +136,4 @@ def _options_by_setting() -> dict[str, click.Option]:
 
 
 if __name__ == "__main__":
-    for path, text in pages():
-        path.write_text(text, encoding="utf-8")
+    main()

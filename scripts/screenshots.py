@@ -5,6 +5,7 @@ Needs Chromium (Debian: chromium) and pdftoppm (Debian: poppler-utils); run `mak
 
 from __future__ import annotations
 
+import argparse
 import csv
 import shutil
 import subprocess
@@ -44,6 +45,7 @@ def most_urgent_study() -> dict[str, str]:
 
 def main() -> None:
     """Make the three pictures."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     missing = [tool for tool in ("chromium", "pdftoppm") if shutil.which(tool) is None]
     if missing:
         sys.exit(f"not installed: {', '.join(missing)} (Debian: apt-get install chromium poppler-utils)")

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,7 +76,9 @@ def measure(root: Path) -> dict[str, str]:
 
 def main() -> None:
     """Print the figures of each checkout, a column each."""
-    roots = [Path(each) for each in sys.argv[1:]] or [Path(__file__).parents[1]]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("roots", nargs="*", type=Path, default=[Path(__file__).parents[1]], metavar="ROOT")
+    roots: list[Path] = parser.parse_args().roots
     columns = [measure(root.resolve()) for root in roots]
     print("| | " + " | ".join(root.resolve().name for root in roots) + " |")
     print("| --- " * (len(roots) + 1) + "|")

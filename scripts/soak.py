@@ -31,15 +31,14 @@ from pathlib import Path
 
 import psutil
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from scripts.soak_changes import change_input, lost_reports, write_image
+from tests.factories.engine import write_tiny_bundle
+from tests.factories.judged import disagreements, finished_reports
+from tests.factories.outputs import leftovers, snapshot
+from tests.factories.studies import read_rows
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from scripts.soak_changes import change_input, lost_reports, write_image  # noqa: E402
-from tests.factories.engine import write_tiny_bundle  # noqa: E402
-from tests.factories.judged import disagreements, finished_reports  # noqa: E402
-from tests.factories.outputs import leftovers, snapshot  # noqa: E402
-from tests.factories.studies import read_rows  # noqa: E402
-
 # Nothing here takes long; whoever waits so long waits for something that never comes.
 PATIENCE_S = 180.0
 # What the log of a run tells last, and where the run is then.

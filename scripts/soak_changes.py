@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import random
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from cxrbatch.phantom import draw_phantom  # noqa: E402
-from tests.factories.intake import write_dicom  # noqa: E402
-from tests.factories.judged import finished_reports  # noqa: E402
+from cxrbatch.phantom import draw_phantom
+from tests.factories.intake import write_dicom
+from tests.factories.judged import finished_reports
 
 UID = "1.2.826.0.1.3680043.10.9"
 

@@ -25,14 +25,13 @@ from pathlib import Path
 
 import psutil
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from scripts.soak import PATIENCE_S, write_studies
+from tests.factories.engine import write_tiny_bundle
+from tests.factories.outputs import leftovers, snapshot
+from tests.factories.studies import read_rows
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from scripts.soak import PATIENCE_S, write_studies  # noqa: E402
-from tests.factories.engine import write_tiny_bundle  # noqa: E402
-from tests.factories.outputs import leftovers, snapshot  # noqa: E402
-from tests.factories.studies import read_rows  # noqa: E402
-
 RETRIED = "a worker was killed; its task goes to another one"
 
 

@@ -13,12 +13,18 @@ import zlib
 from collections.abc import Callable
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-CHUNK_NAMES = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"iCCP", b"zTXt", b"iTXt", b"eXIf", b"acTL")
-CHUNK_NAMES += (b"fcTL", b"fdAT", b"sBIT", b"bKGD", b"hIST", b"pHYs", b"tIME", b"foOo", b"FOOO", b"\0\0\0\0", b"a b!")
-MARKERS = (0xC0, 0xC1, 0xC2, 0xC3, 0xC4, 0xC8, 0xC9, 0xCC, 0xD0, 0xD8, 0xD9, 0xDA, 0xDB, 0xDC, 0xDD, 0xE0, 0xE1, 0xE2)
-MARKERS += (0xEE, 0xF7, 0xFE, 0x01, 0x3C)
-VALUES = (b"0", b"-1", b"1e308", b"-1e308", b"1e-308", b"nan", b"inf", b"127,5", b"9" * 25, b"1\\2", b"", b" ", b"abc")
-VALUES += (b"\xff\xff", b"\0\0", b"\1\0", b"\xff\x7f", b"\0\x80", b"\0" * 8, b"\xff" * 8, b"\x1b$B", b"ISO_IR 192")
+CHUNK_NAMES = (
+    *(b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"iCCP", b"zTXt", b"iTXt", b"eXIf", b"acTL"),
+    *(b"fcTL", b"fdAT", b"sBIT", b"bKGD", b"hIST", b"pHYs", b"tIME", b"foOo", b"FOOO", b"\0\0\0\0", b"a b!"),
+)
+MARKERS = (
+    *(0xC0, 0xC1, 0xC2, 0xC3, 0xC4, 0xC8, 0xC9, 0xCC, 0xD0, 0xD8, 0xD9, 0xDA, 0xDB, 0xDC, 0xDD, 0xE0, 0xE1, 0xE2),
+    *(0xEE, 0xF7, 0xFE, 0x01, 0x3C),
+)
+VALUES = (
+    *(b"0", b"-1", b"1e308", b"-1e308", b"1e-308", b"nan", b"inf", b"127,5", b"9" * 25, b"1\\2", b"", b" ", b"abc"),
+    *(b"\xff\xff", b"\0\0", b"\1\0", b"\xff\x7f", b"\0\x80", b"\0" * 8, b"\xff" * 8, b"\x1b$B", b"ISO_IR 192"),
+)
 VRS = (b"US", b"SS", b"DS", b"IS", b"LO", b"FD", b"UL", b"PN", b"CS", b"UI", b"SQ", b"OB", b"OW", b"UN", b"AT", b"ZZ")
 LONG_VRS = {b"OB", b"OW", b"OF", b"SQ", b"UN", b"UT", b"UC", b"UR", b"OD", b"OL"}
 _ELEMENT = re.compile(rb"[\x02\x08\x10\x18\x20\x28]\x00..([A-Z]{2})", re.DOTALL)
