@@ -13,6 +13,9 @@ from cxrbatch.records import RefusedImage
 LONGEST_TEXT = 160
 """Characters of one header value that a report shows; result.json keeps all of them."""
 
+LONGEST_GROUP = 80
+"""Characters of one group of a person name that are shown; PS3.5 allows 64 (section 6.2, VR PN)."""
+
 NO_VALUE = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 RANGE = "\N{EN DASH}"
@@ -130,6 +133,12 @@ def printable_path(path: str) -> str:
     return _LONE_SURROGATE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", path)
 
 
+def input_path(path: str, longest: int = LONGEST_TEXT) -> str:
+    """Return an input-relative path that is safe to show; of a long one the end, which names the file."""
+    shown = plain(path, longest=len(path) + 4 * longest)
+    return shown if len(shown) <= longest else f"…{shown[1 - longest :].lstrip()}"
+
+
 def visible(text: str) -> str:
     r"""Return text with control, bidi and undecodable characters written as \xNN or \uNNNN: one line, for a terminal.
 
@@ -146,14 +155,20 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def person_name(value: str) -> str:
-    """Return a DICOM person name as people write it: "Family, Given Middle" (PS3.5 section 6.2, VR PN).
+    """Return a DICOM person name as people write it: "Family, Given Middle" (PS3.5 section 6.2.1, VR PN).
 
-    The ideographic group follows in parentheses; the phonetic one only repeats the first.
+    The ideographic and the phonetic group follow in parentheses, unless they repeat what stands there already. Where
+    there is no alphabetic group, the first of them speaks for it.
     """
-    alphabetic, ideographic = [*plain(value).split("="), ""][:2]
-    shown = _alphabetic_name(alphabetic)
-    characters = " ".join(filter(None, ideographic.split("^")))
-    return f"{shown} ({characters})" if shown and characters else shown or characters
+    groups = [*value[: 4 * LONGEST_TEXT].split("="), "", "", ""][:3]
+    alphabetic, *others = (plain(group, longest=LONGEST_GROUP) for group in groups)
+    names = [_alphabetic_name(alphabetic), *(_joined_name(other) for other in others)]
+    first, *more = [*dict.fromkeys(filter(None, names))] or [""]
+    return f"{first} ({', '.join(more)})" if more else first
+
+
+def _joined_name(group: str) -> str:
+    return " ".join(part for part in map(str.strip, group.split("^")) if part)
 
 
 def _alphabetic_name(group: str) -> str:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cxrbatch.config import HeatmapChoice
-from cxrbatch.errors import Flag
+from cxrbatch.output.report.cautions import Remark, cautions, quality
 from cxrbatch.output.report.findings import (
     FindingLine,
     coverage,
     finding_lines,
     label_name,
     named_score,
-    novelty,
     priority_name,
     summary,
 )
 from cxrbatch.output.report.maps import NOT_VALIDATED, map_notes, shown_heatmaps
 from cxrbatch.output.report.trust import spread_note, trust_note
+from cxrbatch.output.report.verdict_lines import VerdictLine, misses_sentence, verdict_lines
 from cxrbatch.pages import wording
 from cxrbatch.records import (
     EngineDescription,
@@ -31,6 +31,7 @@ from cxrbatch.records import (
 )
 
 SHORT_HASH = 12
+_LONGEST_HEADING = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +63,6 @@ class ImageSection:
 
 
 @dataclass(frozen=True, slots=True)
-class Remark:
-    """One sentence about one or more images, and which; `source` is empty where there is no choice."""
-
-    source: str
-    sentence: str
-
-
-@dataclass(frozen=True, slots=True)
 class ReportContent:
     """Everything that the report template shows, in the order of the page."""
 
@@ -79,9 +72,10 @@ class ReportContent:
     priority: Priority
     priority_name: str
     coverage: str
+    verdict: tuple[VerdictLine, ...]
     summary: str
-    novelty: str
     notice: str
+    cautions: tuple[Remark, ...]
     images: tuple[ImageSection, ...]
     map_notes: tuple[str, ...]
     findings: tuple[FindingLine, ...]
@@ -124,20 +118,21 @@ def report_content(result: StudyResult, heatmaps: HeatmapChoice = "validated") -
     findings = finding_lines(result, verdict)
     return ReportContent(
         study_key=result.study_key,
-        heading=wording.person_name(result.header.patient_name) or f"Study {result.study_key}",
+        heading=study_heading(result),
         patient=_patient_facts(result.header),
         priority=verdict.priority,
         priority_name=priority_name(result, verdict),
         coverage=coverage(verdict),
-        summary=summary(result, verdict),
-        novelty=novelty(result, verdict),
+        verdict=verdict_lines(result, verdict),
+        summary=" ".join(filter(None, (summary(result, verdict), misses_sentence(result, verdict)))),
         notice=wording.plain(result.engine.notice, longest=600),
+        cautions=cautions(result, verdict),
         images=tuple(_image_section(result, number, heatmaps) for number in range(1, len(result.images) + 1)),
         map_notes=map_notes(result, heatmaps),
         findings=findings,
         trust=trust_note(result.engine, tuple(line.trust for line in findings)),
         spread=spread_note(result.engine, (line.spread for line in findings)),
-        quality=_quality(result),
+        quality=quality(result),
         refused=tuple(Remark(_source(result, image), wording.refused_sentence(image)) for image in result.refused),
         engine=_engine_facts(result.engine),
         origin=_facts(
@@ -165,8 +160,23 @@ def _image_section(result: StudyResult, number: int, heatmaps: HeatmapChoice) ->
     )
 
 
+def study_heading(result: StudyResult) -> str:
+    """Return what the study is called: the patient's name, of a PNG or JPEG its path, else the study's key.
+
+    Several files of one folder that are one study are called by the folder. Paths may name patients, so a de-identified
+    study has its key.
+    """
+    header = result.header
+    name = wording.person_name(header.patient_name)
+    if name or result.deidentified or header.modality or header.sop_class_uid or header.study_instance_uid:
+        return name or f"Study {result.study_key}"
+    first = result.images[0].path
+    path = first if len(result.images) == 1 else first.rpartition("/")[0] or first
+    return wording.input_path(path, longest=_LONGEST_HEADING) or f"Study {result.study_key}"
+
+
 def _source(result: StudyResult, image: ImageResult | RefusedImage) -> str:
-    return "" if result.deidentified else wording.plain(image.path)
+    return "" if result.deidentified else wording.input_path(image.path)
 
 
 def _heatmap_figures(image: ImageResult, engine: EngineDescription, choice: HeatmapChoice) -> list[ReportPicture]:
@@ -197,21 +207,6 @@ def _uncalled_detail(label: Label, call: bool | None, *, exclusive: bool) -> str
     if exclusive:
         return "highest score of a finding, not the likeliest class"
     return f"highest score, below {wording.operating_point(label.operating_point)}"
-
-
-def _quality(result: StudyResult) -> tuple[Remark, ...]:
-    """Return a remark per flag of the study, naming its images where there are several.
-
-    That images are unlike the training images stands under the summary.
-    """
-    flagged = dict.fromkeys(flag for image in result.images for flag in image.flags)
-    flagged.pop(Flag.OUT_OF_DISTRIBUTION, None)
-    remarks = []
-    for flag in flagged:
-        numbers = [str(n) for n, image in enumerate(result.images, start=1) if flag in image.flags]
-        source = f"Image{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}" if len(result.images) > 1 else ""
-        remarks.append(Remark(source, wording.FLAG_SENTENCES[flag]))
-    return tuple(remarks)
 
 
 def _patient_facts(header: Header) -> tuple[Fact, ...]:
