@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 
 from cxrbatch.errors import Flag, Reason
@@ -40,6 +40,18 @@ EVIDENCE = (
     "reaches half of it, the ring marks the peak. It is not a segmentation, its edges are as coarse as the network's "
     "last layer, and colours of two maps cannot be compared."
 )
+
+PLACES: dict[str, str] = {
+    "right_upper": "right upper zone",
+    "right_mid": "right mid zone",
+    "right_lower": "right lower zone",
+    "left_upper": "left upper zone",
+    "left_mid": "left mid zone",
+    "left_lower": "left lower zone",
+    "between_lungs": "between the lungs",
+    "outside_lungs": "outside of the lungs",
+}
+"""Where a heatmap can have its peak; sides are the patient's."""
 
 FLAG_SENTENCES: dict[Flag, str] = {
     Flag.NO_VIEW: "The file does not say from which side the image was taken; it was taken for frontal.",
@@ -258,6 +270,14 @@ def _plain_character(character: str) -> str:
     if category in {"Zs", "Zl", "Zp", "Cc"}:
         return " "
     return "" if category in {"Cf", "Cs"} and character not in _KEPT_FORMAT_CHARACTERS else character
+
+
+def outside_sentence(names: Sequence[str]) -> str:
+    """Return the caution that the heatmaps of these findings peak outside of the lungs."""
+    which = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    have, score = ("has its", "this score") if len(names) == 1 else ("have their", "these scores")
+    maps = "heatmap" if len(names) == 1 else "heatmaps"
+    return f"The {maps} of {which} {have} peak outside of the lungs: {score} may come from something else."
 
 
 def refused_sentence(refused: RefusedImage) -> str:

@@ -35,12 +35,14 @@ from cxrbatch.records.images import (
 from cxrbatch.records.maps import MapCheck
 from cxrbatch.records.reference import TrainingReference
 from cxrbatch.records.results import (
+    OUTSIDE_LUNGS,
     FileRow,
     FileStatus,
     Heatmap,
     ImagePixels,
     ImageResult,
     PrintedStudy,
+    PriorStudy,
     RefusedImage,
     SourceFile,
     StudyResult,
@@ -63,6 +65,7 @@ __all__ = [
     "FEWEST_PATIENTS",
     "LOG_FILE",
     "MARKER_FILE",
+    "OUTSIDE_LUNGS",
     "Calls",
     "CellGrid",
     "EngineDescription",
@@ -86,6 +89,7 @@ __all__ = [
     "Pooling",
     "PreparedImage",
     "PrintedStudy",
+    "PriorStudy",
     "Priority",
     "Radiograph",
     "RefusedImage",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cxrbatch.errors import Flag
@@ -29,11 +29,17 @@ class Remark:
     sentence: str
 
 
-def cautions(result: StudyResult, verdict: Verdict) -> tuple[Remark, ...]:
-    """Return what speaks against trusting the verdict, what weighs most first."""
+def cautions(result: StudyResult, verdict: Verdict, outside: Iterable[Remark] = ()) -> tuple[Remark, ...]:
+    """Return what speaks against trusting the verdict, what weighs most first.
+
+    Args:
+        result: the study.
+        verdict: what it is called.
+        outside: what is to be said of heatmaps that peak outside of the lungs.
+    """
     sentences = (novelty(result, verdict), contested_sentence(result), unscored_sentence(result))
-    first, *others = (Remark("", sentence) if sentence else None for sentence in sentences)
-    return tuple(filter(None, (first, *flag_remarks(result, CAUTION_FLAGS), *others)))
+    unlike, contested, unscored = (Remark("", sentence) if sentence else None for sentence in sentences)
+    return tuple(filter(None, (unlike, *flag_remarks(result, CAUTION_FLAGS), *outside, contested, unscored)))
 
 
 def quality(result: StudyResult) -> tuple[Remark, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cxrbatch.config import HeatmapChoice
@@ -16,6 +17,8 @@ from cxrbatch.output.report.findings import (
     summary,
 )
 from cxrbatch.output.report.maps import NOT_VALIDATED, map_notes, shown_heatmaps
+from cxrbatch.output.report.places import outside_remarks, place_in_words
+from cxrbatch.output.report.priors import PriorsTable, priors_table
 from cxrbatch.output.report.trust import spread_note, trust_note
 from cxrbatch.output.report.verdict_lines import VerdictLine, misses_sentence, verdict_lines
 from cxrbatch.pages import wording
@@ -25,6 +28,7 @@ from cxrbatch.records import (
     ImageResult,
     Label,
     Priority,
+    PriorStudy,
     RefusedImage,
     StudyResult,
     judge_study,
@@ -81,6 +85,7 @@ class ReportContent:
     findings: tuple[FindingLine, ...]
     trust: str
     spread: str
+    priors: PriorsTable | None
     quality: tuple[Remark, ...]
     refused: tuple[Remark, ...]
     engine: tuple[Fact, ...]
@@ -112,8 +117,16 @@ class ReportContent:
         return any(line.trust.images for line in self.findings)
 
 
-def report_content(result: StudyResult, heatmaps: HeatmapChoice = "validated") -> ReportContent:
-    """Word everything that the report of this result says, with heatmaps of validated labels or with all."""
+def report_content(
+    result: StudyResult, heatmaps: HeatmapChoice = "validated", priors: Sequence[PriorStudy] = ()
+) -> ReportContent:
+    """Word everything that the report of this result says, with heatmaps of validated labels or with all.
+
+    Args:
+        result: the study.
+        heatmaps: which of its heatmaps are shown.
+        priors: earlier studies of its patient, the latest first.
+    """
     verdict = result.verdict
     findings = finding_lines(result, verdict)
     return ReportContent(
@@ -123,15 +136,16 @@ def report_content(result: StudyResult, heatmaps: HeatmapChoice = "validated") -
         priority=verdict.priority,
         priority_name=priority_name(result, verdict),
         coverage=coverage(verdict),
-        verdict=verdict_lines(result, verdict),
+        verdict=verdict_lines(result, verdict, heatmaps),
         summary=" ".join(filter(None, (summary(result, verdict), misses_sentence(result, verdict)))),
         notice=wording.plain(result.engine.notice, longest=600),
-        cautions=cautions(result, verdict),
+        cautions=cautions(result, verdict, outside_remarks(result, heatmaps)),
         images=tuple(_image_section(result, number, heatmaps) for number in range(1, len(result.images) + 1)),
         map_notes=map_notes(result, heatmaps),
         findings=findings,
         trust=trust_note(result.engine, tuple(line.trust for line in findings)),
         spread=spread_note(result.engine, (line.spread for line in findings)),
+        priors=priors_table(result, verdict, priors),
         quality=quality(result),
         refused=tuple(Remark(_source(result, image), wording.refused_sentence(image)) for image in result.refused),
         engine=_engine_facts(result.engine),
@@ -188,14 +202,16 @@ def _heatmap_figures(image: ImageResult, engine: EngineDescription, choice: Heat
     figures = []
     for heatmap in shown_heatmaps(image, engine.labels, choice):
         label, value, call = scored[heatmap.label]
-        detail = "no part of the radiograph speaks for it" if heatmap.faint else ""
+        detail = "no part of the radiograph speaks for it" if heatmap.faint else place_in_words(heatmap)
         if not (call and not label.normal) and not heatmap.faint:
-            detail = _uncalled_detail(label, call, exclusive=engine.verdict_rule == "argmax")
+            why = _uncalled_detail(label, call, exclusive=engine.verdict_rule == "argmax")
+            detail = f"{why}; {detail}" if detail else why
         if not label.has_validated_maps:
             detail = f"{NOT_VALIDATED}; {detail}" if detail else NOT_VALIDATED
         alt = f"Heatmap of {label_name(label)} over the radiograph"
         if not heatmap.faint:
             alt += f"; its peak is at column {heatmap.peak_x:.0f}, row {heatmap.peak_y:.0f} of the stored image"
+            alt += f", {wording.PLACES[heatmap.place]}" if heatmap.place in wording.PLACES else ""
         figures.append(ReportPicture(heatmap.file, named_score(label, value), detail, alt, heatmap=True))
     return figures
 

@@ -19,7 +19,7 @@ from cxrbatch.output.report.findings import FindingLine
 from cxrbatch.output.report.heatmap import colour_scale
 from cxrbatch.pages.page import render_page
 from cxrbatch.pages.wording import EVIDENCE, FIXED_SPACE, NO_VALUE, NOT_FOR_DIAGNOSIS
-from cxrbatch.records import StudyResult
+from cxrbatch.records import PriorStudy, StudyResult
 
 _PAPER_MM = 182.0
 _DENSE_FROM = 9
@@ -102,9 +102,11 @@ class Paper:
     groups: tuple[Group, ...]
 
 
-def render_paper(result: StudyResult, *, heatmaps: HeatmapChoice = "validated") -> str:
-    """Return the page that report.pdf is printed of, as XML; the same result gives the same text."""
-    content = report_content(result, heatmaps)
+def render_paper(
+    result: StudyResult, *, heatmaps: HeatmapChoice = "validated", priors: Sequence[PriorStudy] = ()
+) -> str:
+    """Return the page that report.pdf is printed of, as XML; the same result and priors give the same text."""
+    content = report_content(result, heatmaps, priors)
     return render_page(
         "report-print.xml.j2",
         report=content,

@@ -6,9 +6,11 @@ How often is said only where the engine knows it from enough images: a share of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from cxrbatch.config import HeatmapChoice
 from cxrbatch.output.report.findings import label_name
+from cxrbatch.output.report.places import place_of
 from cxrbatch.pages import wording
 from cxrbatch.records import FEWEST_IMAGES, EngineDescription, Label, StudyResult, Verdict, VerdictRule
 
@@ -25,19 +27,27 @@ _WHERE = {
 
 @dataclass(frozen=True, slots=True)
 class VerdictLine:
-    """What is said of one finding that is called; `trust` says how often such a verdict is wrong, or nothing."""
+    """What is said of one finding that is called.
+
+    `where` says where its heatmap has its peak, `trust` how often such a verdict is wrong; or nothing.
+    """
 
     said: str
+    where: str = ""
     trust: str = ""
     urgent: bool = False
 
 
-def verdict_lines(result: StudyResult, verdict: Verdict) -> tuple[VerdictLine, ...]:
+def verdict_lines(
+    result: StudyResult, verdict: Verdict, heatmaps: HeatmapChoice = "validated"
+) -> tuple[VerdictLine, ...]:
     """Return a line per finding that is called, urgent ones first; the last of many names the others."""
     scored = _by_name(result)
     found = sorted(verdict.findings, key=lambda label: (not label.urgent, -scored[label.name]))
     shown = found if len(found) <= _MOST_LINES + 1 else found[:_MOST_LINES]
-    lines = [_line(label, scored[label.name], result) for label in shown]
+    lines = [
+        replace(_line(label, scored[label.name], result), where=place_of(result, label, heatmaps)) for label in shown
+    ]
     others = found[len(shown) :]
     if others:
         named = ", ".join(_named(label, scored[label.name]) for label in others[:_MOST_NAMED])
@@ -69,7 +79,7 @@ def _line(label: Label, value: float, result: StudyResult) -> VerdictLine:
     else:
         why = f"threshold {wording.operating_point(point)}"
     said = f"{label_name(label)} {word}: {wording.probability(value, point)}, {why}"
-    return VerdictLine(said, _trust(label, result.engine), label.urgent)
+    return VerdictLine(said, trust=_trust(label, result.engine), urgent=label.urgent)
 
 
 def _named(label: Label, value: float) -> str:

@@ -29,7 +29,8 @@ def said(labels: list[Label], *rows: tuple[float, ...], training: dict[str, Any]
 
 
 def label(name: str = "Pneumothorax", point: float = 0.466, **facts: Any) -> Label:
-    return Label(name, point, **({"metrics": METRICS, "images_with": 40, "images_without": 300} | facts))
+    known: dict[str, Any] = {"metrics": METRICS, "images_with": 40, "images_without": 300}
+    return Label(name, point, **(known | facts))
 
 
 def test_a_finding_is_said_with_its_threshold_and_how_often_that_is_wrong() -> None:
