@@ -64,7 +64,7 @@ CREATE TABLE files (
     failed_engine TEXT NOT NULL DEFAULT '',    -- the engine that gave no number, where that was why
     disagreement TEXT NOT NULL DEFAULT '[]',   -- of an ensemble's members, per label
     distance REAL,                             -- from the training images, 1 at the threshold; NULL: not told
-    grey REAL,                                 -- mean, 0..255, of what the engine saw; NULL: of earlier versions
+    grey REAL,                                 -- mean 0..255 of what the engine saw; NULL: of earlier versions
     -- of the heatmaps' peaks: pairs of label and place
     places TEXT NOT NULL DEFAULT '[]'
 ) WITHOUT ROWID;
