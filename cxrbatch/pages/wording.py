@@ -69,6 +69,10 @@ FLAG_SENTENCES: dict[Flag, str] = {
     Flag.VETERINARY: "The header says that the patient is an animal; the engine learned from people.",
     Flag.DAMAGE_SUSPECT: "A strip of one grey value crosses the image: a part of its pixels may have been lost.",
     Flag.CHARSET_REPLACED: "Some characters of the header could not be read and were replaced.",
+    Flag.MISSING_GLYPHS: (
+        "Some characters of the header or the path are in no font of the machine that printed report.pdf; there they "
+        "stand as codes such as \\u6f22."
+    ),
     Flag.RESCORED_FP32: "The engine gave no number for this image; its FP32 file scored it on the CPU instead.",
     Flag.OUT_OF_DISTRIBUTION: "The image is unlike those that the engine learned from: its scores may mean little.",
     Flag.DUPLICATE_UID: "Another file carries the same identifier with the same pixels.",

@@ -14,12 +14,14 @@ from itertools import groupby
 from markupsafe import Markup
 
 from cxrbatch.config import HeatmapChoice
+from cxrbatch.errors import Flag
 from cxrbatch.output.report.content import Fact, ReportContent, report_content
 from cxrbatch.output.report.findings import FindingLine
 from cxrbatch.output.report.heatmap import colour_scale
 from cxrbatch.pages.page import render_page
-from cxrbatch.pages.wording import EVIDENCE, FIXED_SPACE, NO_VALUE, NOT_FOR_DIAGNOSIS
-from cxrbatch.records import PriorStudy, StudyResult
+from cxrbatch.pages.wording import EVIDENCE, FIXED_SPACE, NO_VALUE, NOT_FOR_DIAGNOSIS, plain
+from cxrbatch.records import ImageResult, PriorStudy, StudyResult
+from cxrbatch.system.fonts import missing_glyphs, with_codes
 
 _PAPER_MM = 182.0
 _DENSE_FROM = 9
@@ -107,7 +109,7 @@ def render_paper(
 ) -> str:
     """Return the page that report.pdf is printed of, as XML; the same result and priors give the same text."""
     content = report_content(result, heatmaps, priors)
-    return render_page(
+    page = render_page(
         "report-print.xml.j2",
         report=content,
         paper=arrange(content),
@@ -115,6 +117,20 @@ def render_paper(
         evidence=EVIDENCE,
         not_for_diagnosis=NOT_FOR_DIAGNOSIS,
     )
+    # A character without a glyph would be a box, or nothing at all.
+    return with_codes(page)
+
+
+def flag_missing_glyphs(result: StudyResult) -> StudyResult:
+    """Return the result with a flag on each image of whose header or path no font here can show a character."""
+    return replace(result, images=tuple(map(_flagged, result.images)))
+
+
+def _flagged(image: ImageResult) -> ImageResult:
+    header = image.header
+    texts = (header.patient_name, header.patient_id, header.accession_number, header.study_description, image.path)
+    shown = all(text.isascii() or not missing_glyphs(plain(text)) for text in texts)
+    return image if shown else replace(image, flags=tuple(dict.fromkeys((*image.flags, Flag.MISSING_GLYPHS))))
 
 
 def arrange(content: ReportContent) -> Paper:

@@ -18,7 +18,7 @@ from cxrbatch.output.report.content import report_content
 from cxrbatch.output.report.heatmap import colour_scale
 from cxrbatch.output.report.intent import Intent, begin_printing, result_mark
 from cxrbatch.output.report.manner import Manner
-from cxrbatch.output.report.paper import render_paper
+from cxrbatch.output.report.paper import flag_missing_glyphs, render_paper
 from cxrbatch.output.report.pictures import draw_study
 from cxrbatch.output.report.report_files import (
     COULD_NOT_PRINT,
@@ -70,11 +70,12 @@ def print_study(
     stage_ms: dict[str, float] = {}
     with _timed(stage_ms, "pictures"):
         drawn = draw_study(result, pixels)
-    page = Page(drawn.result, drawn.pictures, manner)
+    result = flag_missing_glyphs(drawn.result) if pdf else drawn.result
+    page = Page(result, drawn.pictures, manner)
     reports, failure = _render_reports(page, stage_ms, html=html, pdf=pdf)
     with _timed(stage_ms, "write"):
-        write_folder(drawn.result, where, pictures=drawn.pictures, reports=reports)
-    return replace(printed_study(drawn.result, reports, stage_ms, failure), priors=manner.priors)
+        write_folder(result, where, pictures=drawn.pictures, reports=reports)
+    return replace(printed_study(result, reports, stage_ms, failure), priors=manner.priors)
 
 
 def reprint_study(
