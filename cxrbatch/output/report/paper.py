@@ -18,6 +18,7 @@ from cxrbatch.errors import Flag
 from cxrbatch.output.report.content import Fact, ReportContent, report_content
 from cxrbatch.output.report.findings import FindingLine
 from cxrbatch.output.report.heatmap import colour_scale
+from cxrbatch.output.report.paper_pictures import PaperPictures, place_pictures
 from cxrbatch.pages.page import render_page
 from cxrbatch.pages.wording import EVIDENCE, FIXED_SPACE, NO_VALUE, NOT_FOR_DIAGNOSIS, plain
 from cxrbatch.records import ImageResult, PriorStudy, StudyResult
@@ -102,6 +103,7 @@ class Paper:
     scores_heading: Markup
     figures_heading: Markup
     groups: tuple[Group, ...]
+    pictures: PaperPictures
 
 
 def render_paper(
@@ -113,6 +115,7 @@ def render_paper(
         "report-print.xml.j2",
         report=content,
         paper=arrange(content),
+        line_break=_LINE,
         colours=colour_scale(),
         evidence=EVIDENCE,
         not_for_diagnosis=NOT_FOR_DIAGNOSIS,
@@ -137,6 +140,7 @@ def arrange(content: ReportContent) -> Paper:
     """Arrange the content of a report: facts in rows, findings in rows and groups, columns as wide as they need."""
     dense = len(content.findings) >= _DENSE_FROM
     columns = _columns(content)
+    groups = tuple(_groups(content, columns, _LINE_MM[dense]))
     return Paper(
         dense=dense,
         wide=_is_wide(content),
@@ -144,7 +148,8 @@ def arrange(content: ReportContent) -> Paper:
         columns=columns,
         scores_heading=_tabbed(["Probability", *["Operating point"] * content.has_points, "Verdict"]),
         figures_heading=_figures_heading(content),
-        groups=tuple(_groups(content, columns, _LINE_MM[dense])),
+        groups=groups,
+        pictures=place_pictures(content, sum(group.height_mm for group in groups) + 7),
     )
 
 

@@ -151,7 +151,8 @@ def _render_pdf(page: Page) -> bytes:
     from cxrbatch.output.report.pdf import PictureFetcher, render_pdf
 
     paper = render_paper(page.result, heatmaps=page.manner.heatmaps, priors=page.manner.priors)
-    return render_pdf(paper, PictureFetcher(page.pictures), styles=PRINT_STYLES, mark=result_mark(page.result))
+    fetcher, variant = PictureFetcher(page.pictures), page.manner.pdf_variant
+    return render_pdf(paper, fetcher, styles=PRINT_STYLES, mark=result_mark(page.result), variant=variant)
 
 
 @contextmanager

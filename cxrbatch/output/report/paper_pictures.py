@@ -1,0 +1,128 @@
+"""How large the pictures of a report are on paper: as large as lets it end on one page, where it can.
+
+What stands around them is counted in lines, as long as their letters are wide on average. That is right to a few
+millimetres; whoever is off by more has a second page, and nothing worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING
+
+from cxrbatch.output.report.content import ImageSection, ReportPicture
+
+if TYPE_CHECKING:
+    from cxrbatch.output.report.content import ReportContent
+
+# Of templates/report-print.css: what A4 has between its margins, and what Letter lacks of that.
+_PAGE_MM = 271.0
+_LARGEST_MM, _SMALLEST_MM = 96.0, 44.0
+"""Heights of a row of pictures; where it would be less, there are two pages, and then rows are larger again."""
+
+_ON_TWO_PAGES_MM = 74.0
+_SMALL_ROW_MM = 50.0
+# By the size of a text: how many letters a line of 182 mm has, and how high it is.
+_LARGE, _PLAIN, _SMALL = (90, 5.3), (114, 4.3), (146, 3.4)
+_HEADING_MM, _CAPTION_MM, _BROKEN_CAPTION_MM = 8.2, 6.2, 11.5
+_LEAST_MM = 14
+_MOST_ACROSS, _MOST_BESIDE = 4, 4
+
+
+@dataclass(frozen=True, slots=True)
+class PictureRows:
+    """The pictures of one image: rows of some, or the radiograph large with its heatmaps `beside` it, in rows."""
+
+    lead: ReportPicture | None
+    rows: tuple[tuple[ReportPicture, ...], ...]
+    width_class: str
+
+    @property
+    def count(self) -> int:
+        """How many rows of full height these are."""
+        return 1 if self.lead else len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class PaperPictures:
+    """All pictures in their order, and how high a row of them may be, and one of those beside a radiograph, in mm."""
+
+    images: tuple[PictureRows, ...]
+    row_mm: int
+    beside_mm: int
+
+
+def place_pictures(content: ReportContent, rows_mm: float) -> PaperPictures:
+    """Lay out the pictures; `rows_mm` is how high the rows of the table of findings are together."""
+    if len(content.images) > 1 and not content.has_heatmaps:
+        pairs = tuple(image.figures[0] for image in content.images)
+        images: tuple[PictureRows, ...] = (PictureRows(None, _batches(pairs, 2), "two"),)
+    else:
+        images = tuple(_rows_of(image, alone=len(content.images) == 1) for image in content.images)
+    row_mm = _row_mm(content, images, rows_mm)
+    leads = [image for image in images if image.lead]
+    beside = max((len(image.rows) for image in leads), default=1)
+    # Captions below pictures a quarter of the page wide are broken.
+    caption_mm = _BROKEN_CAPTION_MM if any(len(image.rows[0]) > 1 for image in leads) else _CAPTION_MM
+    return PaperPictures(images, _step(row_mm), _step((row_mm + _CAPTION_MM) / beside - caption_mm))
+
+
+def _step(height_mm: float) -> int:
+    """Return a height for which the style sheet has a class."""
+    return max(_LEAST_MM, int(height_mm) // 2 * 2)
+
+
+def _rows_of(image: ImageSection, *, alone: bool) -> PictureRows:
+    """Lay out the pictures of one image; the radiograph is large where there is no other one."""
+    radiograph, *heatmaps = image.figures
+    if not heatmaps or len(heatmaps) == 1:
+        return PictureRows(None, (image.figures,), ("one", "two")[len(heatmaps)])
+    if alone and len(heatmaps) <= _MOST_BESIDE:
+        return PictureRows(radiograph, _batches(heatmaps, 1 if len(heatmaps) == 2 else 2), "lead")
+    # As few gaps in the last row as can be, and the larger pictures where that is the same.
+    gaps = {across: -len(image.figures) % across for across in (3, _MOST_ACROSS)}
+    across = min(gaps, key=lambda each: gaps[each])
+    return PictureRows(None, _batches(image.figures, across), ("three", "four")[across - 3])
+
+
+def _batches(figures: Sequence[ReportPicture], across: int) -> tuple[tuple[ReportPicture, ...], ...]:
+    return tuple(tuple(figures[start : start + across]) for start in range(0, len(figures), across))
+
+
+def _row_mm(content: ReportContent, images: Iterable[PictureRows], rows_mm: float) -> float:
+    """Return how high a row of pictures may be for the report to end on one page, or what is fit for two."""
+    count = sum(image.count for image in images)
+    headings = _CAPTION_MM * len(content.images) if len(content.images) > 1 else 0
+    left_mm = _PAGE_MM - _texts_mm(content) - rows_mm - headings - _CAPTION_MM * count
+    row_mm = min(left_mm / count, _LARGEST_MM)
+    if row_mm >= (_SMALLEST_MM if count == 1 else _SMALL_ROW_MM - 6):
+        return row_mm
+    return _ON_TWO_PAGES_MM if count == 1 else _SMALL_ROW_MM
+
+
+def _texts_mm(content: ReportContent) -> float:
+    """Return how high everything but pictures and the rows of the table of findings is together."""
+    head = 14.0 + _lines(content.heading, 44, 6.8) + 8.6 * ceil(len(content.patient) / 4)
+    verdict = sum(_mm(f"{line.said} {line.where} {line.trust}", _LARGE) for line in content.verdict)
+    notice = _mm(content.notice, _PLAIN) + 5 if content.notice else 0
+    cautions = sum(_mm(f"{line.source} {line.sentence}", _PLAIN) for line in content.cautions) + 1.5
+    legend = 13.5 if content.has_heatmaps else 3.2
+    notes = sum(_mm(text, _SMALL) + 1 for text in (" ".join(content.map_notes), content.trust, content.spread) if text)
+    remarks = [*content.quality, *content.refused]
+    lists = sum(_mm(f"{line.source} {line.sentence}", _PLAIN) for line in remarks)
+    lists += _HEADING_MM * (bool(content.quality) + bool(content.refused) + 1)
+    priors = _HEADING_MM + 4.6 * (len(content.priors.lines) + 2) + 7 if content.priors else 0
+    facts = sum(len(fact.name) + len(fact.value) + 4 for fact in content.engine + content.origin)
+    foot = 14.0 + _lines("x" * facts, 136, 3.8)
+    return head + verdict + _mm(content.summary, _LARGE) + notice + cautions + legend + notes + lists + priors + foot
+
+
+def _mm(text: str, size: tuple[int, float]) -> float:
+    return _lines(text, *size)
+
+
+def _lines(text: str, letters: int, line_mm: float) -> float:
+    """Return how high a text is; letters of Chinese, Japanese and Korean are twice as wide."""
+    width = sum(2 if letter > "\u2e7f" else 1 for letter in text)
+    return line_mm * ceil(width / letters)
