@@ -32,10 +32,11 @@ _TOPS = np.linspace(0.0, 0.28, 6)
 _HEIGHTS = np.linspace(0.38, 0.83, 7)
 _ELSEWHERE = 0.02
 
-# In half widths from the midline and in lung heights from the apices.
+# So far from the midline, in half widths, nothing lies in either lung; and so far beside, above and below them, in half
+# widths and lung heights, what is found belongs to the nearest zone.
 _BETWEEN_LUNGS = 0.14
-_BESIDE_LUNGS = 1.3
-_ABOVE_LUNGS, _BELOW_LUNGS = -0.25, 1.45
+_BESIDE_LUNGS = 0.3
+_ABOVE_LUNGS, _BELOW_LUNGS = 0.25, 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,10 @@ class Lungs:
         """
         from_midline = (across - self.midline) / self.half_width
         height = (down - self.top) / (self.bottom - self.top)
-        if abs(from_midline) > _BESIDE_LUNGS or not _ABOVE_LUNGS <= height <= _BELOW_LUNGS:
+        beside = max(abs(from_midline) - 1, 0) / _BESIDE_LUNGS
+        beyond = max(-height / _ABOVE_LUNGS, (height - 1) / _BELOW_LUNGS, 0)
+        # In a corner, what is far off both ways is outside before it is far off in either.
+        if beside + beyond > 1:
             return "outside"
         if abs(from_midline) < _BETWEEN_LUNGS:
             return "between"

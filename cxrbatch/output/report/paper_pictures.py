@@ -22,11 +22,18 @@ _LARGEST_MM, _SMALLEST_MM = 96.0, 44.0
 """Heights of a row of pictures; where it would be less, there are two pages, and then rows are larger again."""
 
 _ON_TWO_PAGES_MM = 74.0
-_SMALL_ROW_MM = 50.0
+_SMALLEST_ROW_MM, _SMALL_ROW_MM = 36.0, 50.0
 # By the size of a text: how many letters a line of 182 mm has, and how high it is.
 _LARGE, _PLAIN, _SMALL = (90, 5.3), (114, 4.3), (146, 3.4)
-_HEADING_MM, _CAPTION_MM, _BROKEN_CAPTION_MM = 8.2, 6.2, 11.5
+_HEADING_MM = 8.2
 _LEAST_MM = 14
+# Letters in a line of a caption, by the class of its pictures; below a picture stand 2.4 mm and its lines.
+_CAPTION_LETTERS = {"one": 62, "two": 52, "three": 34, "four": 25, "lead": 58, "beside": 44, "pairs": 21}
+_CAPTION_GAP_MM, _CAPTION_LINE_MM = 2.4, 4.0
+_CAPTION_MM = _CAPTION_GAP_MM + _CAPTION_LINE_MM
+# Letters in a line of a fact that takes two columns of four.
+_FACT_LETTERS, _FACT_LINE_MM = 50, 4.2
+_WIDE_LETTERS = "ABCDEFGHJKLMNOPQRSTUVWXYZmw@%&"
 _MOST_ACROSS, _MOST_BESIDE = 4, 4
 
 
@@ -61,11 +68,26 @@ def place_pictures(content: ReportContent, rows_mm: float) -> PaperPictures:
     else:
         images = tuple(_rows_of(image, alone=len(content.images) == 1) for image in content.images)
     row_mm = _row_mm(content, images, rows_mm)
-    leads = [image for image in images if image.lead]
-    beside = max((len(image.rows) for image in leads), default=1)
-    # Captions below pictures a quarter of the page wide are broken.
-    caption_mm = _BROKEN_CAPTION_MM if any(len(image.rows[0]) > 1 for image in leads) else _CAPTION_MM
-    return PaperPictures(images, _step(row_mm), _step((row_mm + _CAPTION_MM) / beside - caption_mm))
+    lead = next((image for image in images if image.lead), None)
+    beside_mm = row_mm if lead is None else (row_mm + _CAPTION_MM - _beside_captions_mm(lead)) / len(lead.rows)
+    return PaperPictures(images, _step(row_mm), _step(beside_mm))
+
+
+def _beside_captions_mm(image: PictureRows) -> float:
+    """Return how high the captions of all rows beside a radiograph are together."""
+    width_class = "pairs" if len(image.rows[0]) > 1 else "beside"
+    return sum(_caption_mm(row, width_class) for row in image.rows)
+
+
+def _captions_mm(image: PictureRows) -> float:
+    """Return how high the captions of an image's rows are together; those beside a radiograph take from its height."""
+    return _CAPTION_MM if image.lead else sum(_caption_mm(row, image.width_class) for row in image.rows)
+
+
+def _caption_mm(figures: Iterable[ReportPicture], width_class: str) -> float:
+    letters = _CAPTION_LETTERS[width_class]
+    lines = max(ceil(_width(f"{figure.title} {figure.detail}") / letters) for figure in figures)
+    return _CAPTION_GAP_MM + _CAPTION_LINE_MM * lines
 
 
 def _step(height_mm: float) -> int:
@@ -90,13 +112,13 @@ def _batches(figures: Sequence[ReportPicture], across: int) -> tuple[tuple[Repor
     return tuple(tuple(figures[start : start + across]) for start in range(0, len(figures), across))
 
 
-def _row_mm(content: ReportContent, images: Iterable[PictureRows], rows_mm: float) -> float:
+def _row_mm(content: ReportContent, images: Sequence[PictureRows], rows_mm: float) -> float:
     """Return how high a row of pictures may be for the report to end on one page, or what is fit for two."""
     count = sum(image.count for image in images)
     headings = _CAPTION_MM * len(content.images) if len(content.images) > 1 else 0
-    left_mm = _PAGE_MM - _texts_mm(content) - rows_mm - headings - _CAPTION_MM * count
+    left_mm = _PAGE_MM - _texts_mm(content) - rows_mm - headings - sum(map(_captions_mm, images))
     row_mm = min(left_mm / count, _LARGEST_MM)
-    if row_mm >= (_SMALLEST_MM if count == 1 else _SMALL_ROW_MM - 6):
+    if row_mm >= (_SMALLEST_MM if count == 1 else _SMALLEST_ROW_MM):
         return row_mm
     return _ON_TWO_PAGES_MM if count == 1 else _SMALL_ROW_MM
 
@@ -104,6 +126,7 @@ def _row_mm(content: ReportContent, images: Iterable[PictureRows], rows_mm: floa
 def _texts_mm(content: ReportContent) -> float:
     """Return how high everything but pictures and the rows of the table of findings is together."""
     head = 14.0 + _lines(content.heading, 44, 6.8) + 8.6 * ceil(len(content.patient) / 4)
+    head += sum(_lines(fact.value, _FACT_LETTERS, _FACT_LINE_MM) - _FACT_LINE_MM for fact in content.patient)
     verdict = sum(_mm(f"{line.said} {line.where} {line.trust}", _LARGE) for line in content.verdict)
     notice = _mm(content.notice, _PLAIN) + 5 if content.notice else 0
     cautions = sum(_mm(f"{line.source} {line.sentence}", _PLAIN) for line in content.cautions) + 1.5
@@ -123,6 +146,9 @@ def _mm(text: str, size: tuple[int, float]) -> float:
 
 
 def _lines(text: str, letters: int, line_mm: float) -> float:
-    """Return how high a text is; letters of Chinese, Japanese and Korean are twice as wide."""
-    width = sum(2 if letter > "\u2e7f" else 1 for letter in text)
-    return line_mm * ceil(width / letters)
+    return line_mm * ceil(_width(text) / letters)
+
+
+def _width(text: str) -> float:
+    """Return how wide a text is in letters; those of Chinese, Japanese and Korean count twice, capitals somewhat."""
+    return sum(2 if letter > "\u2e7f" else 1.3 if letter in _WIDE_LETTERS else 1 for letter in text)
