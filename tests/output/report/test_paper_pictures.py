@@ -122,7 +122,7 @@ def test_every_variant_has_title_language_and_bookmarks(
 def test_other_programs_see_the_tags(tmp_path: Path) -> None:
     told = subprocess.run(["pdfinfo", pdf_of(tmp_path, "pdf/ua-1")], capture_output=True, check=True).stdout.decode()
     assert re.search(r"Tagged: +yes", told)
-    tags = ["pdfinfo", "-struct-text", pdf_of(tmp_path, "pdf/ua-1")]
+    tags = ["pdfinfo", "-struct-text", str(pdf_of(tmp_path, "pdf/ua-1"))]
     structure = subprocess.run(tags, capture_output=True, check=True).stdout.decode()
     for element in ("H1", "H2", "Table", "Figure"):
         assert re.search(rf"^ *{element}\b", structure, re.MULTILINE), element
@@ -130,8 +130,9 @@ def test_other_programs_see_the_tags(tmp_path: Path) -> None:
 
 @leaves_a_file_open
 def test_the_same_result_prints_the_same_bytes_in_every_variant(tmp_path: Path) -> None:
-    for variant in ("pdf/ua-1", "pdf/a-3b"):
-        first, second = (pdf_of(tmp_path / str(n), variant).read_bytes() for n in range(2))  # type: ignore[arg-type]
+    variants: tuple[PdfVariant, ...] = ("pdf/ua-1", "pdf/a-3b")
+    for variant in variants:
+        first, second = (pdf_of(tmp_path / str(n), variant).read_bytes() for n in range(2))
         assert first == second
 
 
