@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cxrbatch.errors import StudyFailed
 from cxrbatch.output.report.heatmap import activation_on_display, draw_heatmap, is_faint, peak_in_stored
-from cxrbatch.output.report.places import PlaceFinder
+from cxrbatch.output.report.place_finder import PlaceFinder
 from cxrbatch.output.report.report_files import named_by_content
 from cxrbatch.records import EngineDescription, Heatmap, ImagePixels, ImageResult, Label, StudyResult, judge_study
 

@@ -14,12 +14,12 @@ import pytest
 from cxrbatch.config import HeatmapChoice
 from cxrbatch.errors import Flag
 from cxrbatch.intake.lungs import Lungs
-from cxrbatch.output.report import places
+from cxrbatch.output.report import place_finder
 from cxrbatch.output.report.content import report_content
 from cxrbatch.output.report.intent import result_mark
 from cxrbatch.output.report.paper import render_paper
 from cxrbatch.output.report.pictures import draw_study
-from cxrbatch.output.report.places import PlaceFinder
+from cxrbatch.output.report.place_finder import PlaceFinder
 from cxrbatch.output.report.report import render_report
 from cxrbatch.output.tables import write_tables
 from cxrbatch.records import Heatmap, ImageResult, StudyResult
@@ -35,7 +35,7 @@ DISPLAY = np.zeros((100, 100), np.uint8)
 @pytest.fixture(autouse=True)
 def lungs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let lungs lie in the same place of every image."""
-    monkeypatch.setattr(places, "find_lungs", lambda _: Lungs(0.5, 0.4, 0.1, 0.7, 1.0))
+    monkeypatch.setattr(place_finder, "find_lungs", lambda _: Lungs(0.5, 0.4, 0.1, 0.7, 1.0))
 
 
 def image(orientation: str = "", flags: tuple[Flag, ...] = ()) -> ImageResult:
@@ -71,7 +71,7 @@ def test_where_the_image_is_in_doubt_nothing_is_said(flag: Flag) -> None:
 def test_middle_and_outside_have_their_words_and_no_lungs_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
     finder = PlaceFinder(image(), DISPLAY)
     assert (finder.place(0.5, 0.5), finder.place(0.3, 0.99)) == ("between_lungs", "outside_lungs")
-    monkeypatch.setattr(places, "find_lungs", lambda _: None)
+    monkeypatch.setattr(place_finder, "find_lungs", lambda _: None)
     assert PlaceFinder(image(), DISPLAY).place(0.5, 0.5) == ""
 
 
