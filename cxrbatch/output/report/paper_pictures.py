@@ -12,6 +12,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from cxrbatch.output.report.content import ImageSection, ReportPicture
+from cxrbatch.output.report.verdict_lines import VerdictLine
 
 if TYPE_CHECKING:
     from cxrbatch.output.report.content import ReportContent
@@ -25,6 +26,8 @@ _ON_TWO_PAGES_MM = 74.0
 _SMALLEST_ROW_MM, _SMALL_ROW_MM = 36.0, 50.0
 # By the size of a text: how many letters a line of 182 mm has, and how high it is.
 _LARGE, _PLAIN, _SMALL = (90, 5.3), (114, 4.3), (146, 3.4)
+# Lines of the verdict that say how often they are wrong: in smaller letters, that last part in smaller ones still.
+_TOLD, _SMALL_SHARE = (104, 4.8), 0.73
 _HEADING_MM = 8.2
 _LEAST_MM = 14
 # Letters in a line of a caption, by the class of its pictures; below a picture stand 2.4 mm and its lines.
@@ -127,7 +130,7 @@ def _texts_mm(content: ReportContent) -> float:
     """Return how high everything but pictures and the rows of the table of findings is together."""
     head = 14.0 + _lines(content.heading, 44, 6.8) + 8.6 * ceil(len(content.patient) / 4)
     head += sum(_lines(fact.value, _FACT_LETTERS, _FACT_LINE_MM) - _FACT_LINE_MM for fact in content.patient)
-    verdict = sum(_mm(f"{line.said} {line.where} {line.trust}", _LARGE) for line in content.verdict)
+    verdict = sum(_verdict_mm(line) for line in content.verdict)
     notice = _mm(content.notice, _PLAIN) + 5 if content.notice else 0
     cautions = sum(_mm(f"{line.source} {line.sentence}", _PLAIN) for line in content.cautions) + 1.5
     legend = 13.5 if content.has_heatmaps else 3.2
@@ -139,6 +142,12 @@ def _texts_mm(content: ReportContent) -> float:
     facts = sum(len(fact.name) + len(fact.value) + 4 for fact in content.engine + content.origin)
     foot = 14.0 + _lines("x" * facts, 136, 3.8)
     return head + verdict + _mm(content.summary, _LARGE) + notice + cautions + legend + notes + lists + priors + foot
+
+
+def _verdict_mm(line: VerdictLine) -> float:
+    letters, line_mm = _TOLD if line.trust else _LARGE
+    width = _width(f"{line.said}; {line.where} ") * (1.06 if line.urgent else 1) + _SMALL_SHARE * _width(line.trust)
+    return line_mm * ceil(width / letters)
 
 
 def _mm(text: str, size: tuple[int, float]) -> float:

@@ -109,9 +109,9 @@ def _false_alarms(label: Label, rule: VerdictRule) -> str:
     if share is None or count is None or count < FEWEST_IMAGES:
         return ""
     if share >= 1:
-        return f"no false alarm on {count} images without it"
+        return f"no false alarm on {count} without it"
     number = _of_hundred(1 - share)
-    return f"{number} false alarm{'' if number == '1' else 's'} per 100 images without it"
+    return f"{number} false alarm{'' if number == '1' else 's'} per 100 without it"
 
 
 def _of_hundred(share: float) -> str:

@@ -74,7 +74,7 @@ def test_a_finding_beside_what_nobody_may_judge_is_told_first(tmp_path: Path, re
     page = page_of(read_page, tmp_path, (EFFUSION, HERNIA), ((0.9, 0.0),))
     assert "Abnormal 1 of 2 findings judged" in page.text
     assert (
-        "Effusion likely: 0.90, threshold 0.50 misses 10 of 100, 15 false alarms per 100 images without it in "
+        "Effusion likely: 0.90, threshold 0.50 misses 10 of 100, 15 false alarms per 100 without it in "
         "validation Only 1 of 2 findings were judged: one has no operating point; it is among the lowest 1 % of "
         "validation images."
     ) in page.text

@@ -34,7 +34,7 @@ def label(name: str = "Pneumothorax", point: float = 0.466, **facts: Any) -> Lab
 
 
 def test_a_finding_is_said_with_its_threshold_and_how_often_that_is_wrong() -> None:
-    words = "misses 5 of 100, 8 false alarms per 100 images without it in validation"
+    words = "misses 5 of 100, 8 false alarms per 100 without it in validation"
     assert said([label()], (0.97,)) == [("Pneumothorax likely: 0.97, threshold 0.466", words)]
     assert said([label(point=0.2)], (0.3,)) == [("Pneumothorax possible: 0.30, threshold 0.20", words)]
 
@@ -42,22 +42,22 @@ def test_a_finding_is_said_with_its_threshold_and_how_often_that_is_wrong() -> N
 @pytest.mark.parametrize(
     ("facts", "training", "trust"),
     [
-        ({"images_with": 9}, VALIDATION, "8 false alarms per 100 images without it in validation"),
+        ({"images_with": 9}, VALIDATION, "8 false alarms per 100 without it in validation"),
         ({"images_without": 9}, VALIDATION, "misses 5 of 100 in validation"),
         ({"images_with": None, "images_without": None}, VALIDATION, ""),
         ({"metrics": {}}, VALIDATION, ""),
-        ({}, {}, "misses 5 of 100, 8 false alarms per 100 images without it"),
-        ({}, {"measured_on": "test"}, "misses 5 of 100, 8 false alarms per 100 images without it on its test images"),
-        ({}, {"measured_on": ["no", "part"]}, "misses 5 of 100, 8 false alarms per 100 images without it"),
+        ({}, {}, "misses 5 of 100, 8 false alarms per 100 without it"),
+        ({}, {"measured_on": "test"}, "misses 5 of 100, 8 false alarms per 100 without it on its test images"),
+        ({}, {"measured_on": ["no", "part"]}, "misses 5 of 100, 8 false alarms per 100 without it"),
         (
             {"metrics": {"sensitivity": 1.0, "specificity": 1.0}},
             VALIDATION,
-            "misses none of 40, no false alarm on 300 images without it in validation",
+            "misses none of 40, no false alarm on 300 without it in validation",
         ),
         (
             {"metrics": {"sensitivity": 0.998, "specificity": 0.99}},
             VALIDATION,
-            "misses fewer than 1 of 100, 1 false alarm per 100 images without it in validation",
+            "misses fewer than 1 of 100, 1 false alarm per 100 without it in validation",
         ),
     ],
 )
