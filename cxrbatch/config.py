@@ -37,6 +37,7 @@ AcceptView = Literal["frontal", "any"]
 RetryChoice = Literal["failed", "rejected"]
 MissingTags = Literal["accept", "refuse"]
 HeatmapChoice = Literal["validated", "all"]
+PdfVariant = Literal["plain", "pdf/ua-1", "pdf/a-3b"]
 Jpeg2000Choice = Literal["half", "quarter"]
 
 
@@ -101,6 +102,12 @@ class Settings:
     heatmaps: Annotated[
         HeatmapChoice, Meaning("which heatmaps a report shows: those that were found to point at the finding, or all")
     ] = "validated"
+    priors: Annotated[
+        bool, Meaning("name earlier studies of the same patient in reports, and print these again when there are more")
+    ] = True
+    pdf_variant: Annotated[
+        PdfVariant, Meaning("what kind of PDF `report.pdf` is: `pdf/ua-1` for who listens to it, `pdf/a-3b` to archive")
+    ] = "plain"
     deidentify: Annotated[bool, Meaning("leave whatever names a patient out of all outputs")] = False
     deidentify_existing: Annotated[
         bool, Meaning("the same, and take it out of what the output folder holds already; not undone")

@@ -83,6 +83,7 @@ class Flag(str, Enum):
     BURNED_IN_ANNOTATION = "burned_in_annotation"
     VETERINARY = "veterinary"
     CHARSET_REPLACED = "charset_replaced"
+    MISSING_GLYPHS = "missing_glyphs"
     DUPLICATE_UID = "duplicate_uid"
     RESCORED_FP32 = "rescored_fp32"
     OUT_OF_DISTRIBUTION = "out_of_distribution"

@@ -90,6 +90,7 @@ def prepare_decoding(share: Sequence[str], root: Path, size_px: int) -> Work:
 def prepare_pages(share: Sequence[str], out: Path) -> Work:
     """Return what prints each page of a share of the reports in `out`, as its last printing handed it to WeasyPrint."""
     from cxrbatch.output.report import pdf
+    from cxrbatch.output.report.manner import Manner
     from cxrbatch.output.report.report import reprint_study
     from cxrbatch.output.report.report_files import RESULT_JSON, report_folder
     from cxrbatch.records import StudyResult
@@ -106,7 +107,7 @@ def prepare_pages(share: Sequence[str], out: Path) -> Work:
     try:
         for key in share:
             result = from_json((report_folder(out, key) / RESULT_JSON).read_text(), StudyResult)
-            reprint_study(result, out, html=False, pdf=True, heatmaps="all")
+            reprint_study(result, out, html=False, pdf=True, manner=Manner("all"))
     finally:
         pdf.render_pdf = render
     return pages

@@ -113,6 +113,16 @@ def settings_options(command: Command) -> Command:
             help="Heatmaps that reports show: those found to point at their finding, or all.  [default: validated]",
         ),
         click.option(
+            "--priors/--no-priors",
+            default=None,
+            help="Name earlier studies of the same patient in reports.  [default: priors]",
+        ),
+        click.option(
+            "--pdf-variant",
+            type=click.Choice(["plain", "pdf/ua-1", "pdf/a-3b"]),
+            help="Kind of report.pdf: for who listens to it, or to archive.  [default: plain]",
+        ),
+        click.option(
             "--workers", type=int, metavar="N", help="Worker processes that read and print.  [default: one per core]"
         ),
         state_option,

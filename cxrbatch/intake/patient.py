@@ -76,6 +76,21 @@ def are_different_patients(identities: Iterable[PatientIdentity]) -> bool:
     return any(not _agree(one, other) for one, other in combinations(dict.fromkeys(identities), 2))
 
 
+def are_same_patient(one: PatientIdentity, other: PatientIdentity) -> bool:
+    """Tell whether two identities are known to be one patient, as where one is to stand in the other's report.
+
+    They have the same ID and nothing in which they differ. An ID is unique where it was issued: if only one says
+    by whom, names and birth dates have to say the same as well.
+    """
+    if not one.patient_id or one.patient_id != other.patient_id or not _agree(one, other):
+        return False
+    if (one.issuer, one.universal_issuer) == (other.issuer, other.universal_issuer):
+        return True
+    if one.universal_issuer and one.universal_issuer == other.universal_issuer:
+        return True
+    return bool(one.name and other.name and one.birth_date and one.birth_date == other.birth_date)
+
+
 def same_identity(one: Header, other: Header) -> bool:
     """Tell whether two headers name the same instance of the same patient, to the letter."""
     return one == other or _named(one) == _named(other)

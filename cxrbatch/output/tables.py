@@ -36,7 +36,7 @@ _IMAGE_COLUMNS_BEFORE = (
     *("transfer_syntax", "flags", "engine", "engine_sha256", "backend", "precision"),
 )
 # Behind the scores, whose number varies: what reads cells by their place finds them where they were.
-_DISTANCE = "distance"
+_DISTANCE, _PLACES = "distance", "places"
 _STUDY_COLUMNS_BEFORE = (
     *("study_key", "study_uid", "patient_id", "accession_number", "study_date", "revision", "status"),
     *("n_images", "n_scored", "priority", "findings", "n_judged", "n_labels"),
@@ -117,7 +117,7 @@ def _write_table(target: Path, columns: Sequence[str], rows: Iterator[list[Cell]
 
 
 def _image_columns(engine: EngineDescription) -> list[str]:
-    return [*_IMAGE_COLUMNS_BEFORE, *score_columns(engine), "scored_at", _DISTANCE]
+    return [*_IMAGE_COLUMNS_BEFORE, *score_columns(engine), "scored_at", _DISTANCE, _PLACES]
 
 
 def _study_columns(engine: EngineDescription) -> list[str]:
@@ -144,7 +144,16 @@ def _image_cells(row: FileRow, engine: EngineDescription) -> list[Cell]:
         *_score_cells(probabilities, calls, row.disagreement, engine),
         row.scored_at,
         _distance_cell(row.distance if row.engine_sha256 == engine.sha256 else None),
+        _places_cell(row, engine),
     ]
+
+
+def _places_cell(row: FileRow, engine: EngineDescription) -> str:
+    """Return where heatmaps have their peaks, as LABEL=PLACE; only of labels whose heatmaps are validated."""
+    if row.engine_sha256 != engine.sha256 or not row.places:
+        return ""
+    validated = {label.name for label in engine.labels if label.has_validated_maps}
+    return list_cell([f"{label}={place}" for label, place in row.places if label in validated])
 
 
 def _study_cells(row: StudyRow, engine: EngineDescription) -> list[Cell]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 
 from cxrbatch.errors import Flag, Reason
@@ -12,6 +12,9 @@ from cxrbatch.records import RefusedImage
 
 LONGEST_TEXT = 160
 """Characters of one header value that a report shows; result.json keeps all of them."""
+
+LONGEST_GROUP = 80
+"""Characters of one group of a person name that are shown; PS3.5 allows 64 (section 6.2, VR PN)."""
 
 NO_VALUE = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -38,6 +41,18 @@ EVIDENCE = (
     "last layer, and colours of two maps cannot be compared."
 )
 
+PLACES: dict[str, str] = {
+    "right_upper": "right upper zone",
+    "right_mid": "right mid zone",
+    "right_lower": "right lower zone",
+    "left_upper": "left upper zone",
+    "left_mid": "left mid zone",
+    "left_lower": "left lower zone",
+    "between_lungs": "between the lungs",
+    "outside_lungs": "outside of the lungs",
+}
+"""Where a heatmap can have its peak; sides are the patient's."""
+
 FLAG_SENTENCES: dict[Flag, str] = {
     Flag.NO_VIEW: "The file does not say from which side the image was taken; it was taken for frontal.",
     Flag.NO_BODY_PART: "The file does not name the body part; it was taken for a chest.",
@@ -54,6 +69,10 @@ FLAG_SENTENCES: dict[Flag, str] = {
     Flag.VETERINARY: "The header says that the patient is an animal; the engine learned from people.",
     Flag.DAMAGE_SUSPECT: "A strip of one grey value crosses the image: a part of its pixels may have been lost.",
     Flag.CHARSET_REPLACED: "Some characters of the header could not be read and were replaced.",
+    Flag.MISSING_GLYPHS: (
+        "Some characters of the header or the path are in no font of the machine that printed report.pdf; there they "
+        "stand as codes such as \\u6f22."
+    ),
     Flag.RESCORED_FP32: "The engine gave no number for this image; its FP32 file scored it on the CPU instead.",
     Flag.OUT_OF_DISTRIBUTION: "The image is unlike those that the engine learned from: its scores may mean little.",
     Flag.DUPLICATE_UID: "Another file carries the same identifier with the same pixels.",
@@ -130,6 +149,12 @@ def printable_path(path: str) -> str:
     return _LONE_SURROGATE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", path)
 
 
+def input_path(path: str, longest: int = LONGEST_TEXT) -> str:
+    """Return an input-relative path that is safe to show; of a long one the end, which names the file."""
+    shown = plain(path, longest=len(path) + 4 * longest)
+    return shown if len(shown) <= longest else f"…{shown[1 - longest :].lstrip()}"
+
+
 def visible(text: str) -> str:
     r"""Return text with control, bidi and undecodable characters written as \xNN or \uNNNN: one line, for a terminal.
 
@@ -146,14 +171,20 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def person_name(value: str) -> str:
-    """Return a DICOM person name as people write it: "Family, Given Middle" (PS3.5 section 6.2, VR PN).
+    """Return a DICOM person name as people write it: "Family, Given Middle" (PS3.5 section 6.2.1, VR PN).
 
-    The ideographic group follows in parentheses; the phonetic one only repeats the first.
+    The ideographic and the phonetic group follow in parentheses, unless they repeat what stands there already. Where
+    there is no alphabetic group, the first of them speaks for it.
     """
-    alphabetic, ideographic = [*plain(value).split("="), ""][:2]
-    shown = _alphabetic_name(alphabetic)
-    characters = " ".join(filter(None, ideographic.split("^")))
-    return f"{shown} ({characters})" if shown and characters else shown or characters
+    groups = [*value[: 4 * LONGEST_TEXT].split("="), "", "", ""][:3]
+    alphabetic, *others = (plain(group, longest=LONGEST_GROUP) for group in groups)
+    names = [_alphabetic_name(alphabetic), *(_joined_name(other) for other in others)]
+    first, *more = [*dict.fromkeys(filter(None, names))] or [""]
+    return f"{first} ({', '.join(more)})" if more else first
+
+
+def _joined_name(group: str) -> str:
+    return " ".join(part for part in map(str.strip, group.split("^")) if part)
 
 
 def _alphabetic_name(group: str) -> str:
@@ -243,6 +274,14 @@ def _plain_character(character: str) -> str:
     if category in {"Zs", "Zl", "Zp", "Cc"}:
         return " "
     return "" if category in {"Cf", "Cs"} and character not in _KEPT_FORMAT_CHARACTERS else character
+
+
+def outside_sentence(names: Sequence[str]) -> str:
+    """Return the caution that the heatmaps of these findings peak outside of the lungs."""
+    which = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    have, score = ("has its", "this score") if len(names) == 1 else ("have their", "these scores")
+    maps = "heatmap" if len(names) == 1 else "heatmaps"
+    return f"The {maps} of {which} {have} peak outside of the lungs: {score} may come from something else."
 
 
 def refused_sentence(refused: RefusedImage) -> str:

@@ -33,12 +33,14 @@ from cxrbatch.records.images import (
 from cxrbatch.records.maps import MapCheck
 from cxrbatch.records.reference import TrainingReference
 from cxrbatch.records.results import (
+    OUTSIDE_LUNGS,
     FileRow,
     FileStatus,
     Heatmap,
     ImagePixels,
     ImageResult,
     PrintedStudy,
+    PriorStudy,
     RefusedImage,
     SourceFile,
     StudyResult,
@@ -59,6 +61,7 @@ from cxrbatch.records.verdicts import (
 __all__ = [
     "FEWEST_IMAGES",
     "FEWEST_PATIENTS",
+    "OUTSIDE_LUNGS",
     "Calls",
     "CellGrid",
     "EngineDescription",
@@ -82,6 +85,7 @@ __all__ = [
     "Pooling",
     "PreparedImage",
     "PrintedStudy",
+    "PriorStudy",
     "Priority",
     "Radiograph",
     "RefusedImage",

@@ -67,6 +67,8 @@ class Header:
 
     `identity` is there where the header was de-identified, and only hashes of who the patient is are left.
     `is_name_certain`: the name was read in the character set that it was written in, as far as can be told.
+    `patient_orientation`: which side of the patient rows and columns run to, with a backslash between (PS3.3
+    C.7.6.1.1.1).
     """
 
     study_instance_uid: str = ""
@@ -92,6 +94,7 @@ class Header:
     transfer_syntax: str = ""
     identity: PatientIdentity | None = None
     is_name_certain: bool = True
+    patient_orientation: str = ""
 
     def deidentified(self) -> Header:
         """Return the same header without who the patient is, when the study was made, and free text about it."""

@@ -11,6 +11,9 @@ from cxrbatch.records.engines import EngineDescription, Geometry, Priority
 from cxrbatch.records.images import Float32, Gray8, Header
 from cxrbatch.records.verdicts import Verdict, call_is_contested, judge_study
 
+OUTSIDE_LUNGS = "outside_lungs"
+"""The place of a peak that lies neither in the lungs nor between them, nor near to them."""
+
 FileStatus = Literal["scored", "rejected", "duplicate", "failed", "pending"]
 StudyStatus = Literal["pending", "reported", "failed", "unscored"]
 
@@ -20,6 +23,7 @@ class Heatmap:
     """One heatmap picture beside the report; the peak is in stored pixels of the radiograph.
 
     `faint`: no part of the radiograph speaks for the finding; nothing is coloured and the peak means nothing.
+    `place`: where the peak lies in the patient (`wording.PLACES`); '' where that is not known, and of earlier versions.
     """
 
     label: str
@@ -27,6 +31,7 @@ class Heatmap:
     peak_x: float
     peak_y: float
     faint: bool = False
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,11 @@ class ImageResult:
     disagreement: tuple[float, ...] = ()
     distance: float | None = None
     grey: float | None = None
+
+    @property
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """Label and place of each heatmap whose peak's place is known."""
+        return tuple((heatmap.label, heatmap.place) for heatmap in self.heatmaps if heatmap.place)
 
     @property
     def is_unlike_training(self) -> bool:
@@ -177,10 +187,29 @@ class ImagePixels:
 
 
 @dataclass(frozen=True, slots=True)
+class PriorStudy:
+    """What a report says of an earlier study of its patient.
+
+    `study_date` is empty of de-identified ones. `probabilities` are those of its own engine's labels, `findings` what
+    was called. `report` is the name of a file in its report folder, empty where there is none.
+    """
+
+    study_key: str
+    study_date: str
+    priority: Priority
+    engine: str
+    engine_sha256: str
+    probabilities: tuple[float, ...]
+    findings: tuple[str, ...]
+    report: str
+
+
+@dataclass(frozen=True, slots=True)
 class PrintedStudy:
     """What printing left in the report folder: file names relative to OUT, empty where not asked for.
 
-    `failure` says which report could not be made although the pictures and the result were.
+    `failure` says which report could not be made although the pictures and the result were. `priors` are the earlier
+    studies that the reports name.
     """
 
     result: StudyResult
@@ -188,6 +217,7 @@ class PrintedStudy:
     report_pdf: str = ""
     stage_ms: dict[str, float] = field(default_factory=dict)
     failure: str = ""
+    priors: tuple[PriorStudy, ...] = ()
 
     @property
     def is_printed(self) -> bool:
@@ -199,7 +229,7 @@ class PrintedStudy:
 class FileRow:
     """What the ledger knows of one file; `probabilities` is empty unless it is scored, and `distance` None.
 
-    `disagreement` is empty also of an engine that is no ensemble.
+    `disagreement` is empty also of an engine that is no ensemble. `places`: label and place of the peaks of heatmaps.
     """
 
     path: str
@@ -217,6 +247,7 @@ class FileRow:
     scored_at: str = ""
     disagreement: tuple[float, ...] = ()
     distance: float | None = None
+    places: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,13 @@ from cxrbatch.output.folder.settle import Settling, order_orphans_removed, remov
 from cxrbatch.output.ledger.ledger import ENGINE, TROUBLE, Ledger
 from cxrbatch.output.ledger.restore import unprinted_results
 from cxrbatch.output.metrics_prom import write_metrics
+from cxrbatch.output.report.report_files import tidy_report
 from cxrbatch.output.run_json import RunReport, write_run_json
 from cxrbatch.output.tables import refresh_tables
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentified_output import settle_names
 from cxrbatch.run.index import INDEX_RULES, Index, Judge, account_for, index_input
-from cxrbatch.run.print import PRINTED, check_printing, print_again
+from cxrbatch.run.print import PRINTED, check_printing, print_again, print_overtaken
 from cxrbatch.run.processes import is_new, open_workers
 from cxrbatch.run.processor import LocalProcessor, MakeProcessor, MayGrow, Workplace
 from cxrbatch.run.record import Indexed, Recorder, RunAccount, open_place, remove_half_written
@@ -81,6 +82,7 @@ def run_batch(
             run.ledger.queue.requeue_unprinted()
         keys = run.ledger.queue.pending_keys(newest_first=settings.newest_first, since_ns=hours.since_ns)
         run.process(keys[: settings.limit or None], deadline=hours.deadline)
+        run.print_overtaken()
         return run.write_tables(finished=True)
 
 
@@ -204,7 +206,8 @@ class Run:
             self.progress.begin(what, len(study_keys))
         place, on_scored = open_place(self.out, self.ledger), partial(self.progress.advance, SCORED)
         workplace = Workplace(self.order, place, self.slot, self.workers, self.account.clock, on_scored, may_grow)
-        tasks = self.ledger.queue.take(in_time(study_keys, deadline, lambda: self.account.studies_done))
+        in_hours = in_time(study_keys, deadline, lambda: self.account.studies_done)
+        tasks = self.ledger.queue.take(in_hours, with_priors=self.settings.priors)
         finished = self.make_processor(workplace).process(tasks)
         log_event("processing", studies_pending=len(study_keys))
         recorder = Recorder(self.out, self.ledger)
@@ -222,10 +225,25 @@ class Run:
             return
         place, recorder = open_place(self.out, self.ledger), Recorder(self.out, self.ledger)
         self.progress.begin(PRINTED, len(results))
-        for printed in print_again(results, place, self.settings, self.workers):
+        for printed in print_again(results, self.ledger, place, self.settings, self.workers):
             self.account.count(recorder.record_reprinted(printed))
             self.progress.advance(PRINTED)
         self.progress.finish(PRINTED)
+
+    def print_overtaken(self) -> None:
+        """Print the reports again whose patients have other earlier studies by now than when they were printed."""
+        patients = self.ledger.priors.due() if self.settings.priors else []
+        if not patients:
+            return
+        place, printed_again = open_place(self.out, self.ledger), 0
+        for printed in print_overtaken(self.ledger, place, self.settings, self.workers):
+            if not printed.failure:
+                with output_errors_explained(self.out):
+                    self.ledger.results.record_printed(printed)
+                    tidy_report(self.out, printed)
+                printed_again += 1
+        log_event("reports compared with priors", patients=len(patients), printed_again=printed_again)
+        self.ledger.priors.settled(patients)
 
     def write_tables(self, *, finished: bool) -> RunReport:
         """Derive tables, worklist and run.json from the ledger, and return what run.json says."""

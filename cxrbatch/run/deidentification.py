@@ -92,6 +92,7 @@ class Pseudonyms:
             view=_term(header.view, _VIEWS),
             photometric=_term(header.photometric, _PHOTOMETRIC),
             transfer_syntax=_of_the_standard(header.transfer_syntax),
+            patient_orientation=_orientation(header.patient_orientation),
             identity=sealed,
         )
 
@@ -140,6 +141,12 @@ def _term(text: str, known: Iterable[str]) -> str:
 
 def _of_the_standard(uid: str) -> str:
     return uid if _OF_THE_STANDARD.fullmatch(uid) else ""
+
+
+def _orientation(text: str) -> str:
+    """Return where rows and columns run to, in letters of PS3.3 C.7.6.1.1.1 and no others."""
+    orientation = text.strip().upper()
+    return orientation if re.fullmatch(r"[APRLHF]{1,3}\\[APRLHF]{1,3}", orientation) else ""
 
 
 def _body_part(text: str) -> str:

@@ -188,7 +188,7 @@ def _remove_others(out: Path, ledger: Ledger) -> None:
 def _print_again(out: Path, ledger: Ledger, settings: Settings, workers: WorkerPool) -> None:
     if not settings.html and not settings.pdf:
         return
-    for printed in print_again(_results(ledger), open_place(out, ledger), settings, workers):
+    for printed in print_again(_results(ledger), ledger, open_place(out, ledger), settings, workers):
         if printed.failure:
             log_event("not printed again", study_key=printed.result.study_key)
         else:

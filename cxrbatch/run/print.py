@@ -6,15 +6,17 @@ import errno
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cxrbatch.config import HeatmapChoice, Settings
+from cxrbatch.config import Settings
 from cxrbatch.errors import OutputNotWritable, RunError, UsageError
 from cxrbatch.output.folder.place import Place
+from cxrbatch.output.ledger.ledger import Ledger
+from cxrbatch.output.report.manner import Manner
 from cxrbatch.output.report.report_files import COULD_NOT_PRINT, report_folder
 from cxrbatch.output.report.write_folder import write_result
-from cxrbatch.records import ImagePixels, PrintedStudy, RefusedImage, StudyResult
+from cxrbatch.records import ImagePixels, PrintedStudy, PriorStudy, RefusedImage, StudyResult
 from cxrbatch.run.stages import FinishedStudy, ScoredStudy, StageClock
 from cxrbatch.system.durable import remove_temporaries
 from cxrbatch.system.logbook import log_event
@@ -35,7 +37,7 @@ class PrintJob:
     html: bool
     pdf: bool
     pixels: tuple[ImagePixels, ...] = ()
-    heatmaps: HeatmapChoice = "validated"
+    manner: Manner = field(default_factory=Manner)
     refused: tuple[RefusedImage, ...] = ()
 
 
@@ -47,7 +49,11 @@ def print_reports(
     A result whose images name no pictures did not come to be drawn.
     """
     jobs = (
-        replace(_job(study.task.study_key, study.result, place, settings), pixels=study.pixels, refused=study.refused)
+        replace(
+            _job(study.task.study_key, study.result, place, settings, study.task.priors),
+            pixels=study.pixels,
+            refused=study.refused,
+        )
         for study in studies
     )
     outcomes = workers.run_ahead(print_report, jobs, timeout_s=settings.print_timeout_s, passes=_has_no_scores)
@@ -63,16 +69,39 @@ def print_reports(
 
 
 def print_again(
-    results: Iterable[StudyResult], place: Place, settings: Settings, workers: WorkerPool
+    results: Iterable[StudyResult], ledger: Ledger, place: Place, settings: Settings, workers: WorkerPool
 ) -> Iterator[PrintedStudy]:
     """Print reports from their results and the pictures on disk, without any engine."""
-    jobs = (_job(result.study_key, result, place, settings) for result in results)
+    jobs = (
+        _job(result.study_key, result, place, settings, find_priors(result, ledger, settings)) for result in results
+    )
+    yield from _print_jobs(jobs, settings, workers)
+
+
+def print_overtaken(ledger: Ledger, place: Place, settings: Settings, workers: WorkerPool) -> Iterator[PrintedStudy]:
+    """Print the reports again that name other earlier studies of their patient than there are by now."""
+    jobs = (
+        replace(_job(each.result.study_key, each.result, place, settings, each.priors), html=each.html, pdf=each.pdf)
+        for each in ledger.priors.overtaken()
+    )
+    yield from _print_jobs(jobs, settings, workers)
+
+
+def find_priors(result: StudyResult, ledger: Ledger, settings: Settings) -> tuple[PriorStudy, ...]:
+    """Return the earlier studies that the report of a result is to name."""
+    return ledger.priors.of(result.study_key, result.header) if settings.priors else ()
+
+
+def _print_jobs(jobs: Iterable[PrintJob], settings: Settings, workers: WorkerPool) -> Iterator[PrintedStudy]:
     for outcome in workers.run_ahead(reprint_report, jobs, timeout_s=settings.print_timeout_s):
         yield _printed(outcome, _result(outcome.task))
 
 
-def _job(study_key: str, result: StudyResult | None, place: Place, settings: Settings) -> PrintJob:
-    return PrintJob(study_key, result, place, settings.html, settings.pdf, heatmaps=settings.heatmaps)
+def _job(
+    study_key: str, result: StudyResult | None, place: Place, settings: Settings, priors: tuple[PriorStudy, ...] = ()
+) -> PrintJob:
+    manner = Manner(settings.heatmaps, priors, settings.pdf_variant)
+    return PrintJob(study_key, result, place, settings.html, settings.pdf, manner=manner)
 
 
 def check_printing(settings: Settings) -> None:
@@ -98,7 +127,7 @@ def print_report(job: PrintJob) -> PrintedStudy:
         return write_result(result, job.place)
     from cxrbatch.output.report.report import print_study
 
-    return print_study(result, job.pixels, job.place, html=job.html, pdf=job.pdf, heatmaps=job.heatmaps)
+    return print_study(result, job.pixels, job.place, html=job.html, pdf=job.pdf, manner=job.manner)
 
 
 def reprint_report(job: PrintJob) -> PrintedStudy:
@@ -107,7 +136,7 @@ def reprint_report(job: PrintJob) -> PrintedStudy:
 
     _tidy_up(job)
 
-    return reprint_study(_result(job), job.place, html=job.html, pdf=job.pdf, heatmaps=job.heatmaps)
+    return reprint_study(_result(job), job.place, html=job.html, pdf=job.pdf, manner=job.manner)
 
 
 def _has_no_scores(job: PrintJob) -> bool:

@@ -30,6 +30,7 @@ from cxrbatch.engine.installed import engine_folders, installed_bundles
 from cxrbatch.errors import CxrBatchError, ExitCode
 from cxrbatch.output.report.sonames import load_weasyprint
 from cxrbatch.pages.terminal_text import literal
+from cxrbatch.system.fonts import SCRIPTS, scripts_without_font
 
 PACKAGE = "cxrbatch"
 BASE = ""
@@ -60,6 +61,7 @@ def examine() -> list[Finding]:
         ("compressed DICOM", _decoders),
         ("PDF reports", _pdf),
         ("PDF speed", _font_subsetting),
+        ("PDF fonts", _fonts),
         ("GPU", _gpu),
         *((f"backend {backend}", partial(_backend, backend)) for backend in FASTEST_FIRST),
         ("engines", _engines),
@@ -145,6 +147,18 @@ def _font_subsetting() -> Finding:
             "PDF speed", "missing", "a report takes about 3 times longer. apt-get install libharfbuzz-subset0"
         )
     return Finding("PDF speed", "ok", "fonts are subset by HarfBuzz")
+
+
+def _fonts() -> Finding:
+    try:
+        without = scripts_without_font()
+    except OSError as error:
+        return Finding("PDF fonts", "missing", f"{error}. Debian: apt-get install libfontconfig1 fonts-dejavu-core")
+    if without:
+        packages = " ".join(sorted(set(without.values())))
+        mend = f"names in {', '.join(without)} stand as codes in report.pdf. Debian: apt-get install {packages}"
+        return Finding("PDF fonts", "missing", mend)
+    return Finding("PDF fonts", "ok", f"there are fonts for Latin, {', '.join(SCRIPTS)}")
 
 
 def _gpu() -> Finding:

@@ -47,7 +47,7 @@ def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, stu
         failures = {each.study_key: without_pictures(each) for each in results if not each.pictures}
         results = [each for each in results if each.pictures]
         progress.begin(PRINTED, len(results))
-        for printed in print_again(results, ledger.home.place, settings, workers):
+        for printed in print_again(results, ledger, ledger.home.place, settings, workers):
             if printed.failure:
                 failures[printed.result.study_key] = printed.failure
                 record_unprintable(ledger, printed.result.study_key, printed.failure)

@@ -256,6 +256,7 @@ class _Daemon:
         if time.monotonic() < self._tables_due(idle=idle):
             return
         started = time.monotonic()
+        self.run.print_overtaken()
         self.run.write_tables(finished=idle)
         self.tables_at, self.tables_are_old = time.monotonic(), False
         self.tables_took_s = self.tables_at - started

@@ -12,13 +12,13 @@ from pathlib import Path
 from cxrbatch.output.report.intent import PRINTING, result_mark
 from cxrbatch.output.report.report import render_report
 from cxrbatch.output.report.report_files import is_drawn, picture_names
-from cxrbatch.records import StudyResult
+from cxrbatch.records import PriorStudy, StudyResult
 from cxrbatch.system.durable import TEMPORARY_PREFIX
 from cxrbatch.system.record_json import from_json
 from tests.factories.studies import read_rows
 
 _HASHED = re.compile(r".*-([0-9a-f]{12})\.jpg")
-_STUDIES = "SELECT study_key, status, revision, report_html, report_pdf, result FROM studies ORDER BY study_key"
+_STUDIES = "SELECT study_key, status, revision, report_html, report_pdf, result, priors FROM studies ORDER BY study_key"
 _FILES = "SELECT CAST(path AS TEXT), status, engine_sha256, probabilities FROM files WHERE study_key = ?"
 
 
@@ -44,7 +44,7 @@ def _disagreements(out: Path, database: sqlite3.Connection) -> Iterator[str]:
     table = {row["study_key"]: row for row in read_rows(out / "studies.csv")}
     folders = {path.name for path in (out / "reports").glob("*")}
     known = set()
-    for key, status, revision, html, pdf, text in database.execute(_STUDIES):
+    for key, status, revision, html, pdf, text, priors in database.execute(_STUDIES):
         known.add(key)
         row = table.pop(key, None)
         if row is None or (row["status"], row["revision"]) != (status, str(revision)):
@@ -58,13 +58,13 @@ def _disagreements(out: Path, database: sqlite3.Connection) -> Iterator[str]:
             continue
         if status == "reported" and result.revision != revision:
             yield f"{key}: revision {revision} with the result of {result.revision}"
-        yield from (f"{key}: {what}" for what in _of_folder(out, result, html, pdf))
+        yield from (f"{key}: {what}" for what in _of_folder(out, result, html, pdf, priors))
         yield from (f"{key}: {what}" for what in _of_rows(result, database, row))
     yield from (f"{key}: in studies.csv and not in the ledger" for key in table)
     yield from (f"{key}: a report folder that nobody knows" for key in folders - known)
 
 
-def _of_folder(out: Path, result: StudyResult, html: str, pdf: str) -> Iterator[str]:
+def _of_folder(out: Path, result: StudyResult, html: str, pdf: str, priors: str) -> Iterator[str]:
     folder = out / "reports" / result.study_key
     if not (folder / "result.json").exists():
         yield "no result.json"
@@ -77,7 +77,8 @@ def _of_folder(out: Path, result: StudyResult, html: str, pdf: str) -> Iterator[
     if present != expected:
         yield f"there is {sorted(present - expected)}, and there is not {sorted(expected - present)}"
         return
-    if html and (out / html).read_text() != render_report(result):
+    named = from_json(priors or "[]", tuple[PriorStudy, ...])
+    if html and (out / html).read_text() != render_report(result, priors=named):
         yield "report.html is not that of the result"
     if pdf and result_mark(result).encode() not in (out / pdf).read_bytes():
         yield "report.pdf is not that of the result"

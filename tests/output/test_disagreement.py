@@ -99,12 +99,12 @@ def test_a_report_says_how_far_they_disagree_and_about_which_verdict() -> None:
     lines = {line.name: line for line in content.findings}
     assert (lines["Effusion"].spread, lines["Nodule"].spread) == ("± 0.05", "± 0.15")
     assert [line.name for line in content.findings if line.contested] == ["Nodule"]
-    assert "The members of this engine disagree about Nodule." in content.summary
+    assert "The members of this engine disagree about Nodule." in [caution.sentence for caution in content.cautions]
     assert "standard deviation" in content.spread
     assert content.spread.endswith("what is known is known of its members.")
     plain = report_content(make_study_result(ROWS, labels=LABELS))
     assert {line.spread for line in plain.findings} == {""}
-    assert "disagree" not in plain.summary
+    assert plain.cautions == ()
 
 
 def test_a_run_keeps_it_in_results_tables_reports_and_ledger(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ IMAGE_COLUMNS = [
     "positive_Pneumothorax",
     "scored_at",
     "distance",
+    "places",
 ]
 STUDY_COLUMNS = [
     "study_key",

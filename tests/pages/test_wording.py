@@ -22,14 +22,24 @@ def test_every_flag_and_reason_has_its_own_sentence() -> None:
         ("Doe^Jane", "Doe, Jane"),
         ("Doe^Jane^Q^Dr^PhD", "Doe, Dr Jane Q, PhD"),
         ("Doe", "Doe"),
-        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "Yamada, Tarou (山田 太郎)"),
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "Yamada, Tarou (山田 太郎, やまだ たろう)"),
+        ("Hong^Gildong=洪^吉洞=홍^길동", "Hong, Gildong (洪 吉洞, 홍 길동)"),
         ("=山田^太郎", "山田 太郎"),
+        ("=山田^太郎=やまだ^たろう", "山田 太郎 (やまだ たろう)"),
+        ("==やまだ^たろう", "やまだ たろう"),
+        ("Doe=Doe=Doe", "Doe"),
+        ("X" * 500 + "=山田", "X" * 79 + "… (山田)"),
         ("", ""),
         ("^^^^", ""),
     ],
 )
 def test_person_name(value: str, shown: str) -> None:
     assert wording.person_name(value) == shown
+
+
+def test_of_a_long_path_its_end_is_shown() -> None:
+    assert wording.input_path("night/a.png") == "night/a.png"
+    assert wording.input_path("deep/" * 100 + "na\u202eme.png", longest=20) == "…/deep/deep/name.png"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ import pytest
 from cxrbatch.errors import ExitCode
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.faulted import Ended, FaultedRuns
+from tests.factories.intake import blobs, write_dicom
 from tests.factories.judged import disagreements
 from tests.factories.outputs import leftovers, snapshot
 from tests.factories.studies import read_rows, write_image
@@ -99,7 +100,7 @@ class Stage:
         return [(name, n) for n in sorted({1, *(math.ceil(portion * count) for portion in portions)})]
 
 
-SCENES = ("later", "new", "torn", "undone", "report", "prune", "repair")
+SCENES = ("later", "new", "torn", "undone", "report", "prune", "repair", "priors")
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         stage.scenes["report"] = report_scene(stage, folder / "report")
         stage.scenes["prune"] = prune_scene(stage, folder / "prune")
         stage.scenes["repair"] = repair_scene(stage, folder / "repair")
+        stage.scenes["priors"] = priors_scene(stage, folder / "priors")
         yield stage
 
 
@@ -198,6 +200,22 @@ def repair_scene(stage: Stage, folder: Path) -> Scene:
     assert stage.runs.run(images, before, stage.engine, fault="report-written=kill").exit_code == -signal.SIGKILL
     (before / "ledger.sqlite").write_bytes(b"all that is left of it" * 400)
     return rehearsed(stage, folder, "repair", "{out}")
+
+
+def priors_scene(stage: Stage, folder: Path) -> Scene:
+    """Three studies of one patient, of which one was reported before the earliest and the latest came."""
+    images, before = folder / "images", folder / "before"
+    images.mkdir(parents=True)
+
+    def write(date: str) -> None:
+        known = {"PatientID": "P1", "PatientName": "Doe^Jane", "StudyInstanceUID": f"1.2.{date}", "StudyDate": date}
+        write_dicom(images / f"{date}.dcm", pixels=blobs(seed=int(date[-2:])), **known)
+
+    write("20240105")
+    assert stage.runs.run(images, before, stage.engine).exit_code == ExitCode.DONE
+    write("20240101")
+    write("20240109")
+    return rehearsed(stage, folder)
 
 
 def rehearsed(stage: Stage, folder: Path, *arguments: str) -> Scene:
@@ -284,6 +302,25 @@ def test_a_failing_disk_here_costs_nothing_that_the_next_run_does_not_bring_back
         ended = stage.interrupt(scene, tmp_path / "out", f"{point}:{n}={fault}")
         assert ended.exit_code in {ExitCode.OUTPUT_NOT_WRITABLE, ExitCode.SOME_STUDIES_FAILED}, ended.said
         stage.expect_nothing_lost(scene, tmp_path / "out")
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+@pytest.mark.parametrize("point", ["report-write", "report-written", "tidied", "intent-removed", "files-renamed"])
+def test_killed_here_every_report_names_the_earlier_studies_it_would(
+    stage: Stage, point: str, n: int, tmp_path: Path
+) -> None:
+    scene = stage.scenes["priors"]
+    if n > scene.reached[point]:
+        pytest.skip("not reached so often")
+    assert stage.interrupt(scene, tmp_path / "out", f"{point}:{n}=kill").exit_code == -signal.SIGKILL
+    stage.expect_nothing_lost(scene, tmp_path / "out")
+    named = [count_priors(path) for path in sorted((tmp_path / "out").glob("reports/*/report.html"))]
+    assert sorted(named) == [0, 1, 2]
+
+
+def count_priors(report: Path) -> int:
+    """Return how many earlier studies a report links to."""
+    return report.read_text().count('href="../')
 
 
 # --------------------------------------------------------------------------- what is behind it

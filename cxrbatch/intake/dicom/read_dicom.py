@@ -110,6 +110,7 @@ def read_header(dicom: DicomFile) -> Header:
         photometric=text("PhotometricInterpretation"),
         transfer_syntax=str(dicom.transfer_syntax),
         is_name_certain=elements.is_name_certain,
+        patient_orientation=text("PatientOrientation"),
     )
     if dicom.is_cut:
         raise ImageRejected(Reason.UNREADABLE_HEADER, "the file ends inside its header")

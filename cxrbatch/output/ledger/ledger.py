@@ -14,6 +14,7 @@ from types import TracebackType
 from cxrbatch.output.folder.place import HeldOutput
 from cxrbatch.output.ledger.arrivals import ArrivalTable
 from cxrbatch.output.ledger.index import FileIndex
+from cxrbatch.output.ledger.priors import Priors
 from cxrbatch.output.ledger.queue import StudyQueue
 from cxrbatch.output.ledger.results import StudyResults
 from cxrbatch.output.ledger.store import LedgerStore, storable
@@ -59,6 +60,7 @@ class Ledger:
         self.queue = StudyQueue(self.store)
         self.index = FileIndex(self.store, self.queue)
         self.results = StudyResults(self.store)
+        self.priors = Priors(self.store)
         self.arrivals = ArrivalTable(self.store)
 
     def __enter__(self) -> Ledger:

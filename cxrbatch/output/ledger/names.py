@@ -37,6 +37,9 @@ def take_names_out(ledger: Ledger, names: Names) -> None:
         for study_key in _rewrite_names(ledger.store, names):
             ledger.store.execute(f"UPDATE studies SET {NO_REPORT} WHERE study_key = ?", (study_key,))
             ledger.queue.put(study_key)
+        # What was noted so far names patients as they were called.
+        ledger.store.execute("DELETE FROM patients_due")
+        ledger.store.execute("INSERT INTO patients_due SELECT DISTINCT patient FROM studies WHERE patient != ''")
 
 
 def _rewrite_names(store: LedgerStore, names: Names) -> list[str]:
@@ -57,7 +60,7 @@ def _rewrite_names(store: LedgerStore, names: Names) -> list[str]:
             burned_in.append(new_key)
             result = None
         store.execute(
-            "UPDATE studies SET study_key = ?, result = ?, report_html = '', report_pdf = '', "
+            "UPDATE studies SET study_key = ?, result = ?, report_html = '', report_pdf = '', priors = '', "
             "message = CASE WHEN message = '' THEN '' ELSE ? END WHERE study_key = ?",
             (new_key, to_json(result) if result else None, TRIED_AGAIN, key),
         )

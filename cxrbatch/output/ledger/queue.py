@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from cxrbatch.errors import Flag, Reason
+from cxrbatch.output.ledger.priors import Priors
 from cxrbatch.output.ledger.schema import BY_STUDY, NO_REPORT
 from cxrbatch.output.ledger.store import LARGEST_INTEGER, LedgerStore
-from cxrbatch.records import Header, ImageFile, IndexedFile, RefusedImage, SourceFile, now_text
+from cxrbatch.records import Header, ImageFile, IndexedFile, PriorStudy, RefusedImage, SourceFile, now_text
 
 GONE = "gone from the input before it could be scored"
 
@@ -29,6 +30,7 @@ class StudyTask:
 
     `headers` are those of all its files, also of the refused ones; what was refused and then removed is settled.
     `sources` are all its files. `attempts`: in how many runs in a row a file failed.
+    `priors`: earlier studies of the patient, for the report.
     """
 
     study_key: str
@@ -38,6 +40,7 @@ class StudyTask:
     headers: tuple[Header, ...] = ()
     sources: tuple[SourceFile, ...] = ()
     attempts: Mapping[str, int] = field(default_factory=dict)
+    priors: tuple[PriorStudy, ...] = ()
 
 
 class StudyQueue:
@@ -66,11 +69,14 @@ class StudyQueue:
         )
         return [study_key for (study_key,) in rows]
 
-    def take(self, study_keys: Iterable[str]) -> Iterator[StudyTask]:
-        """Yield the task of each study, read as it is drawn."""
+    def take(self, study_keys: Iterable[str], *, with_priors: bool = False) -> Iterator[StudyTask]:
+        """Yield the task of each study, read as it is drawn; with the earlier studies of its patient as known then."""
         for study_key in study_keys:
             revision = self._store.value("SELECT revision FROM studies WHERE study_key = ?", (study_key,))
-            yield replace(self._study_task(study_key, revision + 1), attempts=self.attempts(study_key))
+            task = replace(self._study_task(study_key, revision + 1), attempts=self.attempts(study_key))
+            if with_priors and task.files:
+                task = replace(task, priors=Priors(self._store).of(study_key, task.files[0].header))
+            yield task
 
     def waiting_files(self) -> Iterator[tuple[str, str]]:
         """Yield (study key, path) of every file that is there and waits to be scored, study by study."""

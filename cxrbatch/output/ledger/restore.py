@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from cxrbatch.errors import Reason
+from cxrbatch.intake.patient import identify
 from cxrbatch.output.ledger.ledger import Ledger
+from cxrbatch.output.ledger.priors import UNKNOWN_PRIORS
 from cxrbatch.output.ledger.store import LedgerStore, storable
 from cxrbatch.records import Header, ImageResult, PrintedStudy, RefusedImage, SourceFile, StudyResult
 from cxrbatch.system.record_json import to_json
@@ -80,7 +82,7 @@ class Restorer:
         result = study.result
         self.store.execute(
             "INSERT INTO studies (study_key, status, revision, message, engine_sha256, report_html, report_pdf, "
-            "reported_at, result, arrived_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "reported_at, result, priors, arrived_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 result.study_key,
                 "failed" if study.failure else "reported",
@@ -91,6 +93,7 @@ class Restorer:
                 study.report_pdf,
                 study.reported_at,
                 to_json(result),
+                UNKNOWN_PRIORS if identify(result.header).patient_id else "",
                 result.scored_at,
             ),
         )
@@ -134,6 +137,7 @@ def _scored(image: ImageResult, result: StudyResult) -> dict[str, str | float | 
         "precision": engine.precision,
         "probabilities": to_json(image.probabilities),
         "disagreement": to_json(image.disagreement),
+        "places": to_json(image.places),
         "scored_at": result.scored_at,
         "distance": image.distance,
         "grey": image.grey,
@@ -189,6 +193,10 @@ def adopt(ledger: Ledger, printed: PrintedStudy, *, failure: str, is_known: bool
         if result.deidentified:
             _record_headers(store, result)
     ledger.results.record(printed, failure=failure)
+    with store.transaction():
+        store.execute(
+            "UPDATE studies SET priors = ? WHERE study_key = ? AND patient != ''", (UNKNOWN_PRIORS, result.study_key)
+        )
 
 
 def record_reports(ledger: Ledger, study_key: str, *, html: str, pdf: str, failure: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from cxrbatch.errors import Flag
 from cxrbatch.output.ledger.attempts import ATTEMPTS
+from cxrbatch.output.ledger.priors import text_of
 from cxrbatch.output.ledger.schema import BY_STUDY, NO_REPORT
 from cxrbatch.output.ledger.store import LedgerStore, storable
 from cxrbatch.records import FileRow, Header, ImageResult, PrintedStudy, RefusedImage, StudyResult, StudyRow, now_text
@@ -19,7 +20,7 @@ CHANGED = "cannot be read now: it changed since it was indexed"
 
 _NOT_SCORED = (
     "engine = '', engine_sha256 = '', backend = '', precision = '', probabilities = '[]', disagreement = '[]', "
-    "scored_at = '', distance = NULL, grey = NULL"
+    "scored_at = '', distance = NULL, grey = NULL, places = '[]'"
 )
 _ORDER = "remove/"
 
@@ -62,7 +63,7 @@ class StudyResults:
             self._record_refused(result.refused)
             self._store.execute(
                 "UPDATE studies SET status = ?, revision = ?, message = ?, engine_sha256 = ?, report_html = ?, "
-                "report_pdf = ?, reported_at = ?, result = ?, attempts = ? WHERE study_key = ?",
+                "report_pdf = ?, reported_at = ?, result = ?, attempts = ?, priors = ? WHERE study_key = ?",
                 (
                     "failed" if failure else "reported",
                     result.revision - 1 if failure else result.revision,
@@ -73,6 +74,7 @@ class StudyResults:
                     now_text() if printed.is_printed or not failure else "",
                     to_json(result),
                     attempts,
+                    text_of(printed.priors),
                     result.study_key,
                 ),
             )
@@ -102,9 +104,9 @@ class StudyResults:
         key = printed.result.study_key
         with self._store.transaction():
             self._store.execute(
-                "UPDATE studies SET report_html = ?, report_pdf = ?, reported_at = ?, attempts = 0, "
+                "UPDATE studies SET report_html = ?, report_pdf = ?, reported_at = ?, attempts = 0, priors = ?, "
                 "message = CASE WHEN status = 'reported' THEN '' ELSE message END WHERE study_key = ?",
-                (printed.report_html, printed.report_pdf, now_text(), key),
+                (printed.report_html, printed.report_pdf, now_text(), text_of(printed.priors), key),
             )
             self._store.execute(
                 "UPDATE studies SET status = 'reported', revision = ?, message = '' WHERE study_key = ? "
@@ -118,7 +120,7 @@ class StudyResults:
         self._store.execute(
             "UPDATE files SET status = 'scored', reason = '', message = '', flags = ?, engine = ?, "
             "engine_sha256 = ?, backend = ?, precision = ?, probabilities = ?, disagreement = ?, scored_at = ?, "
-            "distance = ?, grey = ?, attempts = 0, failed_engine = '' WHERE path = ?",
+            "distance = ?, grey = ?, places = ?, attempts = 0, failed_engine = '' WHERE path = ?",
             (
                 to_json(image.flags),
                 engine.name,
@@ -130,6 +132,7 @@ class StudyResults:
                 result.scored_at,
                 image.distance,
                 image.grey,
+                to_json(image.places),
                 os.fsencode(image.path),
             ),
         )
@@ -181,11 +184,11 @@ class StudyResults:
         """Yield one row per file that was ever met, by path."""
         rows = self._store.rows(
             "SELECT path, status, reason, message, study_key, header, flags, engine, engine_sha256, backend, "
-            "precision, probabilities, scored_at, disagreement, distance FROM files ORDER BY path"
+            "precision, probabilities, scored_at, disagreement, distance, places FROM files ORDER BY path"
         )
         for path, status, reason, message, study_key, header, flags, *scoring in rows:
-            engine, engine_sha256, backend, precision, probabilities, scored_at, disagreement, distance = (
-                scoring if status == "scored" else ("", "", "", "", "[]", "", "[]", None)
+            engine, engine_sha256, backend, precision, probabilities, scored_at, disagreement, distance, places = (
+                scoring if status == "scored" else ("", "", "", "", "[]", "", "[]", None, "[]")
             )
             yield FileRow(
                 path=os.fsdecode(path),
@@ -203,6 +206,7 @@ class StudyResults:
                 scored_at=scored_at,
                 disagreement=self._store.parse(disagreement, tuple[float, ...]),
                 distance=distance,
+                places=self._store.parse(places, tuple[tuple[str, str], ...]),
             )
 
     def study_rows(self, study_key: str = "") -> Iterator[StudyRow]:

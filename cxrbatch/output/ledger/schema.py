@@ -12,9 +12,34 @@ TABLES = {
     "files": 1,
     "studies": 1,
     "arrivals": 3,
+    "patients_due": 6,
 }
 """Every table, and the schema version that brought it."""
-SCHEMA = """
+_PATIENT = (
+    "patient TEXT AS (coalesce(json_extract(result, '$.images[0].header.identity.patient_id'), "
+    "json_extract(result, '$.images[0].header.patient_id'), '')) VIRTUAL"
+)
+# What a result or report says of a patient, the reports of their later studies say as well.
+_PATIENTS_DUE = """
+CREATE INDEX studies_by_patient ON studies (patient) WHERE patient != '';
+CREATE TABLE patients_due (patient TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TRIGGER study_changed AFTER UPDATE OF result, report_html, report_pdf ON studies
+WHEN old.result IS NOT new.result OR old.report_html != new.report_html OR old.report_pdf != new.report_pdf
+BEGIN
+    INSERT OR IGNORE INTO patients_due SELECT old.patient WHERE old.patient != '';
+    INSERT OR IGNORE INTO patients_due SELECT new.patient WHERE new.patient != '';
+END;
+CREATE TRIGGER study_restored AFTER INSERT ON studies WHEN new.patient != ''
+BEGIN
+    INSERT OR IGNORE INTO patients_due VALUES (new.patient);
+END;
+CREATE TRIGGER study_forgotten AFTER DELETE ON studies WHEN old.patient != ''
+BEGIN
+    INSERT OR IGNORE INTO patients_due SELECT old.patient
+    WHERE EXISTS (SELECT 1 FROM studies WHERE patient = old.patient);
+END;
+"""
+SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE files (
     path BLOB PRIMARY KEY,              -- os.fsencode of the input-relative path: names need not be UTF-8
@@ -39,7 +64,9 @@ CREATE TABLE files (
     failed_engine TEXT NOT NULL DEFAULT '',    -- the engine that gave no number, where that was why
     disagreement TEXT NOT NULL DEFAULT '[]',   -- of an ensemble's members, per label
     distance REAL,                             -- from the training images, 1 at the threshold; NULL: not told
-    grey REAL                                  -- mean, 0..255, of what the engine saw; NULL: of earlier versions
+    grey REAL,                                 -- mean 0..255 of what the engine saw; NULL: of earlier versions
+    -- of the heatmaps' peaks: pairs of label and place
+    places TEXT NOT NULL DEFAULT '[]'
 ) WITHOUT ROWID;
 CREATE INDEX files_by_study ON files (study_key, path);
 CREATE INDEX files_by_status ON files (status);
@@ -57,7 +84,10 @@ CREATE TABLE studies (
     result TEXT,
     queued_at TEXT NOT NULL DEFAULT '', -- when it last began to wait, UTC
     attempts INTEGER NOT NULL DEFAULT 0, -- in how many runs in a row its report could not be printed
-    arrived_at TEXT NOT NULL DEFAULT '' -- when its first file was met in UTC; '' where nobody knows
+    priors TEXT NOT NULL DEFAULT '',    -- the earlier studies that its report names
+    arrived_at TEXT NOT NULL DEFAULT '', -- when its first file was met in UTC; '' where nobody knows
+    -- its patient ID or the keyed hash of that
+    {_PATIENT}
 ) WITHOUT ROWID;
 CREATE INDEX studies_by_arrival ON studies (arrived_at, study_key);
 CREATE INDEX studies_by_status ON studies (status, study_key);
@@ -74,9 +104,9 @@ CREATE TABLE arrivals (
     cut_short INTEGER NOT NULL,         -- 1: it ends before its pixels do
     held_back INTEGER NOT NULL          -- 1: it looks like a file that has only begun to arrive
 ) WITHOUT ROWID;
-"""
+{_PATIENTS_DUE}"""
 
-NO_REPORT = "result = NULL, report_html = '', report_pdf = '', reported_at = ''"
+NO_REPORT = "result = NULL, report_html = '', report_pdf = '', reported_at = '', priors = ''"
 """What is set of a study that has no report any more."""
 
 # The plus keeps SQLite from looking through all files of a status for those of a study: it cannot know that these
@@ -121,11 +151,16 @@ MIGRATIONS = {
     4: """
     CREATE INDEX studies_without_pictures ON studies (study_key) WHERE json_extract(result, '$.pictures') = 0;
     """,
-    # Of what came under schema 5, the time at which it last began to wait is as near as anybody can tell.
-    5: """
+    # What was printed under schema 5 names no priors; it does as soon as anything of its patient changes. Of what came
+    # under it, the time at which it last began to wait is as near as anybody can tell.
+    5: f"""
+    ALTER TABLE files ADD COLUMN places TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE studies ADD COLUMN priors TEXT NOT NULL DEFAULT '';
     ALTER TABLE studies ADD COLUMN arrived_at TEXT NOT NULL DEFAULT '';
     UPDATE studies SET arrived_at = CASE WHEN queued_at != '' THEN queued_at ELSE reported_at END;
     CREATE INDEX studies_by_arrival ON studies (arrived_at, study_key);
+    ALTER TABLE studies ADD COLUMN {_PATIENT};
+    {_PATIENTS_DUE}
     """,
 }
 """What leads from each schema version to the next one."""

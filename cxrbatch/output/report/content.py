@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cxrbatch.config import HeatmapChoice
-from cxrbatch.errors import Flag
+from cxrbatch.output.report.cautions import Remark, cautions, quality
 from cxrbatch.output.report.findings import (
     FindingLine,
     coverage,
     finding_lines,
     label_name,
     named_score,
-    novelty,
     priority_name,
     summary,
 )
 from cxrbatch.output.report.maps import NOT_VALIDATED, map_notes, shown_heatmaps
+from cxrbatch.output.report.places import outside_remarks, place_in_words
+from cxrbatch.output.report.priors import PriorsTable, priors_table
 from cxrbatch.output.report.trust import spread_note, trust_note
+from cxrbatch.output.report.verdict_lines import VerdictLine, misses_sentence, verdict_lines
 from cxrbatch.pages import wording
 from cxrbatch.records import (
     EngineDescription,
@@ -25,12 +28,14 @@ from cxrbatch.records import (
     ImageResult,
     Label,
     Priority,
+    PriorStudy,
     RefusedImage,
     StudyResult,
     judge_study,
 )
 
 SHORT_HASH = 12
+_LONGEST_HEADING = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +67,6 @@ class ImageSection:
 
 
 @dataclass(frozen=True, slots=True)
-class Remark:
-    """One sentence about one or more images, and which; `source` is empty where there is no choice."""
-
-    source: str
-    sentence: str
-
-
-@dataclass(frozen=True, slots=True)
 class ReportContent:
     """Everything that the report template shows, in the order of the page."""
 
@@ -79,14 +76,16 @@ class ReportContent:
     priority: Priority
     priority_name: str
     coverage: str
+    verdict: tuple[VerdictLine, ...]
     summary: str
-    novelty: str
     notice: str
+    cautions: tuple[Remark, ...]
     images: tuple[ImageSection, ...]
     map_notes: tuple[str, ...]
     findings: tuple[FindingLine, ...]
     trust: str
     spread: str
+    priors: PriorsTable | None
     quality: tuple[Remark, ...]
     refused: tuple[Remark, ...]
     engine: tuple[Fact, ...]
@@ -118,26 +117,36 @@ class ReportContent:
         return any(line.trust.images for line in self.findings)
 
 
-def report_content(result: StudyResult, heatmaps: HeatmapChoice = "validated") -> ReportContent:
-    """Word everything that the report of this result says, with heatmaps of validated labels or with all."""
+def report_content(
+    result: StudyResult, heatmaps: HeatmapChoice = "validated", priors: Sequence[PriorStudy] = ()
+) -> ReportContent:
+    """Word everything that the report of this result says, with heatmaps of validated labels or with all.
+
+    Args:
+        result: the study.
+        heatmaps: which of its heatmaps are shown.
+        priors: earlier studies of its patient, the latest first.
+    """
     verdict = result.verdict
     findings = finding_lines(result, verdict)
     return ReportContent(
         study_key=result.study_key,
-        heading=wording.person_name(result.header.patient_name) or f"Study {result.study_key}",
+        heading=study_heading(result),
         patient=_patient_facts(result.header),
         priority=verdict.priority,
         priority_name=priority_name(result, verdict),
         coverage=coverage(verdict),
-        summary=summary(result, verdict),
-        novelty=novelty(result, verdict),
+        verdict=verdict_lines(result, verdict, heatmaps),
+        summary=" ".join(filter(None, (summary(result, verdict), misses_sentence(result, verdict)))),
         notice=wording.plain(result.engine.notice, longest=600),
+        cautions=cautions(result, verdict, outside_remarks(result, heatmaps)),
         images=tuple(_image_section(result, number, heatmaps) for number in range(1, len(result.images) + 1)),
         map_notes=map_notes(result, heatmaps),
         findings=findings,
         trust=trust_note(result.engine, tuple(line.trust for line in findings)),
         spread=spread_note(result.engine, (line.spread for line in findings)),
-        quality=_quality(result),
+        priors=priors_table(result, verdict, priors),
+        quality=quality(result),
         refused=tuple(Remark(_source(result, image), wording.refused_sentence(image)) for image in result.refused),
         engine=_engine_facts(result.engine),
         origin=_facts(
@@ -166,8 +175,23 @@ def _image_section(result: StudyResult, number: int, heatmaps: HeatmapChoice) ->
     )
 
 
+def study_heading(result: StudyResult) -> str:
+    """Return what the study is called: the patient's name, of a PNG or JPEG its path, else the study's key.
+
+    Several files of one folder that are one study are called by the folder. Paths may name patients, so a de-identified
+    study has its key.
+    """
+    header = result.header
+    name = wording.person_name(header.patient_name)
+    if name or result.deidentified or header.modality or header.sop_class_uid or header.study_instance_uid:
+        return name or f"Study {result.study_key}"
+    first = result.images[0].path
+    path = first if len(result.images) == 1 else first.rpartition("/")[0] or first
+    return wording.input_path(path, longest=_LONGEST_HEADING) or f"Study {result.study_key}"
+
+
 def _source(result: StudyResult, image: ImageResult | RefusedImage) -> str:
-    return "" if result.deidentified else wording.plain(image.path)
+    return "" if result.deidentified else wording.input_path(image.path)
 
 
 def _heatmap_figures(image: ImageResult, engine: EngineDescription, choice: HeatmapChoice) -> list[ReportPicture]:
@@ -179,14 +203,16 @@ def _heatmap_figures(image: ImageResult, engine: EngineDescription, choice: Heat
     figures = []
     for heatmap in shown_heatmaps(image, engine.labels, choice):
         label, value, call = scored[heatmap.label]
-        detail = "no part of the radiograph speaks for it" if heatmap.faint else ""
+        detail = "no part of the radiograph speaks for it" if heatmap.faint else place_in_words(heatmap)
         if not (call and not label.normal) and not heatmap.faint:
-            detail = _uncalled_detail(label, call, exclusive=engine.verdict_rule == "argmax")
+            why = _uncalled_detail(label, call, exclusive=engine.verdict_rule == "argmax")
+            detail = f"{why}; {detail}" if detail else why
         if not label.has_validated_maps:
             detail = f"{NOT_VALIDATED}; {detail}" if detail else NOT_VALIDATED
         alt = f"Heatmap of {label_name(label)} over the radiograph"
         if not heatmap.faint:
             alt += f"; its peak is at column {heatmap.peak_x:.0f}, row {heatmap.peak_y:.0f} of the stored image"
+            alt += f", {wording.PLACES[heatmap.place]}" if heatmap.place in wording.PLACES else ""
         figures.append(ReportPicture(heatmap.file, named_score(label, value), detail, alt, heatmap=True))
     return figures
 
@@ -198,21 +224,6 @@ def _uncalled_detail(label: Label, call: bool | None, *, exclusive: bool) -> str
     if exclusive:
         return "highest score of a finding, not the likeliest class"
     return f"highest score, below {wording.operating_point(label.operating_point)}"
-
-
-def _quality(result: StudyResult) -> tuple[Remark, ...]:
-    """Return a remark per flag of the study, naming its images where there are several.
-
-    That images are unlike the training images stands under the summary.
-    """
-    flagged = dict.fromkeys(flag for image in result.images for flag in image.flags)
-    flagged.pop(Flag.OUT_OF_DISTRIBUTION, None)
-    remarks = []
-    for flag in flagged:
-        numbers = [str(n) for n, image in enumerate(result.images, start=1) if flag in image.flags]
-        source = f"Image{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}" if len(result.images) > 1 else ""
-        remarks.append(Remark(source, wording.FLAG_SENTENCES[flag]))
-    return tuple(remarks)
 
 
 def _patient_facts(header: Header) -> tuple[Fact, ...]:

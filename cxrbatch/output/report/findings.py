@@ -69,10 +69,10 @@ def engine_coverage(labels: Sequence[Label]) -> str:
 
 
 def summary(result: StudyResult, verdict: Verdict) -> str:
-    """Return the sentences that tell what the table of findings says."""
+    """Return the sentences that tell what the lines of the verdict leave open: all where nothing is called."""
     missing = _not_judged(result, verdict)
-    found = _classes_sentence if result.engine.verdict_rule == "argmax" else _points_sentence
-    return " ".join(filter(None, (found(result, verdict), contested_sentence(result), missing)))
+    nothing = _classes_sentence if result.engine.verdict_rule == "argmax" else _points_sentence
+    return " ".join(filter(None, ("" if verdict.findings else nothing(result, verdict), missing)))
 
 
 def contested_sentence(result: StudyResult) -> str:
@@ -86,20 +86,15 @@ def contested_sentence(result: StudyResult) -> str:
 
 def _points_sentence(result: StudyResult, verdict: Verdict) -> str:
     scored = dict(zip((label.name for label in verdict.labels), result.probabilities, strict=True))
-    if verdict.findings:
-        found = sorted(verdict.findings, key=lambda label: (not label.urgent, -scored[label.name]))
-        named = ", ".join(named_score(label, scored[label.name]) for label in found)
-        reach = "reaches its" if len(found) == 1 else "reach their"
-        return f"{len(found)} of {len(verdict.asked)} findings {reach} operating point: {named}."
     highest = _highest(verdict.asked, scored)
     if not verdict.judged:
         return f"This engine gives probabilities without a verdict. The highest is {highest}."
     if all(label.normal for label in verdict.asked):
         reached = "reaches" if verdict.priority == "normal" else "does not reach"
-        return f"The one class of this engine {reached} its operating point: {highest}."
+        return f"The one class of this engine {reached} its threshold: {highest}."
     if len(verdict.judged) < len(verdict.asked):
-        return f"No judged finding reaches its operating point; the highest is {_highest(verdict.judged, scored)}."
-    return f"No finding reaches its operating point. The highest is {highest}."
+        return f"No judged finding reaches its threshold; the highest is {_highest(verdict.judged, scored)}."
+    return f"No finding reaches its threshold. The highest is {highest}."
 
 
 def _classes_sentence(result: StudyResult, verdict: Verdict) -> str:
@@ -113,8 +108,7 @@ def _classes_sentence(result: StudyResult, verdict: Verdict) -> str:
     named = ", ".join(named_score(label, scored[label.name]) for label in called)
     if len(result.images) == 1:
         return f"The likeliest class is {named}."
-    where = "at least one image" if verdict.findings else "every image"
-    return f"The likeliest class of {where}: {named}."
+    return f"The likeliest class of every image: {named}."
 
 
 def novelty(result: StudyResult, verdict: Verdict) -> str:

@@ -41,8 +41,12 @@ def result_mark(result: StudyResult) -> str:
     It stands in the page's <meta name="cxrbatch-result"> and as the PDF's identifier.
     """
     said = msgspec.to_builtins(replace(result, scored_at="", files=()))
+    # What earlier versions did not say is left out where there is nothing to say: the marks of their reports hold.
     if result.pictures:
-        del said["pictures"]  # earlier versions did not say so: the marks of their reports hold
+        del said["pictures"]
+    for image in said["images"]:
+        image["header"] = {k: v for k, v in image["header"].items() if v or k != "patient_orientation"}
+        image["heatmaps"] = [{k: v for k, v in each.items() if v or k != "place"} for each in image["heatmaps"]]
     return f"{hashlib.sha256(to_json(said).encode()).hexdigest()[:_MARK_DIGITS]} {result.scored_at}"
 
 

@@ -14,12 +14,15 @@ from itertools import groupby
 from markupsafe import Markup
 
 from cxrbatch.config import HeatmapChoice
+from cxrbatch.errors import Flag
 from cxrbatch.output.report.content import Fact, ReportContent, report_content
 from cxrbatch.output.report.findings import FindingLine
 from cxrbatch.output.report.heatmap import colour_scale
+from cxrbatch.output.report.paper_pictures import PaperPictures, place_pictures
 from cxrbatch.pages.page import render_page
-from cxrbatch.pages.wording import EVIDENCE, FIXED_SPACE, NO_VALUE, NOT_FOR_DIAGNOSIS
-from cxrbatch.records import StudyResult
+from cxrbatch.pages.wording import EVIDENCE, FIXED_SPACE, NO_VALUE, NOT_FOR_DIAGNOSIS, plain
+from cxrbatch.records import ImageResult, PriorStudy, StudyResult
+from cxrbatch.system.fonts import missing_glyphs, with_codes
 
 _PAPER_MM = 182.0
 _DENSE_FROM = 9
@@ -100,25 +103,44 @@ class Paper:
     scores_heading: Markup
     figures_heading: Markup
     groups: tuple[Group, ...]
+    pictures: PaperPictures
 
 
-def render_paper(result: StudyResult, *, heatmaps: HeatmapChoice = "validated") -> str:
-    """Return the page that report.pdf is printed of, as XML; the same result gives the same text."""
-    content = report_content(result, heatmaps)
-    return render_page(
+def render_paper(
+    result: StudyResult, *, heatmaps: HeatmapChoice = "validated", priors: Sequence[PriorStudy] = ()
+) -> str:
+    """Return the page that report.pdf is printed of, as XML; the same result and priors give the same text."""
+    content = report_content(result, heatmaps, priors)
+    page = render_page(
         "report-print.xml.j2",
         report=content,
         paper=arrange(content),
+        line_break=_LINE,
         colours=colour_scale(),
         evidence=EVIDENCE,
         not_for_diagnosis=NOT_FOR_DIAGNOSIS,
     )
+    # A character without a glyph would be a box, or nothing at all.
+    return with_codes(page)
+
+
+def flag_missing_glyphs(result: StudyResult) -> StudyResult:
+    """Return the result with a flag on each image of whose header or path no font here can show a character."""
+    return replace(result, images=tuple(map(_flagged, result.images)))
+
+
+def _flagged(image: ImageResult) -> ImageResult:
+    header = image.header
+    texts = (header.patient_name, header.patient_id, header.accession_number, header.study_description, image.path)
+    shown = all(text.isascii() or not missing_glyphs(plain(text)) for text in texts)
+    return image if shown else replace(image, flags=tuple(dict.fromkeys((*image.flags, Flag.MISSING_GLYPHS))))
 
 
 def arrange(content: ReportContent) -> Paper:
     """Arrange the content of a report: facts in rows, findings in rows and groups, columns as wide as they need."""
     dense = len(content.findings) >= _DENSE_FROM
     columns = _columns(content)
+    groups = tuple(_groups(content, columns, _LINE_MM[dense]))
     return Paper(
         dense=dense,
         wide=_is_wide(content),
@@ -126,7 +148,8 @@ def arrange(content: ReportContent) -> Paper:
         columns=columns,
         scores_heading=_tabbed(["Probability", *["Operating point"] * content.has_points, "Verdict"]),
         figures_heading=_figures_heading(content),
-        groups=tuple(_groups(content, columns, _LINE_MM[dense])),
+        groups=groups,
+        pictures=place_pictures(content, sum(group.height_mm for group in groups) + 7),
     )
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cxrbatch.errors import StudyFailed
 from cxrbatch.output.report.heatmap import activation_on_display, draw_heatmap, is_faint, peak_in_stored
+from cxrbatch.output.report.place_finder import PlaceFinder
 from cxrbatch.output.report.report_files import named_by_content
 from cxrbatch.records import EngineDescription, Heatmap, ImagePixels, ImageResult, Label, StudyResult, judge_study
 
@@ -107,10 +108,13 @@ def _draw_heatmaps(
     number: int, image: ImageResult, arrays: ImagePixels, engine: EngineDescription
 ) -> Iterator[tuple[Heatmap, bytes]]:
     labels = engine.labels
-    files = heatmap_file_names(number, labels)
+    files, finder = heatmap_file_names(number, labels), PlaceFinder(image, arrays.display)
     for n in labels_to_draw(image, engine):
         activation = activation_on_display(arrays.cams[n], arrays.geometry, arrays.display.shape, engine.cells)
         peak_x, peak_y = peak_in_stored(activation, arrays.geometry)
         overlay = encode_jpeg(draw_heatmap(arrays.display, activation), HEATMAP_QUALITY)
         file = named_by_content(files[n], overlay)
-        yield Heatmap(labels[n].name, file, peak_x, peak_y, is_faint(activation)), overlay
+        is_nowhere = is_faint(activation)
+        geometry = arrays.geometry
+        place = "" if is_nowhere else finder.place(peak_x / geometry.columns, peak_y / geometry.rows)
+        yield Heatmap(labels[n].name, file, peak_x, peak_y, is_nowhere, place), overlay

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cxrbatch.config import HeatmapChoice
@@ -17,7 +17,8 @@ from cxrbatch.output.folder.place import Place
 from cxrbatch.output.report.content import report_content
 from cxrbatch.output.report.heatmap import colour_scale
 from cxrbatch.output.report.intent import Intent, begin_printing, result_mark
-from cxrbatch.output.report.paper import render_paper
+from cxrbatch.output.report.manner import Manner
+from cxrbatch.output.report.paper import flag_missing_glyphs, render_paper
 from cxrbatch.output.report.pictures import draw_study
 from cxrbatch.output.report.report_files import (
     COULD_NOT_PRINT,
@@ -30,12 +31,13 @@ from cxrbatch.output.report.report_files import (
 from cxrbatch.output.report.write_folder import folder_of, open_folder, printed_study, write_folder
 from cxrbatch.pages.page import render_page
 from cxrbatch.pages.wording import EVIDENCE, NO_VALUE, NOT_FOR_DIAGNOSIS
-from cxrbatch.records import ImagePixels, PrintedStudy, StudyResult
+from cxrbatch.records import ImagePixels, PrintedStudy, PriorStudy, StudyResult
 from cxrbatch.system.durable import encode, replace_files
 
 STYLES = ("look.css", "report.css", "viewer.css")
 SCRIPT = "report.js"
 PRINT_STYLES = ("report-print.css",)
+AS_USUAL = Manner()
 
 
 def print_study(
@@ -45,7 +47,7 @@ def print_study(
     *,
     html: bool,
     pdf: bool,
-    heatmaps: HeatmapChoice = "validated",
+    manner: Manner = AS_USUAL,
 ) -> PrintedStudy:
     """Draw and write everything in the report folder of a newly scored study.
 
@@ -59,7 +61,7 @@ def print_study(
         where: the output folder of the run; as a `Place` it is not made anew elsewhere than where the run began.
         html: write report.html.
         pdf: write report.pdf.
-        heatmaps: which of them the reports show; all are drawn, so that another choice can be printed later.
+        manner: how; all heatmaps are drawn whichever are shown, so that another choice can be printed later.
 
     Raises:
         OutputNotWritable: the folder is no longer what the run began with.
@@ -69,15 +71,16 @@ def print_study(
     stage_ms: dict[str, float] = {}
     with _timed(stage_ms, "pictures"):
         drawn = draw_study(result, pixels)
-    page = Page(drawn.result, drawn.pictures, heatmaps)
+    result = flag_missing_glyphs(drawn.result) if pdf else drawn.result
+    page = Page(result, drawn.pictures, manner)
     reports, failure = _render_reports(page, stage_ms, html=html, pdf=pdf)
     with _timed(stage_ms, "write"):
-        write_folder(drawn.result, where, pictures=drawn.pictures, reports=reports)
-    return printed_study(drawn.result, reports, stage_ms, failure)
+        write_folder(result, where, pictures=drawn.pictures, reports=reports)
+    return replace(printed_study(result, reports, stage_ms, failure), priors=manner.priors)
 
 
 def reprint_study(
-    result: StudyResult, where: Path | Place, *, html: bool, pdf: bool, heatmaps: HeatmapChoice = "validated"
+    result: StudyResult, where: Path | Place, *, html: bool, pdf: bool, manner: Manner = AS_USUAL
 ) -> PrintedStudy:
     """Write the report of an already printed study again, from its result and the pictures on disk.
 
@@ -89,7 +92,7 @@ def reprint_study(
     """
     out = folder_of(where)
     folder = report_folder(out, result.study_key)
-    page = Page(result, read_pictures(result, folder), heatmaps)
+    page = Page(result, read_pictures(result, folder), manner)
     reports, failure = _render_reports(page, {}, html=html, pdf=pdf)
     if failure:
         raise StudyFailed(failure)
@@ -97,17 +100,19 @@ def reprint_study(
     begin_printing(out, result.study_key, Intent(result_mark(result), html, pdf))
     replace_files(folder, reports)
     kept = [name for name in (REPORT_HTML, REPORT_PDF) if name in reports or is_report_of(folder / name, result)]
-    return printed_study(result, kept, {}, "")
+    return replace(printed_study(result, kept, {}, ""), priors=manner.priors)
 
 
-def render_report(result: StudyResult, *, heatmaps: HeatmapChoice = "validated") -> str:
-    """Return report.html; the same result gives the same text."""
+def render_report(
+    result: StudyResult, *, heatmaps: HeatmapChoice = "validated", priors: Sequence[PriorStudy] = ()
+) -> str:
+    """Return report.html; the same result and earlier studies give the same text."""
     return render_page(
         "report.html.j2",
         styles=STYLES,
         script=SCRIPT,
         mark=result_mark(result),
-        report=report_content(result, heatmaps),
+        report=report_content(result, heatmaps, priors),
         colours=colour_scale(),
         evidence=EVIDENCE,
         no_value=NO_VALUE,
@@ -117,11 +122,11 @@ def render_report(result: StudyResult, *, heatmaps: HeatmapChoice = "validated")
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a report is printed of: the result, its pictures by file name, and which heatmaps are to be seen."""
+    """What a report is printed of, and how: the result, and its pictures by file name."""
 
     result: StudyResult
     pictures: Mapping[str, bytes]
-    heatmaps: HeatmapChoice
+    manner: Manner
 
 
 def _render_reports(page: Page, stage_ms: dict[str, float], *, html: bool, pdf: bool) -> tuple[dict[str, bytes], str]:
@@ -140,15 +145,16 @@ def _render_reports(page: Page, stage_ms: dict[str, float], *, html: bool, pdf: 
 
 
 def _render_html(page: Page) -> bytes:
-    return encode(render_report(page.result, heatmaps=page.heatmaps))
+    return encode(render_report(page.result, heatmaps=page.manner.heatmaps, priors=page.manner.priors))
 
 
 def _render_pdf(page: Page) -> bytes:
     # Imported only here: without Pango it cannot be, and everything but the PDF works all the same.
     from cxrbatch.output.report.pdf import PictureFetcher, render_pdf
 
-    paper = render_paper(page.result, heatmaps=page.heatmaps)
-    return render_pdf(paper, PictureFetcher(page.pictures), styles=PRINT_STYLES, mark=result_mark(page.result))
+    paper = render_paper(page.result, heatmaps=page.manner.heatmaps, priors=page.manner.priors)
+    fetcher, variant = PictureFetcher(page.pictures), page.manner.pdf_variant
+    return render_pdf(paper, fetcher, styles=PRINT_STYLES, mark=result_mark(page.result), variant=variant)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -283,7 +284,10 @@ def test_damage_in_the_middle_of_the_file_is_explained_too(tmp_path: Path) -> No
     with Ledger(tmp_path) as ledger:
         ledger.index.record([indexed(f"{n}.dcm", f"s{n}") for n in range(200)])
     content = bytearray((tmp_path / LEDGER_FILE).read_bytes())
-    content[4096:] = b"\x55" * (len(content) - 4096)
+    # Not the schema, which is read as the ledger is opened.
+    with closing(sqlite3.connect(tmp_path / LEDGER_FILE)) as database:
+        (page,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'files'").fetchone()
+    content[(page - 1) * 4096 : page * 4096] = b"\x55" * 4096
     (tmp_path / LEDGER_FILE).write_bytes(content)
     with Ledger(tmp_path) as ledger, pytest.raises(RunError, match="Move it away"):
         list(ledger.results.file_rows())

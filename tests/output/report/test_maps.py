@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cxrbatch.config import HeatmapChoice
+from cxrbatch.output.report.manner import Manner
 from cxrbatch.output.report.report import print_study, render_report, reprint_study
 from cxrbatch.records import Label, MapCheck, StudyResult
 from cxrbatch.system.record_json import from_json, to_json
@@ -87,7 +88,7 @@ def test_a_study_is_printed_again_with_another_choice_and_without_any_engine(
     record = (tmp_path / "reports" / STUDY_KEY / "result.json").read_bytes()
     assert heatmaps_on(read_page(report.read_text())) == []
     small = len(pdf.read_bytes())
-    reprint_study(printed.result, tmp_path, html=True, pdf=True, heatmaps="all")
+    reprint_study(printed.result, tmp_path, html=True, pdf=True, manner=Manner("all"))
     assert heatmaps_on(read_page(report.read_text())) == ["Effusion"]
     assert len(pdf.read_bytes()) > small + 5000, "the picture is in it"
     reprint_study(printed.result, tmp_path, html=True, pdf=True)

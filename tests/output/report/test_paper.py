@@ -82,7 +82,7 @@ def test_paper_says_what_the_page_says(name: str, read_page: Callable[[str], Pag
     paper = ET.fromstring(render_paper(result))
     page = read_page(render_report(result))
     # "Bar of the probability with a tick at the operating point" is for who cannot see the bars, "Worklist" a link.
-    said = words(page.text) - words("Bar of the probability with a tick at Worklist")
+    said = words(page.text) - words("Bar of the probability with a tick at the operating point Worklist")
     assert said - {word.removesuffix(":") for word in words(" ".join(paper.itertext()))} == set()
     pictures = [(img.get("src"), img.get("alt")) for img in paper.iter("img")]
     assert pictures == list(zip(page.attributes("img", "src"), page.attributes("img", "alt"), strict=True))

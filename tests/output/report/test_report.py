@@ -77,7 +77,7 @@ def test_the_report_says_what_was_found(tmp_path: Path, read_page: ReadPage) -> 
         "ACC-77",
         "Chest PA",
         "Abnormal",
-        "1 of 3 findings reaches its operating point: Effusion 0.90.",
+        "Effusion likely: 0.90, threshold 0.50",
         "Knows phantoms only.",
         "Effusion 0.90 0.50 Positive 0.93",
         "Nodule 0.20 0.40 Negative 0.87",
@@ -122,7 +122,7 @@ def test_without_an_operating_point_there_is_no_verdict(tmp_path: Path, read_pag
 def test_a_normal_class_is_no_finding(tmp_path: Path, read_page: ReadPage) -> None:
     labels = (Label("Normal", 0.5, normal=True), Label("Pneumonia", 0.5))
     page = read_page(render_report(drawn(make_study_result(((0.9, 0.1),), labels=labels), tmp_path)))
-    assert "No finding reaches its operating point. The highest is Pneumonia 0.10." in page.text
+    assert "No finding reaches its threshold. The highest is Pneumonia 0.10." in page.text
     assert page.with_class("positive") == []
 
 

@@ -57,7 +57,7 @@ def test_what_nobody_may_judge_has_its_rank_and_the_study_is_not_normal(tmp_path
     page = page_of(read_page, tmp_path, (EFFUSION, HERNIA, PNEUMOTHORAX), ((0.1, 0.0973, 0.98),))
     for text in (
         "Incomplete 1 of 3 findings judged",
-        "No judged finding reaches its operating point; the highest is Effusion 0.10.",
+        "No judged finding reaches its threshold; the highest is Effusion 0.10.",
         "Only 1 of 3 findings were judged: 2 have no operating point; of these, Hernia is higher than 97 % of",
         "So this study is not called normal.",
         "Hernia 0.10 \N{EN DASH} Not judged: higher than 97 % of validation images",
@@ -74,8 +74,9 @@ def test_a_finding_beside_what_nobody_may_judge_is_told_first(tmp_path: Path, re
     page = page_of(read_page, tmp_path, (EFFUSION, HERNIA), ((0.9, 0.0),))
     assert "Abnormal 1 of 2 findings judged" in page.text
     assert (
-        "1 of 2 findings reaches its operating point: Effusion 0.90. Only 1 of 2 findings were judged: one has no "
-        "operating point; it is among the lowest 1 % of validation images."
+        "Effusion likely: 0.90, threshold 0.50 misses 10 of 100, 15 false alarms per 100 without it in "
+        "validation Only 1 of 2 findings were judged: one has no operating point; it is among the lowest 1 % of "
+        "validation images."
     ) in page.text
     assert "not called normal" not in page.text
 
@@ -112,7 +113,8 @@ def test_one_image_is_one_class(tmp_path: Path, read_page: ReadPage) -> None:
 
 def test_each_image_of_a_study_has_its_class(tmp_path: Path, read_page: ReadPage) -> None:
     page = page_of(read_page, tmp_path, CLASSES, ((0.7, 0.2, 0.1), (0.1, 0.3, 0.6)), "multiclass")
-    assert "The likeliest class of at least one image: covid 0.70, viral 0.60." in page.text
+    assert "covid likely: 0.70, the likeliest class of at least one image misses 10 of 100," in page.text
+    assert "viral likely: 0.60, the likeliest class of at least one image" in page.text
     assert "covid 0.70 image 1 Positive, urgent" in page.text
     assert "viral 0.60 image 2 Positive" in page.text
     page = page_of(read_page, tmp_path, CLASSES, ((0.1, 0.8, 0.1), (0.1, 0.7, 0.2)), "multiclass")
@@ -133,7 +135,7 @@ def test_an_engine_that_knows_only_normal_says_not_normal(tmp_path: Path, read_p
     labels = (Label("No Finding", 0.5, normal=True),)
     page = page_of(read_page, tmp_path, labels, ((0.2,),), "binary")
     assert "Abnormal" in page.text
-    assert "The one class of this engine does not reach its operating point: No Finding 0.20." in page.text
+    assert "The one class of this engine does not reach its threshold: No Finding 0.20." in page.text
 
 
 def test_how_far_to_trust_a_verdict_is_said_in_words(tmp_path: Path, read_page: ReadPage) -> None:

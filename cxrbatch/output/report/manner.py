@@ -1,0 +1,17 @@
+"""How a report is printed, beyond what its study's result says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cxrbatch.config import HeatmapChoice, PdfVariant
+from cxrbatch.records import PriorStudy
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """Which heatmaps a report shows, which earlier studies of the patient it names, and what kind of PDF it is."""
+
+    heatmaps: HeatmapChoice = "validated"
+    priors: tuple[PriorStudy, ...] = ()
+    pdf_variant: PdfVariant = "plain"
