@@ -12,14 +12,24 @@ import traceback
 
 import click
 
-from cxrbatch.cli import operating, pretraining, running, training, workshop
+from cxrbatch.cli import handing_on, operating, pretraining, running, training, workshop
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.terminal import PlainLines, say
 from cxrbatch.errors import ExitCode, RunError
 from cxrbatch.system.standard_streams import last_words, take_over
 from cxrbatch.system.stopping import Stopped, stop_cleanly_on
 
-__all__ = ["commands", "main", "operating", "pretraining", "run_command_line", "running", "training", "workshop"]
+__all__ = [
+    "commands",
+    "handing_on",
+    "main",
+    "operating",
+    "pretraining",
+    "run_command_line",
+    "running",
+    "training",
+    "workshop",
+]
 
 _NOT_WRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 

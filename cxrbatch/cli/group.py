@@ -10,6 +10,7 @@ from cxrbatch.system.threads import keep_numpy_to_one_thread
 SECTIONS = {
     "Run": ("run", "watch", "report"),
     "Look after": ("status", "repair", "prune", "inspect", "doctor", "bench", "engines"),
+    "Hand on": ("export", "schema"),
     "Teach": ("describe", "pretrain", "train", "evaluate", "compare", "import", "build", "adjust"),
     "Try": ("demo",),
 }
