@@ -96,6 +96,9 @@ class Settings:
     pictures: Annotated[
         bool, Meaning("draw radiographs, thumbnails and heatmaps; without them there can be no reports")
     ] = True
+    keep_maps: Annotated[
+        bool, Meaning("keep the class activation maps of every image as numbers, for `export`; a few kB each")
+    ] = False
     heatmaps: Annotated[
         HeatmapChoice, Meaning("which heatmaps a report shows: those that were found to point at the finding, or all")
     ] = "validated"

@@ -152,6 +152,11 @@ def scoring_options(command: Command) -> Command:
             help="Draw radiographs and heatmaps; none with --no-html --no-pdf saves that time.  [default: pictures]",
         ),
         click.option(
+            "--keep-maps/--no-keep-maps",
+            default=None,
+            help="Keep activation maps as numbers beside the reports, for `cxrbatch export`.  [default: no-keep-maps]",
+        ),
+        click.option(
             "--group-by",
             type=click.Choice(["file", "folder"]),
             help="What makes a study of PNG and JPEG files: each file, or each folder.  [default: file]",

@@ -17,7 +17,7 @@ from cxrbatch import __version__
 from cxrbatch.config import Settings
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.settle import Settling, order_orphans_removed, remove_as_ordered, settle_strays
-from cxrbatch.output.ledger.ledger import ENGINE, TROUBLE, Ledger
+from cxrbatch.output.ledger.ledger import ENGINE, KEEPS, MAPS, TROUBLE, Ledger
 from cxrbatch.output.ledger.restore import unprinted_results
 from cxrbatch.output.metrics_prom import write_metrics
 from cxrbatch.output.run_json import RunReport, write_run_json
@@ -171,10 +171,16 @@ class Run:
         return indexed
 
     def requeue(self, *, retry_failed: bool = True) -> None:
-        """Queue again what failed, what another engine scored, and what lacks the pictures that are asked for."""
+        """Queue again what failed, what another engine scored, and what lacks pictures or maps that are asked for."""
+        keeps = MAPS if self.settings.keep_maps else ""
+        is_new = self.ledger.fact(KEEPS) != keeps
+        if keeps and is_new:
+            self.ledger.queue.requeue_without_maps(self.engine.sha256)
         self.ledger.queue.requeue(
             engine_sha256=self.engine.sha256, retry_failed=retry_failed, draws=self.settings.pictures
         )
+        if is_new:
+            self.ledger.remember(KEEPS, keeps)
 
     def process(
         self, study_keys: Collection[str], *, deadline: Deadline | None = None, may_grow: MayGrow = lambda _: False

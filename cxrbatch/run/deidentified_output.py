@@ -18,7 +18,7 @@ from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.output.ledger.ledger import CONVERTING, DEIDENTIFIED, ENGINE, LEDGER_FILE, Ledger
 from cxrbatch.output.ledger.names import TRIED_AGAIN, take_names_out
 from cxrbatch.output.metrics_prom import METRICS_FILE
-from cxrbatch.output.report.report_files import RESULT_JSON, picture_names, report_folder, report_folders, tidy_report
+from cxrbatch.output.report.report_files import RESULT_JSON, kept_names, report_folder, report_folders, tidy_report
 from cxrbatch.output.run_json import RUN_FILE
 from cxrbatch.output.tables import IMAGES_CSV, derive_tables
 from cxrbatch.output.worklist import INDEX_HTML
@@ -161,7 +161,7 @@ def _move_pictures(out: Path, folder: Path, ledger: Ledger, names: _Names) -> No
         return
     result = next(row.result for row in ledger.results.study_rows(new_key))
     assert result is not None, "it is one of those that have one"
-    pictures, target = set(picture_names(result)), report_folder(out, new_key)
+    pictures, target = set(kept_names(result)), report_folder(out, new_key)
     if target == folder:
         for path in folder.iterdir():
             if path.name not in {*pictures, RESULT_JSON}:

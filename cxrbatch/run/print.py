@@ -106,7 +106,12 @@ def print_report(job: PrintJob) -> PrintedStudy:
     _tidy_up(job)
     result = _result(job)
     if not result.pictures:
-        return write_result(result, job.place)
+        if not result.keeps_maps:
+            return write_result(result, job.place)
+        from cxrbatch.output.report.kept_arrays import keep_arrays
+
+        kept = keep_arrays(result, job.pixels)
+        return write_result(kept.result, job.place, kept.files)
     from cxrbatch.output.report.report import print_study
 
     return print_study(result, job.pixels, job.place, html=job.html, pdf=job.pdf, heatmaps=job.heatmaps)

@@ -17,6 +17,7 @@ from cxrbatch.output.folder.place import Place
 from cxrbatch.output.report.content import report_content
 from cxrbatch.output.report.heatmap import colour_scale
 from cxrbatch.output.report.intent import Intent, begin_printing, result_mark
+from cxrbatch.output.report.kept_arrays import keep_arrays
 from cxrbatch.output.report.paper import render_paper
 from cxrbatch.output.report.pictures import draw_study
 from cxrbatch.output.report.report_files import (
@@ -67,11 +68,12 @@ def print_study(
         raise ValueError(f"study {result.study_key} has no scored image, hence no report")
     stage_ms: dict[str, float] = {}
     with _timed(stage_ms, "pictures"):
-        drawn = draw_study(result, pixels)
+        kept = keep_arrays(result, pixels)
+        drawn = draw_study(kept.result, pixels)
     page = Page(drawn.result, drawn.pictures, heatmaps)
     reports, failure = _render_reports(page, stage_ms, html=html, pdf=pdf)
     with _timed(stage_ms, "write"):
-        write_folder(drawn.result, where, pictures=drawn.pictures, reports=reports)
+        write_folder(drawn.result, where, pictures={**kept.files, **drawn.pictures}, reports=reports)
     return printed_study(drawn.result, reports, stage_ms, failure)
 
 
