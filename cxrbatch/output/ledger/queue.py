@@ -179,12 +179,12 @@ class StudyQueue:
         )
 
     def requeue_without_maps(self, engine_sha256: str) -> None:
-        """Queue what this engine scored and kept no maps of, under the same revision; every result is looked at."""
+        """Queue what this engine scored and kept no maps of, under the same revision; looks at every result."""
         with self._store.transaction():
             self._store.execute(
                 "UPDATE studies SET status = 'pending', queued_at = ?, revision = max(revision - 1, 0) "
-                "WHERE status = 'reported' AND +engine_sha256 = ? AND NOT coalesce(json_extract(result, '$.keeps_maps'), 0) "
-                f"AND {_ALL_THERE}",
+                "WHERE status = 'reported' AND +engine_sha256 = ? "
+                f"AND NOT coalesce(json_extract(result, '$.keeps_maps'), 0) AND {_ALL_THERE}",
                 (now_text(), engine_sha256),
             )
 
