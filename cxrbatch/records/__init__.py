@@ -22,6 +22,7 @@ from cxrbatch.records.engines import (
 from cxrbatch.records.images import (
     LOG_FILE,
     MARKER_FILE,
+    RUNS,
     Float32,
     Gray8,
     Header,
@@ -63,6 +64,7 @@ __all__ = [
     "FEWEST_PATIENTS",
     "LOG_FILE",
     "MARKER_FILE",
+    "RUNS",
     "Calls",
     "CellGrid",
     "EngineDescription",

@@ -13,7 +13,7 @@ Gray8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 
 # What every output folder holds: its rooms write both, and intake, which must not score its pictures, knows them.
-LOG_FILE, MARKER_FILE = "cxrbatch.log", ".cxrbatch.json"
+LOG_FILE, MARKER_FILE, RUNS = "cxrbatch.log", ".cxrbatch.json", "runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,8 @@ class Header:
 
     `identity` is there where the header was de-identified, and only hashes of who the patient is are left.
     `is_name_certain`: the name was read in the character set that it was written in, as far as can be told.
+    `scanner`: manufacturer, model and station of what took the image, as far as the file says; empty in headers that
+    earlier versions read.
     """
 
     study_instance_uid: str = ""
@@ -95,9 +97,10 @@ class Header:
     transfer_syntax: str = ""
     identity: PatientIdentity | None = None
     is_name_certain: bool = True
+    scanner: str = ""
 
     def deidentified(self) -> Header:
-        """Return the same header without who the patient is, when the study was made, and free text about it."""
+        """Return the same header without who the patient is, when and where the study was made, and free text."""
         return replace(
             self,
             patient_id="",
@@ -111,6 +114,7 @@ class Header:
             study_date="",
             study_description="",
             is_name_certain=True,
+            scanner="",
         )
 
 

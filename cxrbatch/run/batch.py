@@ -21,6 +21,7 @@ from cxrbatch.output.ledger.ledger import ENGINE, KEEPS, MAPS, TROUBLE, Ledger
 from cxrbatch.output.ledger.restore import unprinted_results
 from cxrbatch.output.metrics_prom import write_metrics
 from cxrbatch.output.run_json import RunReport, write_run_json
+from cxrbatch.output.sheets.sheet import Sheets
 from cxrbatch.output.tables import derive_tables
 from cxrbatch.records import MARKER_FILE, EngineDescription
 from cxrbatch.run.deidentified_output import settle_names
@@ -125,6 +126,7 @@ class Run:
     progress: RunProgress
     make_processor: MakeProcessor
     account: RunAccount = field(default_factory=RunAccount)
+    sheets: Sheets = field(default_factory=Sheets)
 
     @property
     def out(self) -> Path:
@@ -239,8 +241,17 @@ class Run:
             self.ledger.home.check()
             write_run_json(self.out, report)
         self.write_metrics(report)
+        self._write_sheet(report)
         log_event("tables written", studies=report.studies_this_run, images_scored=report.images_scored_this_run)
         return report
+
+    def _write_sheet(self, report: RunReport) -> None:
+        """Write the sheet of the run; nothing that a page shows is worth a run that fails."""
+        try:
+            with self.account.clock.measure("sheet"):
+                self.sheets.write(self.ledger, report)
+        except Exception as error:  # noqa: BLE001  # the results stand
+            log_event("sheet not written", level=logging.ERROR, error=type(error).__name__)
 
     def _settle_strays(self) -> list[str]:
         """Take over finished reports that the ledger does not know; return the keys of those that are to go."""

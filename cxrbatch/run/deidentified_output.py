@@ -20,6 +20,7 @@ from cxrbatch.output.ledger.names import TRIED_AGAIN, take_names_out
 from cxrbatch.output.metrics_prom import METRICS_FILE
 from cxrbatch.output.report.report_files import RESULT_JSON, kept_names, report_folder, report_folders, tidy_report
 from cxrbatch.output.run_json import RUN_FILE
+from cxrbatch.output.sheets.sheet import remove_all_sheets
 from cxrbatch.output.tables import IMAGES_CSV, derive_tables
 from cxrbatch.output.worklist import INDEX_HTML
 from cxrbatch.records import LOG_FILE, EngineDescription, Header, StudyResult
@@ -142,6 +143,7 @@ def _take_names_out(out: Path, ledger: Ledger, settings: Settings, workers: Work
     for folder in list(report_folders(out)):
         _move_pictures(out, folder, ledger, names)
     _remove_others(out, ledger)
+    remove_all_sheets(out)  # by their former keys studies can be found elsewhere
     durable.remove_temporaries(out)
     for path in [*_matching(out, _OF_EARLIER_RUNS), *_matching(ledger.folder, _BESIDE_LEDGER)]:
         path.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from cxrbatch.output.ledger.restore import known_study
 from cxrbatch.output.report.intent import being_printed
 from cxrbatch.output.report.report_files import REPORTS, is_drawn, report_folder, tidy_report
 from cxrbatch.output.run_json import RunReport
-from cxrbatch.records import EngineDescription, PrintedStudy, StudyResult, now_text
+from cxrbatch.records import RUNS, EngineDescription, PrintedStudy, StudyResult, now_text
 from cxrbatch.run.index import IndexCount
 from cxrbatch.run.score import EngineSlot
 from cxrbatch.run.stages import FinishedStudy, StageClock
@@ -60,7 +60,7 @@ def open_place(out: Path, ledger: Ledger) -> Place:
 
 def remove_half_written(out: Path) -> None:
     """Remove what workers that were ended left half written."""
-    for folder in (out, *(report_folder(out, study_key) for study_key in being_printed(out))):
+    for folder in (out, out / RUNS, *(report_folder(out, study_key) for study_key in being_printed(out))):
         remove_temporaries(folder, below=False)
 
 

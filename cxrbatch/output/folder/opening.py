@@ -24,6 +24,7 @@ from cxrbatch.output.folder.state import (
 from cxrbatch.output.ledger.ledger import LEDGER_FILE, Ledger
 from cxrbatch.output.report.intent import tidy_intents
 from cxrbatch.output.report.report_files import REPORTS, report_folders
+from cxrbatch.records import RUNS
 from cxrbatch.system import durable
 from cxrbatch.system.logbook import LogLimits, log_event, logging_to
 
@@ -111,7 +112,7 @@ def _resume(settling: Settling) -> None:
         ledger.remember(UNFINISHED, _OF_ANOTHER_LEDGER, durable=True)
     elif not everything:
         ledger.remember(UNFINISHED, session, durable=True)
-    removed = durable.remove_temporaries(out, below=everything)
+    removed = durable.remove_temporaries(out, below=everything) + durable.remove_temporaries(out / RUNS, below=False)
     settling = replace(settling, is_foreign=is_foreign, is_earlier=unfinished == _OF_AN_EARLIER_VERSION)
     settled = settling.settle(everything=everything)
     if unfinished or everything:

@@ -207,11 +207,17 @@ class StudyResults:
 
     def study_rows(self, study_key: str = "") -> Iterator[StudyRow]:
         """Yield one row per study, by key; with `study_key`, that one only."""
-        chosen = ("WHERE study_key = ?", (study_key,)) if study_key else ("", ())
+        return self._study_rows(*(("WHERE study_key = ?", (study_key,)) if study_key else ("", ())))
+
+    def reported_since(self, moment: str) -> Iterator[StudyRow]:
+        """Yield the studies whose report is from after `moment` (UTC, as `now_text`), by key."""
+        return self._study_rows("WHERE reported_at > ?", (moment,))
+
+    def _study_rows(self, condition: str, parameters: tuple[str, ...]) -> Iterator[StudyRow]:
         rows = self._store.rows(
             "SELECT study_key, status, revision, message, report_html, report_pdf, reported_at, result FROM studies "
-            f"{chosen[0]} ORDER BY study_key",
-            chosen[1],
+            f"{condition} ORDER BY study_key",
+            parameters,
         )
         for key, status, revision, message, html, pdf, reported_at, result in rows:
             query = "SELECT status, reason, header FROM files WHERE study_key = ? ORDER BY path"
