@@ -152,6 +152,13 @@ class Settings:
         Range(0, 100),
         Meaning("population stability index beyond which drift is an alarm; 0: drift is not looked at"),
     ] = 0.25
+    notify: Annotated[
+        str,
+        Meaning(
+            "whom to tell of urgent studies, failures and drift, without any patient: an http or https address that "
+            "gets JSON by POST, or a command that gets it on its standard input; run.json shows host or program alone"
+        ),
+    ] = ""
     newest_first: Annotated[bool, Meaning("begin with the studies that have the newest files")] = False
     settle_s: Annotated[
         float, Range(0, _MONTH_S), Meaning("`watch`: how long a file must stay the same to count as all there")

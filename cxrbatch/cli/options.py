@@ -147,6 +147,11 @@ def scoring_options(command: Command) -> Command:
         ),
         *DEIDENTIFY_OPTIONS,
         click.option(
+            "--notify",
+            metavar="URL|COMMAND",
+            help="Tell of urgent studies, failures and drift: JSON by POST, or on the command's standard input.",
+        ),
+        click.option(
             "--pictures/--no-pictures",
             default=None,
             help="Draw radiographs and heatmaps; none with --no-html --no-pdf saves that time.  [default: pictures]",

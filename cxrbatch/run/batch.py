@@ -26,6 +26,7 @@ from cxrbatch.output.tables import derive_tables
 from cxrbatch.records import MARKER_FILE, EngineDescription
 from cxrbatch.run.deidentified_output import settle_names
 from cxrbatch.run.index import INDEX_RULES, Index, Judge, account_for, index_input
+from cxrbatch.run.notify import Notifier, check_receiver, open_notifier, tell_of_failed_run
 from cxrbatch.run.print import PRINTED, check_printing, open_workers, print_again
 from cxrbatch.run.processor import LocalProcessor, MakeProcessor, MayGrow, Workplace
 from cxrbatch.run.record import Indexed, Recorder, RunAccount, open_place, remove_half_written
@@ -65,7 +66,7 @@ def run_batch(
     Raises:
         RunError: the run cannot start or go on; its subclasses tell why and carry the exit code.
     """
-    with open_run(root, out, settings, progress, make_processor) as run:
+    with telling_of_failure(settings, out), open_run(root, out, settings, progress, make_processor) as run:
         run.ledger.remember(TROUBLE, "")  # what ended the daemon before does not end this run
         run.index(reread_refused=settings.retry == "rejected")
         run.requeue()
@@ -74,6 +75,16 @@ def run_batch(
         keys = run.ledger.queue.pending_keys(newest_first=settings.newest_first, since_ns=hours.since_ns)
         run.process(keys[: settings.limit or None], deadline=hours.deadline)
         return run.write_tables(finished=True)
+
+
+@contextmanager
+def telling_of_failure(settings: Settings, out: Path) -> Iterator[None]:
+    """Tell whoever is to be told of a run that ends with an error; who stops it knows that."""
+    try:
+        yield
+    except Exception as error:
+        tell_of_failed_run(settings, out.name, error)
+        raise
 
 
 @contextmanager
@@ -86,6 +97,7 @@ def open_run(
         RunError: it cannot be, or the work inside cannot go on.
     """
     check_printing(settings)
+    check_receiver(settings)
     source = check_folders(root, out, settings.state)
     with ExitStack() as stack:
         is_new = not (out / MARKER_FILE).exists()
@@ -99,12 +111,13 @@ def open_run(
         engine.stay_with(ledger.engine_sha256)
         stack.callback(workers.end)  # before anybody else may hold OUT
         order = Order(source, out, settings, settle_names(out, ledger, settings, workers))
-        run = Run(order, ledger, engine, workers, progress, make_processor)
+        run = Run(order, ledger, engine, workers, progress, open_notifier(settings, ledger), make_processor)
         stack.callback(run.close_engine)
         run.remember_engine()
         description = engine.description
         log_event("run started", cxrbatch=__version__, engine=description.name, engine_sha256=description.sha256)
         try:
+            run.notifier.begin()
             run.print_unprinted()
             yield run
         except BaseException as error:
@@ -124,6 +137,7 @@ class Run:
     slot: EngineSlot
     workers: WorkerPool
     progress: RunProgress
+    notifier: Notifier
     make_processor: MakeProcessor
     account: RunAccount = field(default_factory=RunAccount)
     sheets: Sheets = field(default_factory=Sheets)
@@ -206,6 +220,7 @@ class Run:
         recorder = Recorder(self.out, self.ledger)
         for study in finished:
             self.account.count(recorder.record(study))
+            self.notifier.urgent()
             self.progress.advance(PRINTED)
         log_event("processed", studies=self.account.studies_done)
         for what in (SCORED, PRINTED):
@@ -242,6 +257,7 @@ class Run:
             write_run_json(self.out, report)
         self.write_metrics(report)
         self._write_sheet(report)
+        self.notifier.settle(report)
         log_event("tables written", studies=report.studies_this_run, images_scored=report.images_scored_this_run)
         return report
 

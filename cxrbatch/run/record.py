@@ -28,6 +28,7 @@ from cxrbatch.output.report.report_files import REPORTS, is_drawn, report_folder
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import RUNS, EngineDescription, PrintedStudy, StudyResult, now_text
 from cxrbatch.run.index import IndexCount
+from cxrbatch.run.notify import shown_settings
 from cxrbatch.run.score import EngineSlot
 from cxrbatch.run.stages import FinishedStudy, StageClock
 from cxrbatch.system.durable import make_folder, remove_temporaries
@@ -203,7 +204,7 @@ class RunAccount:
             started_at=self.started_at,
             finished_at=now_text(),
             finished=finished,
-            settings=settings,
+            settings=shown_settings(settings),
             engine=engine,
             files=ledger.results.count_files(),
             files_deferred=met.deferred,

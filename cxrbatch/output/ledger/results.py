@@ -9,6 +9,7 @@ from typing import Any
 
 from cxrbatch.errors import Flag
 from cxrbatch.output.ledger.attempts import ATTEMPTS
+from cxrbatch.output.ledger.outbox import Outbox, forget_announcements
 from cxrbatch.output.ledger.schema import BY_STUDY, NO_REPORT
 from cxrbatch.output.ledger.store import LedgerStore, storable
 from cxrbatch.records import FileRow, Header, ImageResult, PrintedStudy, RefusedImage, StudyResult, StudyRow, now_text
@@ -76,6 +77,7 @@ class StudyResults:
                     result.study_key,
                 ),
             )
+            Outbox(self._store).announce(result)
         return failure
 
     def _unprinted_before(self, study_key: str) -> int:
@@ -256,6 +258,7 @@ class StudyResults:
         with self._store.transaction(durable=True):
             for study_key in study_keys:
                 self.order_removal(study_key)
+                forget_announcements(self._store, study_key)
                 self._store.execute("DELETE FROM files WHERE study_key = ?", (study_key,))
                 self._store.execute("DELETE FROM studies WHERE study_key = ?", (study_key,))
 
