@@ -93,6 +93,7 @@ class Settings:
     ] = False
     html: Annotated[bool, Meaning("write `report.html` per study")] = True
     pdf: Annotated[bool, Meaning("write `report.pdf` per study")] = True
+    sheet_pdf: Annotated[bool, Meaning("write the sheet of each run, `runs/<date>-<n>.html`, as PDF too")] = False
     pictures: Annotated[
         bool, Meaning("draw radiographs, thumbnails and heatmaps; without them there can be no reports")
     ] = True

@@ -147,6 +147,11 @@ def scoring_options(command: Command) -> Command:
         ),
         *DEIDENTIFY_OPTIONS,
         click.option(
+            "--sheet-pdf/--no-sheet-pdf",
+            default=None,
+            help="Write the sheet of the run, runs/<date>-<n>.html, as PDF too.  [default: no-sheet-pdf]",
+        ),
+        click.option(
             "--notify",
             metavar="URL|COMMAND",
             help="Tell of urgent studies, failures and drift: JSON by POST, or on the command's standard input.",

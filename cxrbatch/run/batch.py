@@ -23,16 +23,17 @@ from cxrbatch.output.metrics_prom import write_metrics
 from cxrbatch.output.run_json import RunReport, write_run_json
 from cxrbatch.output.sheets.sheet import Sheets
 from cxrbatch.output.tables import derive_tables
-from cxrbatch.records import MARKER_FILE, EngineDescription
+from cxrbatch.records import MARKER_FILE, RUNS, EngineDescription
 from cxrbatch.run.deidentified_output import settle_names
 from cxrbatch.run.index import INDEX_RULES, Index, Judge, account_for, index_input
 from cxrbatch.run.notify import Notifier, check_receiver, open_notifier, tell_of_failed_run
-from cxrbatch.run.print import PRINTED, check_printing, open_workers, print_again
+from cxrbatch.run.print import PRINTED, check_printing, open_workers, print_again, print_sheet
 from cxrbatch.run.processor import LocalProcessor, MakeProcessor, MayGrow, Workplace
 from cxrbatch.run.record import Indexed, Recorder, RunAccount, open_place, remove_half_written
 from cxrbatch.run.schedule import AT_ANY_TIME, Deadline, Hours, in_time
 from cxrbatch.run.score import EngineSlot
 from cxrbatch.run.source import Order, Postponed, check_folders, claim_input
+from cxrbatch.system.durable import replace_bytes
 from cxrbatch.system.logbook import log_event, log_limits
 from cxrbatch.system.progress import RunProgress
 from cxrbatch.system.record_json import to_json
@@ -265,9 +266,16 @@ class Run:
         """Write the sheet of the run; nothing that a page shows is worth a run that fails."""
         try:
             with self.account.clock.measure("sheet"):
-                self.sheets.write(self.ledger, report)
+                sheet = self.sheets.write(self.ledger, report)
+                if sheet is not None and self.settings.sheet_pdf:
+                    self._print_sheet(self.out / RUNS / f"{sheet.name}.html")
         except Exception as error:  # noqa: BLE001  # the results stand
             log_event("sheet not written", level=logging.ERROR, error=type(error).__name__)
+
+    def _print_sheet(self, page: Path) -> None:
+        jobs, limit_s = [page.read_text(encoding="utf-8")], self.settings.print_timeout_s
+        for outcome in self.workers.run_ahead(print_sheet, jobs, timeout_s=limit_s):
+            replace_bytes(page.with_suffix(".pdf"), outcome.value())
 
     def _settle_strays(self) -> list[str]:
         """Take over finished reports that the ledger does not know; return the keys of those that are to go."""

@@ -126,6 +126,13 @@ def reprint_report(job: PrintJob) -> PrintedStudy:
     return reprint_study(_result(job), job.place, html=job.html, pdf=job.pdf, heatmaps=job.heatmaps)
 
 
+def print_sheet(page: str) -> bytes:
+    """Print the sheet of a run; runs in a worker."""
+    from cxrbatch.output.sheets import pdf
+
+    return pdf.print_sheet(page)
+
+
 def _has_no_scores(job: PrintJob) -> bool:
     return job.result is None
 

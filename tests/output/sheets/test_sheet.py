@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -162,6 +163,18 @@ def test_a_sheet_that_cannot_be_made_fails_no_run(tmp_path: Path, monkeypatch: p
     assert report.finished
     assert not list((out / "runs").glob("*")) if (out / "runs").exists() else True
     assert "sheet not written" in (out / "cxrbatch.log").read_text()
+
+
+def test_a_sheet_is_printed_where_that_is_asked_for(tmp_path: Path) -> None:
+    out, _ = run_varied(tmp_path, sheet_pdf=True)
+    (path,) = (out / "runs").glob("*.pdf")
+    text = subprocess.run(["pdftotext", "-layout", path, "-"], check=True, capture_output=True, text=True).stdout
+    assert "What needs a person" in text
+    assert "1 urgent study to be read first." in text
+    facts = subprocess.run(["pdfinfo", path], check=True, capture_output=True, text=True).stdout
+    assert re.search(r"Tagged: +yes", facts)
+    assert re.search(r"Title: +Run of ", facts)
+    assert S_IMODE(path.stat().st_mode) == 0o640
 
 
 def test_only_so_many_sheets_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
