@@ -19,7 +19,7 @@ from cxrbatch.config import Settings
 from cxrbatch.errors import RunError
 from cxrbatch.output.drift import DriftLine, DriftReport
 from cxrbatch.output.ledger.ledger import Ledger
-from cxrbatch.output.ledger.outbox import ANNOUNCES, ATTEMPTS, Outbox, as_told
+from cxrbatch.output.ledger.outbox import ANNOUNCES, ATTEMPTS, Announcement, Outbox, as_told
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import StudyRow, now_text
 from cxrbatch.system.logbook import log_event
@@ -75,10 +75,7 @@ class Notifier:
             outbox.note((key, replace(each, state="trying")) for key, each in waiting)
             studies = [study for key, _ in waiting for study in self._studies(key)]
             is_taken = not studies or self._tell("urgent", {"studies": studies})
-            for key, each in waiting:
-                attempts = each.attempts + 1
-                state = "sent" if is_taken else "given up" if attempts >= ATTEMPTS else "pending"
-                outbox.note([(key, replace(each, state=state, attempts=attempts))])
+            outbox.note((key, _after(each, is_taken=is_taken)) for key, each in waiting)
             if not is_taken or not last:
                 return
 
@@ -106,6 +103,14 @@ class Notifier:
     def _studies(self, study_key: str) -> Iterator[dict[str, Any]]:
         for row in self.ledger.results.study_rows(study_key):
             yield from _study(row)
+
+
+def _after(announcement: Announcement, *, is_taken: bool) -> Announcement:
+    """Return how far it is with a study after one more attempt to tell of it."""
+    attempts = announcement.attempts + 1
+    if is_taken:
+        return replace(announcement, state="sent", attempts=attempts)
+    return replace(announcement, state="given up" if attempts >= ATTEMPTS else "pending", attempts=attempts)
 
 
 @contextmanager

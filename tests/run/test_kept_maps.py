@@ -11,7 +11,7 @@ import pytest
 
 from cxrbatch.cli import run_command_line
 from cxrbatch.errors import ExitCode
-from cxrbatch.records import Geometry, StudyResult
+from cxrbatch.records import Float32, Geometry, StudyResult
 from cxrbatch.system.record_json import from_json
 from cxrbatch.upkeep.repair import repair_output
 from tests.factories.engine import GAIN, write_tiny_bundle
@@ -37,9 +37,10 @@ def results(out: Path) -> list[StudyResult]:
     return [from_json(path.read_text(), StudyResult) for path in sorted(out.glob("reports/*/result.json"))]
 
 
-def maps_of(out: Path, path: str) -> np.ndarray[Any, Any]:
+def maps_of(out: Path, path: str) -> Float32:
     (result,) = [each for each in results(out) if each.images[0].path == path]
-    return np.load(out / "reports" / result.study_key / result.images[0].maps_file, allow_pickle=False)
+    maps: Float32 = np.load(out / "reports" / result.study_key / result.images[0].maps_file, allow_pickle=False)
+    return maps
 
 
 @pytest.mark.parametrize("settings", [{}, BARE], ids=["with pictures", "bare"])

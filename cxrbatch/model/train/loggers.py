@@ -7,6 +7,7 @@ that fails once the training is under way costs its figures, not the training; e
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -40,7 +41,7 @@ class ForgivingLogger(Logger):
         """None: nothing is written beside the training on its account."""
         return None
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:  # type: ignore[override]  # fewer kinds are given
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Hand on figures."""
         self._try(lambda: self._logger.log_metrics(dict(metrics), step))
 
@@ -84,7 +85,7 @@ def check_log(log: str) -> None:
         return
     tracking_uri(log)
     try:
-        import mlflow  # noqa: F401  # type: ignore[import-not-found]  # no dependency
+        import mlflow  # noqa: F401  # no dependency
     except ImportError as error:
         raise ConfigurationError("--log mlflow needs MLflow: pip install mlflow") from error
 
@@ -100,9 +101,13 @@ def make_loggers(journal: Journal | None, options: TrainingOptions) -> list[Logg
 
 
 def _open_mlflow(journal: Journal, options: TrainingOptions) -> Logger:
-    named = {"run_name": journal.folder.name.removesuffix("-training"), "tags": {"recipe": journal.recipe}}
-    uri = tracking_uri(journal.log)
-    place = {"tracking_uri": uri} if uri else {}
-    opened = ForgivingLogger(loggers.MLFlowLogger(EXPERIMENT, **named, **place))
+    logger = loggers.MLFlowLogger(
+        EXPERIMENT,
+        run_name=journal.folder.name.removesuffix("-training"),
+        # Looked up now: what Lightning takes by default is what the variable was when Lightning was loaded.
+        tracking_uri=tracking_uri(journal.log) or os.environ.get("MLFLOW_TRACKING_URI"),
+        tags={"recipe": journal.recipe},
+    )
+    opened = ForgivingLogger(logger)
     opened.log_hyperparams(asdict(options) | {"resume": journal.resume})
     return opened

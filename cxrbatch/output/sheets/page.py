@@ -236,7 +236,7 @@ def _signed(number: int) -> str:
 def _cells(lines: Sequence[DriftLine], label: str, wanted: Sequence[tuple[str, str]]) -> list[DriftCell]:
     found = {(line.what, line.against): line for line in lines if line.label == label}
     return [
-        DriftCell(f"{found[each].psi:.2f}", found[each].alarm) if each in found else DriftCell("", alarm=False)  # type: ignore[index]  # any text is asked for
+        DriftCell(f"{found[each].psi:.2f}", found[each].alarm) if each in found else DriftCell("", alarm=False)
         for each in wanted
     ]
 
