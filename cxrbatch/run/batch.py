@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cxrbatch import __version__
 from cxrbatch.config import Settings
+from cxrbatch.errors import RunError
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.settle import Settling, order_orphans_removed, remove_as_ordered, settle_strays
 from cxrbatch.output.ledger.ledger import ENGINE, KEEPS, MAPS, TROUBLE, Ledger
@@ -263,12 +264,14 @@ class Run:
         return report
 
     def _write_sheet(self, report: RunReport) -> None:
-        """Write the sheet of the run; nothing that a page shows is worth a run that fails."""
+        """Write the sheet of the run; a page that cannot be made is no run that failed, a disk that is full is one."""
         try:
-            with self.account.clock.measure("sheet"):
+            with self.account.clock.measure("sheet"), output_errors_explained(self.out):
                 sheet = self.sheets.write(self.ledger, report)
                 if sheet is not None and self.settings.sheet_pdf:
                     self._print_sheet(self.out / RUNS / f"{sheet.name}.html")
+        except RunError:
+            raise
         except Exception as error:  # noqa: BLE001  # the results stand
             log_event("sheet not written", level=logging.ERROR, error=type(error).__name__)
 

@@ -48,7 +48,8 @@ class Notifier:
 
     def begin(self) -> None:
         """Let the ledger note urgent studies from here on, and tell of those that an earlier run did not come to."""
-        self.ledger.remember(ANNOUNCES, "yes" if self.receiver else "")
+        if self.receiver or self.ledger.fact(ANNOUNCES):
+            self.ledger.remember(ANNOUNCES, "yes" if self.receiver else "")
         self.urgent()
 
     def urgent(self) -> None:
