@@ -26,7 +26,7 @@ else:
 CONFIG_FILE = "cxrbatch.toml"
 ENVIRONMENT_PREFIX = "CXRBATCH_"
 # What every output folder holds: its rooms write both, and intake, which must not score its pictures, knows them.
-LOG_FILE, MARKER_FILE = "cxrbatch.log", ".cxrbatch.json"
+LOG_FILE, MARKER_FILE, RUNS = "cxrbatch.log", ".cxrbatch.json", "runs"
 _LONGEST_FILE = 1 << 20
 _PLACE = re.compile(r"at `\$\.(\w+)")
 
@@ -96,9 +96,13 @@ class Settings:
     ] = False
     html: Annotated[bool, Meaning("write `report.html` per study")] = True
     pdf: Annotated[bool, Meaning("write `report.pdf` per study")] = True
+    sheet_pdf: Annotated[bool, Meaning("write the sheet of each run, `runs/<date>-<n>.html`, as PDF too")] = False
     pictures: Annotated[
         bool, Meaning("draw radiographs, thumbnails and heatmaps; without them there can be no reports")
     ] = True
+    keep_maps: Annotated[
+        bool, Meaning("keep the class activation maps of every image as numbers, for `export`; a few kB each")
+    ] = False
     heatmaps: Annotated[
         HeatmapChoice, Meaning("which heatmaps a report shows: those that were found to point at the finding, or all")
     ] = "validated"
@@ -158,6 +162,13 @@ class Settings:
         Range(0, 100),
         Meaning("population stability index beyond which drift is an alarm; 0: drift is not looked at"),
     ] = 0.25
+    notify: Annotated[
+        str,
+        Meaning(
+            "whom to tell of urgent studies, failures and drift, without any patient: an http or https address that "
+            "gets JSON by POST, or a command that gets it on its standard input; run.json shows host or program alone"
+        ),
+    ] = ""
     newest_first: Annotated[bool, Meaning("begin with the studies that have the newest files")] = False
     settle_s: Annotated[
         float, Range(0, _MONTH_S), Meaning("`watch`: how long a file must stay the same to count as all there")

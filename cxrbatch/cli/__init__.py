@@ -12,7 +12,7 @@ import traceback
 
 import click
 
-from cxrbatch.cli import operating, pretraining, running, serving, traffic, training, workshop
+from cxrbatch.cli import handing_on, operating, pretraining, running, serving, traffic, training, workshop
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.terminal import PlainLines, say
 from cxrbatch.errors import ExitCode, RunError
@@ -21,6 +21,7 @@ from cxrbatch.system.stopping import Stopped, stop_cleanly_on
 
 __all__ = [
     "commands",
+    "handing_on",
     "main",
     "operating",
     "pretraining",

@@ -11,6 +11,7 @@ SECTIONS = {
     "Run": ("run", "watch", "report"),
     "Connect": ("receive",),
     "Look after": ("status", "serve", "repair", "prune", "inspect", "doctor", "bench", "engines"),
+    "Hand on": ("export", "schema"),
     "Teach": ("describe", "pretrain", "train", "evaluate", "compare", "import", "build", "adjust"),
     "Try": ("demo",),
 }

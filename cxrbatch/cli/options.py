@@ -157,9 +157,24 @@ def scoring_options(command: Command) -> Command:
         ),
         *DEIDENTIFY_OPTIONS,
         click.option(
+            "--sheet-pdf/--no-sheet-pdf",
+            default=None,
+            help="Write the sheet of the run, runs/<date>-<n>.html, as PDF too.  [default: no-sheet-pdf]",
+        ),
+        click.option(
+            "--notify",
+            metavar="URL|COMMAND",
+            help="Tell of urgent studies, failures and drift: JSON by POST, or on the command's standard input.",
+        ),
+        click.option(
             "--pictures/--no-pictures",
             default=None,
             help="Draw radiographs and heatmaps; none with --no-html --no-pdf saves that time.  [default: pictures]",
+        ),
+        click.option(
+            "--keep-maps/--no-keep-maps",
+            default=None,
+            help="Keep activation maps as numbers beside the reports, for `cxrbatch export`.  [default: no-keep-maps]",
         ),
         click.option(
             "--group-by",

@@ -248,6 +248,12 @@ def machine_options(command: Command) -> Command:
     show_default=True,
     help="Seed of the split, the first weights and all else that is random.",
 )
+@click.option(
+    "--log",
+    default="",
+    metavar="mlflow[=URI]",
+    help="Log figures to MLflow as well, on the server at URI.  [default: TensorBoard's files alone]",
+)
 @machine_options
 def train(data: Path, checkpoint: Path, **options: Any) -> None:
     """Train a network on labelled DATA; write CHECKPOINT.safetensors, and a report to CHECKPOINT-training.

@@ -63,8 +63,8 @@ def fit_image(display: Gray8, spec: InputSpec, rows: int, columns: int) -> tuple
         size_px=spec.size_px,
         scale_x=width / columns,
         scale_y=height / rows,
-        offset_x=left,
-        offset_y=top,
+        offset_x=float(left),
+        offset_y=float(top),
     )
     return square[np.newaxis], geometry
 

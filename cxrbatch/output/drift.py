@@ -30,6 +30,9 @@ BINS = 10
 FEWEST_STUDIES = 50
 """With fewer studies nothing is said: a bin would be expected to hold fewer than 5."""
 
+MOST_SCANNERS = 20
+"""Scanners that are looked at one by one."""
+
 BY_CHANCE = 0.01
 """How often a run may raise an alarm although nothing changed."""
 
@@ -47,6 +50,11 @@ class StudyFacts:
     grey: float | None
     view: str
     age: float | None
+    scanner: str = ""
+
+
+Sides = tuple[Sequence[StudyFacts], Sequence[StudyFacts]]
+"""The studies of a run, and those of the 30 days before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +75,26 @@ class DriftLine:
 
 
 @dataclass(frozen=True, slots=True)
+class ScannerDrift:
+    """How far the studies of one scanner are from the validation images, and from its own of the 30 days before."""
+
+    scanner: str
+    studies: int
+    recent_studies: int
+    lines: tuple[DriftLine, ...] = ()
+
+    @property
+    def alarms(self) -> tuple[DriftLine, ...]:
+        """Those that changed by more than the limit, and than chance."""
+        return tuple(line for line in self.lines if line.alarm)
+
+
+@dataclass(frozen=True, slots=True)
 class DriftReport:
     """What run.json says of drift: the `studies` scored `since`, and the `recent_studies` of the 30 days before.
 
-    `limit` is that of an alarm; `left_out` says what could not be compared, and why.
+    `limit` is that of an alarm; `left_out` says what could not be compared, and why. `scanners` are those with most
+    studies; `scanner_unknown` counts the studies of which nobody knows theirs.
     """
 
     since: str
@@ -79,6 +103,8 @@ class DriftReport:
     limit: float
     lines: tuple[DriftLine, ...] = ()
     left_out: tuple[str, ...] = ()
+    scanners: tuple[ScannerDrift, ...] = ()
+    scanner_unknown: int = 0
 
     @property
     def alarms(self) -> tuple[DriftLine, ...]:
@@ -124,17 +150,51 @@ def find_drift(
         limit: of an alarm.
         since: when the run's studies begin, ISO 8601.
     """
-    found = _Comparisons()
-    if len(now) >= FEWEST_STUDIES:
-        for place, label in enumerate(engine.labels):
-            _compare_scores(found, engine, reference, (now, recent), place)
-            _compare_calls(found, engine, reference, (now, recent), label.name, place)
-        _compare_greys(found, reference, now, recent)
-        _compare_kinds(found, reference, now, recent)
-    elif now:
+    found = _compare(engine, reference, (now, recent))
+    if now and len(now) < FEWEST_STUDIES:
         found.left_out.append(f"{len(now)} studies are too few to tell: {FEWEST_STUDIES} are needed")
     lines = tuple(_judged(line, degrees, limit, len(found.lines)) for line, degrees in found.lines)
-    return DriftReport(since, len(now), len(recent), limit, lines, tuple(found.left_out))
+    scanners = _find_scanners(engine, reference, (now, recent), limit)
+    unknown = sum(not study.scanner for study in now)
+    return DriftReport(since, len(now), len(recent), limit, lines, tuple(found.left_out), scanners, unknown)
+
+
+def _compare(engine: EngineDescription, reference: TrainingReference | None, sides: Sides) -> _Comparisons:
+    found, (now, recent) = _Comparisons(), sides
+    if len(now) >= FEWEST_STUDIES:
+        for place, label in enumerate(engine.labels):
+            _compare_scores(found, engine, reference, sides, place)
+            _compare_calls(found, engine, reference, sides, label.name, place)
+        _compare_greys(found, reference, now, recent)
+        _compare_kinds(found, reference, now, recent)
+    return found
+
+
+def _find_scanners(
+    engine: EngineDescription, reference: TrainingReference | None, sides: Sides, limit: float
+) -> tuple[ScannerDrift, ...]:
+    """Compare the studies of each scanner by themselves; an alarm of any of them by chance is as rare as of a run."""
+    by_scanner = tuple(_by_scanner(side) for side in sides)
+    most = sorted(by_scanner[0], key=lambda name: (-len(by_scanner[0][name]), name))[:MOST_SCANNERS]
+    compared = {name: _compare(engine, reference, (by_scanner[0][name], by_scanner[1].get(name, []))) for name in most}
+    comparisons = sum(len(found.lines) for found in compared.values())
+    return tuple(
+        ScannerDrift(
+            name,
+            len(by_scanner[0][name]),
+            len(by_scanner[1].get(name, [])),
+            tuple(_judged(line, degrees, limit, comparisons) for line, degrees in found.lines),
+        )
+        for name, found in compared.items()
+    )
+
+
+def _by_scanner(studies: Sequence[StudyFacts]) -> dict[str, list[StudyFacts]]:
+    found: dict[str, list[StudyFacts]] = {}
+    for study in studies:
+        if study.scanner:
+            found.setdefault(study.scanner, []).append(study)
+    return found
 
 
 def population_stability_index(counts: Counts, reference: Counts) -> float:
@@ -159,9 +219,6 @@ def _judged(line: DriftLine, degrees: int, limit: float, comparisons: int) -> Dr
 
 
 # --------------------------------------------------------------------------- distributions
-
-
-Sides = tuple[Sequence[StudyFacts], Sequence[StudyFacts]]
 
 
 def _compare_scores(

@@ -48,12 +48,26 @@ _SETTINGS: dict[Any, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Panel:
+    """One of several small pictures of the same kind: its file, what it is of, and its figure in words."""
+
+    file: str
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plot:
-    """One picture beside the page: its file, its title, and how to read it."""
+    """One picture beside the page: its file, its title, and how to read it; or `panels` in its place, each of a label.
+
+    `axes` says, of panels, what is across and what is up: the same for each of them.
+    """
 
     file: str
     title: str
     caption: str
+    axes: str = ""
+    panels: tuple[Panel, ...] = ()
 
 
 @contextmanager

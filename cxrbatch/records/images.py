@@ -69,6 +69,8 @@ class Header:
     `is_name_certain`: the name was read in the character set that it was written in, as far as can be told.
     `patient_orientation`: which side of the patient rows and columns run to, with a backslash between (PS3.3
     C.7.6.1.1.1).
+    `scanner`: manufacturer, model and station of what took the image, as far as the file says; empty in headers that
+    earlier versions read.
     """
 
     study_instance_uid: str = ""
@@ -95,9 +97,10 @@ class Header:
     identity: PatientIdentity | None = None
     is_name_certain: bool = True
     patient_orientation: str = ""
+    scanner: str = ""
 
     def deidentified(self) -> Header:
-        """Return the same header without who the patient is, when the study was made, and free text about it."""
+        """Return the same header without who the patient is, when and where the study was made, and free text."""
         return replace(
             self,
             patient_id="",
@@ -111,6 +114,7 @@ class Header:
             study_date="",
             study_description="",
             is_name_certain=True,
+            scanner="",
         )
 
 

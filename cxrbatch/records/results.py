@@ -42,7 +42,8 @@ class ImageResult:
     `distance` is how far it lies from the engine's training images, 1 at the threshold; None where that is not told.
     `grey` is the mean, 0..255, of what the engine saw of it; None in results of earlier versions.
     `image_file`, `thumbnail_file` and `heatmaps` name files in the study's report folder; they are
-    empty until the pictures are written.
+    empty until the pictures are written. So does `maps_file`, where the activation maps are kept as numbers; `geometry`
+    says then where the stored pixels lie in the square that they cover.
     """
 
     path: str
@@ -56,6 +57,8 @@ class ImageResult:
     disagreement: tuple[float, ...] = ()
     distance: float | None = None
     grey: float | None = None
+    maps_file: str = ""
+    geometry: Geometry | None = None
 
     @property
     def places(self) -> tuple[tuple[str, str], ...]:
@@ -105,7 +108,7 @@ class StudyResult:
 
     A `deidentified` result is printed without input paths, which may be named after patients. `files` are all
     files of the study, scored or not; empty in results of earlier versions. Without `pictures` none were asked for,
-    and its images name none.
+    and its images name none. With `keeps_maps` the activation maps of each image are kept as numbers.
     """
 
     study_key: str
@@ -118,6 +121,7 @@ class StudyResult:
     deidentified: bool = False
     files: tuple[SourceFile, ...] = ()
     pictures: bool = True
+    keeps_maps: bool = False
 
     @property
     def header(self) -> Header:

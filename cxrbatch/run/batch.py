@@ -14,25 +14,29 @@ from functools import partial
 from pathlib import Path
 
 from cxrbatch import __version__
-from cxrbatch.config import Settings
+from cxrbatch.config import RUNS, Settings
+from cxrbatch.errors import RunError
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.settle import Settling, order_orphans_removed, remove_as_ordered, settle_strays
-from cxrbatch.output.ledger.ledger import ENGINE, TROUBLE, Ledger
+from cxrbatch.output.ledger.ledger import ENGINE, KEEPS, MAPS, TROUBLE, Ledger
 from cxrbatch.output.ledger.restore import unprinted_results
 from cxrbatch.output.metrics_prom import write_metrics
 from cxrbatch.output.report.report_files import tidy_report
 from cxrbatch.output.run_json import RunReport, write_run_json
+from cxrbatch.output.sheets.sheet import Sheets
 from cxrbatch.output.tables import refresh_tables
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentified_output import settle_names
 from cxrbatch.run.index import INDEX_RULES, Index, Judge, account_for, index_input
-from cxrbatch.run.print import PRINTED, check_printing, print_again, print_overtaken
+from cxrbatch.run.notify import Notifier, check_receiver, open_notifier, tell_of_failed_run
+from cxrbatch.run.print import PRINTED, check_printing, print_again, print_overtaken, print_sheet
 from cxrbatch.run.processes import is_new, open_workers
 from cxrbatch.run.processor import LocalProcessor, MakeProcessor, MayGrow, Workplace
 from cxrbatch.run.record import Indexed, Recorder, RunAccount, open_place, remove_half_written
 from cxrbatch.run.schedule import AT_ANY_TIME, Deadline, Hours, in_time
 from cxrbatch.run.score import EngineSlot
 from cxrbatch.run.source import Order, Postponed, check_folders, claim_input
+from cxrbatch.system.durable import replace_bytes
 from cxrbatch.system.logbook import log_event, log_limits
 from cxrbatch.system.progress import RunProgress
 from cxrbatch.system.record_json import to_json
@@ -74,7 +78,7 @@ def run_batch(
     Raises:
         RunError: the run cannot start or go on; its subclasses tell why and carry the exit code.
     """
-    with open_run(root, out, settings, progress, means) as run:
+    with telling_of_failure(settings, out), open_run(root, out, settings, progress, means) as run:
         run.ledger.remember(TROUBLE, "")  # what ended the daemon before does not end this run
         run.index(reread_refused=settings.retry == "rejected")
         run.requeue()
@@ -84,6 +88,16 @@ def run_batch(
         run.process(keys[: settings.limit or None], deadline=hours.deadline)
         run.print_overtaken()
         return run.write_tables(finished=True)
+
+
+@contextmanager
+def telling_of_failure(settings: Settings, out: Path) -> Iterator[None]:
+    """Tell whoever is to be told of a run that ends with an error; who stops it knows that."""
+    try:
+        yield
+    except Exception as error:
+        tell_of_failed_run(settings, out.name, error)
+        raise
 
 
 @contextmanager
@@ -100,6 +114,7 @@ def open_run(
         RunError: it cannot be, or the work inside cannot go on.
     """
     check_printing(settings)
+    check_receiver(settings)
     source = check_folders(root, out, settings.state)
     with ExitStack() as stack:
         begins = is_new(out)
@@ -112,12 +127,13 @@ def open_run(
         engine.stay_with(ledger.engine_sha256)
         stack.callback(workers.end)  # before anybody else may hold OUT
         order = Order(source, out, settings, settle_names(out, ledger, settings, workers))
-        run = Run(order, ledger, engine, workers, progress, means.make_processor)
+        run = Run(order, ledger, engine, workers, progress, open_notifier(settings, ledger), means.make_processor)
         stack.callback(run.close_engine)
         run.remember_engine()
         description = engine.description
         log_event("run started", cxrbatch=__version__, engine=description.name, engine_sha256=description.sha256)
         try:
+            run.notifier.begin()
             run.print_unprinted()
             yield run
         except BaseException as error:
@@ -137,8 +153,10 @@ class Run:
     slot: EngineSlot
     workers: WorkerPool
     progress: RunProgress
+    notifier: Notifier
     make_processor: MakeProcessor
     account: RunAccount = field(default_factory=RunAccount)
+    sheets: Sheets = field(default_factory=Sheets)
 
     @property
     def out(self) -> Path:
@@ -185,10 +203,16 @@ class Run:
         return indexed
 
     def requeue(self, *, retry_failed: bool = True) -> None:
-        """Queue again what failed, what another engine scored, and what lacks the pictures that are asked for."""
+        """Queue again what failed, what another engine scored, and what lacks pictures or maps that are asked for."""
+        keeps = MAPS if self.settings.keep_maps else ""
+        is_new = self.ledger.fact(KEEPS) != keeps
+        if keeps and is_new:
+            self.ledger.queue.requeue_without_maps(self.engine.sha256)
         self.ledger.queue.requeue(
             engine_sha256=self.engine.sha256, retry_failed=retry_failed, draws=self.settings.pictures
         )
+        if is_new:
+            self.ledger.remember(KEEPS, keeps)
 
     def process(
         self, study_keys: Collection[str], *, deadline: Deadline | None = None, may_grow: MayGrow = lambda _: False
@@ -213,6 +237,7 @@ class Run:
         recorder = Recorder(self.out, self.ledger)
         for study in finished:
             self.account.count(recorder.record(study))
+            self.notifier.urgent()
             self.progress.advance(PRINTED)
         log_event("processed", studies=self.account.studies_done)
         for what in (SCORED, PRINTED):
@@ -263,8 +288,27 @@ class Run:
             self.ledger.home.check()
             write_run_json(self.out, report)
         self.write_metrics(report)
+        self._write_sheet(report)
+        self.notifier.settle(report)
         log_event("tables written", studies=report.studies_this_run, images_scored=report.images_scored_this_run)
         return report
+
+    def _write_sheet(self, report: RunReport) -> None:
+        """Write the sheet of the run; a page that cannot be made is no run that failed, a disk that is full is one."""
+        try:
+            with self.account.clock.measure("sheet"), output_errors_explained(self.out):
+                sheet = self.sheets.write(self.ledger, report)
+                if sheet is not None and self.settings.sheet_pdf:
+                    self._print_sheet(self.out / RUNS / f"{sheet.name}.html")
+        except RunError:
+            raise
+        except Exception as error:  # noqa: BLE001  # the results stand
+            log_event("sheet not written", level=logging.ERROR, error=type(error).__name__)
+
+    def _print_sheet(self, page: Path) -> None:
+        jobs, limit_s = [page.read_text(encoding="utf-8")], self.settings.print_timeout_s
+        for outcome in self.workers.run_ahead(print_sheet, jobs, timeout_s=limit_s):
+            replace_bytes(page.with_suffix(".pdf"), outcome.value())
 
     def _settle_strays(self) -> list[str]:
         """Take over finished reports that the ledger does not know; return the keys of those that are to go."""

@@ -19,8 +19,9 @@ from cxrbatch.output.ledger.ledger import CONVERTING, DEIDENTIFIED, ENGINE, LEDG
 from cxrbatch.output.ledger.names import TRIED_AGAIN, take_names_out
 from cxrbatch.output.marks import MARKS_FILE
 from cxrbatch.output.metrics_prom import METRICS_FILE
-from cxrbatch.output.report.report_files import RESULT_JSON, picture_names, report_folder, report_folders, tidy_report
+from cxrbatch.output.report.report_files import RESULT_JSON, kept_names, report_folder, report_folders, tidy_report
 from cxrbatch.output.run_json import RUN_FILE
+from cxrbatch.output.sheets.sheet import remove_all_sheets
 from cxrbatch.output.tables import IMAGES_CSV, derive_tables
 from cxrbatch.output.worklist import INDEX_HTML
 from cxrbatch.output.worklist_data import DATA_FOLDER
@@ -144,6 +145,7 @@ def _take_names_out(out: Path, ledger: Ledger, settings: Settings, workers: Work
     for folder in list(report_folders(out)):
         _move_pictures(out, folder, ledger, names)
     _remove_others(out, ledger)
+    remove_all_sheets(out)  # by their former keys studies can be found elsewhere
     durable.remove_temporaries(out)
     for path in [*_matching(out, _OF_EARLIER_RUNS), *_matching(ledger.folder, _BESIDE_LEDGER)]:
         path.unlink(missing_ok=True)
@@ -163,7 +165,7 @@ def _move_pictures(out: Path, folder: Path, ledger: Ledger, names: _Names) -> No
         return
     result = next(row.result for row in ledger.results.study_rows(new_key))
     assert result is not None, "it is one of those that have one"
-    pictures, target = set(picture_names(result)), report_folder(out, new_key)
+    pictures, target = set(kept_names(result)), report_folder(out, new_key)
     if target == folder:
         for path in folder.iterdir():
             if path.name not in {*pictures, RESULT_JSON}:

@@ -124,7 +124,12 @@ def print_report(job: PrintJob) -> PrintedStudy:
     _tidy_up(job)
     result = _result(job)
     if not result.pictures:
-        return write_result(result, job.place)
+        if not result.keeps_maps:
+            return write_result(result, job.place)
+        from cxrbatch.output.report.kept_arrays import keep_arrays
+
+        kept = keep_arrays(result, job.pixels)
+        return write_result(kept.result, job.place, kept.files)
     from cxrbatch.output.report.report import print_study
 
     return print_study(result, job.pixels, job.place, html=job.html, pdf=job.pdf, manner=job.manner)
@@ -137,6 +142,13 @@ def reprint_report(job: PrintJob) -> PrintedStudy:
     _tidy_up(job)
 
     return reprint_study(_result(job), job.place, html=job.html, pdf=job.pdf, manner=job.manner)
+
+
+def print_sheet(page: str) -> bytes:
+    """Print the sheet of a run; runs in a worker."""
+    from cxrbatch.output.sheets import pdf
+
+    return pdf.print_sheet(page)
 
 
 def _has_no_scores(job: PrintJob) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cxrbatch import __version__
-from cxrbatch.config import Settings
+from cxrbatch.config import RUNS, Settings
 from cxrbatch.engine.backends import version_of
 from cxrbatch.errors import Reason, RunError, error_name
 from cxrbatch.output.drift import DriftReport, find_drift
@@ -28,6 +28,7 @@ from cxrbatch.output.report.report_files import REPORTS, is_drawn, report_folder
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import EngineDescription, PrintedStudy, StudyResult, now_text
 from cxrbatch.run.index import IndexCount
+from cxrbatch.run.notify import shown_settings
 from cxrbatch.run.score import EngineSlot
 from cxrbatch.run.stages import FinishedStudy, StageClock
 from cxrbatch.system.durable import make_folder, remove_temporaries
@@ -60,7 +61,7 @@ def open_place(out: Path, ledger: Ledger) -> Place:
 
 def remove_half_written(out: Path) -> None:
     """Remove what workers that were ended left half written."""
-    for folder in (out, *(report_folder(out, study_key) for study_key in being_printed(out))):
+    for folder in (out, out / RUNS, *(report_folder(out, study_key) for study_key in being_printed(out))):
         remove_temporaries(folder, below=False)
 
 
@@ -203,7 +204,7 @@ class RunAccount:
             started_at=self.started_at,
             finished_at=now_text(),
             finished=finished,
-            settings=settings,
+            settings=shown_settings(settings),
             engine=engine,
             files=ledger.results.count_files(),
             files_deferred=met.deferred,

@@ -36,6 +36,7 @@ from cxrbatch.system.logbook import log_event
 from cxrbatch.system.worker_handle import leave_signals_to_the_main_thread
 
 _BATCH_ON_CPU, _BATCH_ON_GPU = 4, 8
+_NO_DISPLAY = np.zeros((0, 0), np.uint8)
 
 
 class EngineSlot:
@@ -333,11 +334,16 @@ def _without_number(path: str, task: StudyTask, engine: EngineDescription) -> Re
 
 
 def _as_asked(study: ScoredStudy, settings: Settings) -> ScoredStudy:
-    """Let the result say what may be printed of it; pixels go on to the printing only where something is drawn."""
+    """Let the result say what may be printed of it; pixels go on only where something is made of them."""
     if study.result is None:
         return study
-    result = replace(study.result, deidentified=settings.deidentify, pictures=settings.pictures)
-    return replace(study, result=result, pixels=study.pixels if settings.pictures else ())
+    result = replace(
+        study.result, deidentified=settings.deidentify, pictures=settings.pictures, keeps_maps=settings.keep_maps
+    )
+    if settings.pictures:
+        return replace(study, result=result)
+    undrawn = tuple(replace(each, display=_NO_DISPLAY) for each in study.pixels) if settings.keep_maps else ()
+    return replace(study, result=result, pixels=undrawn)
 
 
 def _study_result(

@@ -15,6 +15,7 @@ from cxrbatch.output.folder.state import find_state
 from cxrbatch.output.ledger.ledger import ENGINE, INPUT, LEDGER_FILE, Ledger
 from cxrbatch.output.ledger.results import OldStudy
 from cxrbatch.output.marks import forget_marks
+from cxrbatch.output.sheets.sheet import remove_old_sheets
 from cxrbatch.output.tables import derive_tables
 from cxrbatch.records import EngineDescription
 from cxrbatch.system.faults import reach
@@ -61,6 +62,7 @@ def prune_output(
         if remove:
             with output_errors_explained(out):
                 _forget(out, ledger, gone)
+                remove_old_sheets(out, age)
     return Pruning(before, gone, kept, remove)
 
 

@@ -31,7 +31,7 @@ from cxrbatch.output.report.report_files import (
     RESULT_JSON,
     is_drawn,
     is_report_of,
-    picture_names,
+    kept_names,
     report_folders,
 )
 from cxrbatch.output.run_json import RUN_FILE, wanted_reports
@@ -235,7 +235,7 @@ def _found_study(folder: Path, *, wants_reports: bool) -> FoundStudy:
     lacks_reports = wants_reports and result.pictures and not reports
     if lacks_reports or not all(_is_printed_of(path, result, written_ns) for path in found):
         failure = "; ".join(filter(None, (failure, UNPRINTED)))
-    if not is_drawn(result) or not all((folder / name).exists() for name in picture_names(result)):
+    if not is_drawn(result) or not all((folder / name).exists() for name in kept_names(result)):
         failure = failure or LOST
     relative = f"{REPORTS}/{folder.name}"
     latest_ns = max([written_ns, *reports.values()])

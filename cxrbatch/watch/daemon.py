@@ -86,6 +86,7 @@ def watch_folder(
             with ExitStack() as stack:
                 vitals = open_vitals(stack, settings.metrics_port)
                 run = stack.enter_context(open_run(root, out, settings, progress))
+                run.sheets.kind = "watch"
                 former = None  # these settings work; what fails from here on is no fault of theirs
                 if refused:
                     log_event("settings not reloaded", level=logging.ERROR, error=refused)

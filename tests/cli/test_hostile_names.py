@@ -239,7 +239,7 @@ def test_what_click_complains_of_is_said_in_letters(tmp_path: Path) -> None:
 
 def test_pages_hold_no_markup_of_a_name(ran: Folders) -> None:
     pages = list(ran.out.rglob("*.html"))
-    assert len(pages) == 5
+    assert len(pages) == 6
     for page in pages:
         assert_inert_page(page)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from cxrbatch.output.report.intent import PRINTING, result_mark
 from cxrbatch.output.report.report import render_report
-from cxrbatch.output.report.report_files import is_drawn, picture_names
+from cxrbatch.output.report.report_files import is_drawn, kept_names
 from cxrbatch.records import PriorStudy, StudyResult
 from cxrbatch.system.durable import TEMPORARY_PREFIX
 from cxrbatch.system.record_json import from_json
 from tests.factories.studies import read_rows
 
-_HASHED = re.compile(r".*-([0-9a-f]{12})\.jpg")
+_HASHED = re.compile(r".*-([0-9a-f]{12})\.(?:jpg|npy)")
 _STUDIES = "SELECT study_key, status, revision, report_html, report_pdf, result, priors FROM studies ORDER BY study_key"
 _FILES = "SELECT CAST(path AS TEXT), status, engine_sha256, probabilities FROM files WHERE study_key = ?"
 
@@ -72,7 +72,7 @@ def _of_folder(out: Path, result: StudyResult, html: str, pdf: str, priors: str)
     if from_json((folder / "result.json").read_text(), StudyResult) != result:
         yield "result.json is not what the ledger has"
     yield from _false_pictures(folder, result)
-    expected = {"result.json", *picture_names(result)} | {Path(report).name for report in (html, pdf) if report}
+    expected = {"result.json", *kept_names(result)} | {Path(report).name for report in (html, pdf) if report}
     present = {path.name for path in folder.iterdir() if not re.fullmatch(r"report-r\d+\.pdf", path.name)}
     if present != expected:
         yield f"there is {sorted(present - expected)}, and there is not {sorted(expected - present)}"
@@ -88,7 +88,7 @@ def _of_folder(out: Path, result: StudyResult, html: str, pdf: str, priors: str)
 
 
 def _false_pictures(folder: Path, result: StudyResult) -> Iterator[str]:
-    for name in picture_names(result):
+    for name in kept_names(result):
         hashed = _HASHED.fullmatch(name)
         if not (folder / name).exists():
             yield f"{name} is missing"

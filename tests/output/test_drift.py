@@ -177,3 +177,34 @@ def test_exclusive_classes_are_counted_by_the_likeliest() -> None:
 def test_a_reference_that_makes_no_sense_is_refused(broken: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="reference"):
         TrainingReference(**broken)  # type: ignore[arg-type]
+
+
+def test_a_scanner_that_changed_is_found_among_others_that_did_not() -> None:
+    """Sixty darker images of one scanner among six hundred others move the whole little, and the scanner much."""
+    others = [replace(study, scanner="A / one") for study in draw(600, 1)]
+    changed = [replace(study, scanner="B / two") for study in draw(60, 2, grey=-50)]
+    unknown = draw(40, 3)
+    recent = [replace(study, scanner=name) for name in ("A / one", "B / two") for study in draw(500, 4)]
+    report = find([*others, *changed, *unknown], recent)
+    assert report.scanner_unknown == 40
+    first, second = report.scanners
+    assert (first.scanner, first.studies, first.recent_studies) == ("A / one", 600, 500)
+    assert (second.scanner, second.studies, second.recent_studies) == ("B / two", 60, 500)
+    assert not first.alarms
+    assert {(line.what, line.against) for line in second.alarms} == {("grey", "training"), ("grey", "recent")}
+    assert alarms(report) == set()
+
+
+def test_scanners_with_few_studies_are_named_and_not_judged() -> None:
+    named = [replace(study, scanner=f"S{n}") for n, study in enumerate(draw(30, 5))]
+    report = find([*named, *draw(30, 6)], ())
+    assert len(report.scanners) == 20
+    assert all(not each.lines for each in report.scanners)
+
+
+def test_scanners_together_raise_alarms_by_chance_as_rarely_as_a_run() -> None:
+    raised = 0
+    for seed in range(60):
+        studies = [replace(study, scanner=f"S{n % 5}") for n, study in enumerate(draw(300, seed))]
+        raised += any(each.alarms for each in find(studies).scanners)
+    assert raised <= 3

@@ -31,7 +31,7 @@ _KEYWORDS = (
     "PerformedProcedureStepDescription", "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence",
     "UniversalEntityID", "BurnedInAnnotation",
     "PatientSpeciesDescription", "PatientSpeciesCodeSequence", "PatientSexNeutered", "PatientBreedDescription",
-    "PatientBreedCodeSequence", "ResponsiblePersonRole",
+    "PatientBreedCodeSequence", "ResponsiblePersonRole", "ManufacturerModelName", "StationName",
 )
 # fmt: on
 _TAGS: dict[str, int] = {keyword: tag_for_keyword(keyword) or 0 for keyword in _KEYWORDS}

@@ -24,6 +24,9 @@ _DESCRIPTIONS = (
     "PerformedProcedureStepDescription",
 )
 
+# Longer than any value of these may be (LO, PS3.5 6.2).
+_LONGEST_PART = 64
+
 
 def inspect_dicom(dicom: DicomFile, settings: Settings, missing_bytes: int = 0) -> Inspection:
     """Tell from the header alone what the file is and whether it is refused already.
@@ -111,6 +114,7 @@ def read_header(dicom: DicomFile) -> Header:
         transfer_syntax=str(dicom.transfer_syntax),
         is_name_certain=elements.is_name_certain,
         patient_orientation=text("PatientOrientation"),
+        scanner=_scanner(elements),
     )
     if dicom.is_cut:
         raise ImageRejected(Reason.UNREADABLE_HEADER, "the file ends inside its header")
@@ -123,6 +127,14 @@ def _universal_issuer(elements: Elements) -> str:
     """Return who issued the Patient ID by a name that is one of its kind in the world (PS3.3 C.2.2)."""
     items = elements.items("IssuerOfPatientIDQualifiersSequence")
     return items[0].text("UniversalEntityID") if items else ""
+
+
+def _scanner(elements: Elements) -> str:
+    """Return what took the image: manufacturer, model and station, as many of them as are told."""
+    told = (
+        elements.text(keyword)[:_LONGEST_PART] for keyword in ("Manufacturer", "ManufacturerModelName", "StationName")
+    )
+    return " / ".join(filter(None, told))
 
 
 def _check(module: PixelModule, dicom: DicomFile, settings: Settings, missing_bytes: int) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,26 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cxrbatch.model.figures.figures import ClassFigures, LabelledScores, MeasuredLabels
 from cxrbatch.model.figures.metrics import Calls, Figure, Truths
-from cxrbatch.pages.plot_style import ACCENT, DASHES, LINE, MUTED, Plot, as_svg, label_colour, plot_style, plot_text
+from cxrbatch.pages.plot_style import (
+    ACCENT,
+    DASHES,
+    LINE,
+    MUTED,
+    Panel,
+    Plot,
+    as_svg,
+    label_colour,
+    plot_style,
+    plot_text,
+)
 from cxrbatch.records import Float32, Label
 from cxrbatch.system import durable
 
+MOST_TOGETHER = 4
+"""With more labels than this each has pictures of its own: so many curves in one cannot be told apart."""
+
 _CALIBRATION_POINTS = 10
+_PANEL_INCHES = 2.3
 _IMAGES_PER_POINT = 15
 
 
@@ -33,19 +48,28 @@ class _Curve:
     calls: Calls | None
 
 
+_Draw = Callable[[Axes, _Curve], None]
+
+
 def write_plots(out: Path, measured: MeasuredLabels, scores: LabelledScores) -> tuple[Plot, ...]:
     """Write every plot that the images allow into `out`; return them in the order of a page."""
     curves = _curves(scores, {label.label for label in measured.labels if not label.too_few})
-    drawn: dict[Plot, Canvas] = {}
+    plots: list[Plot] = []
+    contents: dict[str, bytes] = {}
     with plot_style():
-        if curves:
-            for plot, draw in _CURVE_PLOTS.items():
-                drawn[plot] = _draw_curves(curves, measured, draw)
+        for plot, draw in _CURVE_PLOTS.items() if curves else ():
+            if len(curves) > MOST_TOGETHER:
+                panels = dict(_draw_panels(plot, curves, measured, draw))
+                plots.append(replace(plot, panels=tuple(panels)))
+                contents |= {panel.file: picture for panel, picture in panels.items()}
+            else:
+                plots.append(plot)
+                contents[plot.file] = as_svg(_draw_curves(curves, measured, draw))
         if measured.classes is not None:
-            drawn[CONFUSION] = draw_confusion(measured.classes)
-        contents = {plot.file: as_svg(canvas) for plot, canvas in drawn.items()}
+            plots.append(CONFUSION)
+            contents[CONFUSION.file] = as_svg(draw_confusion(measured.classes))
     durable.replace_files(out, contents)
-    return tuple(drawn)
+    return tuple(plots)
 
 
 def _curves(scores: LabelledScores, measurable: set[str]) -> list[_Curve]:
@@ -62,34 +86,56 @@ def _curves(scores: LabelledScores, measurable: set[str]) -> list[_Curve]:
     return found
 
 
-def _draw_curves(
-    curves: list[_Curve], measured: MeasuredLabels, draw: Callable[[Axes, _Curve, float | None], str]
-) -> Canvas:
+def _draw_curves(curves: list[_Curve], measured: MeasuredLabels, draw: _Draw) -> Canvas:
+    """Draw all curves into one picture, with a legend below."""
     rows_below = -(-len(curves) // 2)
     canvas = Canvas(figsize=(4.6, 4.55 + 0.2 * rows_below), layout="constrained")
     axes = canvas.subplots()
-    estimates = {label.label: label.figures for label in measured.labels}
     for curve in curves:
-        figure = _SHOWN_FIGURE[draw.__name__]
-        value = estimates[curve.label.name].get(figure)
-        legend = draw(axes, curve, None if value is None else value.value)
+        draw(axes, curve)
+        legend = f"{curve.label.name}  {_value(curve, measured, draw)}".rstrip()
         axes.plot([], [], color=curve.colour, linewidth=2.4, label=plot_text(legend))
     _frame(axes)
     canvas.legend(loc="outside lower center", ncols=2 if len(curves) > 1 else 1, frameon=False, fontsize=10)
     return canvas
 
 
-def _frame(axes: Axes) -> None:
+def _draw_panels(
+    plot: Plot, curves: list[_Curve], measured: MeasuredLabels, draw: _Draw
+) -> Iterator[tuple[Panel, bytes]]:
+    """Draw each curve into a picture of its own, all on the same scale (small multiples, Tufte 1983).
+
+    Name, figure and what the axes are stand on the page, where they are read at any width.
+    """
+    stem = plot.file.removesuffix(".svg")
+    for number, curve in enumerate(curves, start=1):
+        canvas = Canvas(figsize=(_PANEL_INCHES, _PANEL_INCHES))
+        axes = canvas.add_axes((0.14, 0.11, 0.8, 0.8))
+        draw(axes, replace(curve, colour=ACCENT))
+        _frame(axes, ticks=3)
+        axes.set(xlabel="", ylabel="")
+        panel = Panel(f"{stem}-{number}.svg", curve.label.name, _value(curve, measured, draw))
+        yield panel, as_svg(canvas)
+
+
+def _value(curve: _Curve, measured: MeasuredLabels, draw: _Draw) -> str:
+    """Return the figure that goes with a curve, as text; empty where it was not measured."""
+    figures = next(label.figures for label in measured.labels if label.label == curve.label.name)
+    value = figures.get(_SHOWN_FIGURE[draw.__name__])
+    return "" if value is None else f"{value.value:.3f}"
+
+
+def _frame(axes: Axes, ticks: int = 6) -> None:
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    axes.set_xticks(np.linspace(0, 1, 6))
-    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.set_xticks(np.linspace(0, 1, ticks))
+    axes.set_yticks(np.linspace(0, 1, ticks))
     axes.grid(visible=True)
     axes.set_axisbelow(True)
     axes.tick_params(length=0)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_roc(axes: Axes, curve: _Curve, auroc: float | None) -> str:
+def _draw_roc(axes: Axes, curve: _Curve) -> None:
     false_positive_rate, true_positive_rate, _ = roc_curve(curve.truths, curve.probabilities)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=DASHES)
     axes.plot(false_positive_rate, true_positive_rate, color=curve.colour, linewidth=1.8)
@@ -97,10 +143,9 @@ def _draw_roc(axes: Axes, curve: _Curve, auroc: float | None) -> str:
         called = curve.calls
         _mark(axes, float(called[~curve.truths].mean()), float(called[curve.truths].mean()), curve.colour)
     axes.set(xlabel="1 - specificity", ylabel="sensitivity")
-    return f"{curve.label.name}  {auroc:.3f}" if auroc is not None else curve.label.name
 
 
-def _draw_precision_recall(axes: Axes, curve: _Curve, average_precision: float | None) -> str:
+def _draw_precision_recall(axes: Axes, curve: _Curve) -> None:
     precision, recall, _ = precision_recall_curve(curve.truths, curve.probabilities)
     axes.plot(recall, precision, color=curve.colour, linewidth=1.8, drawstyle="steps-post")
     axes.axhline(float(curve.truths.mean()), color=curve.colour, linewidth=0.8, linestyle=DASHES)
@@ -108,17 +153,15 @@ def _draw_precision_recall(axes: Axes, curve: _Curve, average_precision: float |
         called = curve.calls
         _mark(axes, float(called[curve.truths].mean()), float(curve.truths[called].mean()), curve.colour)
     axes.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)")
-    return f"{curve.label.name}  {average_precision:.3f}" if average_precision is not None else curve.label.name
 
 
-def _draw_calibration(axes: Axes, curve: _Curve, error: float | None) -> str:
+def _draw_calibration(axes: Axes, curve: _Curve) -> None:
     groups = _equal_groups(curve.probabilities)
     predicted = [float(curve.probabilities[group].mean()) for group in groups]
     observed = [float(curve.truths[group].mean()) for group in groups]
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=DASHES)
     axes.plot(predicted, observed, color=curve.colour, linewidth=1.4, marker="o", markersize=4.5, alpha=0.95)
     axes.set(xlabel="mean probability", ylabel="share of images with the finding")
-    return f"{curve.label.name}  {error:.3f}" if error is not None else curve.label.name
 
 
 def _equal_groups(probabilities: Float32) -> list[NDArray[np.int64]]:
@@ -132,18 +175,25 @@ def _mark(axes: Axes, x: float, y: float, colour: str) -> None:
     axes.plot(x, y, marker="o", markersize=8, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=2)
 
 
-_CURVE_PLOTS: dict[Plot, Callable[[Axes, _Curve, float | None], str]] = {
-    Plot("roc.svg", "ROC", "The number is the area under the curve. A ring marks the operating point."): _draw_roc,
+_CURVE_PLOTS: dict[Plot, _Draw] = {
+    Plot(
+        "roc.svg",
+        "ROC",
+        "The number is the area under the curve. A ring marks the operating point.",
+        "Across: 1 - specificity. Up: sensitivity.",
+    ): _draw_roc,
     Plot(
         "precision_recall.svg",
         "Precision and recall",
         "The number is the average precision. The dashed line is the share of images with the finding: chance.",
+        "Across: recall (sensitivity). Up: precision (PPV).",
     ): _draw_precision_recall,
     Plot(
         "calibration.svg",
         "Calibration",
         "Up to ten groups of equal size by probability. On the diagonal a probability means what it says; "
         "the number is the expected calibration error.",
+        "Across: mean probability. Up: share of images with the finding.",
     ): _draw_calibration,
 }
 _SHOWN_FIGURE = {

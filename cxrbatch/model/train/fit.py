@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from cxrbatch.errors import UsageError
 from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.model.network.network import SCORING_BATCH, ChestNetwork, ScoringNetwork
 from cxrbatch.model.train.image_batches import OrderedBatches
+from cxrbatch.model.train.loggers import make_loggers
 from cxrbatch.model.train.options import (
     TrainingOptions,
     count_processes,
@@ -155,7 +155,7 @@ def _make_trainer(options: TrainingOptions, journal: Journal | None, callbacks: 
         accumulate_grad_batches=options.accumulate,
         plugins=[DurableStates()],
         callbacks=callbacks,
-        logger=_logger(journal),
+        logger=make_loggers(journal, options) or False,
         num_sanity_val_steps=0,
         enable_checkpointing=journal is not None,
         enable_progress_bar=False,
@@ -174,10 +174,6 @@ def _callbacks(options: TrainingOptions, journal: Journal | None, *, chooses: bo
         for name, monitor in states:
             callbacks.append(state_writer(journal.folder, name, monitor))
     return callbacks
-
-
-def _logger(journal: Journal | None) -> TensorBoardLogger | bool:
-    return False if journal is None else TensorBoardLogger(journal.folder, name="tensorboard", version="")
 
 
 @torch.inference_mode()

@@ -87,6 +87,7 @@ class TrainingPlan:
     plan stopped. `workers` processes read images; 0 takes one per core. `urgent` names the labels whose finding makes a
     study urgent. `ensemble` makes one checkpoint of all folds. `output_stride`: None is 32, and training on large
     images says that there is 16. `boxes` and `masks` mark findings on training images (`cxrbatch.model.data.regions`).
+    `log`: where figures go beside TensorBoard's files, mlflow or mlflow=URI.
     """
 
     data: DataOptions = field(default_factory=DataOptions)
@@ -107,6 +108,7 @@ class TrainingPlan:
     urgent: tuple[str, ...] = ()
     boxes: Path | None = None
     masks: Path | None = None
+    log: str = ""
 
 
 @dataclass(frozen=True, slots=True)

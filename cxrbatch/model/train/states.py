@@ -26,12 +26,14 @@ _WEIGHTS_PREFIX, _AVERAGED_PREFIX = "network.", "averaged.module."
 class Journal:
     """Where a training keeps what it needs to go on after an interruption, and TensorBoard's files.
 
-    `recipe` identifies data, network and options: only a training of the same recipe goes on.
+    `recipe` identifies data, network and options: only a training of the same recipe goes on. `log` says where else
+    figures go: mlflow or mlflow=URI.
     """
 
     folder: Path
     recipe: str
     resume: bool = False
+    log: str = ""
 
     @property
     def last(self) -> Path:

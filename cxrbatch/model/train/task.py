@@ -158,8 +158,8 @@ class TrainingTask(lightning.LightningModule):
         if self._plateau is not None:
             self._plateau.step(-figures.score if figures.val_loss is None else figures.val_loss)
         self.log(SCORE, figures.score)
-        if self.logger is not None:
-            self.logger.log_metrics(_scalars(figures), step=figures.epoch)
+        for logger in self.loggers:
+            logger.log_metrics(_scalars(figures), step=figures.epoch)
         self._listener.epoch(figures)
 
     def configure_optimizers(self) -> Any:

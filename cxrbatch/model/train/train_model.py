@@ -28,6 +28,7 @@ from cxrbatch.model.train.describe import VALIDATION, describe_parts
 from cxrbatch.model.train.finish import RUN_JSON, find_finished, finish_training
 from cxrbatch.model.train.fit import TrainedEpochs, train_network
 from cxrbatch.model.train.folds import middle_of, summarise_folds
+from cxrbatch.model.train.loggers import check_log
 from cxrbatch.model.train.out_of_fold import score_out_of_fold, write_out_of_fold
 from cxrbatch.model.train.page import write_training_page
 from cxrbatch.model.train.record import NOBODY, Listener, TrainingPlan, TrainingRun, TrainingSummary
@@ -62,6 +63,7 @@ def train_model(data: Path, checkpoint: Path, plan: TrainingPlan, listener: List
     """
     if plan.ensemble and not plan.data.folds:
         raise UsageError("an ensemble is made of folds: say how many with --folds, such as --folds 5.")
+    check_log(plan.log)
     folder = check_place(checkpoint)
     folds = load_folds(data, plan.data)
     usual = usual_architecture(len(folds[0].part("train")), plan.output_stride)
@@ -109,7 +111,7 @@ def _train(training: Training) -> TrainingRun:
     say(_headline(training))
     network = build_seeded(lambda: build_network(training.untrained), training.options.seed)
     init = initialise(network, training.init, training.options.seed, labels=training.images.labels)
-    journal = Journal(training.folder, training.recipe, resume=training.plan.resume)
+    journal = Journal(training.folder, training.recipe, resume=training.plan.resume, log=training.plan.log)
     trained = _run_epochs(training, network, journal)
     if not trained.writes:
         raise SystemExit(ExitCode.DONE)

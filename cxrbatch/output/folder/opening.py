@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from cxrbatch.config import RUNS
 from cxrbatch.errors import OutputNotWritable
 from cxrbatch.output.folder.lock import LOCK_FILE, locked
 from cxrbatch.output.folder.place import HeldOutput
@@ -111,7 +112,7 @@ def _resume(settling: Settling) -> None:
         ledger.remember(UNFINISHED, _OF_ANOTHER_LEDGER, durable=True)
     elif not everything:
         ledger.remember(UNFINISHED, session, durable=True)
-    removed = durable.remove_temporaries(out, below=everything)
+    removed = durable.remove_temporaries(out, below=everything) + durable.remove_temporaries(out / RUNS, below=False)
     settling = replace(settling, is_foreign=is_foreign, is_earlier=unfinished == _OF_AN_EARLIER_VERSION)
     settled = settling.settle(everything=everything)
     if unfinished or everything:

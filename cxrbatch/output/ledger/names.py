@@ -10,6 +10,7 @@ from typing import Protocol
 
 from cxrbatch.errors import Flag, Reason
 from cxrbatch.output.ledger.ledger import Ledger
+from cxrbatch.output.ledger.outbox import forget_announcements
 from cxrbatch.output.ledger.schema import NO_REPORT
 from cxrbatch.output.ledger.store import LedgerStore
 from cxrbatch.records import Header, StudyResult
@@ -34,6 +35,7 @@ class Names(Protocol):
 def take_names_out(ledger: Ledger, names: Names) -> None:
     """Rewrite every row that names a patient, and queue again the studies whose pictures show a name."""
     with ledger.store.transaction():
+        forget_announcements(ledger.store)
         for study_key in _rewrite_names(ledger.store, names):
             ledger.store.execute(f"UPDATE studies SET {NO_REPORT} WHERE study_key = ?", (study_key,))
             ledger.queue.put(study_key)

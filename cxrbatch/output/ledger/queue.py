@@ -186,6 +186,16 @@ class StudyQueue:
             (now_text(), engine_sha256),
         )
 
+    def requeue_without_maps(self, engine_sha256: str) -> None:
+        """Queue what this engine scored and kept no maps of, under the same revision; looks at every result."""
+        with self._store.transaction():
+            self._store.execute(
+                "UPDATE studies SET status = 'pending', queued_at = ?, revision = max(revision - 1, 0) "
+                "WHERE status = 'reported' AND +engine_sha256 = ? "
+                f"AND NOT coalesce(json_extract(result, '$.keeps_maps'), 0) AND {_ALL_THERE}",
+                (now_text(), engine_sha256),
+            )
+
     def _requeue_failed_of_other_engines(self, engine_sha256: str) -> None:
         """Queue the studies of files that another engine gave no number for; this one may."""
         others = "failed_engine != '' AND (failed_engine < ? OR failed_engine > ?)"

@@ -45,7 +45,8 @@ def read_recent(store: LedgerStore, engine_sha256: str, since: str) -> tuple[lis
             continue
         seen.add(study_key)
         header = store.parse(encoded, Header)
-        facts = StudyFacts(store.parse(probabilities, tuple[float, ...]), grey, header.view, age_years(header))
+        scores = store.parse(probabilities, tuple[float, ...])
+        facts = StudyFacts(scores, grey, header.view, age_years(header), header.scanner)
         (now if scored_at >= since else recent).append(facts)
     return now, recent
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from cxrbatch.errors import Flag
 from cxrbatch.output.ledger.attempts import ATTEMPTS
+from cxrbatch.output.ledger.outbox import Outbox, forget_announcements
 from cxrbatch.output.ledger.priors import text_of
 from cxrbatch.output.ledger.schema import BY_STUDY, NO_REPORT
 from cxrbatch.output.ledger.store import LedgerStore, storable
@@ -78,6 +79,7 @@ class StudyResults:
                     result.study_key,
                 ),
             )
+            Outbox(self._store).announce(result)
         return failure
 
     def _unprinted_before(self, study_key: str) -> int:
@@ -212,12 +214,16 @@ class StudyResults:
     def study_rows(self, study_key: str = "") -> Iterator[StudyRow]:
         """Yield one row per study, by key; with `study_key`, that one only."""
         chosen = ("WHERE study_key = ?", (study_key,)) if study_key else ("", ())
-        yield from self._study_rows(f"{chosen[0]} ORDER BY study_key", chosen[1])
+        return self._study_rows(f"{chosen[0]} ORDER BY study_key", chosen[1])
+
+    def reported_since(self, moment: str) -> Iterator[StudyRow]:
+        """Yield the studies whose report is from after `moment` (UTC, as `now_text`), by key."""
+        return self._study_rows("WHERE reported_at > ? ORDER BY study_key", (moment,))
 
     def study_rows_by_arrival(self) -> Iterator[StudyRow]:
         """Yield one row per study, the one that came first first: what comes later changes nothing before it."""
         # Named, lest SQLite sort all results, which are most of the ledger.
-        yield from self._study_rows("INDEXED BY studies_by_arrival ORDER BY arrived_at, study_key", ())
+        return self._study_rows("INDEXED BY studies_by_arrival ORDER BY arrived_at, study_key", ())
 
     def _study_rows(self, which: str, parameters: tuple[str, ...]) -> Iterator[StudyRow]:
         rows = self._store.rows(
@@ -263,6 +269,7 @@ class StudyResults:
         with self._store.transaction(durable=True):
             for study_key in study_keys:
                 self.order_removal(study_key)
+                forget_announcements(self._store, study_key)
                 self._store.execute("DELETE FROM files WHERE study_key = ?", (study_key,))
                 self._store.execute("DELETE FROM studies WHERE study_key = ?", (study_key,))
 

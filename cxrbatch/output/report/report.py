@@ -17,6 +17,7 @@ from cxrbatch.output.folder.place import Place
 from cxrbatch.output.report.content import report_content
 from cxrbatch.output.report.heatmap import colour_scale
 from cxrbatch.output.report.intent import Intent, begin_printing, result_mark
+from cxrbatch.output.report.kept_arrays import keep_arrays
 from cxrbatch.output.report.manner import Manner
 from cxrbatch.output.report.paper import flag_missing_glyphs, render_paper
 from cxrbatch.output.report.pictures import draw_study
@@ -70,12 +71,13 @@ def print_study(
         raise ValueError(f"study {result.study_key} has no scored image, hence no report")
     stage_ms: dict[str, float] = {}
     with _timed(stage_ms, "pictures"):
-        drawn = draw_study(result, pixels)
+        kept = keep_arrays(result, pixels)
+        drawn = draw_study(kept.result, pixels)
     result = flag_missing_glyphs(drawn.result) if pdf else drawn.result
     page = Page(result, drawn.pictures, manner)
     reports, failure = _render_reports(page, stage_ms, html=html, pdf=pdf)
     with _timed(stage_ms, "write"):
-        write_folder(result, where, pictures=drawn.pictures, reports=reports)
+        write_folder(result, where, pictures={**kept.files, **drawn.pictures}, reports=reports)
     return replace(printed_study(result, reports, stage_ms, failure), priors=manner.priors)
 
 

@@ -28,7 +28,10 @@ COULD_NOT_PRINT = "the report could not be printed"
 _MARKS = re.compile(rb"(?:<meta name=\"cxrbatch-result\" content=\"|/ID \[\()([0-9a-f]{32} [^\")]*)")
 # The page's head and the PDF's trailer are well within this.
 _MARK_WITHIN = 4096
-_NAMED_BY_CONTENT = re.compile(r"(?:image-\d+|thumb-\d+|heatmap-\d+-[A-Za-z0-9_]+)-(?P<hash>[0-9a-f]{12})\.jpg")
+_NAMED_BY_CONTENT = re.compile(
+    r"(?:image-\d+|thumb-\d+|heatmap-\d+-[A-Za-z0-9_]+|maps-\d+)-(?P<hash>[0-9a-f]{12})\.(?:jpg|npy)"
+)
+_OF_RESULTS = {".jpg": ("image-", "thumb-", "heatmap-"), ".npy": ("maps-",)}
 
 
 def report_folder(out: Path, study_key: str) -> Path:
@@ -98,9 +101,15 @@ def picture_names(result: StudyResult) -> list[str]:
     return [name for name in names if name]
 
 
+def kept_names(result: StudyResult) -> list[str]:
+    """Return the file names of all pictures and arrays that the result names."""
+    return [*picture_names(result), *(image.maps_file for image in result.images if image.maps_file)]
+
+
 def is_drawn(result: StudyResult) -> bool:
-    """Tell whether the result names its pictures, or is to have none: one that could not be printed lacks them."""
-    return not result.pictures or all(image.image_file for image in result.images)
+    """Tell whether the result names what is to be kept of it: one that could not be printed lacks pictures, or maps."""
+    has_pictures = not result.pictures or all(image.image_file for image in result.images)
+    return has_pictures and (not result.keeps_maps or all(image.maps_file for image in result.images))
 
 
 def named_by_content(name: str, content: bytes) -> str:
@@ -128,7 +137,7 @@ def read_pictures(result: StudyResult, folder: Path) -> dict[str, bytes]:
             f"study {result.study_key}: its result names no pictures, so it was never printed. "
             "Run `cxrbatch run` on its input again."
         )
-    return {name: _read_picture(folder / name, result.study_key) for name in names}
+    return {name: read_kept(folder / name, result.study_key) for name in names}
 
 
 def without_pictures(result: StudyResult) -> str:
@@ -140,14 +149,16 @@ def without_pictures(result: StudyResult) -> str:
 
 
 def are_pictures_whole(result: StudyResult, folder: Path) -> bool:
-    """Tell whether every picture of a printed result is in `folder`, with the content that it was drawn with.
+    """Tell whether every picture and array of a printed result is in `folder`, with the content that it was made with.
 
     Nothing is missing of a result that is to have none.
     """
-    if not result.pictures:
-        return True
     try:
-        read_pictures(result, folder)
+        if result.pictures:
+            read_pictures(result, folder)
+        for name in kept_names(result):
+            if name.endswith(".npy"):
+                read_kept(folder / name, result.study_key)
     except StudyFailed:
         return False
     return True
@@ -155,17 +166,22 @@ def are_pictures_whole(result: StudyResult, folder: Path) -> bool:
 
 def remove_stale_pictures(result: StudyResult, folder: Path) -> None:
     """Remove the pictures of an earlier revision that the current result no longer names."""
-    current = set(picture_names(result))
+    current = set(kept_names(result))
     with suppress(FileNotFoundError):
         for picture in folder.iterdir():
             name = picture.name
-            if name not in current and name.endswith(".jpg") and name.startswith(("image-", "thumb-", "heatmap-")):
+            if name not in current and name.startswith(_OF_RESULTS.get(picture.suffix, ())):
                 reach("stale-remove")
                 picture.unlink(missing_ok=True)
                 reach("stale-removed")
 
 
-def _read_picture(path: Path, study_key: str) -> bytes:
+def read_kept(path: Path, study_key: str) -> bytes:
+    """Read one picture or array of a study.
+
+    Raises:
+        StudyFailed: it is missing, or is not the one that the result names.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:

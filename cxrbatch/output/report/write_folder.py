@@ -20,8 +20,10 @@ from cxrbatch.system.faults import reach
 from cxrbatch.system.record_json import from_json, to_json
 
 
-def write_result(result: StudyResult, where: Path | Place) -> PrintedStudy:
-    """Write everything in the report folder of a newly scored study that is to have no pictures: result.json.
+def write_result(
+    result: StudyResult, where: Path | Place, arrays: Mapping[str, bytes] = MappingProxyType({})
+) -> PrintedStudy:
+    """Write everything in the report folder of a newly scored study without pictures: what is kept, and result.json.
 
     Raises:
         OutputNotWritable: the folder is no longer what the run began with.
@@ -29,7 +31,7 @@ def write_result(result: StudyResult, where: Path | Place) -> PrintedStudy:
     if not result.images:
         raise ValueError(f"study {result.study_key} has no scored image, hence no result")
     started = time.perf_counter()
-    write_folder(result, where)
+    write_folder(result, where, pictures=arrays)
     return printed_study(result, (), {"write": (time.perf_counter() - started) * 1000}, "")
 
 

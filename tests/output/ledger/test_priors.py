@@ -161,6 +161,7 @@ def test_a_ledger_of_schema_5_finds_priors_among_what_it_has(tmp_path: Path) -> 
             *("DROP TRIGGER study_changed", "DROP TRIGGER study_restored", "DROP TRIGGER study_forgotten"),
             *("DROP INDEX studies_by_patient", "DROP TABLE patients_due", "ALTER TABLE studies DROP COLUMN patient"),
             *("ALTER TABLE studies DROP COLUMN priors", "ALTER TABLE files DROP COLUMN places"),
+            *("DROP INDEX studies_by_arrival", "ALTER TABLE studies DROP COLUMN arrived_at"),
             "PRAGMA user_version = 5",
         ):
             database.execute(statement)

@@ -116,5 +116,5 @@ def test_a_foreign_reason_is_inert_and_short(reason: str, tmp_path: Path, read_p
 def test_results_of_earlier_versions_are_of_labels_that_nobody_checked(tmp_path: Path) -> None:
     result = drawn(UNCHECKED, tmp_path)
     text = to_json(result).replace(',"maps":null', "")
-    assert "maps" not in text.replace("heatmaps", "")
+    assert '"maps"' not in text
     assert from_json(text, StudyResult) == result

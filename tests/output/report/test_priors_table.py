@@ -41,7 +41,7 @@ def test_what_either_study_calls_is_compared(read_page: Callable[[str], Page]) -
         )
         assert f"2023-04-05 {PRIOR.study_key} Urgent 0.62 change {MINUS}0.52 0.40 change +0.50" in text
         assert "Change: the probability of this study less that of the other one" in text
-    assert page.attributes("a", "href") == [f"../{PRIOR.study_key}/report.html"]
+    assert f"../{PRIOR.study_key}/report.html" in page.attributes("a", "href")
 
 
 def test_nothing_is_said_of_change_where_the_order_or_the_engine_is_not_the_same(
@@ -54,7 +54,9 @@ def test_nothing_is_said_of_change_where_the_order_or_the_engine_is_not_the_same
         assert f"2024-01-31, the same day {same_day.study_key} Urgent 0.62 0.40" in text
         assert "scored by another engine (<b>older): it called Pneumothorax" in text
         assert "change" not in text.lower()
-    assert page.attributes("a", "href") == [f"../{same_day.study_key}/report.pdf"]
+    assert [href for href in page.attributes("a", "href") if "report" in href] == [
+        f"../{same_day.study_key}/report.pdf"
+    ]
 
 
 def test_deidentified_studies_have_no_dates_and_no_order(read_page: Callable[[str], Page]) -> None:

@@ -1,0 +1,1 @@
+"""What researchers take out of an output folder: tidy scores, annotations, maps. Start at `export`."""
