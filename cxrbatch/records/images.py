@@ -62,11 +62,29 @@ class PatientIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """What DICOM objects that join the study of an image copy of it beyond `Header`; empty where it does not say.
+
+    `character_set` are the terms of Specific Character Set; `orientation` is Patient Orientation; `timezone` is
+    Timezone Offset From UTC, such as +0900, which dates and times of the study are told in.
+    """
+
+    character_set: tuple[str, ...] = ()
+    study_time: str = ""
+    study_id: str = ""
+    referring_physician: str = ""
+    orientation: tuple[str, ...] = ()
+    laterality: str = ""
+    timezone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Header:
     """Identity and facts of one image, as text; empty where the file does not say.
 
     `identity` is there where the header was de-identified, and only hashes of who the patient is are left.
     `is_name_certain`: the name was read in the character set that it was written in, as far as can be told.
+    `source` is there for DICOM images that are accepted; results of earlier versions lack it.
     """
 
     study_instance_uid: str = ""
@@ -92,6 +110,7 @@ class Header:
     transfer_syntax: str = ""
     identity: PatientIdentity | None = None
     is_name_certain: bool = True
+    source: SourceFacts | None = None
 
     def deidentified(self) -> Header:
         """Return the same header without who the patient is, when the study was made, and free text about it."""
@@ -108,6 +127,7 @@ class Header:
             study_date="",
             study_description="",
             is_name_certain=True,
+            source=None,
         )
 
 

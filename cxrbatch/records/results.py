@@ -180,6 +180,7 @@ class ImagePixels:
 class PrintedStudy:
     """What printing left in the report folder: file names relative to OUT, empty where not asked for.
 
+    `dicom` are the objects beside the reports, by name in their own folder.
     `failure` says which report could not be made although the pictures and the result were.
     """
 
@@ -188,6 +189,7 @@ class PrintedStudy:
     report_pdf: str = ""
     stage_ms: dict[str, float] = field(default_factory=dict)
     failure: str = ""
+    dicom: tuple[str, ...] = ()
 
     @property
     def is_printed(self) -> bool:

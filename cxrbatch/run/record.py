@@ -60,8 +60,9 @@ def open_place(out: Path, ledger: Ledger) -> Place:
 
 def remove_half_written(out: Path) -> None:
     """Remove what workers that were ended left half written."""
-    for folder in (out, *(report_folder(out, study_key) for study_key in being_printed(out))):
-        remove_temporaries(folder, below=False)
+    remove_temporaries(out, below=False)
+    for study_key in being_printed(out):
+        remove_temporaries(report_folder(out, study_key))
 
 
 @dataclass(frozen=True, slots=True)

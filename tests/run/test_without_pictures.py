@@ -233,6 +233,7 @@ def test_the_mark_of_a_report_is_that_of_versions_that_did_not_know_of_pictures(
     (result, *_) = results(base / "full")
     said = json.loads(to_json(replace(result, scored_at="", files=())))
     assert said.pop("pictures") is True
+    assert [image["header"].pop("source", "missing") for image in said["images"]] == [None] * len(said["images"])
     digest = hashlib.sha256(json.dumps(said, separators=(",", ":")).encode()).hexdigest()
     assert result_mark(result) == f"{digest[:32]} {result.scored_at}"
     earlier = to_json(result).replace(',"pictures":true', "")

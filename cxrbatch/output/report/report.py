@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cxrbatch.config import HeatmapChoice
-from cxrbatch.errors import StudyFailed
+from cxrbatch.errors import StudyFailed, error_name
+from cxrbatch.output.dicom.object_files import objects_of, referable_images
 from cxrbatch.output.folder.place import Place
 from cxrbatch.output.report.content import report_content
 from cxrbatch.output.report.heatmap import colour_scale
@@ -27,7 +28,14 @@ from cxrbatch.output.report.report_files import (
     read_pictures,
     report_folder,
 )
-from cxrbatch.output.report.write_folder import folder_of, open_folder, printed_study, write_folder
+from cxrbatch.output.report.write_folder import (
+    earlier_object,
+    folder_of,
+    open_folder,
+    printed_study,
+    write_folder,
+    write_objects,
+)
 from cxrbatch.pages.page import render_page
 from cxrbatch.pages.wording import EVIDENCE, NO_VALUE, NOT_FOR_DIAGNOSIS
 from cxrbatch.records import ImagePixels, PrintedStudy, StudyResult
@@ -37,7 +45,7 @@ STYLES = ("look.css", "report.css")
 PRINT_STYLES = ("report-print.css",)
 
 
-def print_study(
+def print_study(  # noqa: PLR0913  # what is asked for is a word for each
     result: StudyResult,
     pixels: Sequence[ImagePixels],
     where: Path | Place,
@@ -45,6 +53,7 @@ def print_study(
     html: bool,
     pdf: bool,
     heatmaps: HeatmapChoice = "validated",
+    dicom: Collection[str] = (),
 ) -> PrintedStudy:
     """Draw and write everything in the report folder of a newly scored study.
 
@@ -59,6 +68,7 @@ def print_study(
         html: write report.html.
         pdf: write report.pdf.
         heatmaps: which of them the reports show; all are drawn, so that another choice can be printed later.
+        dicom: kinds of DICOM objects to write (`OBJECT_KINDS`); of a PDF one is made where `pdf` is true.
 
     Raises:
         OutputNotWritable: the folder is no longer what the run began with.
@@ -70,13 +80,21 @@ def print_study(
         drawn = draw_study(result, pixels)
     page = Page(drawn.result, drawn.pictures, heatmaps)
     reports, failure = _render_reports(page, stage_ms, html=html, pdf=pdf)
+    folder = report_folder(folder_of(where), result.study_key)
+    objects, failed = _render_objects(page, reports.get(REPORT_PDF, b""), folder, dicom, stage_ms)
     with _timed(stage_ms, "write"):
-        write_folder(drawn.result, where, pictures=drawn.pictures, reports=reports)
-    return printed_study(drawn.result, reports, stage_ms, failure)
+        write_folder(drawn.result, where, pictures=drawn.pictures, reports=reports, objects=objects)
+    return printed_study(drawn.result, reports, stage_ms, failure or failed, objects)
 
 
 def reprint_study(
-    result: StudyResult, where: Path | Place, *, html: bool, pdf: bool, heatmaps: HeatmapChoice = "validated"
+    result: StudyResult,
+    where: Path | Place,
+    *,
+    html: bool,
+    pdf: bool,
+    heatmaps: HeatmapChoice = "validated",
+    dicom: Collection[str] = (),
 ) -> PrintedStudy:
     """Write the report of an already printed study again, from its result and the pictures on disk.
 
@@ -90,13 +108,16 @@ def reprint_study(
     folder = report_folder(out, result.study_key)
     page = Page(result, read_pictures(result, folder), heatmaps)
     reports, failure = _render_reports(page, {}, html=html, pdf=pdf)
-    if failure:
-        raise StudyFailed(failure)
+    objects, failed = _render_objects(page, reports.get(REPORT_PDF, b""), folder, dicom, {})
+    if failure or failed:
+        raise StudyFailed(failure or failed)
     open_folder(where, result.study_key)
-    begin_printing(out, result.study_key, Intent(result_mark(result), html, pdf))
+    begin_printing(out, result.study_key, Intent(result_mark(result), html, pdf, dicom=tuple(objects)))
     replace_files(folder, reports)
+    write_objects(folder, objects)
     kept = [name for name in (REPORT_HTML, REPORT_PDF) if name in reports or is_report_of(folder / name, result)]
-    return printed_study(result, kept, {}, "")
+    # Overlays of another choice of heatmaps, or a kind that is not asked for now, would contradict what is new.
+    return printed_study(result, kept, {}, "", objects or objects_of(folder, result))
 
 
 def render_report(result: StudyResult, *, heatmaps: HeatmapChoice = "validated") -> str:
@@ -135,6 +156,23 @@ def _render_reports(page: Page, stage_ms: dict[str, float], *, html: bool, pdf: 
         except Exception as error:  # noqa: BLE001  # whatever a library cannot print, the study keeps its result
             failures.append(f"{COULD_NOT_PRINT}: {error}")
     return reports, "; ".join(dict.fromkeys(failures))
+
+
+def _render_objects(
+    page: Page, pdf: bytes, folder: Path, kinds: Collection[str], stage_ms: dict[str, float]
+) -> tuple[dict[str, bytes], str]:
+    """Return the DICOM objects asked for, by file name, and what went wrong: nothing else waits for them."""
+    if not kinds or not referable_images(page.result):
+        return {}, ""
+    # Imported only here: whoever writes no objects loads nothing for them.
+    from cxrbatch.output.dicom.objects import ObjectParts, render_objects
+
+    try:
+        with _timed(stage_ms, "dicom"):
+            parts = ObjectParts(page.pictures, pdf, earlier_object(folder, page.result))
+            return render_objects(page.result, parts, kinds, page.heatmaps), ""
+    except Exception as error:  # noqa: BLE001  # whatever a library cannot write, the study keeps its result
+        return {}, f"{COULD_NOT_PRINT}: its DICOM objects: {error_name(error)}"
 
 
 def _render_html(page: Page) -> bytes:
