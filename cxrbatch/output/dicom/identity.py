@@ -30,7 +30,8 @@ _NAMESPACE = uuid.UUID("1b0c5f2e-7a64-5d53-9f0e-52c2b1f0a9d7")
 _PROCESSING_EQUIPMENT = dcm("109102", "Processing Equipment")
 _LO, _SH = 64, 16
 _UTF8 = "ISO_IR 192"
-_DELIMITERS = {0x5C, 0x5E, 0x3D}
+# Each part of a name is written by itself (PS3.5 6.1.2.5.3).
+_NAME_PARTS = re.compile("[=^]")
 _LOST = "\N{REPLACEMENT CHARACTER}"
 _DIRECTION = re.compile("[AHFPRL]{1,3}")
 _OFFSET = re.compile(r"([+-])(\d\d)(\d\d)")
@@ -260,7 +261,8 @@ def _character_set(texts: Iterable[str], header: Header) -> tuple[str, ...]:
         return declared if is_known else ()
     from_source = {header.patient_name, source.referring_physician, header.patient_id, header.patient_id_issuer}
     from_source |= {header.study_description, source.study_id, header.accession_number}
-    if is_known and foreign <= from_source and all(_survives(text, declared) for text in foreign):
+    parts = {part for text in foreign for part in _NAME_PARTS.split(text)}
+    if is_known and foreign <= from_source and all(_survives(text, declared) for text in foreign | parts):
         return declared
     return (_UTF8,)
 
@@ -270,4 +272,4 @@ def _survives(text: str, terms: tuple[str, ...]) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they quote names
         encodings = convert_encodings(list(terms))
-        return decode_bytes(encode_string(text, encodings), encodings, _DELIMITERS) == text
+        return decode_bytes(encode_string(text, encodings), encodings, set()) == text

@@ -14,7 +14,6 @@ from pathlib import Path
 from cxrbatch.output.report.intent import result_mark
 from cxrbatch.records import ImageResult, StudyResult
 from cxrbatch.system.durable import keep_copy
-from cxrbatch.system.faults import reach
 
 DICOM_FOLDER = "dicom"
 SR, OVERLAY, DOCUMENT = "sr.dcm", "overlay-{}.dcm", "report.dcm"
@@ -110,7 +109,7 @@ def tidy_objects(folder: Path, keep: Iterable[str]) -> None:
     kept = set(keep)
     for path in _current(folder):
         if path.name not in kept:
-            _remove(path)
+            path.unlink(missing_ok=True)
     _remove_if_empty(folder)
 
 
@@ -118,7 +117,7 @@ def remove_earlier_objects(folder: Path, *, since: int = 0) -> None:
     """Remove the kept structured reports of earlier revisions, from revision `since` on."""
     for number, path in _earlier(object_folder(folder)):
         if number >= since:
-            _remove(path)
+            path.unlink(missing_ok=True)
     _remove_if_empty(folder)
 
 
@@ -131,12 +130,6 @@ def _earlier(objects: Path) -> Iterator[tuple[int, Path]]:
     for path in sorted(objects.glob("sr-r*.dcm")):
         if named := _EARLIER.fullmatch(path.name):
             yield int(named[1]), path
-
-
-def _remove(path: Path) -> None:
-    reach("object-remove")
-    path.unlink(missing_ok=True)
-    reach("object-removed")
 
 
 def _remove_if_empty(folder: Path) -> None:
