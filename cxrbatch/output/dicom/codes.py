@@ -81,9 +81,12 @@ def code_of_finding(label: str) -> Code:
 
 
 def clipped(text: str, longest: int) -> str:
-    """Return text as one value of an element may hold it: no control character, no backslash, not longer than this."""
+    """Return text as one value of an element may hold it: no control character, no backslash, not longer than this.
+
+    That is in bytes of UTF-8. The standard counts characters (PS3.5 6.2), many a reader bytes.
+    """
     plain = "".join(character if character.isprintable() and character != "\\" else " " for character in text)
-    return " ".join(plain.split())[:longest].strip()
+    return " ".join(plain.split()).encode()[:longest].decode(errors="ignore").strip()
 
 
 def _own_value(name: str) -> str:

@@ -39,7 +39,9 @@ _OFFSET = re.compile(r"([+-])(\d\d)(\d\d)")
 
 def made_uid(*parts: object) -> str:
     """Return the UID of these parts: the same for the same, of the form that PS3.5 B.2 has for UUIDs."""
-    return f"2.25.{uuid.uuid5(_NAMESPACE, chr(31).join(map(str, parts))).int}"
+    # A label may hold what no UTF-8 does: half of a surrogate pair.
+    text = chr(31).join(map(str, parts)).encode("utf-8", "backslashreplace").decode("utf-8")
+    return f"2.25.{uuid.uuid5(_NAMESPACE, text).int}"
 
 
 def object_uid(result: StudyResult, kind: str, number: int = 0, sop_instance_uid: str = "") -> str:
@@ -174,7 +176,8 @@ _REPRESENTATIONS = {
 
 def _fitting(keyword: str, text: str) -> str:
     """Return a value that fits its value representation (PS3.5 6.2); empty where it does not, or was not legible."""
-    if not text or _LOST in text or "\\" in text:
+    # Half of a surrogate pair is not printable either.
+    if _LOST in text or "\\" in text or not text.isprintable():
         return ""
     representation = _REPRESENTATIONS[keyword]
     try:
@@ -256,7 +259,7 @@ def _character_set(texts: Iterable[str], header: Header) -> tuple[str, ...]:
     """
     source = header.source or SourceFacts()
     declared, foreign = tuple(source.character_set), {text for text in texts if not text.isascii()}
-    is_known = bool(declared) and all(term in python_encoding for term in declared)
+    is_known = _is_known(declared)
     if not foreign:
         return declared if is_known else ()
     from_source = {header.patient_name, source.referring_physician, header.patient_id, header.patient_id_issuer}
@@ -265,6 +268,18 @@ def _character_set(texts: Iterable[str], header: Header) -> tuple[str, ...]:
     if is_known and foreign <= from_source and all(_survives(text, declared) for text in foreign | parts):
         return declared
     return (_UTF8,)
+
+
+def _is_known(terms: tuple[str, ...]) -> bool:
+    """Tell whether these terms name a character set, of one term or with code extensions; of none there is no name."""
+    if not terms or any(term not in python_encoding for term in terms):
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            return bool(convert_encodings(list(terms)))
+        except (UserWarning, LookupError):  # terms that exclude each other
+            return False
 
 
 def _survives(text: str, terms: tuple[str, ...]) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
 
 from cxrbatch.config import HeatmapChoice
 from cxrbatch.errors import Flag
@@ -82,8 +83,8 @@ def render_sr(result: StudyResult, heatmaps: HeatmapChoice, former: Path | None 
     made.CompletionFlag, made.VerificationFlag, made.PreliminaryFlag = "COMPLETE", "UNVERIFIED", "PRELIMINARY"
     made.PerformedProcedureCodeSequence, made.ReferencedPerformedProcedureStepSequence = [], []
     made.CurrentRequestedProcedureEvidenceSequence = [_evidence(result, images)]
-    if former is not None:
-        made.PredecessorDocumentsSequence = [_former_document(former)]
+    if former is not None and (reference := _former_document(former, result)):
+        made.PredecessorDocumentsSequence = [reference]
     _add_root(made)
     groups = [group for image in images for group in _groups(image, result.engine, heatmaps)]
     parts = [*_context(result.engine), _library(images), container(_MEASUREMENTS, groups)]
@@ -119,12 +120,16 @@ def _evidence(result: StudyResult, images: list[ImageResult]) -> Dataset:
     return _study_reference(result.header.study_instance_uid, by_series)
 
 
-def _former_document(former: Path) -> Dataset:
-    said = dcmread(former, stop_before_pixels=True, specific_tags=["StudyInstanceUID", "SeriesInstanceUID"])
-    reference = Dataset()
-    reference.ReferencedSOPClassUID = said.file_meta.MediaStorageSOPClassUID
-    reference.ReferencedSOPInstanceUID = said.file_meta.MediaStorageSOPInstanceUID
-    return _study_reference(said.StudyInstanceUID, {said.SeriesInstanceUID: [reference]})
+def _former_document(former: Path, result: StudyResult) -> Dataset | None:
+    """Return the reference to an earlier report; None where somebody put something else in its place."""
+    try:
+        said = dcmread(former, specific_tags=["StudyInstanceUID", "SeriesInstanceUID"])
+        reference, study, series = Dataset(), str(said.StudyInstanceUID), str(said.SeriesInstanceUID)
+        reference.ReferencedSOPClassUID = said.file_meta.MediaStorageSOPClassUID
+        reference.ReferencedSOPInstanceUID = said.file_meta.MediaStorageSOPInstanceUID
+    except (OSError, EOFError, AttributeError, ValueError, InvalidDicomError):
+        return None
+    return _study_reference(study, {series: [reference]}) if study == result.header.study_instance_uid else None
 
 
 def _study_reference(study_instance_uid: str, by_series: dict[str, list[Dataset]]) -> Dataset:

@@ -190,6 +190,7 @@ class Settling:
 
     def _give_up(self, known: KnownStudy, result: StudyResult, folder: Path) -> None:
         """Let go of reports whose pictures are not there any more: a page would show others beside its scores."""
+        tidy_objects(folder, objects_of(folder, result))
         if known.report_html or known.report_pdf:
             pdf = known.report_pdf if is_report_of(folder / REPORT_PDF, result) else ""
             record_reports(self.ledger, result.study_key, html="", pdf=pdf, failure=LOST)

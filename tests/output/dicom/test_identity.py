@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -146,6 +147,27 @@ def test_times_are_of_the_zone_that_the_source_names_or_utc(stated: str, time: s
     assert (made.ContentTime, made.get("TimezoneOffsetFromUTC")) == (time, offset)
     assert made.ContentDate == ("20240131" if stated == "-0330" else "20240201")
     assert made.ContributingEquipmentSequence[0].ContributionDateTime == "20240201030405+0000"
+
+
+def test_whatever_header_and_engine_say_becomes_a_report_that_can_be_read() -> None:
+    chosen = random.Random(1)
+    letters = "abZ09 ^=\\/-.:'\"%\t\r\0éß山ぁ가Ωق\u202e\N{REPLACEMENT CHARACTER}\udcff"
+    terms = ["", "ISO_IR 100", "ISO_IR 192", "ISO 2022 IR 87", "ISO 2022 IR 149", "GB18030", "ISO_IR 13", "nonsense"]
+
+    def text() -> str:
+        return "".join(chosen.choices(letters, k=chosen.choice([0, 1, 3, 8, 20, 70, 300])))
+
+    for _ in range(120):
+        charset = tuple(chosen.choices(terms, k=chosen.randint(0, 3)))
+        source = SourceFacts(charset, text(), text(), text(), (text(), text()), text(), text())
+        said = {
+            field: text() for field in (*TYPE_2, "patient_age", "patient_id_issuer", "study_description", "modality")
+        }
+        result = make_dicom_result(((0.5, 0.5),), labels=[Label(text()), Label(text(), None)], source=source, **said)
+        made = read(replace(result, engine=replace(result.engine, name=text(), notice=text())))
+        assert made.StudyInstanceUID == STUDY
+        assert len(made.ContentSequence) == 10
+        assert all(made[keyword].is_empty or str(made[keyword].value).isprintable() for keyword in TYPE_2.values())
 
 
 def test_a_hostile_engine_name_is_one_plain_value() -> None:

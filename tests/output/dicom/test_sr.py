@@ -159,6 +159,14 @@ def test_the_second_revision_names_the_first(tmp_path: Path) -> None:
     assert "PredecessorDocumentsSequence" not in said
 
 
+@pytest.mark.parametrize("content", [b"", b"no DICOM", b"\0" * 128 + b"DICM", None])
+def test_an_earlier_report_that_nobody_can_read_is_not_named(tmp_path: Path, content: bytes | None) -> None:
+    former, stranger = tmp_path / "sr-r1.dcm", make_dicom_result(study_instance_uid="1.2.3.4")
+    former.write_bytes(render_sr(stranger, "all") if content is None else content)
+    made = pydicom.dcmread(BytesIO(render_sr(make_dicom_result(revision=2), "all", former)))
+    assert "PredecessorDocumentsSequence" not in made
+
+
 def test_two_images_with_one_instance_uid_are_referred_to_once(tmp_path: Path) -> None:
     result = make_dicom_result(((0.9, 0.2, 0.1), (0.3, 0.4, 0.5)))
     twin = replace(result.images[1], header=result.images[0].header)
@@ -182,6 +190,17 @@ def test_it_says_that_nobody_verified_it_and_which_device_wrote_it(tmp_path: Pat
     assert not is_object_of(tmp_path / "sr.dcm", make_dicom_result(revision=2))
 
 
+def written_by_pydicom_ms(content: bytes) -> float:
+    made = pydicom.dcmread(BytesIO(content))
+    str(made)  # every item is parsed
+    times = []
+    for _ in range(5):
+        started = time.process_time()
+        made.save_as(BytesIO())
+        times.append(1000 * (time.process_time() - started))
+    return min(times)
+
+
 def test_a_report_of_five_labels_costs_less_than_its_budget(capsys: pytest.CaptureFixture[str]) -> None:
     result = make_dicom_result(((0.5,) * 5,), labels=[Label(name) for name in NIH[:5]])
     render_sr(result, "all")
@@ -190,6 +209,8 @@ def test_a_report_of_five_labels_costs_less_than_its_budget(capsys: pytest.Captu
         started = time.process_time()
         render_sr(result, "all")
         times.append(1000 * (time.process_time() - started))
+    alone = written_by_pydicom_ms(render_sr(result, "all"))
     with capsys.disabled():
-        print(f" SR of 5 labels: {sorted(times)[7]:.1f} ms of CPU time, least {min(times):.1f}; budget {BUDGET_MS:g} ")  # noqa: T201
+        said = f"{sorted(times)[7]:.1f} ms of CPU time, least {min(times):.1f}, budget {BUDGET_MS:g}"
+        print(f" SR of 5 labels: {said}; pydicom writes the same data set in {alone:.1f} ms ")  # noqa: T201
     assert min(times) < BUDGET_MS
