@@ -103,8 +103,8 @@ def test_objects_of_whole_runs_are_conformant(tmp_path: Path, engine: str, *, ph
     if phantoms:
         write_demo_studies(source, n_studies=3, seed=1, rows=256)
     else:
-        for folder in FOLDERS:
-            shutil.copytree(SHARED / folder, source / folder)
+        for name in FOLDERS:
+            shutil.copytree(SHARED / name, source / name)
     given = ["-e", engine, "--heatmaps", "all", "--workers", "2", "-q"]
     assert run_command_line(["run", "--dicom", str(source), "-o", str(out), *given]) == ExitCode.DONE
     written = sorted(out.rglob("*.dcm"))
@@ -143,24 +143,17 @@ def test_a_run_leaves_objects_of_dicom_and_none_of_pictures(
 
 
 def test_the_input_may_be_gone_when_objects_are_printed(tmp_path: Path, images: Path, engine: str) -> None:
-    run_quietly(images, tmp_path / "out", engine=engine)
-    (folder,) = folders(tmp_path / "out")
+    out = tmp_path / "out"
+    run_quietly(images, out, engine=engine)
+    (folder,) = folders(out)
     assert not object_folder(folder).exists()
+    page = (folder / "report.html").read_bytes()
     shutil.rmtree(images)
-    arguments = [
-        "report",
-        str(tmp_path / "out"),
-        "--dicom=sr,sc",
-        "--heatmaps",
-        "all",
-        "--no-pdf",
-        "--workers",
-        "1",
-        "-q",
-    ]
-    assert run_command_line(arguments) == ExitCode.DONE
+    again = ["report", str(out), "--dicom=sr,sc", "--heatmaps", "all", "--no-html", "--no-pdf", "--workers", "1", "-q"]
+    assert run_command_line(again) == ExitCode.DONE
     assert names(folder) == {"sr.dcm", "overlay-1.dcm"}
     assert read_sr(folder).StudyInstanceUID == STUDY
+    assert (folder / "report.html").read_bytes() == page
 
 
 @pytest.mark.parametrize(

@@ -58,10 +58,8 @@ def test_patient_and_study_are_those_of_the_source() -> None:
 @needs_dciodvfy
 @pytest.mark.parametrize(("field", "keyword"), (TYPE_2 | TYPE_2_OF_SOURCE).items())
 def test_what_the_source_lacks_is_there_and_empty(tmp_path: Path, field: str, keyword: str) -> None:
-    if field in TYPE_2:
-        result = make_dicom_result(**{field: ""})
-    else:
-        result = make_dicom_result(source=replace(SOURCE, **{field: ""}))
+    empty: dict[str, Any] = {field: ""}
+    result = make_dicom_result(**empty) if field in TYPE_2 else make_dicom_result(source=replace(SOURCE, **empty))
     (tmp_path / "sr.dcm").write_bytes(render_sr(result, "all"))
     assert read(result)[keyword].is_empty
     assert errors_in(tmp_path / "sr.dcm") == []
@@ -160,7 +158,7 @@ def test_whatever_header_and_engine_say_becomes_a_report_that_can_be_read() -> N
     for _ in range(120):
         charset = tuple(chosen.choices(terms, k=chosen.randint(0, 3)))
         source = SourceFacts(charset, text(), text(), text(), (text(), text()), text(), text())
-        said = {
+        said: dict[str, Any] = {
             field: text() for field in (*TYPE_2, "patient_age", "patient_id_issuer", "study_description", "modality")
         }
         result = make_dicom_result(((0.5, 0.5),), labels=[Label(text()), Label(text(), None)], source=source, **said)

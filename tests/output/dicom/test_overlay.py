@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -107,7 +108,7 @@ def test_the_document_holds_the_pdf_and_names_its_images() -> None:
         {"series_instance_uid": "1." + "2" * 63},
     ],
 )
-def test_what_nothing_can_refer_to_has_no_objects(fields: dict[str, str]) -> None:
+def test_what_nothing_can_refer_to_has_no_objects(fields: dict[str, Any]) -> None:
     result, parts = drawn(make_dicom_result(**fields))
     assert render_objects(result, parts, KINDS, "all") == {}
 
