@@ -38,6 +38,8 @@ RetryChoice = Literal["failed", "rejected"]
 MissingTags = Literal["accept", "refuse"]
 HeatmapChoice = Literal["validated", "all"]
 PdfVariant = Literal["plain", "pdf/ua-1", "pdf/a-3b"]
+OBJECT_KINDS = ("sr", "sc", "pdf")
+"""A structured report, overlays (Secondary Capture), the report as a document (Encapsulated PDF)."""
 Jpeg2000Choice = Literal["half", "quarter"]
 
 
@@ -112,6 +114,13 @@ class Settings:
     pdf_variant: Annotated[
         PdfVariant, Meaning("what kind of PDF `report.pdf` is: `pdf/ua-1` for who listens to it, `pdf/a-3b` to archive")
     ] = "plain"
+    dicom: Annotated[
+        str,
+        Meaning(
+            "DICOM objects to write of studies that came as DICOM, with commas between them: `sr` (structured report), "
+            "`sc` (overlays), `pdf` (the report as a document); empty writes none"
+        ),
+    ] = ""
     deidentify: Annotated[bool, Meaning("leave whatever names a patient out of all outputs")] = False
     deidentify_existing: Annotated[
         bool, Meaning("the same, and take it out of what the output folder holds already; not undone")
@@ -206,6 +215,10 @@ class Settings:
         for field in fields(self):
             if "\0" in str(getattr(self, field.name)):
                 raise ConfigurationError(f"{field.name}: holds a NUL character")
+        if unknown := sorted(set(_split(self.dicom)) - set(OBJECT_KINDS)):
+            raise ConfigurationError(
+                f"dicom = {_shown(self.dicom)}: {_shown(unknown[0])} is none of {', '.join(OBJECT_KINDS)}"
+            )
         if not self.accepted_modalities:
             raise ConfigurationError("accept_modality: must name a modality")
 
@@ -218,6 +231,11 @@ class Settings:
     def further_body_parts(self) -> tuple[str, ...]:
         """Words for body parts that are scored beside the chest."""
         return _split(self.accept_body_part)
+
+    @property
+    def object_kinds(self) -> tuple[str, ...]:
+        """The kinds of DICOM objects to write, in the order in which they are made."""
+        return tuple(kind for kind in OBJECT_KINDS if kind in _split(self.dicom))
 
     @property
     def worker_count(self) -> int:

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Debian packages: installed when root, named when not. Reports need the first ones; a name in a script that no font
-# has prints as boxes without the second; tests that ask a browser are skipped without the third.
+# has prints as boxes without the second; tests that ask a browser, dciodvfy or Orthanc are skipped without the third.
 set -euo pipefail
 
 needed=(libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-dejavu-core)
 wanted=(fonts-noto-core fonts-noto-cjk)
-for_tests=(chromium chromium-driver poppler-utils dcmtk)
+for_tests=(chromium chromium-driver poppler-utils dicom3tools dcmtk orthanc orthanc-dicomweb)
 if ! command -v dpkg-query >/dev/null; then
     echo "Not a Debian system: make sure that Pango >= 1.44, harfbuzz-subset and a DejaVu font are installed." >&2
     exit 0
@@ -26,7 +26,7 @@ mapfile -t absent_extras < <(missing "${wanted[@]}" "${for_tests[@]}")
 [ $((${#absent[@]} + ${#absent_extras[@]})) -eq 0 ] && exit 0
 if [ "$(id -u)" -ne 0 ]; then
     if [ ${#absent_extras[@]} -gt 0 ]; then
-        echo "For names in every script, and for the tests that ask a browser, these Debian packages are missing:" >&2
+        echo "For names in every script, and for the tests that ask a browser or DICOM tools, these Debian packages are missing:" >&2
         echo "    sudo apt-get install ${absent_extras[*]}" >&2
     fi
     [ ${#absent[@]} -eq 0 ] && exit 0

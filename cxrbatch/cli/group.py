@@ -33,8 +33,28 @@ Exit codes:
 """
 
 
+class EqualsCommand(click.Command):
+    """A command whose options with a value that may be missing take one behind `=` only.
+
+    click would take what comes next: of `--dicom INPUT`, INPUT.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments, with the usual values where options were given without one."""
+        usual = {
+            name: f"{name}={param.flag_value}"
+            for param in self.params
+            if isinstance(param, click.Option) and not param.is_flag and isinstance(param.flag_value, str)
+            for name in param.opts
+        }
+        end = args.index("--") if "--" in args else len(args)
+        return super().parse_args(ctx, [usual.get(arg, arg) for arg in args[:end]] + args[end:])
+
+
 class SectionedGroup(click.Group):
     """A group whose help shows its commands in sections."""
+
+    command_class = EqualsCommand
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of the sections; one that is in none comes last."""

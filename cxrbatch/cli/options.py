@@ -108,6 +108,13 @@ def settings_options(command: Command) -> Command:
         click.option("--html/--no-html", default=None, help="Write report.html for each study.  [default: html]"),
         click.option("--pdf/--no-pdf", default=None, help="Write report.pdf for each study.  [default: pdf]"),
         click.option(
+            "--dicom",
+            is_flag=False,
+            flag_value="sr,sc,pdf",
+            metavar="[=sr,sc,pdf]",
+            help="Write DICOM objects for the archive: structured report, overlays, the report.  [default: none]",
+        ),
+        click.option(
             "--heatmaps",
             type=click.Choice(["validated", "all"]),
             help="Heatmaps that reports show: those found to point at their finding, or all.  [default: validated]",

@@ -203,7 +203,7 @@ def report(out: Path, study_key: str, loudness: str | None, config_file: Path | 
 
     put_work_first()
     settings = load_settings(options, config_file=config_file)
-    if not settings.html and not settings.pdf:
+    if not settings.html and not settings.pdf and not settings.object_kinds:
         raise UsageError("nothing to print: --no-html and --no-pdf together leave no report.")
     with open_terminal(loudness) as console, RunProgress(console) as progress:
         failures = reprint_reports(out, settings, progress, study_key=study_key)

@@ -105,6 +105,9 @@ def index_file(root: Path, file: ImageFile, settings: Settings) -> IndexedFile:
         kind, inspection = inspect_file(path, settings)
     except ImageRejected as rejected:
         return _refused(file, rejected)
+    if inspection.rejection is not None and inspection.rejection.reason is Reason.OWN_OUTPUT:
+        # Of no study: to the one that it was made of it would be news, and a new revision, which makes new objects.
+        return IndexedFile(file, "", inspection.header, inspection.flags, inspection.rejection)
     if kind is Kind.DICOM:
         key = study_key(inspection.header.study_instance_uid)
     else:

@@ -28,6 +28,7 @@ from cxrbatch.records.images import (
     PatientIdentity,
     Radiograph,
     Rejection,
+    SourceFacts,
     storable_ns,
 )
 from cxrbatch.records.maps import MapCheck
@@ -91,6 +92,7 @@ __all__ = [
     "RefusedImage",
     "Rejection",
     "Scores",
+    "SourceFacts",
     "SourceFile",
     "StudyResult",
     "StudyRow",

@@ -62,6 +62,23 @@ class PatientIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """What DICOM objects that join the study of an image copy of it beyond `Header`; empty where it does not say.
+
+    `character_set` are the terms of Specific Character Set; `orientation` is Patient Orientation; `timezone` is
+    Timezone Offset From UTC, such as +0900, which dates and times of the study are told in.
+    """
+
+    character_set: tuple[str, ...] = ()
+    study_time: str = ""
+    study_id: str = ""
+    referring_physician: str = ""
+    orientation: tuple[str, ...] = ()
+    laterality: str = ""
+    timezone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Header:
     """Identity and facts of one image, as text; empty where the file does not say.
 
@@ -71,6 +88,7 @@ class Header:
     C.7.6.1.1.1).
     `scanner`: manufacturer, model and station of what took the image, as far as the file says; empty in headers that
     earlier versions read.
+    `source` is there for DICOM images that are accepted; results of earlier versions lack it.
     """
 
     study_instance_uid: str = ""
@@ -98,6 +116,7 @@ class Header:
     is_name_certain: bool = True
     patient_orientation: str = ""
     scanner: str = ""
+    source: SourceFacts | None = None
 
     def deidentified(self) -> Header:
         """Return the same header without who the patient is, when and where the study was made, and free text."""
@@ -115,6 +134,7 @@ class Header:
             study_description="",
             is_name_certain=True,
             scanner="",
+            source=None,
         )
 
 

@@ -214,6 +214,7 @@ class PrintedStudy:
 
     `failure` says which report could not be made although the pictures and the result were. `priors` are the earlier
     studies that the reports name.
+    `dicom` are the objects beside the reports, by name in their own folder.
     """
 
     result: StudyResult
@@ -222,6 +223,7 @@ class PrintedStudy:
     stage_ms: dict[str, float] = field(default_factory=dict)
     failure: str = ""
     priors: tuple[PriorStudy, ...] = ()
+    dicom: tuple[str, ...] = ()
 
     @property
     def is_printed(self) -> bool:

@@ -168,7 +168,9 @@ def _move_pictures(out: Path, folder: Path, ledger: Ledger, names: _Names) -> No
     pictures, target = set(kept_names(result)), report_folder(out, new_key)
     if target == folder:
         for path in folder.iterdir():
-            if path.name not in {*pictures, RESULT_JSON}:
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in {*pictures, RESULT_JSON}:
                 path.unlink()
         return
     durable.make_folder(target)

@@ -100,22 +100,44 @@ def _print_jobs(jobs: Iterable[PrintJob], settings: Settings, workers: WorkerPoo
 def _job(
     study_key: str, result: StudyResult | None, place: Place, settings: Settings, priors: tuple[PriorStudy, ...] = ()
 ) -> PrintJob:
-    manner = Manner(settings.heatmaps, priors, settings.pdf_variant)
+    manner = Manner(settings.heatmaps, priors, settings.pdf_variant, settings.object_kinds)
     return PrintJob(study_key, result, place, settings.html, settings.pdf, manner=manner)
 
 
 def check_printing(settings: Settings) -> None:
-    """Refuse to print reports of which no picture is drawn.
+    """Refuse to print reports of which no picture is drawn, and objects that nothing may be in, or not what they need.
 
     Raises:
         UsageError: that is asked for.
     """
+    check_objects(settings)
     asked = [f"--{name}" for name in ("html", "pdf") if getattr(settings, name)]
     if asked and not settings.pictures:
         raise UsageError(
             f"--no-pictures leaves no reports, and {' and '.join(asked)} are asked for. Add "
             f"{' '.join(option.replace('--', '--no-') for option in asked)}, or leave out --no-pictures "
             "(settings: html, pdf, pictures)."
+        )
+
+
+def check_objects(settings: Settings) -> None:
+    """Refuse objects that cannot be, or could not be what they are asked to be.
+
+    Raises:
+        UsageError: they are asked for.
+    """
+    kinds = settings.object_kinds
+    if kinds and settings.deidentify:
+        raise UsageError(
+            "--deidentify and --dicom exclude each other: an object joins the study of its patient in the archive, and "
+            "cannot be without identity. Leave out one of them (settings: deidentify, dicom)."
+        )
+    if kinds and not settings.pictures:
+        raise UsageError("--no-pictures and --dicom exclude each other (settings: pictures, dicom).")
+    if "pdf" in kinds and not settings.pdf:
+        raise UsageError(
+            "--dicom writes report.pdf as an object, and --no-pdf leaves none. Leave out --no-pdf, or write "
+            "--dicom=sr,sc (settings: pdf, dicom)."
         )
 
 

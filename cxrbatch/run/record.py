@@ -61,8 +61,10 @@ def open_place(out: Path, ledger: Ledger) -> Place:
 
 def remove_half_written(out: Path) -> None:
     """Remove what workers that were ended left half written."""
-    for folder in (out, out / RUNS, *(report_folder(out, study_key) for study_key in being_printed(out))):
+    for folder in (out, out / RUNS):
         remove_temporaries(folder, below=False)
+    for study_key in being_printed(out):
+        remove_temporaries(report_folder(out, study_key))
 
 
 @dataclass(frozen=True, slots=True)

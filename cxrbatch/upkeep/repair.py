@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cxrbatch.config import MARKER_FILE
 from cxrbatch.errors import LedgerDamaged, UsageError
+from cxrbatch.output.dicom.object_files import has_foreign_objects
 from cxrbatch.output.folder.marker import Marker
 from cxrbatch.output.folder.opening import held_output, open_ledger, output_errors_explained
 from cxrbatch.output.folder.place import HeldOutput
@@ -232,7 +233,7 @@ def _found_study(folder: Path, *, wants_reports: bool) -> FoundStudy:
     found = [folder / name for name in (REPORT_HTML, REPORT_PDF) if (folder / name).exists()]
     reports = {path.name: path.stat().st_mtime_ns for path in found}
     failure = "; ".join(sorted({image.message for image in result.refused if image.status == "failed"}))
-    lacks_reports = wants_reports and result.pictures and not reports
+    lacks_reports = (wants_reports and result.pictures and not reports) or has_foreign_objects(folder, result)
     if lacks_reports or not all(_is_printed_of(path, result, written_ns) for path in found):
         failure = "; ".join(filter(None, (failure, UNPRINTED)))
     if not is_drawn(result) or not all((folder / name).exists() for name in kept_names(result)):

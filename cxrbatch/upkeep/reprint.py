@@ -15,7 +15,7 @@ from cxrbatch.output.report.report_files import tidy_report, without_pictures
 from cxrbatch.output.tables import STUDIES_CSV, derive_tables
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentified_output import refuse_names, settle_names
-from cxrbatch.run.print import PRINTED, print_again
+from cxrbatch.run.print import PRINTED, check_objects, print_again
 from cxrbatch.run.processes import open_workers
 from cxrbatch.system.logbook import log_limits
 from cxrbatch.system.progress import RunProgress
@@ -33,6 +33,7 @@ def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, stu
     """
     if not (state := find_state(out, settings.state) / LEDGER_FILE).is_file():
         raise UsageError(f"{out}: no {state} there, so nothing to print. Name the output folder of a run.")
+    check_objects(settings)
     failures: dict[str, str] = {}
     with ExitStack() as stack:
         ledger = stack.enter_context(open_output(out, log_limits(settings), state=settings.state))
@@ -41,6 +42,8 @@ def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, stu
             settle_names(out, ledger, settings, workers)
         elif ledger.fact(DEIDENTIFIED) == CONVERTING:
             refuse_names(out, ledger)
+        if settings.dicom and ledger.fact(DEIDENTIFIED):
+            raise UsageError(f"{out}: its results are de-identified, and objects need to say whose they are.")
         results = [row.result for row in ledger.results.study_rows(study_key) if row.result and row.status != "pending"]
         if not results:
             raise UsageError(f"{out}: no reported study {study_key or 'at all'}. {STUDIES_CSV} lists their keys.")

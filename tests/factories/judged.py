@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from cxrbatch.output.dicom.object_files import has_foreign_objects
 from cxrbatch.output.report.intent import PRINTING, result_mark
 from cxrbatch.output.report.report import render_report
 from cxrbatch.output.report.report_files import is_drawn, kept_names
@@ -73,7 +74,7 @@ def _of_folder(out: Path, result: StudyResult, html: str, pdf: str, priors: str)
         yield "result.json is not what the ledger has"
     yield from _false_pictures(folder, result)
     expected = {"result.json", *kept_names(result)} | {Path(report).name for report in (html, pdf) if report}
-    present = {path.name for path in folder.iterdir() if not re.fullmatch(r"report-r\d+\.pdf", path.name)}
+    present = {path.name for path in folder.iterdir() if not re.fullmatch(r"report-r\d+\.pdf|dicom", path.name)}
     if present != expected:
         yield f"there is {sorted(present - expected)}, and there is not {sorted(expected - present)}"
         return
@@ -82,9 +83,15 @@ def _of_folder(out: Path, result: StudyResult, html: str, pdf: str, priors: str)
         yield "report.html is not that of the result"
     if pdf and result_mark(result).encode() not in (out / pdf).read_bytes():
         yield "report.pdf is not that of the result"
-    for kept in folder.glob("report-r*.pdf"):
-        if int(kept.stem[len("report-r") :]) >= result.revision:
+    yield from _false_objects(folder, result)
+
+
+def _false_objects(folder: Path, result: StudyResult) -> Iterator[str]:
+    for kept in (*folder.glob("report-r*.pdf"), *folder.glob("dicom/sr-r*.dcm")):
+        if int(kept.stem.rpartition("-r")[2]) >= result.revision:
             yield f"{kept.name} beside revision {result.revision}"
+    if has_foreign_objects(folder, result):
+        yield "an object is of another result"
 
 
 def _false_pictures(folder: Path, result: StudyResult) -> Iterator[str]:

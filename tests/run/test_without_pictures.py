@@ -235,6 +235,7 @@ def test_the_mark_of_a_report_is_that_of_versions_that_did_not_know_of_pictures(
     assert said.pop("pictures") is True
     for image in said["images"]:
         assert image["header"].pop("patient_orientation") == ""
+        assert image["header"].pop("source", "missing") is None
         assert {heatmap.pop("place") for heatmap in image["heatmaps"]} == {""}
     digest = hashlib.sha256(json.dumps(said, separators=(",", ":")).encode()).hexdigest()
     assert result_mark(result) == f"{digest[:32]} {result.scored_at}"

@@ -32,6 +32,7 @@ _KEYWORDS = (
     "UniversalEntityID", "BurnedInAnnotation",
     "PatientSpeciesDescription", "PatientSpeciesCodeSequence", "PatientSexNeutered", "PatientBreedDescription",
     "PatientBreedCodeSequence", "ResponsiblePersonRole", "ManufacturerModelName", "StationName",
+    "StudyTime", "StudyID", "ReferringPhysicianName", "Laterality", "TimezoneOffsetFromUTC",
 )
 # fmt: on
 _TAGS: dict[str, int] = {keyword: tag_for_keyword(keyword) or 0 for keyword in _KEYWORDS}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, ImageRejected, Reason
 from cxrbatch.intake.codecs.jpeg2000 import ENOUGH, ENOUGH_OF_QUARTER
@@ -14,7 +16,7 @@ from cxrbatch.intake.display import display_beside, display_pixels
 from cxrbatch.intake.libraries import refusing_malformed
 from cxrbatch.intake.screen import Inspection, ScreenFacts, assemble_radiograph, screen_header
 from cxrbatch.intake.vocabulary import SpeciesFacts
-from cxrbatch.records import Gray8, Header, Radiograph, Rejection
+from cxrbatch.records import Gray8, Header, Radiograph, Rejection, SourceFacts
 
 # The nearest to the image first; Study Description, the farthest, is in the header.
 _DESCRIPTIONS = (
@@ -46,7 +48,8 @@ def inspect_dicom(dicom: DicomFile, settings: Settings, missing_bytes: int = 0) 
             flags += screen_header(header, _read_screen_facts(dicom.elements), settings)
             _check(read_pixel_module(dicom.elements), dicom, settings, missing_bytes)
         except ImageRejected as rejected:
-            return Inspection(header, flags, Rejection(rejected.reason, rejected.message))
+            # Of what gets no score nothing is written that would join its study.
+            return Inspection(replace(header, source=None), flags, Rejection(rejected.reason, rejected.message))
         return Inspection(header, flags)
 
 
@@ -115,12 +118,26 @@ def read_header(dicom: DicomFile) -> Header:
         is_name_certain=elements.is_name_certain,
         patient_orientation=text("PatientOrientation"),
         scanner=_scanner(elements),
+        source=_read_source(elements),
     )
     if dicom.is_cut:
         raise ImageRejected(Reason.UNREADABLE_HEADER, "the file ends inside its header")
     if not header.study_instance_uid:
         raise ImageRejected(Reason.UNREADABLE_HEADER, "the header names no study (Study Instance UID)")
     return header
+
+
+def _read_source(elements: Elements) -> SourceFacts:
+    text = elements.text
+    return SourceFacts(
+        character_set=elements.texts("SpecificCharacterSet"),
+        study_time=text("StudyTime"),
+        study_id=text("StudyID"),
+        referring_physician=text("ReferringPhysicianName"),
+        orientation=elements.texts("PatientOrientation"),
+        laterality=text("Laterality"),
+        timezone=text("TimezoneOffsetFromUTC"),
+    )
 
 
 def _universal_issuer(elements: Elements) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxrbatch.errors import RunError
+from cxrbatch.output.dicom.object_files import has_foreign_objects, objects_of, tidy_objects
 from cxrbatch.output.ledger.ledger import DEIDENTIFIED, Ledger
 from cxrbatch.output.ledger.restore import (
     LOST,
@@ -154,7 +155,8 @@ class Settling:
             REPORT_PDF: intent.pdf if intent else (folder / REPORT_PDF).exists(),
         }
         failures = sorted({image.message for image in result.refused if image.status == "failed"})
-        failures += [UNPRINTED] if result.pictures and any(wanted[name] and not there[name] for name in wanted) else []
+        lacks = any(wanted[name] and not there[name] for name in wanted) or _lacks_objects(folder, result, intent)
+        failures += [UNPRINTED] if result.pictures and lacks else []
         paths = {name: f"{_relative(folder)}/{name}" if there[name] else "" for name in there}
         printed = PrintedStudy(result, paths[REPORT_HTML], paths[REPORT_PDF])
         reach("settle-adopt")
@@ -181,13 +183,14 @@ class Settling:
         remove_earlier_reports(folder, since=result.revision)
         listed = {REPORT_HTML: known.report_html, REPORT_PDF: known.report_pdf}
         there = {name: path if path and is_report_of(folder / name, result) else "" for name, path in listed.items()}
-        if there != listed:
+        if there != listed or has_foreign_objects(folder, result):
             html, pdf = there[REPORT_HTML], there[REPORT_PDF]
             record_reports(self.ledger, result.study_key, html=html, pdf=pdf, failure=UNPRINTED)
         _tidy(folder, result, {name: bool(path) for name, path in there.items()})
 
     def _give_up(self, known: KnownStudy, result: StudyResult, folder: Path) -> None:
         """Let go of reports whose pictures are not there any more: a page would show others beside its scores."""
+        tidy_objects(folder, objects_of(folder, result))
         if known.report_html or known.report_pdf:
             pdf = known.report_pdf if is_report_of(folder / REPORT_PDF, result) else ""
             record_reports(self.ledger, result.study_key, html="", pdf=pdf, failure=LOST)
@@ -266,8 +269,15 @@ def _is_overwritten(result: StudyResult, folder: Path) -> bool:
         return bool(plain)
 
 
+def _lacks_objects(folder: Path, result: StudyResult, intent: Intent | None) -> bool:
+    """Tell whether an object that was to be written is not there, or one is of another result."""
+    there = objects_of(folder, result)
+    return has_foreign_objects(folder, result) or any(name not in there for name in (intent.dicom if intent else ()))
+
+
 def _tidy(folder: Path, result: StudyResult, keep: dict[str, bool]) -> None:
-    """Remove what the ledger does not list: pictures of another result, and reports."""
+    """Remove what the ledger does not list: pictures and objects of another result, and reports."""
+    tidy_objects(folder, objects_of(folder, result))
     if is_drawn(result):
         remove_stale_pictures(result, folder)
     for name, is_listed in keep.items():

@@ -11,7 +11,7 @@ from cxrbatch.output.ledger.attempts import failed_again
 from cxrbatch.output.ledger.queue import GONE, StudyQueue
 from cxrbatch.output.ledger.store import LARGEST_INTEGER, LedgerStore, storable
 from cxrbatch.records import Header, ImageFile, IndexedFile, Rejection
-from cxrbatch.system.record_json import to_json
+from cxrbatch.system.record_json import from_json, to_json
 
 # Reasons that lie in the other files of the study: removing one of those may settle it.
 SETTLED_BY_REMOVAL = (
@@ -161,13 +161,13 @@ class FileIndex:
         rejection = entry.rejection
         if rejection is None:
             return False
-        known = (entry.study_key, rejection.reason.value, storable(rejection.message))
+        known = (entry.study_key, rejection.reason.value, storable(rejection.message), to_json(entry.flags))
         said = self._store.rows(
-            "SELECT study_key, reason, message, header, flags FROM files "
+            "SELECT study_key, reason, message, flags, header FROM files "
             "WHERE path = ? AND present AND refused_by_header",
             (os.fsencode(entry.file.path),),
         )
-        if list(said) != [(*known, to_json(entry.header), to_json(entry.flags))]:
+        if not any(tuple(row) == known and _says(header, entry.header) for *row, header in said):
             return False
         self._store.execute(
             "UPDATE files SET size_bytes = ?, mtime_ns = ? WHERE path = ?",
@@ -193,6 +193,14 @@ class FileIndex:
                 to_json(entry.flags),
             ),
         )
+
+
+def _says(text: str, header: Header) -> bool:
+    """Tell whether a cell says the same of a header; an earlier version may not have written all of its fields."""
+    try:
+        return text == to_json(header) or from_json(text, Header) == header
+    except ValueError:
+        return False
 
 
 def _storable_file(file: ImageFile) -> ImageFile:

@@ -27,12 +27,13 @@ _MARK_DIGITS = 32
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What is being printed: the mark of the result, which reports, and whether earlier ones may stay."""
+    """What is being printed: the mark of the result, which reports, whether earlier ones may stay, which objects."""
 
     mark: str = ""
     html: bool = False
     pdf: bool = False
     keeps_earlier: bool = True
+    dicom: tuple[str, ...] = ()
 
 
 def result_mark(result: StudyResult) -> str:
@@ -41,6 +42,8 @@ def result_mark(result: StudyResult) -> str:
     It stands in the page's <meta name="cxrbatch-result"> and as the PDF's identifier.
     """
     said = msgspec.to_builtins(replace(result, scored_at="", files=()))
+    for image in said["images"]:
+        del image["header"]["source"]  # no report says it, and earlier versions did not know it
     # What earlier versions did not say is left out where there is nothing to say: the marks of their reports hold.
     if result.pictures:
         del said["pictures"]

@@ -10,8 +10,12 @@ from cxrbatch.records import PriorStudy
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """Which heatmaps a report shows, which earlier studies of the patient it names, and what kind of PDF it is."""
+    """Which heatmaps a report shows, which earlier studies of the patient it names, and what kind of PDF it is.
+
+    `dicom`: which DICOM objects lie beside it (`OBJECT_KINDS`).
+    """
 
     heatmaps: HeatmapChoice = "validated"
     priors: tuple[PriorStudy, ...] = ()
     pdf_variant: PdfVariant = "plain"
+    dicom: tuple[str, ...] = ()

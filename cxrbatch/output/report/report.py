@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cxrbatch.config import HeatmapChoice
-from cxrbatch.errors import StudyFailed
+from cxrbatch.errors import StudyFailed, error_name
+from cxrbatch.output.dicom.object_files import objects_of, referable_images
 from cxrbatch.output.folder.place import Place
 from cxrbatch.output.report.content import report_content
 from cxrbatch.output.report.heatmap import colour_scale
@@ -29,7 +30,14 @@ from cxrbatch.output.report.report_files import (
     read_pictures,
     report_folder,
 )
-from cxrbatch.output.report.write_folder import folder_of, open_folder, printed_study, write_folder
+from cxrbatch.output.report.write_folder import (
+    earlier_object,
+    folder_of,
+    open_folder,
+    printed_study,
+    write_folder,
+    write_objects,
+)
 from cxrbatch.pages.page import render_page
 from cxrbatch.pages.wording import EVIDENCE, NO_VALUE, NOT_FOR_DIAGNOSIS
 from cxrbatch.records import ImagePixels, PrintedStudy, PriorStudy, StudyResult
@@ -62,7 +70,8 @@ def print_study(
         where: the output folder of the run; as a `Place` it is not made anew elsewhere than where the run began.
         html: write report.html.
         pdf: write report.pdf.
-        manner: how; all heatmaps are drawn whichever are shown, so that another choice can be printed later.
+        manner: how; all heatmaps are drawn whichever are shown, so that another choice can be printed later. An object
+            of the PDF is made where `pdf` is true.
 
     Raises:
         OutputNotWritable: the folder is no longer what the run began with.
@@ -76,9 +85,12 @@ def print_study(
     result = flag_missing_glyphs(drawn.result) if pdf else drawn.result
     page = Page(result, drawn.pictures, manner)
     reports, failure = _render_reports(page, stage_ms, html=html, pdf=pdf)
+    folder = report_folder(folder_of(where), result.study_key)
+    objects, failed = _render_objects(page, reports.get(REPORT_PDF, b""), folder, stage_ms)
     with _timed(stage_ms, "write"):
-        write_folder(result, where, pictures={**kept.files, **drawn.pictures}, reports=reports)
-    return replace(printed_study(result, reports, stage_ms, failure), priors=manner.priors)
+        files = {**kept.files, **drawn.pictures}
+        write_folder(result, where, pictures=files, reports=reports, objects=objects)
+    return replace(printed_study(result, reports, stage_ms, failure or failed, objects), priors=manner.priors)
 
 
 def reprint_study(
@@ -96,13 +108,16 @@ def reprint_study(
     folder = report_folder(out, result.study_key)
     page = Page(result, read_pictures(result, folder), manner)
     reports, failure = _render_reports(page, {}, html=html, pdf=pdf)
-    if failure:
-        raise StudyFailed(failure)
+    objects, failed = _render_objects(page, reports.get(REPORT_PDF, b""), folder, {})
+    if failure or failed:
+        raise StudyFailed(failure or failed)
     open_folder(where, result.study_key)
-    begin_printing(out, result.study_key, Intent(result_mark(result), html, pdf))
+    begin_printing(out, result.study_key, Intent(result_mark(result), html, pdf, dicom=tuple(objects)))
     replace_files(folder, reports)
+    write_objects(folder, objects)
     kept = [name for name in (REPORT_HTML, REPORT_PDF) if name in reports or is_report_of(folder / name, result)]
-    return replace(printed_study(result, kept, {}, ""), priors=manner.priors)
+    # Overlays of another choice of heatmaps, or a kind that is not asked for now, would contradict what is new.
+    return replace(printed_study(result, kept, {}, "", objects or objects_of(folder, result)), priors=manner.priors)
 
 
 def render_report(
@@ -144,6 +159,22 @@ def _render_reports(page: Page, stage_ms: dict[str, float], *, html: bool, pdf: 
         except Exception as error:  # noqa: BLE001  # whatever a library cannot print, the study keeps its result
             failures.append(f"{COULD_NOT_PRINT}: {error}")
     return reports, "; ".join(dict.fromkeys(failures))
+
+
+def _render_objects(page: Page, pdf: bytes, folder: Path, stage_ms: dict[str, float]) -> tuple[dict[str, bytes], str]:
+    """Return the DICOM objects asked for, by file name, and what went wrong: nothing else waits for them."""
+    kinds = page.manner.dicom
+    if not kinds or not referable_images(page.result):
+        return {}, ""
+    # Imported only here: whoever writes no objects loads nothing for them.
+    from cxrbatch.output.dicom.objects import ObjectParts, render_objects
+
+    try:
+        with _timed(stage_ms, "dicom"):
+            parts = ObjectParts(page.pictures, pdf, earlier_object(folder, page.result))
+            return render_objects(page.result, parts, kinds, page.manner.heatmaps), ""
+    except Exception as error:  # noqa: BLE001  # whatever a library cannot write, the study keeps its result
+        return {}, f"{COULD_NOT_PRINT}: its DICOM objects: {error_name(error)}"
 
 
 def _render_html(page: Page) -> bytes:

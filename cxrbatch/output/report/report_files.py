@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cxrbatch.errors import StudyFailed
+from cxrbatch.output.dicom.object_files import remove_earlier_objects, tidy_objects
 from cxrbatch.output.report.intent import STUDY_KEY, end_printing, read_intent, result_mark
 from cxrbatch.records import PrintedStudy, StudyResult
 from cxrbatch.system.faults import reach
@@ -65,8 +66,8 @@ def is_report_of(report: Path, result: StudyResult) -> bool:
 def tidy_report(out: Path, printed: PrintedStudy) -> None:
     """Remove what is stale in a report folder, now that the ledger has this result.
 
-    That is the pictures of an earlier revision, reports that were not asked for, and, of a de-identified result, what
-    may name the patient.
+    That is the pictures of an earlier revision, reports and objects that were not asked for, and, of a de-identified
+    result, what may name the patient.
     """
     result = printed.result
     folder = report_folder(out, result.study_key)
@@ -76,6 +77,7 @@ def tidy_report(out: Path, printed: PrintedStudy) -> None:
     for name, listed in ((REPORT_HTML, printed.report_html), (REPORT_PDF, printed.report_pdf)):
         if not listed:
             (folder / name).unlink(missing_ok=True)
+    tidy_objects(folder, printed.dicom)
     intent = read_intent(out, result.study_key)
     if intent is not None and not intent.keeps_earlier:
         remove_earlier_reports(folder)
@@ -91,6 +93,7 @@ def remove_earlier_reports(folder: Path, *, since: int = 0) -> None:
             reach("earlier-remove")
             report.unlink(missing_ok=True)
             reach("earlier-removed")
+    remove_earlier_objects(folder, since=since)
 
 
 def picture_names(result: StudyResult) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from cxrbatch.output.dicom.object_files import keep_earlier_object, object_folder, predecessor
 from cxrbatch.output.folder.place import Place
 from cxrbatch.output.report.intent import Intent, begin_printing, result_mark
 from cxrbatch.output.report.report_files import REPORT_HTML, REPORT_PDF, RESULT_JSON, report_folder
@@ -41,14 +42,16 @@ def write_folder(
     *,
     pictures: Mapping[str, bytes] = MappingProxyType({}),
     reports: Mapping[str, bytes] = MappingProxyType({}),
+    objects: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
-    """Write what belongs to a result: pictures, result.json, then reports; what is stale stays until it is tidied.
+    """Write what belongs to a result: pictures, result.json, reports, objects; what is stale stays until it is tidied.
 
     Args:
         result: the study, as it will be recorded.
         where: the output folder; as a `Place` it is not made anew elsewhere than where the run began.
         pictures: by file name.
         reports: by file name.
+        objects: DICOM objects, by file name in their own folder.
 
     Raises:
         OutputNotWritable: the folder is no longer what the run began with.
@@ -57,11 +60,19 @@ def write_folder(
     record = encode(f"{to_json(result, indent=2)}\n")
     folder = open_folder(where, result.study_key)
     keeps_earlier = keeps_earlier_reports(folder, result)
-    intent = Intent(result_mark(result), REPORT_HTML in reports, REPORT_PDF in reports, keeps_earlier)
+    intent = Intent(result_mark(result), REPORT_HTML in reports, REPORT_PDF in reports, keeps_earlier, tuple(objects))
     begin_printing(folder_of(where), result.study_key, intent)
     keep_earlier_report(folder, result)
     replace_files(folder, {**pictures, RESULT_JSON: record, **reports})
+    write_objects(folder, objects)
     reach("report-written")
+
+
+def write_objects(folder: Path, objects: Mapping[str, bytes]) -> None:
+    """Write DICOM objects beside the reports, in a folder of their own."""
+    if objects:
+        make_folder(object_folder(folder), within=folder)
+        replace_files(object_folder(folder), objects)
 
 
 def folder_of(where: Path | Place) -> Path:
@@ -79,9 +90,13 @@ def open_folder(where: Path | Place, study_key: str) -> Path:
 
 
 def printed_study(
-    result: StudyResult, reports: Collection[str], stage_ms: dict[str, float], failure: str
+    result: StudyResult,
+    reports: Collection[str],
+    stage_ms: dict[str, float],
+    failure: str,
+    objects: Collection[str] = (),
 ) -> PrintedStudy:
-    """Say what was printed: these reports, by file name, and what went wrong with the others."""
+    """Say what was printed: these reports and objects, by file name, and what went wrong with the others."""
     relative = {name: report_folder(Path(), result.study_key) / name for name in reports}
     return PrintedStudy(
         result=result,
@@ -89,6 +104,7 @@ def printed_study(
         report_pdf=relative[REPORT_PDF].as_posix() if REPORT_PDF in reports else "",
         stage_ms=stage_ms,
         failure=failure,
+        dicom=tuple(objects),
     )
 
 
@@ -114,7 +130,7 @@ def keeps_earlier_reports(folder: Path, result: StudyResult) -> bool:
 
 
 def keep_earlier_report(folder: Path, result: StudyResult) -> None:
-    """Keep the PDF that an earlier revision left in `folder` under its own name, before `result` replaces it.
+    """Keep what an earlier revision left in `folder` under its own name, before `result` replaces it: PDF and SR.
 
     result.json is replaced before report.pdf is, and says whose the PDF is. So whoever is killed in between and
     begins again finds the earlier PDF kept already, and its own revision in result.json: nothing is kept twice.
@@ -122,8 +138,17 @@ def keep_earlier_report(folder: Path, result: StudyResult) -> None:
     if not keeps_earlier_reports(folder, result):
         return
     former, report = _former(folder / RESULT_JSON), folder / REPORT_PDF
-    if former is not None and former.revision < result.revision and report.is_file():
+    if former is None or former.revision >= result.revision:
+        return
+    if report.is_file():
         keep_copy(report, folder / f"report-r{former.revision}.pdf")
+    keep_earlier_object(folder, former.revision)
+
+
+def earlier_object(folder: Path, result: StudyResult) -> Path | None:
+    """Return the structured report that this result's follows: of the latest revision before that has one."""
+    former = _former(folder / RESULT_JSON)
+    return predecessor(folder, revision=result.revision, former=former.revision if former else None)
 
 
 def _former(path: Path) -> _Former | None:
