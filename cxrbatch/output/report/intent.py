@@ -12,6 +12,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -42,15 +43,24 @@ def result_mark(result: StudyResult) -> str:
     It stands in the page's <meta name="cxrbatch-result"> and as the PDF's identifier.
     """
     said = msgspec.to_builtins(replace(result, scored_at="", files=()))
-    for image in said["images"]:
-        del image["header"]["source"]  # no report says it, and earlier versions did not know it
     # What earlier versions did not say is left out where there is nothing to say: the marks of their reports hold.
     if result.pictures:
         del said["pictures"]
+    _leave_out(said, "keeps_maps")
     for image in said["images"]:
-        image["header"] = {k: v for k, v in image["header"].items() if v or k != "patient_orientation"}
-        image["heatmaps"] = [{k: v for k, v in each.items() if v or k != "place"} for each in image["heatmaps"]]
+        del image["header"]["source"]  # no report says it
+        _leave_out(image["header"], "patient_orientation", "scanner")
+        _leave_out(image, "maps_file", "geometry")
+        for heatmap in image["heatmaps"]:
+            _leave_out(heatmap, "place")
     return f"{hashlib.sha256(to_json(said).encode()).hexdigest()[:_MARK_DIGITS]} {result.scored_at}"
+
+
+def _leave_out(said: dict[str, Any], *names: str) -> None:
+    """Drop members that say nothing."""
+    for name in names:
+        if not said[name]:
+            del said[name]
 
 
 def begin_printing(out: Path, study_key: str, intent: Intent) -> None:
