@@ -20,11 +20,11 @@ from typing import Any
 
 def main() -> None:
     """Run the trials, and say which one was best."""
+    arguments = _read_arguments()
     try:
         import optuna
     except ImportError:
         sys.exit("scripts/sweep.py needs Optuna: pip install optuna")
-    arguments = _read_arguments()
     arguments.output.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         study_name="cxrbatch",

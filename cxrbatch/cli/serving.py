@@ -10,6 +10,7 @@ from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import FILE, FOLDER, state_option
 from cxrbatch.cli.terminal import say
 from cxrbatch.errors import ConfigurationError, UsageError
+from cxrbatch.system.standard_streams import put_work_first
 
 
 @commands.command(short_help="Serve worklist and reports to browsers.")
@@ -46,6 +47,7 @@ def serve(  # noqa: PLR0913, PLR0917  # an argument per option
       cxrbatch serve /results --host 0.0.0.0 --name cxr.example.org --tls-cert cert.pem --tls-key key.pem
       cxrbatch serve /results --behind-proxy --name cxr.example.org --token-file token
     """
+    put_work_first()
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key belong together.")
     try:

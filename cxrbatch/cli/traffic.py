@@ -12,6 +12,7 @@ from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import FILE, NEW_FOLDER
 from cxrbatch.cli.terminal import say
 from cxrbatch.errors import ExitCode, UsageError
+from cxrbatch.system.standard_streams import put_work_first
 from cxrbatch.system.stopping import Stopped
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def receive(input_folder: Path, least_free_mb: int, **options: Any) -> int:
       cxrbatch receive /pacs/incoming --port 11112 --aet CXRBATCH
       cxrbatch receive /pacs/incoming --host 0.0.0.0 --accept-from ROUTER --tls-cert cert.pem --tls-key key.pem
     """
+    put_work_first()
     from cxrbatch.pacs import require_extra
 
     require_extra("pynetdicom")

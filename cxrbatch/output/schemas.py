@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from cxrbatch import __version__
-from cxrbatch.config import Meaning, Settings, notes, ranges
+from cxrbatch.config import OBJECT_KINDS, Meaning, Settings, notes, ranges
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import StudyResult
 
@@ -46,3 +46,5 @@ def _explain_settings(properties: dict[str, Any]) -> None:
         if field.name in numbers:
             # Of what may also be null they bind the numbers alone.
             properties[field.name] |= {"minimum": numbers[field.name].least, "maximum": numbers[field.name].most}
+    kind = f" *({'|'.join(OBJECT_KINDS)}) *"
+    properties["dicom"]["pattern"] = f"^({kind}(,{kind})*)?$"

@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 
 from cxrbatch.cli import run_command_line
+from cxrbatch.errors import ConfigurationError
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.output.schemas import SCHEMAS, Named, json_schema
 from cxrbatch.records import RefusedImage, StudyResult
@@ -53,7 +54,7 @@ def fits(value: object, named: Named | None) -> bool:
 def loads(value: object, named: Named) -> bool:
     try:
         from_json(json.dumps(value), SCHEMAS[named])
-    except ValueError:
+    except (ValueError, ConfigurationError):
         return False
     return True
 

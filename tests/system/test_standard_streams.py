@@ -34,11 +34,11 @@ pytestmark = pytest.mark.hostile("9.14 stdout and stderr that are full or gone")
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 120.0
 # What these print is what they are for: that it could not be printed, the exit code tells.
-PRINTING = {"doctor", "engines", "inspect", "status"}
+PRINTING = {"doctor", "engines", "inspect", "schema", "status"}
 # These leave results in a folder.
 WORKING = {
-    "adjust", "build", "compare", "demo", "describe", "evaluate", "import", "pretrain", "repair", "report", "train",
-    "watch",
+    "adjust", "build", "compare", "demo", "describe", "evaluate", "export", "import", "pretrain", "receive", "repair",
+    "report", "serve", "train", "watch",
 }  # fmt: skip
 BOTH = {"bench", "prune", "run"}
 

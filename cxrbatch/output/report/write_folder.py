@@ -69,10 +69,19 @@ def write_folder(
 
 
 def write_objects(folder: Path, objects: Mapping[str, bytes]) -> None:
-    """Write DICOM objects beside the reports, in a folder of their own."""
-    if objects:
-        make_folder(object_folder(folder), within=folder)
-        replace_files(object_folder(folder), objects)
+    """Write DICOM objects beside the reports, in a folder of their own; one that lies there as it is to be is left."""
+    place = object_folder(folder)
+    new = {name: content for name, content in objects.items() if not _holds(place / name, content)}
+    if new:
+        make_folder(place, within=folder)
+        replace_files(place, new)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.read_bytes() == content
+    except OSError:
+        return False
 
 
 def folder_of(where: Path | Place) -> Path:
