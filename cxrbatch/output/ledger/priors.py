@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from cxrbatch.intake.patient import are_same_patient, identify
+from cxrbatch.output.ledger.schema import PATIENTS_DATE
 from cxrbatch.output.ledger.store import LedgerStore, storable
 from cxrbatch.records import Header, PriorStudy, StudyResult
 from cxrbatch.system.record_json import to_json
@@ -21,6 +22,14 @@ UNKNOWN_PRIORS = "?"
 
 MOST_PRIORS = 5
 """So many earlier studies a report names, the latest."""
+
+MOST_STUDIES = 200
+"""An ID under which there are more is taken for nobody's, such as ANON or 0: what shares it are no priors."""
+
+# Read at once of a patient's studies; of most patients there are no more.
+_PAGE = 16
+_OF_PATIENT = "FROM studies WHERE patient = ? AND patient != '' AND result IS NOT NULL"
+_KNOWN = "SELECT result, report_html, report_pdf, priors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +64,22 @@ class Priors:
         other studies. A patient without an ID has no priors.
         """
         patient = identify(header).patient_id
-        return _priors_of(study_key, header, self._of_patient(patient)) if patient else ()
+        return self._of(patient, study_key, header) if patient and not self._is_nobodys(patient) else ()
 
     def overtaken(self) -> Iterator[Overtaken]:
         """Yield the studies whose reports are to be printed again; what is noted of their patients stays noted."""
         for patient in self.due():
-            known = self._of_patient(patient)
-            for study in known:
-                priors = _priors_of(study.result.study_key, study.result.header, known)
-                if (study.html or study.pdf) and study.result.pictures and text_of(priors) != study.priors:
-                    yield Overtaken(study.result, priors, study.html, study.pdf)
+            nobodys = self._is_nobodys(patient)
+            # Of an ID that became nobody's only now, some reports name what shared it.
+            condition = "AND priors != ''" if nobodys else ""
+            keys = list(
+                self._store.rows(f"SELECT study_key {_OF_PATIENT} {condition} ORDER BY study_key", (storable(patient),))
+            )
+            for study in filter(None, map(self._study, keys)):
+                result = study.result
+                priors = () if nobodys else self._of(patient, result.study_key, result.header)
+                if (study.html or study.pdf) and result.pictures and text_of(priors) != study.priors:
+                    yield Overtaken(result, priors, study.html, study.pdf)
 
     def due(self) -> list[str]:
         """Return the patients of whom anything changed."""
@@ -76,35 +91,49 @@ class Priors:
             for patient in patients:
                 self._store.execute("DELETE FROM patients_due WHERE patient = ?", (patient,))
 
-    def _of_patient(self, patient: str) -> list[_Known]:
-        rows = self._store.rows(
-            "SELECT result, report_html, report_pdf, priors FROM studies WHERE patient = ? AND result IS NOT NULL",
-            (storable(patient),),
-        )
-        studies = [
-            _Known(self._store.parse(text, StudyResult), PurePosixPath(html or pdf).name, priors, bool(html), bool(pdf))
-            for text, html, pdf, priors in rows
-        ]
-        return sorted(studies, key=lambda study: (_descending(study.result.header.study_date), study.result.study_key))
+    def _is_nobodys(self, patient: str) -> bool:
+        counted = f"SELECT count(*) FROM (SELECT 1 {_OF_PATIENT} LIMIT {MOST_STUDIES + 1})"
+        return int(self._store.value(counted, (storable(patient),))) > MOST_STUDIES
+
+    def _of(self, patient: str, study_key: str, header: Header) -> tuple[PriorStudy, ...]:
+        """Return the priors of a study among those with the ID of its patient."""
+        own, found = identify(header), []
+        for study in self._others(patient, study_key, header):
+            other = study.result.header
+            if _is_earlier(other, header) and are_same_patient(own, identify(other)):
+                found.append(_prior(study))
+                if len(found) == MOST_PRIORS:
+                    break
+        return tuple(found)
+
+    def _others(self, patient: str, study_key: str, header: Header) -> Iterator[_Known]:
+        """Yield other studies with this ID that may be earlier, the latest first; those without dates by their keys."""
+        parameters = (storable(patient), study_key, header.study_date)
+        for page in range(0, MOST_STUDIES, _PAGE):
+            rows = list(
+                self._store.rows(
+                    f"{_KNOWN} {_OF_PATIENT} AND study_key != ? AND {PATIENTS_DATE} <= ? "
+                    f"ORDER BY {PATIENTS_DATE} DESC, study_key LIMIT {_PAGE} OFFSET {page}",
+                    parameters,
+                )
+            )
+            yield from map(self._known, rows)
+            if len(rows) < _PAGE:
+                return
+
+    def _study(self, row: tuple[str]) -> _Known | None:
+        rows = self._store.rows(f"{_KNOWN} FROM studies WHERE study_key = ? AND result IS NOT NULL", row)
+        return next(map(self._known, rows), None)
+
+    def _known(self, row: tuple[str, str, str, str]) -> _Known:
+        result, html, pdf, priors = row
+        name = PurePosixPath(html or pdf).name
+        return _Known(self._store.parse(result, StudyResult), name, priors, bool(html), bool(pdf))
 
 
 def text_of(priors: Sequence[PriorStudy]) -> str:
     """Return what the ledger keeps of the priors that a report was printed with; '' for none."""
     return to_json(priors) if priors else ""
-
-
-def _priors_of(study_key: str, header: Header, known: Sequence[_Known]) -> tuple[PriorStudy, ...]:
-    """Return the priors of a study among those of patients with its ID, which are sorted, the latest first."""
-    own, found = identify(header), []
-    for study in known:
-        other = study.result.header
-        if study.result.study_key == study_key or not _is_earlier(other, header):
-            continue
-        if are_same_patient(own, identify(other)):
-            found.append(_prior(study))
-        if len(found) == MOST_PRIORS:
-            break
-    return tuple(found)
 
 
 def _is_earlier(other: Header, header: Header) -> bool:
@@ -127,8 +156,3 @@ def _prior(study: _Known) -> PriorStudy:
         findings=tuple(label.name for label in verdict.findings),
         report=study.report,
     )
-
-
-def _descending(date: str) -> tuple[int, str]:
-    # What is no date comes last, and is no prior of what has one.
-    return (-int(date), "") if len(date) == 8 and date.isdecimal() else (1, date)

@@ -19,9 +19,11 @@ _PATIENT = (
     "patient TEXT AS (coalesce(json_extract(result, '$.images[0].header.identity.patient_id'), "
     "json_extract(result, '$.images[0].header.patient_id'), '')) VIRTUAL"
 )
+PATIENTS_DATE = "json_extract(result, '$.images[0].header.study_date')"
+"""The date of a study's first image, by which the studies of a patient are indexed."""
 # What a result or report says of a patient, the reports of their later studies say as well.
-_PATIENTS_DUE = """
-CREATE INDEX studies_by_patient ON studies (patient) WHERE patient != '';
+_PATIENTS_DUE = f"""
+CREATE INDEX studies_by_patient ON studies (patient, {PATIENTS_DATE}, study_key) WHERE patient != '';
 CREATE TABLE patients_due (patient TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TRIGGER study_changed AFTER UPDATE OF result, report_html, report_pdf ON studies
 WHEN old.result IS NOT new.result OR old.report_html != new.report_html OR old.report_pdf != new.report_pdf

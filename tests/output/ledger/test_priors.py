@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from cxrbatch.output.ledger import priors as priors_module
 from cxrbatch.output.ledger.ledger import LEDGER_FILE, Ledger
 from cxrbatch.output.ledger.priors import MOST_PRIORS, text_of
+from cxrbatch.output.ledger.schema import PATIENTS_DATE
 from cxrbatch.records import Header, ImageFile, IndexedFile, PrintedStudy
 from cxrbatch.run.deidentification import Pseudonyms
 from tests.factories.output import LABELS, make_engine, make_header, make_study_result
@@ -170,6 +172,31 @@ def test_a_ledger_of_schema_5_finds_priors_among_what_it_has(tmp_path: Path) -> 
         assert named(ledger, 2, make_header()) == [1]
         assert [row.places for row in ledger.results.file_rows()] == [()]
         assert ledger.priors.due() == []
+
+
+def test_an_id_that_very_many_studies_share_is_nobodys(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(priors_module, "MOST_STUDIES", 20)
+    for number in range(1, 21):
+        report(ledger, number, f"2023{number:04d}")
+    assert overtaken(ledger) == {}
+    assert named(ledger, 99, make_header(study_date="20240101")) == [20, 19, 18, 17, 16]
+    report(ledger, 21, "20221231")
+    assert named(ledger, 99, make_header(study_date="20240101")) == []
+    # Those that were printed while there were few name nobody any more.
+    assert overtaken(ledger) == {number: [] for number in range(2, 21)}
+
+
+def test_what_a_name_contradicts_does_not_hide_who_is_meant(ledger: Ledger) -> None:
+    report(ledger, 1, "20200101")
+    for number in range(2, 60):
+        report(ledger, number, f"2021{number:04d}", patient_name="Somebody^Else")
+    assert named(ledger, 99, make_header(study_date="20240101")) == [1]
+
+
+def test_the_studies_of_a_patient_are_found_by_an_index(ledger: Ledger) -> None:
+    query = f"{priors_module._KNOWN} {priors_module._OF_PATIENT} AND {PATIENTS_DATE} <= ? ORDER BY {PATIENTS_DATE} DESC"
+    (plan,) = [row[3] for row in ledger.store.rows(f"EXPLAIN QUERY PLAN {query}, study_key LIMIT 9", ("p", "2023"))][:1]
+    assert "USING INDEX studies_by_patient (patient=? AND <expr><?)" in plan
 
 
 def test_no_priors_are_kept_as_nothing() -> None:
