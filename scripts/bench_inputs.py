@@ -71,6 +71,7 @@ def _write_dicom(folder: Path, number: int, *, mixed: bool) -> None:
         WindowWidth=16 * phantom.window_width,
         StudyInstanceUID=f"1.2.826.0.1.3680043.10.1.{number + 1}",
         SOPInstanceUID=f"1.2.826.0.1.3680043.10.2.{number + 1}",
+        PatientID=f"BENCH{number + 1:05}",
         PixelData=None,
     )
     header.file_meta.TransferSyntaxUID = syntax
