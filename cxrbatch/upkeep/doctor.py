@@ -28,7 +28,7 @@ from cxrbatch.engine.backends import FASTEST_FIRST, look_at_backend
 from cxrbatch.engine.cuda import probe_cuda
 from cxrbatch.engine.installed import engine_folders, installed_bundles
 from cxrbatch.errors import CxrBatchError, ExitCode
-from cxrbatch.output.report.sonames import load_weasyprint
+from cxrbatch.output.report.load_weasyprint import load_weasyprint
 from cxrbatch.pages.terminal_text import literal
 from cxrbatch.system.fonts import SCRIPTS, scripts_without_font
 

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 from cxrbatch.config import PdfVariant
 from cxrbatch.errors import StudyFailed
-from cxrbatch.output.report.sonames import load_weasyprint
+from cxrbatch.output.report.load_weasyprint import load_weasyprint
 from cxrbatch.pages.page import asset
 
 load_weasyprint()  # first of all: how it is imported decides what that costs

@@ -42,7 +42,7 @@ def test_what_only_the_search_finds_is_searched_for(tmp_path: Path, found: str) 
 import ctypes.util, sys
 sys.path.insert(0, sys.argv[1])
 ctypes.util.find_library = search = lambda name: {found}
-from cxrbatch.output.report.sonames import load_weasyprint
+from cxrbatch.output.report.load_weasyprint import load_weasyprint
 try:
     print(load_weasyprint().__name__)
 except OSError as error:
