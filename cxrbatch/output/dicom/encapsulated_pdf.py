@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cxrbatch.config import HeatmapChoice
+import hashlib
+
 from cxrbatch.output.dicom.codes import REPORT_TITLE
 from cxrbatch.output.dicom.identity import (
     RESEARCH,
@@ -19,9 +20,14 @@ ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
 DOCUMENT_SERIES_NUMBER = 9903
 
 
-def render_document(result: StudyResult, pdf: bytes, heatmaps: HeatmapChoice) -> bytes:
-    """Return a report's PDF as a DICOM file that names the images it is about."""
-    made = begin_object(result, ENCAPSULATED_PDF, "pdf", object_uid(result, f"pdf {heatmaps}"))
+def render_document(result: StudyResult, pdf: bytes) -> bytes:
+    """Return a report's PDF as a DICOM file that names the images it is about.
+
+    Its UID is of the PDF's content, too: a report that is printed again, for it names other earlier studies or shows
+    other heatmaps, is another object, and an archive may have the former one.
+    """
+    uid = object_uid(result, f"pdf {hashlib.sha256(pdf).hexdigest()}")
+    made = begin_object(result, ENCAPSULATED_PDF, "pdf", uid)
     made.Modality, made.SeriesNumber, made.InstanceNumber = "DOC", DOCUMENT_SERIES_NUMBER, 1
     made.SeriesDescription = f"{RESEARCH}: report"
     made.ConversionType = "WSD"

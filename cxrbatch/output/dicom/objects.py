@@ -39,5 +39,5 @@ def render_objects(
             if overlay := render_overlay(result, number, image, parts.pictures, heatmaps):
                 objects[OVERLAY.format(number)] = overlay
     if "pdf" in kinds and parts.pdf:
-        objects[DOCUMENT] = render_document(result, parts.pdf, heatmaps)
+        objects[DOCUMENT] = render_document(result, parts.pdf)
     return objects

@@ -13,6 +13,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from cxrbatch.output.dicom.codes import FINDINGS, code_of_finding
+from cxrbatch.output.dicom.encapsulated_pdf import render_document
 from cxrbatch.output.dicom.identity import made_uid
 from cxrbatch.output.dicom.sr import render_sr
 from cxrbatch.records import Label, SourceFacts, StudyResult
@@ -178,6 +179,15 @@ def test_uids_are_made_of_all_of_their_parts() -> None:
     assert made_uid("a", "bc") != made_uid("ab", "c")
     assert made_uid("a", 1) == made_uid("a", 1)
     assert len(made_uid("a")) <= 64
+
+
+def test_a_document_of_other_content_is_another_object() -> None:
+    result = make_dicom_result()
+    first, again, other = (
+        pydicom.dcmread(BytesIO(render_document(result, pdf))) for pdf in (b"%PDF-1", b"%PDF-1", b"%PDF-1 with a prior")
+    )
+    assert first.SOPInstanceUID == again.SOPInstanceUID != other.SOPInstanceUID
+    assert first.SeriesInstanceUID == other.SeriesInstanceUID
 
 
 def test_codes_of_our_own_are_short_and_tell_labels_apart() -> None:
