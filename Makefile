@@ -100,7 +100,7 @@ $(SETUP): setup.cfg setup.py scripts/system-packages.sh
 	bash scripts/system-packages.sh
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[train,watch,serve,parquet,pacs,dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[train,watch,serve,parquet,pacs,cluster,dev]'
 	touch $(SETUP)
 
 clean:
