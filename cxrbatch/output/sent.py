@@ -59,6 +59,8 @@ CREATE TABLE IF NOT EXISTS peers (
 ) WITHOUT ROWID;
 """
 
+_PEERS = "SELECT peer, studies_left, trouble, at, reached_at FROM peers"
+
 Status = Literal["stored", "committed", "refused", "waiting"]
 """Taken; taken, and promised to be kept (storage commitment); not wanted, for good; tried, and to be tried again."""
 
@@ -175,8 +177,13 @@ class SentObjects:
             self._db.executemany("INSERT OR REPLACE INTO sent VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def settle(self, study_key: str, stamp: int) -> None:
-        """Keep that nothing of this study is left to send as long as its folder stays as it is."""
+        """Keep that nothing of this study is left to send as long as its folder stays as it is.
+
+        What was tried in vain of an earlier revision is not waited for any more.
+        """
         with self._transaction():
+            former = "DELETE FROM sent WHERE study_key = ? AND peer = ? AND status = 'waiting'"
+            self._db.execute(former, (study_key, self.peer))
             self._db.execute("INSERT OR REPLACE INTO settled VALUES (?, ?, ?)", (self.peer, study_key, stamp))
 
     def retry_refused(self) -> int:
@@ -214,31 +221,30 @@ class SentObjects:
             rows = [(transaction_uid, uid, self.peer) for uid in uids]
             self._db.executemany("INSERT OR IGNORE INTO commitments VALUES (?, ?, ?)", rows)
 
-    def note_commitment(self, transaction_uid: str, kept: Iterable[str], lost: Iterable[str]) -> tuple[int, int]:
+    def note_commitment(self, transaction_uid: str, kept: Iterable[str], lost: Iterable[str]) -> set[str]:
         """Keep what the peer answered: which objects it will keep, and which it does not have.
 
         What it was not asked for under this transaction counts for nothing. What it does not have is sent again.
 
         Returns:
-            How many there are of both.
+            The keys of the studies that have something to be sent again.
         """
         query = "SELECT uid FROM commitments WHERE transaction_uid = ? AND peer = ?"
         asked = {uid for (uid,) in self._rows(query, transaction_uid, self.peer)}
-        kept, lost = asked & set(kept), asked & set(lost)
+        kept, lost = asked & set(kept), asked & set(lost) - set(kept)
         with self._transaction():
-            for uids, status in ((kept, "committed"), (lost - kept, "waiting")):
+            for uids, status in ((kept, "committed"), (lost, "waiting")):
                 change = "UPDATE sent SET status = ?, at = ? WHERE peer = ? AND uid = ? AND status != 'refused'"
                 self._db.executemany(change, [(status, now_text(), self.peer, uid) for uid in uids])
-            self._db.executemany(
-                "DELETE FROM settled WHERE peer = ? AND study_key IN "
-                "(SELECT study_key FROM sent WHERE peer = ? AND uid = ?)",
-                [(self.peer, self.peer, uid) for uid in lost - kept],
-            )
-            self._db.executemany(
-                "DELETE FROM commitments WHERE transaction_uid = ? AND uid = ?",
-                [(transaction_uid, uid) for uid in kept | lost],
-            )
-        return len(kept), len(lost - kept)
+            studies = set[str]()
+            for uid in lost:
+                query = "SELECT study_key FROM sent WHERE peer = ? AND uid = ? AND status = 'waiting'"
+                studies.update(key for (key,) in self._db.execute(query, (self.peer, uid)))
+            rows = [(self.peer, study_key) for study_key in studies]
+            self._db.executemany("DELETE FROM settled WHERE peer = ? AND study_key = ?", rows)
+            answered = [(transaction_uid, uid) for uid in kept | lost]
+            self._db.executemany("DELETE FROM commitments WHERE transaction_uid = ? AND uid = ?", answered)
+        return studies
 
     def _rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with _explained(self.path):
@@ -284,8 +290,8 @@ def _facts(database: sqlite3.Connection) -> list[PeerFacts]:
     objects: dict[str, dict[str, int]] = {}
     for peer, status, number in database.execute("SELECT peer, status, count(*) FROM sent GROUP BY peer, status"):
         objects.setdefault(peer, {})[status] = number
-    query = "SELECT peer, studies_left, trouble, at, reached_at FROM peers ORDER BY peer"
-    return [PeerFacts(peer, objects.get(peer, {}), *facts) for peer, *facts in database.execute(query)]
+    told = {peer: facts for peer, *facts in database.execute(_PEERS)}
+    return [PeerFacts(peer, objects.get(peer, {}), *told.get(peer, ())) for peer in sorted({*objects, *told})]
 
 
 def _open(path: Path) -> sqlite3.Connection:

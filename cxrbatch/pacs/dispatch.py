@@ -60,7 +60,7 @@ def send_once(errand: Errand, dispatch: Dispatch) -> Outcome:
     """Send what is due, and wait a little for answers about commitment that come by themselves."""
     outcome = send_due(errand)
     if dispatch.commitment is not None:
-        dispatch.commitment.wait(ANSWERS_LATER_S)
+        outcome.studies_left += len(dispatch.commitment.wait(ANSWERS_LATER_S))
     return outcome
 
 
@@ -75,7 +75,7 @@ def send_as_they_finish(errand: Errand, dispatch: Dispatch, is_over: Callable[[]
     """
     seen, looked_at, failures = 0, float("-inf"), 0
     while not is_over():
-        sends_again = dispatch.commitment is not None and dispatch.commitment.note_answers()
+        sends_again = bool(dispatch.commitment and dispatch.commitment.note_answers())
         state, pause_s = errand.due.state(), _LOOK_EVERY_S
         if state != seen or sends_again or time.monotonic() - looked_at > _LOOK_ANYWAY_S:
             looked_at, seen = time.monotonic(), state

@@ -135,7 +135,7 @@ def send_due(errand: Errand) -> Outcome:
             stop_if_asked()
             _send_next(errand, queue)
             _tell_now_and_then(errand, total, len(queue.keys))
-        errand.courier.settle()
+        _ask_commitment(errand, queue)
     finally:
         errand.courier.rest()
         outcome.studies_left = queue.left
@@ -143,6 +143,13 @@ def send_due(errand: Errand) -> Outcome:
             outcome.trouble = f"study {queue.not_ready[0]}{_NOT_READY}"
         errand.sent.note_peer(outcome.studies_left, outcome.trouble, reached=bool(outcome.objects))
     return outcome
+
+
+def _ask_commitment(errand: Errand, queue: _Queue) -> None:
+    queue.since_settled = 0
+    if lost := errand.courier.settle():
+        queue.resting += sorted(lost)
+        errand.outcome.trouble = f"{errand.courier.peer}: does not have all that it stored; it is sent again later."
 
 
 def _in_order(errand: Errand) -> list[str]:
@@ -183,8 +190,7 @@ def _send_next(errand: Errand, queue: _Queue) -> None:
     errand.outcome.studies += bool(waiting)
     _settle(errand, study_key, stamp, parcels)
     if queue.since_settled >= SETTLE_EVERY:
-        queue.since_settled = 0
-        errand.courier.settle()
+        _ask_commitment(errand, queue)
 
 
 def count_due(errand: Errand) -> Outcome:

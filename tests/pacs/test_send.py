@@ -29,21 +29,18 @@ from cxrbatch.output.report.intent import Intent, begin_printing, end_printing
 from cxrbatch.output.sent import SENT_FILE, PeerFacts, forget_sent, read_sent
 from cxrbatch.pacs.courier import judge
 from cxrbatch.pacs.send import Persistence
+from tests.factories.orthanc import free_port
 from tests.pacs.archives import (
     Archive,
     Finished,
     archive,
     ended,
-    finished,
-    finished_once,
     needs_dcmtk,
     storescp,
     until,
     write_study,
 )
-from tests.pacs.conftest import free_port
 
-__all__ = ["finished", "finished_once"]
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 
 
