@@ -122,7 +122,9 @@ def _work(stack: ExitStack, wanted: _Wanted, sent: SentObjects, *, is_dry: bool,
     if options["retry_refused"]:
         say(f"{sent.retry_refused()} objects that were refused are tried again")
     if follows:
-        send_as_they_finish(errand, dispatch, _end_of_input() if options["until_stdin_closes"] else lambda: False)
+        if options["until_stdin_closes"]:
+            errand.is_over = _end_of_input()
+        send_as_they_finish(errand, dispatch)
         return ExitCode.DONE
     return _tell(errand, send_once(errand, dispatch))
 

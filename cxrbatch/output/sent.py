@@ -20,15 +20,15 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from cxrbatch.errors import OutputLocked, OutputNotWritable, RunError
 from cxrbatch.output.ledger.store import network_file_system
 from cxrbatch.output.ledger.view import opened_to_read
+from cxrbatch.output.sent_facts import SENT_FILE, PeerFacts, Status, peer_facts
 from cxrbatch.records import now_text
 from cxrbatch.system.durable import FILE_MODE
 
-SENT_FILE = "sent.sqlite"
 _LOCK = ".cxrbatch-sending-{}.lock"
 _SCHEMA_VERSION = 1
 _WAIT_S = 10.0
@@ -59,11 +59,6 @@ CREATE TABLE IF NOT EXISTS peers (
 ) WITHOUT ROWID;
 """
 
-_PEERS = "SELECT peer, studies_left, trouble, at, reached_at FROM peers"
-
-Status = Literal["stored", "committed", "refused", "waiting"]
-"""Taken; taken, and promised to be kept (storage commitment); not wanted, for good; tried, and to be tried again."""
-
 DONE: frozenset[Status] = frozenset({"stored", "committed", "refused"})
 
 
@@ -79,21 +74,6 @@ class SentObject:
     code: str = ""
     attempts: int = 1
     at: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class PeerFacts:
-    """How it stands with one peer: objects by status, studies with objects left as of `at`, what is the matter.
-
-    `reached_at` is when it last answered; times are UTC, ISO 8601, empty where there was none.
-    """
-
-    peer: str
-    objects: dict[str, int]
-    studies_left: int = 0
-    trouble: str = ""
-    at: str = ""
-    reached_at: str = ""
 
 
 class SentObjects:
@@ -210,7 +190,7 @@ class SentObjects:
 
     def facts(self) -> PeerFacts:
         """Return how it stands with this peer."""
-        found = [facts for facts in _facts(self._db) if facts.peer == self.peer]
+        found = [facts for facts in peer_facts(self._db) if facts.peer == self.peer]
         return found[0] if found else PeerFacts(self.peer, {})
 
     # ----------------------------------------------------------------------- storage commitment
@@ -268,30 +248,6 @@ def forget_sent(folder: Path, study_keys: Iterable[str]) -> None:
         database.executemany(of_study, keys)
         for table in ("sent", "settled"):
             database.executemany(f"DELETE FROM {table} WHERE study_key = ?", keys)  # noqa: S608  # a name of ours
-
-
-def read_sent(folder: Path) -> list[PeerFacts]:
-    """Return how it stands with every peer, also while somebody sends; nothing where nothing was ever sent.
-
-    Raises:
-        RunError: the file cannot be read.
-    """
-    path = folder / SENT_FILE
-    if not path.exists():
-        return []
-    try:
-        with opened_to_read(path) as database:
-            return _facts(database)
-    except sqlite3.DatabaseError as error:
-        raise RunError(f"{path}: cannot be read now ({error}). Check its permissions, and try again.") from error
-
-
-def _facts(database: sqlite3.Connection) -> list[PeerFacts]:
-    objects: dict[str, dict[str, int]] = {}
-    for peer, status, number in database.execute("SELECT peer, status, count(*) FROM sent GROUP BY peer, status"):
-        objects.setdefault(peer, {})[status] = number
-    told = {peer: facts for peer, *facts in database.execute(_PEERS)}
-    return [PeerFacts(peer, objects.get(peer, {}), *told.get(peer, ())) for peer in sorted({*objects, *told})]
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -85,7 +85,8 @@ class Outcome:
 class Errand:
     """One peer, what is due to it, and how: everything that one round of sending needs.
 
-    `kinds` are those to send (`sr`, `sc`, `pdf`); `tell` gets a line now and then.
+    `kinds` are those to send (`sr`, `sc`, `pdf`); `tell` gets a line now and then; `is_over` tells that nobody wants it
+    any more.
     """
 
     due: DueStudies
@@ -97,6 +98,7 @@ class Errand:
     outcome: Outcome = field(default_factory=Outcome)
     told_at: float = field(default_factory=time.monotonic)
     looking_s: float = 0.0
+    is_over: Callable[[], bool] = lambda: False
 
     @property
     def out(self) -> Path:
@@ -131,7 +133,7 @@ def send_due(errand: Errand) -> Outcome:
     queue = _Queue(deque(_in_order(errand)))
     total = len(queue.keys)
     try:
-        while queue.keys and not _is_hopeless(errand, queue):
+        while queue.keys and not _is_hopeless(errand, queue) and not errand.is_over():
             stop_if_asked()
             _send_next(errand, queue)
             _tell_now_and_then(errand, total, len(queue.keys))

@@ -18,9 +18,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from tests.factories.orthanc import WHY_NOT, Orthanc, free_port, is_here, running_orthanc
-from tests.pacs.archives import finished, finished_once
-
-__all__ = ["finished", "finished_once"]
+from tests.pacs.archives import finished, finished_once  # noqa: F401  # fixtures
 
 PATIENCE_S = 30.0
 

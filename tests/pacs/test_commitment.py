@@ -22,7 +22,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they
 
 from cxrbatch.cli import run_command_line
 from cxrbatch.errors import ExitCode
-from cxrbatch.output.sent import SentObject, SentObjects, read_sent
+from cxrbatch.output.sent import SentObject, SentObjects
+from cxrbatch.output.sent_facts import read_sent
 from cxrbatch.pacs import commitment
 from tests.factories.orthanc import free_port
 from tests.pacs.archives import Archive, Finished, archive, ended, until

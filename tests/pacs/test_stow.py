@@ -19,7 +19,7 @@ import pytest
 
 from cxrbatch.cli import run_command_line
 from cxrbatch.errors import ExitCode, UsageError
-from cxrbatch.output.sent import read_sent
+from cxrbatch.output.sent_facts import read_sent
 from cxrbatch.pacs.stow import judge_answer, read_url
 from tests.factories.orthanc import Orthanc, free_port
 from tests.pacs.archives import Finished
@@ -53,7 +53,7 @@ def serving(answer: Callable[[int, str], tuple[int, Any]]) -> Iterator[WebServer
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            boundary = self.headers.get_param("boundary")
+            boundary = self.headers["Content-Type"].rpartition("boundary=")[2]
             start, end = body.index(b"\r\n\r\n") + 4, body.rindex(f"\r\n--{boundary}--".encode())
             uid = str(pydicom.dcmread(BytesIO(body[start:end]), stop_before_pixels=True).SOPInstanceUID)
             kept.taken.append((self.headers, body[start:end], uid))
