@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -121,9 +121,9 @@ def _work(stack: ExitStack, wanted: _Wanted, sent: SentObjects, *, is_dry: bool,
         return _tell_due(errand.courier.peer, count_due(errand))
     if options["retry_refused"]:
         say(f"{sent.retry_refused()} objects that were refused are tried again")
+    if options["until_stdin_closes"]:
+        errand.is_over = _end_of_input()
     if follows:
-        if options["until_stdin_closes"]:
-            errand.is_over = _end_of_input()
         send_as_they_finish(errand, dispatch)
         return ExitCode.DONE
     return _tell(errand, send_once(errand, dispatch))
@@ -172,8 +172,10 @@ def _end_of_input() -> Callable[[], bool]:
     closed = threading.Event()
 
     def wait() -> None:
-        with suppress(OSError, ValueError):
-            sys.stdin.buffer.read()
+        # Not by sys.stdin: a thread that waits in it keeps Python from ending.
+        with suppress(OSError):
+            while os.read(0, 4096):
+                pass
         closed.set()
 
     threading.Thread(target=wait, name="waiting for the end", daemon=True).start()

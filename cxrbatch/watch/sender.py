@@ -41,7 +41,7 @@ class Sender:
         Raises:
             ConfigurationError: `send_to` names nobody, nothing is there to be sent, or what sends is not installed.
         """
-        self._command = send_command(out, settings, *(() if once else ("--follow", "--until-stdin-closes")))
+        self._command = send_command(out, settings, *(() if once else ("--follow",)))
         self._once = once
         self._ending = threading.Event()
         self._guard = threading.Lock()
@@ -92,12 +92,13 @@ class Sender:
         if self._ending.is_set() and not self._once:
             _end(process)
         assert process.stdout is not None, "or nobody hears it"
-        with process.stdout:
-            for line in process.stdout:
-                log_event("sending", said=line.strip())
-        with suppress(OSError):
-            process.stdin and process.stdin.close()
-        return process.wait()
+        try:
+            with process.stdout:
+                for line in process.stdout:
+                    log_event("sending", said=line.strip())
+            return process.wait()
+        finally:
+            _end(process)
 
 
 def send_command(out: Path, settings: Settings, *flags: str) -> list[str]:
@@ -113,7 +114,17 @@ def send_command(out: Path, settings: Settings, *flags: str) -> list[str]:
     for module in ("pynetdicom", "requests"):
         if find_spec(module) is None:
             raise ConfigurationError(f"send_to needs {module}: pip install 'cxrbatch[pacs]'")
-    command = [sys.executable, "-m", "cxrbatch", "send", *flags, *_whom(settings), "--kinds", settings.dicom]
+    command = [
+        sys.executable,
+        "-m",
+        "cxrbatch",
+        "send",
+        "--until-stdin-closes",
+        *flags,
+        *_whom(settings),
+        "--kinds",
+        settings.dicom,
+    ]
     return [*command, *(["--state", settings.state] if settings.state else []), "--", str(out), *_where(settings)]
 
 
@@ -138,9 +149,10 @@ def _where(settings: Settings) -> list[str]:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Let a process finish the object that is on its way, and end it if it does not."""
-    with suppress(OSError, ValueError):
-        process.terminate()
+    """Let a process finish the study that is on its way, and end it if it does not; no signal that it may ignore."""
+    assert process.stdin is not None, "or it does not know when to end"
+    with suppress(OSError):
+        process.stdin.close()
     try:
         process.wait(ENDS_WITHIN_S)
     except subprocess.TimeoutExpired:

@@ -158,10 +158,10 @@ def test_what_cannot_be_sent_to_is_told_before_anything_is_done(
 def test_the_command_names_the_archive_as_it_was_named(tmp_path: Path) -> None:
     made = Finished(tmp_path, tmp_path / "-out", "")
     command = send_command(made.out, settings_of(made, 104, send_to="PACS@[::1]:104", state="/state"))
-    assert command[4:] == [
+    assert command[5:] == [
         *("--called", "PACS", "--calling", "WATCH", "--kinds", "sr,sc", "--state", "/state"),
         *("--", str(made.out), "::1", "104"),
     ]
     command = send_command(made.out, settings_of(made, 104, send_to="https://pacs.example.org/dicom-web"))
-    assert command[4:] == ["--dicomweb", "https://pacs.example.org/dicom-web", "--kinds", "sr,sc", "--", str(made.out)]
+    assert command[5:] == ["--dicomweb", "https://pacs.example.org/dicom-web", "--kinds", "sr,sc", "--", str(made.out)]
     assert not send_command(made.out, settings_of(made, 104, send_to=""))
