@@ -1,10 +1,9 @@
-"""A server that receives into a folder, in a process of its own, and objects to send it."""
+"""A server that receives into a folder, in a process of its own, objects to send it, and an archive beside it."""
 
 from __future__ import annotations
 
 import gc
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,13 +17,18 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from tests.factories.orthanc import WHY_NOT, Orthanc, free_port, is_here, running_orthanc
+
 PATIENCE_S = 30.0
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture(scope="module")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    """An empty archive that knows nobody: `orthanc.know(aet, port)` tells it where to send what is moved."""
+    if not is_here():
+        pytest.skip(WHY_NOT)
+    with running_orthanc(tmp_path_factory.mktemp("orthanc")) as running:
+        yield running
 
 
 @dataclass(slots=True)
