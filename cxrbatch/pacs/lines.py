@@ -20,6 +20,7 @@ from weakref import WeakSet
 from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.events import EventHandlerType
+from pynetdicom.fsm import InvalidEventError
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 # Who connects and does not say what he wants is waited for so long.
@@ -28,6 +29,7 @@ ASSOCIATING_S = 10.0
 NETWORK_TIMEOUT_S = 60.0
 LARGEST_PDU = 256 * 1024
 _POLL_S = 0.1
+_INVALID_PDU = "Evt19"  # PS3.8 table 9-10
 # A request for an association is no P-DATA, so what was negotiated does not hold for it: 128 contexts with 40 transfer
 # syntaxes of 64 characters each stay below.
 _MOST_BYTES = 1 << 20
@@ -54,7 +56,26 @@ class _Request(RequestHandler):
         line.recv = partial(_read_at_most, line.recv)
         provider: Any = association.dul
         provider.receive_pdu = partial(_first_of, provider, provider.receive_pdu)
+        machine = provider.state_machine
+        machine.do_action = partial(_act, provider, machine.do_action)
         return association
+
+
+def _act(provider: Any, act: Callable[[str], None], event: str) -> None:
+    """Let the state machine act on an event; a message that is none ends the association as an unknown PDU does.
+
+    Raised in its thread, an error would print what was sent, and leave the association at work without an end.
+    """
+    try:
+        act(event)
+    except InvalidEventError:
+        pass  # what our side still wanted to say once its line was gone
+    except Exception:  # noqa: BLE001  # whatever pynetdicom makes of what a stranger sent
+        if event == _INVALID_PDU:
+            provider.assoc._kill = provider._kill_thread = True
+            provider.socket.close()
+        else:
+            provider.event_queue.put(_INVALID_PDU)
 
 
 def _first_of(provider: Any, receive: Callable[..., Any], wait: bool = False, timeout: float | None = None) -> Any:
@@ -67,7 +88,15 @@ def _first_of(provider: Any, receive: Callable[..., Any], wait: bool = False, ti
         # State 1 is also that before the first event, which lies in the queue from the beginning (PS3.8 table 9-10).
         closed = provider.state_machine.current_state == "Sta1" and provider.event_queue.empty()
         idle = idle + 1 if closed or not provider.is_alive() else 0
-    return receive(wait=False)
+    if (primitive := receive(wait=False)) is None and wait:
+        _hang_up(provider.socket.socket)  # or its thread goes on waiting for the other half of a request
+    return primitive
+
+
+def _hang_up(line: socket.socket | None) -> None:
+    if line is not None:
+        with suppress(OSError):
+            line.shutdown(socket.SHUT_RDWR)
 
 
 def _read_at_most(read: Callable[[int], bytearray], number: int) -> bytearray:
@@ -123,8 +152,7 @@ class LineServer(ThreadedAssociationServer):
     def hang_up(self) -> None:
         """End every line, also those on which a thread waits."""
         for line in list(self._lines):
-            with suppress(OSError):
-                line.shutdown(socket.SHUT_RDWR)
+            _hang_up(line)
 
 
 def _why(error: OSError) -> str:

@@ -10,9 +10,10 @@ import ssl
 import tempfile
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,7 @@ class Receiver:
             self._associations[event.assoc] = _Association(peer)
 
     def _end(self, event: Event) -> None:
+        self._inbox.remove_abandoned()  # pynetdicom leaves what broke off, and what nobody waits for any more
         with self._guard:
             ended = self._associations.pop(event.assoc, None)
         if ended is not None and ended.counts:
@@ -192,7 +194,9 @@ def listening(inbox: Inbox, reception: Reception, tell: Callable[[str], None]) -
     # pynetdicom receives into temporary files, wherever those are.
     former, tempfile.tempdir = tempfile.tempdir, str(inbox.incoming)
     entity = _entity(reception)
-    try:
+    with warnings.catch_warnings(), ExitStack() as afterwards:
+        warnings.simplefilter("ignore")  # pydicom's quote values
+        afterwards.callback(setattr, tempfile, "tempdir", former)
         context = _tls_context(reception.tls) if reception.tls else None
         try:
             server = start_server(
@@ -203,12 +207,8 @@ def listening(inbox: Inbox, reception: Reception, tell: Callable[[str], None]) -
                 f"{reception.host}:{reception.port}: cannot be listened on ({error.strerror}). Choose another --port, "
                 "or end what listens there."
             ) from error
-        try:
-            yield
-        finally:
-            _end_gently(entity, server)
-    finally:
-        tempfile.tempdir = former
+        afterwards.callback(_end_gently, entity, server)
+        yield
 
 
 def _entity(reception: Reception) -> AE:
@@ -248,5 +248,5 @@ def _end_gently(entity: AE, server: LineServer) -> None:
     deadline = time.monotonic() + _ENDING_S
     while any(each.is_established for each in entity.active_associations) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
+    server.hang_up()  # or the next line waits for who has said half of something
     entity.shutdown()
-    server.hang_up()
