@@ -1,0 +1,76 @@
+"""The options that say which DICOM peer a command speaks with as a client, and as whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from cxrbatch.cli.options import FILE, add_options
+from cxrbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from cxrbatch.pacs.peer import ClientTls, Peer
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+PORT = click.IntRange(1, 65_535)
+_LONGEST_TITLE = 16
+
+
+class AeTitle(click.types.StringParamType):
+    r"""An application entity title (PS3.5 6.2, AE): up to 16 characters of ASCII, no control and no backslash."""
+
+    name = "AET"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the title, or end with what is wrong with it."""
+        title = str(value).strip()
+        if not 0 < len(title) <= _LONGEST_TITLE or not (title.isascii() and title.isprintable()) or "\\" in title:
+            self.fail(f"{value!r} is no AE title: 1 to 16 ASCII characters without backslash.", param, ctx)
+        return title
+
+
+AE_TITLE = AeTitle()
+
+
+def peer_options(command: Command) -> Command:
+    """Add --called, --calling and the TLS options; `read_peer` makes a peer of what they say."""
+    options = [
+        click.option("--called", type=AE_TITLE, default="ANY-SCP", show_default=True, help="The peer's AE title."),
+        click.option("--calling", type=AE_TITLE, default="CXRBATCH", show_default=True, help="Our AE title."),
+        click.option("--tls", "uses_tls", is_flag=True, help="Secure the connection by TLS; any of the next says so."),
+        click.option(
+            "--tls-ca", type=FILE, help="The authority (PEM) of the peer's certificate.  [default: this machine's]"
+        ),
+        click.option("--tls-name", metavar="NAME", help="The name in the peer's certificate.  [default: HOST]"),
+        click.option("--tls-cert", type=FILE, help="Our certificate (PEM), for a peer that asks for one."),
+        click.option("--tls-key", type=FILE, help="Its private key (PEM)."),
+    ]
+    return add_options(options, command)
+
+
+def read_peer(host: str, port: int, options: dict[str, Any]) -> Peer:
+    """Return the peer, taking what `peer_options` added out of a command's options.
+
+    Raises:
+        UsageError: TLS files do not go together.
+    """
+    from cxrbatch.pacs.peer import Peer
+
+    tls = _read_tls(**{name: options.pop(name) for name in ("uses_tls", "tls_ca", "tls_name", "tls_cert", "tls_key")})
+    return Peer(host, port, called=options.pop("called"), calling=options.pop("calling"), tls=tls)
+
+
+def _read_tls(
+    *, uses_tls: bool, tls_ca: Path | None, tls_name: str | None, tls_cert: Path | None, tls_key: Path | None
+) -> ClientTls | None:
+    from cxrbatch.pacs.peer import ClientTls
+
+    if (tls_cert is None) != (tls_key is None):
+        raise UsageError("--tls-cert and --tls-key belong together.")
+    if not (uses_tls or tls_ca or tls_name or tls_cert):
+        return None
+    return ClientTls(tls_ca, tls_name or "", tls_cert, tls_key)
