@@ -25,6 +25,8 @@ from cxrbatch.system.durable import FILE_MODE, make_folder, sync_folder
 
 INCOMING = ".cxrbatch-incoming"
 _LOCK = "lock"
+# What is named so in the folder is no object, and stays.
+KEPT_PREFIX = "kept-"
 # Digits in groups with dots between (PS3.5 section 9.1): no such name is hidden, a path or a device.
 _PLAIN_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _LONGEST_UID = 64
@@ -140,7 +142,8 @@ class Inbox:
     def _empty(self, before: float = math.inf) -> None:
         for leftover in self.incoming.iterdir():
             with suppress(FileNotFoundError):
-                if leftover.name != _LOCK and leftover.stat().st_mtime < before:
+                is_object = leftover.name != _LOCK and not leftover.name.startswith(KEPT_PREFIX)
+                if is_object and leftover.stat().st_mtime < before:
                     leftover.unlink()
 
 
