@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from cxrbatch.cli.options import FILE, add_options
-from cxrbatch.errors import UsageError
+from cxrbatch.config import OBJECT_KINDS
+from cxrbatch.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
     from cxrbatch.pacs.peer import ClientTls, Peer
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PORT = click.IntRange(1, 65_535)
+TOKEN_VARIABLE, LOGIN_VARIABLE = "CXRBATCH_SEND_TOKEN", "CXRBATCH_SEND_LOGIN"
 _LONGEST_TITLE = 16
 
 
@@ -74,3 +78,59 @@ def _read_tls(
     if not (uses_tls or tls_ca or tls_name or tls_cert):
         return None
     return ClientTls(tls_ca, tls_name or "", tls_cert, tls_key)
+
+
+def read_address(text: str) -> tuple[str, int]:
+    """Return host and port of `[HOST:]PORT`; without a host this machine alone.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise UsageError(f"{text!r} is no [HOST:]PORT.")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def read_kinds(text: str) -> tuple[str, ...]:
+    """Return the kinds of objects that a list names.
+
+    Raises:
+        UsageError: one is none of them, or there is none.
+    """
+    kinds = tuple(kind.strip() for kind in text.split(",") if kind.strip())
+    if not kinds or (unknown := sorted(set(kinds) - set(OBJECT_KINDS))):
+        raise UsageError(f"--kinds: {unknown[0] if kinds else 'nothing'!r} is none of {', '.join(OBJECT_KINDS)}.")
+    return kinds
+
+
+def read_authorization(token_file: Path | None, login_file: Path | None) -> str:
+    """Return the Authorization header (RFC 6750, RFC 7617) that files or variables say; empty where none does.
+
+    Raises:
+        UsageError: both are said.
+        ConfigurationError: a file cannot be read, or holds nothing of the kind.
+    """
+    token = _secret(token_file, TOKEN_VARIABLE)
+    login = _secret(login_file, LOGIN_VARIABLE)
+    if token and login:
+        raise UsageError("token and login exclude each other.")
+    if login:
+        if ":" not in login:
+            raise ConfigurationError(f"{login_file or LOGIN_VARIABLE}: must hold user:password.")
+        return f"Basic {base64.b64encode(login.encode()).decode()}"
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise ConfigurationError(f"{token_file or TOKEN_VARIABLE}: must hold a token and nothing else.")
+    return f"Bearer {token}" if token else ""
+
+
+def _secret(path: Path | None, variable: str) -> str:
+    if path is None:
+        return os.environ.get(variable, "").strip()
+    try:
+        found = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path}: cannot be read ({error}).") from None
+    if not found or "\n" in found:
+        raise ConfigurationError(f"{path}: must hold one line.")
+    return found

@@ -15,6 +15,7 @@ from cxrbatch.output.folder.state import find_state
 from cxrbatch.output.ledger.ledger import ENGINE, INPUT, LEDGER_FILE, Ledger
 from cxrbatch.output.ledger.results import OldStudy
 from cxrbatch.output.marks import forget_marks
+from cxrbatch.output.sent import forget_sent
 from cxrbatch.output.sheets.sheet import remove_old_sheets
 from cxrbatch.output.tables import derive_tables
 from cxrbatch.records import EngineDescription
@@ -71,6 +72,7 @@ def _forget(out: Path, ledger: Ledger, studies: tuple[OldStudy, ...]) -> None:
     ledger.results.forget(study.study_key for study in studies)
     reach("prune-forgotten")
     forget_marks(ledger.folder, (study.study_key for study in studies))
+    forget_sent(ledger.folder, [study.study_key for study in studies])
     if engine := ledger.fact(ENGINE):
         derive_tables(out, ledger, from_json(engine, EngineDescription))
     reach("prune-remove")

@@ -38,7 +38,7 @@ PRINTING = {"doctor", "engines", "inspect", "schema", "status"}
 # These leave results in a folder.
 WORKING = {
     "adjust", "build", "compare", "demo", "describe", "evaluate", "export", "import", "pretrain", "receive", "repair",
-    "report", "serve", "train", "watch",
+    "report", "send", "serve", "train", "watch",
 }  # fmt: skip
 BOTH = {"bench", "prune", "run"}
 

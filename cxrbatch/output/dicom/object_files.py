@@ -40,9 +40,14 @@ def is_object_of(path: Path, result: StudyResult) -> bool:
     """Tell whether an object is there and was made of this result."""
     try:
         with path.open("rb") as stream:
-            found = _MARK.search(stream.read(_MARK_WITHIN))
+            return is_mark_of(stream.read(_MARK_WITHIN), result)
     except OSError:
         return False
+
+
+def is_mark_of(content: bytes, result: StudyResult) -> bool:
+    """Tell whether an object, or its beginning, says that it was made of this result."""
+    found = _MARK.search(content[:_MARK_WITHIN])
     return found is not None and found[1] == result_mark(result).encode()
 
 
@@ -83,6 +88,11 @@ def has_foreign_objects(folder: Path, result: StudyResult) -> bool:
 def objects_of(folder: Path, result: StudyResult) -> tuple[str, ...]:
     """Return the names of the objects in a report folder that are of this result."""
     return tuple(path.name for path in _current(folder) if is_object_of(path, result))
+
+
+def current_objects(folder: Path) -> list[Path]:
+    """Return the objects in a report folder, but those of earlier revisions."""
+    return _current(folder)
 
 
 def keep_earlier_object(folder: Path, revision: int) -> None:

@@ -95,21 +95,22 @@ def view_ledger(path: Path) -> LedgerFacts:
         UsageError: there is none.
         RunError: it is damaged, a newer cxrbatch wrote it, or it cannot be read now.
     """
-    return _read_patiently(path, _read)
+    return read_patiently(path, _read)
 
 
 def copy_ledger(path: Path, target: Path) -> None:
     """Make a new file `target` that is the ledger at `path` as of one moment; raises what `view_ledger` does."""
 
     def copy(path: Path) -> None:
-        with _opened(path) as source, closing(sqlite3.connect(target)) as database:
+        with opened_to_read(path) as source, closing(sqlite3.connect(target)) as database:
             _refuse_newer(source, path)
             source.backup(database)
 
-    _read_patiently(path, copy)
+    read_patiently(path, copy)
 
 
-def _read_patiently(path: Path, read: Callable[[Path], Read]) -> Read:
+def read_patiently(path: Path, read: Callable[[Path], Read]) -> Read:
+    """Return what `read` makes of the ledger at `path`, trying again while it comes or goes; errs as `view_ledger`."""
     if not path.is_file():
         raise UsageError(f"{path.parent}: no {path.name} there. Name the output folder of a run.")
     for attempt in range(_ATTEMPTS):
@@ -124,7 +125,7 @@ def _read_patiently(path: Path, read: Callable[[Path], Read]) -> Read:
 
 
 def _read(path: Path) -> LedgerFacts:
-    with _opened(path) as database, _one_moment(database):
+    with opened_to_read(path) as database, _one_moment(database):
         _refuse_newer(database, path)
         failures = "SELECT study_key, message FROM studies WHERE status = 'failed' ORDER BY study_key"
         return LedgerFacts(
@@ -138,7 +139,8 @@ def _read(path: Path) -> LedgerFacts:
         )
 
 
-def _opened(path: Path) -> closing[sqlite3.Connection]:
+def opened_to_read(path: Path) -> closing[sqlite3.Connection]:
+    """Open a database that somebody may be writing, to read it: nothing is made or changed, also beside it."""
     return closing(sqlite3.connect(_address(path), uri=True, isolation_level=None, timeout=LOCK_WAIT_S))
 
 

@@ -1,0 +1,126 @@
+"""Sending by C-STORE (PS3.4 annex B): one association for many objects, each in a syntax that the peer takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+
+import pydicom
+from pydicom import Dataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they are asked for
+    Comprehensive3DSRStorage,
+    EncapsulatedPDFStorage,
+    SecondaryCaptureImageStorage,
+)
+
+from cxrbatch.pacs.commitment import Commitment
+from cxrbatch.pacs.courier import NOT_SUPPORTED, Answer, Lost, judge
+from cxrbatch.pacs.due import Parcel
+from cxrbatch.pacs.peer import NoAssociation, Peer, open_association
+
+_PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+SYNTAXES: dict[str, tuple[UID, ...]] = {
+    Comprehensive3DSRStorage: _PLAIN,
+    SecondaryCaptureImageStorage: (JPEGBaseline8Bit, *_PLAIN),
+    EncapsulatedPDFStorage: _PLAIN,
+}
+"""What is proposed: for each SOP class its transfer syntaxes, the best one first, each in a context of its own."""
+
+
+class StoreCourier:
+    """Takes objects to a DICOM peer; the association stays open until `rest`, or until it is lost."""
+
+    def __init__(self, whom: Peer, commitment: Commitment | None = None) -> None:
+        """Take the peer, and who asks it to commit itself to what it stored."""
+        self._whom, self._commitment = whom, commitment
+        self._association: Association | None = None
+
+    @property
+    def peer(self) -> str:
+        """AE title, host and port."""
+        return str(self._whom)
+
+    def send(self, parcels: Sequence[Parcel]) -> Iterator[tuple[Parcel, Answer]]:
+        """Send objects, and yield each with its answer."""
+        for parcel in parcels:
+            association = self._associated()
+            syntax = accepted_syntax(association, parcel)
+            if syntax is None:
+                yield parcel, judge(NOT_SUPPORTED)
+                continue
+            answer = self._store(association, parcel, in_syntax(parcel, syntax))
+            if self._commitment is not None and answer.verdict == "stored":
+                self._commitment.add(parcel)
+            yield parcel, answer
+
+    def settle(self) -> None:
+        """Ask for commitment to what was stored, where that is offered."""
+        if self._commitment is None:
+            return
+        if self._association is not None and self._association.is_established:
+            self._commitment.ask(self._association)
+            # An answer that comes late would meet the answer to the next object.
+            self.rest()
+        self._commitment.note_answers()
+
+    def rest(self) -> None:
+        """Release the association."""
+        if self._association is not None and self._association.is_established:
+            self._association.release()
+        self._association = None
+
+    def _associated(self) -> Association:
+        if self._association is None or not self._association.is_established:
+            asked = self._commitment
+            handlers = asked.handlers if asked else ()
+            try:
+                self._association = open_association(self._whom, contexts(commitment=asked is not None), handlers)
+            except NoAssociation as error:
+                raise Lost(str(error), may_pass=error.may_pass) from None
+        return self._association
+
+    def _store(self, association: Association, parcel: Parcel, dataset: Dataset) -> Answer:
+        started = time.monotonic()
+        try:
+            status = association.send_c_store(dataset)
+        except RuntimeError:  # it was ended since the answer before
+            raise Lost(f"{self._whom}: ended the association.") from None
+        if "Status" not in status:
+            self._association = None
+            is_late = time.monotonic() - started >= self._whom.patience.answer_s
+            how = "did not answer in time" if is_late else "went away, or aborted the association,"
+            raise Lost(f"{self._whom}: {how} while an object was on its way.", parcel)
+        return judge(int(status.Status))
+
+
+def contexts(*, commitment: bool) -> list[PresentationContext]:
+    """Return what is proposed."""
+    proposed = [build_context(sop_class, [syntax]) for sop_class in SYNTAXES for syntax in SYNTAXES[sop_class]]
+    return [*proposed, *([Commitment.context()] if commitment else [])]
+
+
+def accepted_syntax(association: Association, parcel: Parcel) -> UID | None:
+    """Return the best transfer syntax in which the peer takes an object; None where it takes none."""
+    accepted = {
+        context.transfer_syntax[0]
+        for context in association.accepted_contexts
+        if context.abstract_syntax == parcel.sop_class and context.transfer_syntax
+    }
+    wanted = (parcel.transfer_syntax, *_PLAIN)
+    return next((syntax for syntax in wanted if syntax in accepted), None)
+
+
+def in_syntax(parcel: Parcel, syntax: UID) -> Dataset:
+    """Return an object as it is sent in a transfer syntax: as it was written, or its pixels decompressed to RGB.
+
+    It keeps its UID, for nothing but the transfer syntax changes (PS3.4 B.4.1.3), and goes on saying that its pixels
+    were compressed with loss (PS3.3 C.7.6.1.1.5).
+    """
+    dataset = pydicom.dcmread(BytesIO(parcel.content))
+    if syntax != parcel.transfer_syntax and parcel.transfer_syntax.is_compressed:
+        dataset.decompress(generate_instance_uid=False)
+    return dataset
