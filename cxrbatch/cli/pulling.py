@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import tzinfo
@@ -14,7 +12,7 @@ import click
 
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import COUNT, FILE, NEW_FOLDER, add_options, split_list
-from cxrbatch.cli.peer_options import AE_TITLE, PORT, Command, peer_options, read_peer
+from cxrbatch.cli.peer_options import AE_TITLE, PORT, Command, peer_options, read_authorization, read_peer
 from cxrbatch.cli.terminal import say
 from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.system.standard_streams import put_work_first
@@ -191,23 +189,17 @@ def _web_archive(url: str, host: str | None, options: dict[str, Any], inbox: Pul
     from cxrbatch.pacs import require_extra
 
     require_extra("dicomweb_client")
-    from cxrbatch.pacs.web_archive import WebAddress, WebArchive, read_web_url
+    from cxrbatch.pacs.stow import WebPeer, read_url
+    from cxrbatch.pacs.web_archive import WebArchive
 
     if host is not None:
         raise UsageError("--dicomweb takes the place of HOST and PORT.")
-    authorization = _read_authorization(options["token_file"], options["login_file"])
-    return WebArchive(WebAddress(read_web_url(url), authorization, options["tls_ca"]), inbox)
-
-
-def _read_authorization(token_file: Path | None, login_file: Path | None) -> str:
-    """Return the header that lets us in; never of the command line, which all users of a machine see."""
-    token = token_file.read_text(encoding="utf-8") if token_file else os.environ.get(_TOKEN, "")
-    login = login_file.read_text(encoding="utf-8") if login_file else os.environ.get(_LOGIN, "")
-    if token.strip() and login.strip():
-        raise UsageError("take a token or a login, not both.")
-    if token.strip():
-        return f"Bearer {token.strip()}"
-    return f"Basic {b64encode(login.strip().encode()).decode()}" if login.strip() else ""
+    authorization = read_authorization(options["token_file"], options["login_file"], (_TOKEN, _LOGIN))
+    certificate = (options["tls_cert"], options["tls_key"]) if options["tls_cert"] and options["tls_key"] else None
+    whom = WebPeer(read_url(url), authorization, options["tls_ca"], certificate)
+    if whom.is_open:
+        say(f"{whom}: http is not encrypted; whoever is on the way reads patients' data and token.", err=True)
+    return WebArchive(whom, inbox)
 
 
 @contextmanager

@@ -158,7 +158,10 @@ def is_in(study: StudyFound, span: Span) -> bool:
 
 def read_moment(date: str, time: str) -> datetime | None:
     """Return when a study began, by its date and time (PS3.5 DA and TM); None where they do not say."""
-    for text, form in ((date + time[:6], "%Y%m%d%H%M%S"), (date + time[:4], "%Y%m%d%H%M")):
-        with suppress(ValueError):
-            return datetime.strptime(text, form)  # noqa: DTZ007  # in the archive's own time
+    digits = time.split(".", maxsplit=1)[0]
+    for length, form in ((6, "%H%M%S"), (4, "%H%M"), (2, "%H")):
+        if len(digits) >= length:
+            with suppress(ValueError):
+                return datetime.strptime(date + digits[:length], "%Y%m%d" + form)  # noqa: DTZ007  # in its own time
+            break
     return None

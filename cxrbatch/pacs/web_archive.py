@@ -6,18 +6,15 @@ import logging
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pydicom
 import requests
 from dicomweb_client import DICOMwebClient
 
-from cxrbatch.errors import UsageError
 from cxrbatch.pacs.archive import Answers, Lost, ObjectFound, SeriesFound, Span, StudyFound, read_moment
 from cxrbatch.pacs.inbox import Inbox, NoRoom
+from cxrbatch.pacs.stow import WebPeer, innermost
 from cxrbatch.system.stopping import stop_if_asked
 
 # (0020,000D) and so on: keywords may be asked for, answers come by tag (PS3.18 annex F).
@@ -27,58 +24,21 @@ _MANUFACTURER, _NUMBER, _OBJECTS = "00080070", "00200011", "00201209"
 _PAGE = 200
 _ANY_SYNTAX = (("application/dicom", "*"),)
 _FOR_NOW = frozenset({408, 423, 425, 429, 500, 502, 503, 504, 507})
-_CONNECT_S, _ANSWER_S = 10.0, 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class WebAddress:
-    """A DICOMweb service, and how to get in.
-
-    Attributes:
-        url: what stands before /studies.
-        authorization: the header's value; empty for none.
-        authority: who must have signed its certificate (PEM); None: whom this machine trusts anyway.
-    """
-
-    url: str
-    authorization: str = field(default="", repr=False)
-    authority: Path | None = None
-
-
-def read_web_url(text: str) -> str:
-    """Return the address of a DICOMweb service.
-
-    Raises:
-        UsageError: it is none, or says more than where.
-    """
-    try:
-        parts = urlsplit(text)
-        is_sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_sound = False
-    if not is_sound or not text.isascii() or any(letter <= " " for letter in text):
-        raise UsageError("the DICOMweb address must begin with http:// or https:// and name a host.")
-    if parts.username is not None or parts.query or parts.fragment:
-        raise UsageError(
-            "the DICOMweb address must have no user, password or query: others can read a command line. Put a token "
-            "into a file (--token-file), a user and a password into another (--login-file)."
-        )
-    return parts._replace(path=parts.path.rstrip("/").removesuffix("/studies")).geturl()
 
 
 class WebArchive:
     """A DICOMweb service; what it sends goes into the inbox object by object."""
 
-    def __init__(self, address: WebAddress, inbox: Inbox) -> None:
-        """Take the address, and where objects go."""
+    def __init__(self, whom: WebPeer, inbox: Inbox) -> None:
+        """Take the service, and where objects go."""
         logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL)  # its messages hold what was answered
-        self._address, self._inbox = address, inbox
+        self._whom, self._inbox = whom, inbox
         self._session: requests.Session | None = None
 
     @property
     def name(self) -> str:
         """The address."""
-        return self._address.url
+        return self._whom.url
 
     def studies(self, span: Span, modality: str) -> Answers:
         """Return the studies of a time that have a series of this modality, or that might."""
@@ -166,9 +126,9 @@ class WebArchive:
             hint = ": it does not let us in. Check token or login" if status in {401, 403, 407} else ""
             raise Lost(f"{self.name}: answers {status}{hint}", may_pass=status in _FOR_NOW) from None
         except requests.exceptions.SSLError as error:
-            raise Lost(f"{self.name}: TLS fails: {_innermost(error)}", may_pass=False) from None
+            raise Lost(f"{self.name}: TLS fails: {innermost(error)}", may_pass=False) from None
         except requests.exceptions.ConnectionError as error:
-            raise Lost(f"{self.name}: cannot be reached: {_innermost(error)}") from None
+            raise Lost(f"{self.name}: cannot be reached: {innermost(error)}") from None
         except (requests.exceptions.RequestException, ValueError, KeyError, AttributeError, TypeError) as error:
             raise Lost(f"{self.name}: its answer is of no use ({type(error).__name__})") from None
 
@@ -177,14 +137,16 @@ class WebArchive:
             self._session = requests.Session()
             # Always set: without it a .netrc would be asked, and what it says sent.
             self._session.auth = self._authorize
-            self._session.verify = str(self._address.authority) if self._address.authority else True
-        client = DICOMwebClient(self._address.url, session=self._session, timeout=(_CONNECT_S, _ANSWER_S))
+            self._session.verify = str(self._whom.authority) if self._whom.authority else True
+            self._session.cert = tuple(map(str, self._whom.certificate)) if self._whom.certificate else None  # type: ignore[assignment]  # two
+        patience = self._whom.patience
+        client = DICOMwebClient(self._whom.url, session=self._session, timeout=(patience.connect_s, patience.answer_s))
         client.set_http_retry_params(retry=False)
         return client
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._address.authorization:
-            request.headers["Authorization"] = self._address.authorization
+        if self._whom.authorization:
+            request.headers["Authorization"] = self._whom.authorization
         return request
 
 
@@ -218,10 +180,3 @@ def _values(found: dict[str, Any], tag: str) -> list[Any]:
     element = found.get(tag)
     values = element.get("Value") if isinstance(element, dict) else None
     return values if isinstance(values, list) else []
-
-
-def _innermost(error: BaseException) -> str:
-    """Return the sentence of the error that began it; those around it repeat the address, and more."""
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return str(getattr(error, "strerror", None) or getattr(error, "verify_message", None) or type(error).__name__)

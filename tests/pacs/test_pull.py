@@ -29,7 +29,8 @@ from cxrbatch.pacs.pull import Outcome, Pull, Wish
 from cxrbatch.pacs.pulled import PullInbox
 from cxrbatch.pacs.query import DicomArchive
 from cxrbatch.pacs.receive import Reception, listening
-from cxrbatch.pacs.web_archive import WebAddress, WebArchive
+from cxrbatch.pacs.stow import WebPeer
+from cxrbatch.pacs.web_archive import WebArchive
 from tests.factories.orthanc import AET, WHY_NOT, Orthanc, is_here, running_orthanc
 from tests.pacs.conftest import free_port, radiograph, wait_for
 
@@ -81,7 +82,7 @@ class Counted:
 def opened(orthanc: Orthanc, way: str, root: Path, aet: str = US) -> Iterator[tuple[Counted, PullInbox]]:
     with PullInbox(root) as inbox:
         if way == "web":
-            yield Counted(WebArchive(WebAddress(orthanc.dicomweb_url), inbox)), inbox
+            yield Counted(WebArchive(WebPeer(orthanc.dicomweb_url), inbox)), inbox
             return
         port = free_port()
         orthanc.know(US, port)
