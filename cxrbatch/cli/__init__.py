@@ -12,7 +12,18 @@ import traceback
 
 import click
 
-from cxrbatch.cli import handing_on, operating, pretraining, running, sending, serving, traffic, training, workshop
+from cxrbatch.cli import (
+    handing_on,
+    operating,
+    pretraining,
+    pulling,
+    running,
+    sending,
+    serving,
+    traffic,
+    training,
+    workshop,
+)
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.terminal import PlainLines, say
 from cxrbatch.errors import ExitCode, RunError
@@ -25,6 +36,7 @@ __all__ = [
     "main",
     "operating",
     "pretraining",
+    "pulling",
     "run_command_line",
     "running",
     "sending",

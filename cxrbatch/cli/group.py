@@ -9,7 +9,7 @@ from cxrbatch.system.threads import keep_numpy_to_one_thread
 
 SECTIONS = {
     "Run": ("run", "watch", "report"),
-    "Connect": ("receive", "send"),
+    "Connect": ("receive", "pull", "send"),
     "Look after": ("status", "serve", "repair", "prune", "inspect", "doctor", "bench", "engines"),
     "Hand on": ("export", "schema"),
     "Teach": ("describe", "pretrain", "train", "evaluate", "compare", "import", "build", "adjust"),

@@ -117,23 +117,26 @@ def read_kinds(text: str) -> tuple[str, ...]:
     return kinds
 
 
-def read_authorization(token_file: Path | None, login_file: Path | None) -> str:
+def read_authorization(
+    token_file: Path | None, login_file: Path | None, variables: tuple[str, str] = (TOKEN_VARIABLE, LOGIN_VARIABLE)
+) -> str:
     """Return the Authorization header (RFC 6750, RFC 7617) that files or variables say; empty where none does.
 
     Raises:
         UsageError: both are said.
         ConfigurationError: a file cannot be read, or holds nothing of the kind.
     """
-    token = _secret(token_file, TOKEN_VARIABLE)
-    login = _secret(login_file, LOGIN_VARIABLE)
+    token_variable, login_variable = variables
+    token = _secret(token_file, token_variable)
+    login = _secret(login_file, login_variable)
     if token and login:
         raise UsageError("token and login exclude each other.")
     if login:
         if ":" not in login:
-            raise ConfigurationError(f"{login_file or LOGIN_VARIABLE}: must hold user:password.")
+            raise ConfigurationError(f"{login_file or login_variable}: must hold user:password.")
         return f"Basic {base64.b64encode(login.encode()).decode()}"
     if token and not (token.isascii() and token.isprintable() and " " not in token):
-        raise ConfigurationError(f"{token_file or TOKEN_VARIABLE}: must hold a token and nothing else.")
+        raise ConfigurationError(f"{token_file or token_variable}: must hold a token and nothing else.")
     return f"Bearer {token}" if token else ""
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import math
 import os
 import re
 import shutil
 import threading
+import time
 from contextlib import ExitStack, suppress
 from enum import Enum
 from pathlib import Path
@@ -23,10 +25,14 @@ from cxrbatch.system.durable import FILE_MODE, make_folder, sync_folder
 
 INCOMING = ".cxrbatch-incoming"
 _LOCK = "lock"
+# What is named so in the folder is no object, and stays.
+KEPT_PREFIX = "kept-"
 # Digits in groups with dots between (PS3.5 section 9.1): no such name is hidden, a path or a device.
 _PLAIN_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _LONGEST_UID = 64
 _BLOCK = 1 << 20
+# Ten times as long as a line may be silent in the middle of an object.
+ABANDONED_S = 600.0
 
 
 class Taken(Enum):
@@ -129,10 +135,15 @@ class Inbox:
         sync_folder(folder)
         return Taken.STORED
 
-    def _empty(self) -> None:
+    def remove_abandoned(self) -> None:
+        """Remove what has not grown for longer than a line may be silent: nobody takes it any more."""
+        self._empty(before=time.time() - ABANDONED_S)
+
+    def _empty(self, before: float = math.inf) -> None:
         for leftover in self.incoming.iterdir():
-            if leftover.name != _LOCK:
-                with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
+                is_object = leftover.name != _LOCK and not leftover.name.startswith(KEPT_PREFIX)
+                if is_object and leftover.stat().st_mtime < before:
                     leftover.unlink()
 
 

@@ -10,8 +10,10 @@ import ssl
 import tempfile
 import threading
 import time
+import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they
 from cxrbatch.errors import ConfigurationError
 from cxrbatch.intake.codecs.transfer_syntaxes import SUPPORTED
 from cxrbatch.pacs.inbox import Inbox, NoRoom
+from cxrbatch.pacs.lines import ASSOCIATING_S, LARGEST_PDU, NETWORK_TIMEOUT_S, LineServer, start_server
 from cxrbatch.pages.wording import plain
 from cxrbatch.system.stopping import stop_if_asked
 
@@ -50,10 +53,7 @@ RADIOGRAPHS = (
 # PS3.4 table B.2-1.
 SUCCESS, OUT_OF_RESOURCES, NO_MATCH, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
 
-_NETWORK_TIMEOUT_S, _ANSWER_TIMEOUT_S = 60.0, 30.0
-# Who connects and does not say what he wants counts as a sender for so long.
-_ASSOCIATING_S = 10.0
-_LARGEST_PDU = 256 * 1024
+_ANSWER_TIMEOUT_S = 30.0
 _POLL_S = 0.2
 _ENDING_S = 30.0
 _WANTED = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"]
@@ -136,6 +136,7 @@ class Receiver:
             self._associations[event.assoc] = _Association(peer)
 
     def _end(self, event: Event) -> None:
+        self._inbox.remove_abandoned()  # pynetdicom leaves what broke off, and what nobody waits for any more
         with self._guard:
             ended = self._associations.pop(event.assoc, None)
         if ended is not None and ended.counts:
@@ -166,36 +167,48 @@ def receive(inbox: Inbox, reception: Reception, tell: Callable[[str], None]) -> 
     Args:
         inbox: where objects go, open.
         reception: where to listen.
-        tell: called with a line for each association that brought something.
+        tell: called with a line for each association that brought something, and each that TLS refused.
 
     Raises:
         ConfigurationError: the address cannot be listened on, or a TLS file is no use.
         Stopped: a signal asked for it.
     """
+    with listening(inbox, reception, tell):
+        tell(f"{reception.aet} listens on {reception.host}:{reception.port}")
+        while True:
+            stop_if_asked()
+            time.sleep(_POLL_S)
+
+
+@contextmanager
+def listening(inbox: Inbox, reception: Reception, tell: Callable[[str], None]) -> Iterator[None]:
+    """Fill an inbox while the block runs; then let associations come to their end.
+
+    Args: those of `receive`.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on, or a TLS file is no use.
+    """
     logging.getLogger("pynetdicom").propagate = False  # its messages hold what senders wrote
     _config.STORE_RECV_CHUNKED_DATASET = True
     # pynetdicom receives into temporary files, wherever those are.
     former, tempfile.tempdir = tempfile.tempdir, str(inbox.incoming)
-    server = _entity(reception)
-    receiver = Receiver(inbox, tell)
-    try:
+    entity = _entity(reception)
+    with warnings.catch_warnings(), ExitStack() as afterwards:
+        warnings.simplefilter("ignore")  # pydicom's quote values
+        afterwards.callback(setattr, tempfile, "tempdir", former)
         context = _tls_context(reception.tls) if reception.tls else None
         try:
-            server.start_server(
-                (reception.host, reception.port), block=False, ssl_context=context, evt_handlers=receiver.handlers
+            server = start_server(
+                entity, (reception.host, reception.port), context, Receiver(inbox, tell).handlers, tell
             )
         except OSError as error:
             raise ConfigurationError(
                 f"{reception.host}:{reception.port}: cannot be listened on ({error.strerror}). Choose another --port, "
                 "or end what listens there."
             ) from error
-        tell(f"{reception.aet} listens on {reception.host}:{reception.port}")
-        while True:
-            stop_if_asked()
-            time.sleep(_POLL_S)
-    finally:
-        _end_gently(server)
-        tempfile.tempdir = former
+        afterwards.callback(_end_gently, entity, server)
+        yield
 
 
 def _entity(reception: Reception) -> AE:
@@ -203,9 +216,9 @@ def _entity(reception: Reception) -> AE:
     entity.require_called_aet = True
     entity.require_calling_aet = list(reception.accept_from)
     entity.maximum_associations = reception.most_associations
-    entity.maximum_pdu_size = _LARGEST_PDU
-    entity.network_timeout, entity.dimse_timeout = _NETWORK_TIMEOUT_S, _ANSWER_TIMEOUT_S
-    entity.acse_timeout = _ASSOCIATING_S
+    entity.maximum_pdu_size = LARGEST_PDU
+    entity.network_timeout, entity.dimse_timeout = NETWORK_TIMEOUT_S, _ANSWER_TIMEOUT_S
+    entity.acse_timeout = ASSOCIATING_S
     entity.add_supported_context(Verification)
     for storage in RADIOGRAPHS:
         entity.add_supported_context(storage, sorted(SUPPORTED))
@@ -229,11 +242,11 @@ def _tls_context(files: TlsFiles) -> ssl.SSLContext:
     return context
 
 
-def _end_gently(server: AE) -> None:
+def _end_gently(entity: AE, server: LineServer) -> None:
     """Take no more associations, and wait for those that are at work to end by themselves."""
-    for listening in list(server._servers):
-        listening.shutdown()  # the entity's own would abort what is at work
+    server.shutdown()  # the entity's own would abort what is at work
     deadline = time.monotonic() + _ENDING_S
-    while any(each.is_established for each in server.active_associations) and time.monotonic() < deadline:
+    while any(each.is_established for each in entity.active_associations) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
-    server.shutdown()
+    server.hang_up()  # or the next line waits for who has said half of something
+    entity.shutdown()

@@ -125,9 +125,9 @@ class StowCourier:
             ) as response:
                 return self._judge(response, parcel)
         except requests.exceptions.SSLError as error:
-            raise Lost(f"{self._whom}: TLS fails: {_innermost(error)}.", parcel) from None
+            raise Lost(f"{self._whom}: TLS fails: {innermost(error)}.", parcel) from None
         except requests.exceptions.ConnectionError as error:
-            raise Lost(f"{self._whom}: cannot be reached: {_innermost(error)}.") from None
+            raise Lost(f"{self._whom}: cannot be reached: {innermost(error)}.") from None
         except (requests.exceptions.RequestException, OSError) as error:
             raise Lost(f"{self._whom}: does not answer: {type(error).__name__}.", parcel) from None
 
@@ -226,7 +226,7 @@ def _number(item: dict[str, Any], tag: str) -> int:
     return value if isinstance(value, int) and 0 <= value <= 0xFFFF else 0
 
 
-def _innermost(error: BaseException) -> str:
+def innermost(error: BaseException) -> str:
     """Return the sentence of the error that began it; those around it repeat the address, and more."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause

@@ -1,0 +1,182 @@
+"""An archive that is asked by QIDO-RS, and whose objects are fetched by WADO-RS (PS3.18)."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pydicom
+import requests
+from dicomweb_client import DICOMwebClient
+
+from cxrbatch.pacs.archive import Answers, Lost, ObjectFound, SeriesFound, Span, StudyFound, read_moment
+from cxrbatch.pacs.inbox import Inbox, NoRoom
+from cxrbatch.pacs.stow import WebPeer, innermost
+from cxrbatch.system.stopping import stop_if_asked
+
+# (0020,000D) and so on: keywords may be asked for, answers come by tag (PS3.18 annex F).
+_STUDY, _SERIES, _SOP, _CLASS = "0020000D", "0020000E", "00080018", "00080016"
+_DATE, _TIME, _MODALITIES, _MODALITY = "00080020", "00080030", "00080061", "00080060"
+_MANUFACTURER, _NUMBER, _OBJECTS = "00080070", "00200011", "00201209"
+_PAGE = 200
+_ANY_SYNTAX = (("application/dicom", "*"),)
+_FOR_NOW = frozenset({408, 423, 425, 429, 500, 502, 503, 504, 507})
+
+
+class WebArchive:
+    """A DICOMweb service; what it sends goes into the inbox object by object."""
+
+    def __init__(self, whom: WebPeer, inbox: Inbox) -> None:
+        """Take the service, and where objects go."""
+        logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL)  # its messages hold what was answered
+        self._whom, self._inbox = whom, inbox
+        self._session: requests.Session | None = None
+
+    @property
+    def name(self) -> str:
+        """The address."""
+        return self._whom.url
+
+    def studies(self, span: Span, modality: str) -> Answers:
+        """Return the studies of a time that have a series of this modality, or that might."""
+        filters = {"StudyDate": span.dates} | ({"ModalitiesInStudy": modality} if modality else {})
+        if span.times:
+            filters["StudyTime"] = span.times
+        fields = [_STUDY, _DATE, _TIME, _MODALITIES]
+        found = self._pages(_STUDY, "search_for_studies", fields=fields, search_filters=filters)
+        return Answers(tuple(_study(each) for each in found))
+
+    def series(self, study_uid: str) -> Sequence[SeriesFound]:
+        """Return the series of a study."""
+        fields = [_SERIES, _MODALITY, _MANUFACTURER, _NUMBER, _OBJECTS]
+        found = self._pages(_SERIES, "search_for_series", study_instance_uid=study_uid, fields=fields)
+        return [_series(study_uid, each) for each in found]
+
+    def objects(self, series: SeriesFound) -> Sequence[ObjectFound]:
+        """Return the objects of a series."""
+        where = {"study_instance_uid": series.study_uid, "series_instance_uid": series.uid}
+        found = self._pages(_SOP, "search_for_instances", **where, fields=[_SOP, _CLASS])
+        return [ObjectFound(_text(each, _SOP), _text(each, _CLASS)) for each in found]
+
+    def fetch(self, series: SeriesFound, uids: Sequence[str], *, is_all: bool) -> str:
+        """Fetch objects of a series, as they are stored; return what went wrong, in words, or ""."""
+        problem = ""
+        with self._asking() as client:
+            for found in self._fetched(client, series, uids, is_all):
+                try:
+                    self._take(found, series.study_uid)
+                except NoRoom:
+                    return "the disk is full (--min-free)"
+                except _Foreign:
+                    problem = "it sent something else than it was asked for"
+                stop_if_asked()
+        return problem
+
+    def rest(self) -> None:
+        """Close the connection."""
+        if self._session is not None:
+            self._session.close()
+        self._session = None
+
+    def _fetched(
+        self, client: DICOMwebClient, series: SeriesFound, uids: Sequence[str], is_all: bool
+    ) -> Iterator[pydicom.Dataset]:
+        if is_all:
+            yield from client.iter_series(series.study_uid, series.uid, media_types=_ANY_SYNTAX)
+        else:
+            for uid in uids:
+                yield client.retrieve_instance(series.study_uid, series.uid, uid, media_types=_ANY_SYNTAX)
+
+    def _take(self, found: pydicom.Dataset, study_uid: str) -> None:
+        self._inbox.require_room()
+        if str(found.get("StudyInstanceUID")) != study_uid or not found.get("SOPInstanceUID"):
+            raise _Foreign
+        received = self._inbox.incoming / f"web-{secrets.token_hex(8)}.dcm"
+        try:
+            # What was not looked at is written as the bytes that came.
+            found.save_as(received, enforce_file_format=True)
+            self._inbox.take(received, study_uid, str(found.SOPInstanceUID))
+        finally:
+            received.unlink(missing_ok=True)
+
+    def _pages(self, key: str, search: str, **query: Any) -> list[dict[str, Any]]:
+        """Ask for page after page, until one brings nothing new: some services take no offset, others give fewer."""
+        found: dict[str, dict[str, Any]] = {}
+        offset = 0
+        while True:
+            stop_if_asked()
+            with self._asking() as client:
+                page = getattr(client, search)(limit=_PAGE, offset=offset, **query)
+            new = {_text(each, key): each for each in page if _text(each, key) and _text(each, key) not in found}
+            if not new:
+                return list(found.values())
+            found |= new
+            offset += len(page)
+
+    @contextmanager
+    def _asking(self) -> Iterator[DICOMwebClient]:
+        """Yield a client whose errors are told in words, without the address of a patient's study."""
+        try:
+            yield self._client()
+        except requests.exceptions.HTTPError as error:
+            status = error.response.status_code if error.response is not None else 0
+            hint = ": it does not let us in. Check token or login" if status in {401, 403, 407} else ""
+            raise Lost(f"{self.name}: answers {status}{hint}", may_pass=status in _FOR_NOW) from None
+        except requests.exceptions.SSLError as error:
+            raise Lost(f"{self.name}: TLS fails: {innermost(error)}", may_pass=False) from None
+        except requests.exceptions.ConnectionError as error:
+            raise Lost(f"{self.name}: cannot be reached: {innermost(error)}") from None
+        except (requests.exceptions.RequestException, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise Lost(f"{self.name}: its answer is of no use ({type(error).__name__})") from None
+
+    def _client(self) -> DICOMwebClient:
+        if self._session is None:
+            self._session = requests.Session()
+            # Always set: without it a .netrc would be asked, and what it says sent.
+            self._session.auth = self._authorize
+            self._session.verify = str(self._whom.authority) if self._whom.authority else True
+            self._session.cert = tuple(map(str, self._whom.certificate)) if self._whom.certificate else None  # type: ignore[assignment]  # two
+        patience = self._whom.patience
+        client = DICOMwebClient(self._whom.url, session=self._session, timeout=(patience.connect_s, patience.answer_s))
+        client.set_http_retry_params(retry=False)
+        return client
+
+    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._whom.authorization:
+            request.headers["Authorization"] = self._whom.authorization
+        return request
+
+
+class _Foreign(Exception):
+    """What came is not what was asked for."""
+
+
+def _study(found: dict[str, Any]) -> StudyFound:
+    modalities = frozenset(map(str, _values(found, _MODALITIES)))
+    return StudyFound(_text(found, _STUDY), modalities, read_moment(_text(found, _DATE), _text(found, _TIME)))
+
+
+def _series(study_uid: str, found: dict[str, Any]) -> SeriesFound:
+    number = _text(found, _OBJECTS)
+    return SeriesFound(
+        study_uid,
+        _text(found, _SERIES),
+        _text(found, _MODALITY),
+        _text(found, _MANUFACTURER),
+        _text(found, _NUMBER),
+        int(number) if number.isdigit() else 0,
+    )
+
+
+def _text(found: dict[str, Any], tag: str) -> str:
+    values = _values(found, tag)
+    return str(values[0]).strip() if values and values[0] is not None else ""
+
+
+def _values(found: dict[str, Any], tag: str) -> list[Any]:
+    element = found.get(tag)
+    values = element.get("Value") if isinstance(element, dict) else None
+    return values if isinstance(values, list) else []
