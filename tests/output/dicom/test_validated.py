@@ -67,6 +67,8 @@ def result_of(header: Header) -> StudyResult:
 def cases() -> Iterator[tuple[str, StudyResult]]:
     yield from ((name, result_of(header)) for name, header in real_headers())
     for parameters in NAMES:
+        terms: Any
+        name: Any
         terms, name = parameters.values
         source = replace(SOURCE, character_set=terms, referring_physician=name)
         yield f"name in {parameters.id}", make_dicom_result(patient_name=name, source=source)
