@@ -91,6 +91,7 @@ soak: setup
 
 reference: setup
 	$(BIN)/python scripts/reference.py
+	$(BIN)/python scripts/conformance.py
 
 # Nothing in the pages is fetched when they are read; they can be put on any disk or server.
 docs: setup
