@@ -27,7 +27,8 @@ from tests.factories.validated import VALIDATED
 KINDS = {"sr": SR, "sc": OVERLAY.format(1), "pdf": DOCUMENT}
 
 MODULES: dict[str, str] = {
-    "Patient (C.7.1.1)": "PatientName PatientID IssuerOfPatientID PatientBirthDate PatientSex",
+    "Patient (C.7.1.1)": "PatientName PatientID IssuerOfPatientID PatientBirthDate PatientSex "
+    "PatientIdentityRemoved DeidentificationMethod DeidentificationMethodCodeSequence",
     "General Study (C.7.2.1)": "StudyInstanceUID StudyDate StudyTime ReferringPhysicianName StudyID AccessionNumber "
     "StudyDescription",
     "Patient Study (C.7.2.2)": "PatientAge",
@@ -52,7 +53,8 @@ MODULES: dict[str, str] = {
 _COPIED = (
     "PatientName PatientID IssuerOfPatientID PatientBirthDate PatientSex PatientAge StudyInstanceUID StudyDate "
     "StudyTime StudyID StudyDescription ReferringPhysicianName AccessionNumber PatientOrientation Laterality "
-    "TimezoneOffsetFromUTC SpecificCharacterSet"
+    "TimezoneOffsetFromUTC SpecificCharacterSet PatientIdentityRemoved DeidentificationMethod "
+    "DeidentificationMethodCodeSequence"
 )
 
 
@@ -77,9 +79,11 @@ def unlisted_attributes() -> set[str]:
 
 def _results() -> Iterator[StudyResult]:
     """Yield three results: two that have everything, and none of it in common, and one that lacks what it may."""
-    known = replace(SOURCE, character_set=("ISO_IR 100",), timezone="+0100", laterality="L")
+    codes = (("113100", "DCM", "Basic Application Confidentiality Profile"),)
+    removed: dict[str, Any] = {"identity_removed": True, "removed_by": ("by hand",), "removed_by_codes": codes}
+    known = replace(SOURCE, character_set=("ISO_IR 100",), timezone="+0100", laterality="L", **removed)
     yield make_dicom_result(((0.9, 0.2, 0.1), (0.9, 0.2, 0.1)), source=known, patient_id_issuer="A")
-    other = SourceFacts(("ISO_IR 192",), "101112", "S2", "Roe^Rita", ("R", "F"), "R", "-0500")
+    other = SourceFacts(("ISO_IR 192",), "101112", "S2", "Roe^Rita", ("R", "F"), "R", "-0500", **removed)
     fields: dict[str, Any] = {
         "patient_name": "Other^O",
         "patient_id": "2",

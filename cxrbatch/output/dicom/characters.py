@@ -34,7 +34,8 @@ def character_set_of(made: Dataset, result: StudyResult) -> tuple[str, ...]:
     if not foreign:
         return declared if is_known else ()
     from_source = {header.patient_name, source.referring_physician, header.patient_id, header.patient_id_issuer}
-    from_source |= {header.study_description, source.study_id, header.accession_number}
+    from_source |= {header.study_description, source.study_id, header.accession_number, *source.removed_by}
+    from_source |= {meaning for _, _, meaning in source.removed_by_codes}
     parts = {part for text in foreign for part in _NAME_PARTS.split(text)}
     if is_known and foreign <= from_source and all(_survives(text, declared) for text in foreign | parts):
         return declared
@@ -57,7 +58,7 @@ def _texts(made: Dataset) -> Iterator[str]:
             for item in element.value:
                 yield from _texts(item)
         elif element.VR in {"PN", "LO", "SH", "ST", "LT", "UC", "UT"}:
-            yield str(element.value)
+            yield from element.value if element.VM > 1 else [str(element.value)]
 
 
 def _is_known(terms: tuple[str, ...]) -> bool:

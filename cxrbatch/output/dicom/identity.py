@@ -27,6 +27,8 @@ RESEARCH = "AI, research use only"
 _NAMESPACE = uuid.UUID("1b0c5f2e-7a64-5d53-9f0e-52c2b1f0a9d7")
 _PROCESSING_EQUIPMENT = dcm("109102", "Processing Equipment")
 _LO, _SH = 64, 16
+# On its pages stands where the radiographs lay, and folders are named after anything.
+_NAMES_FILES = {"pdf"}
 _LOST = "\N{REPLACEMENT CHARACTER}"
 _DIRECTION = re.compile("[AHFPRL]{1,3}")
 _OFFSET = re.compile(r"([+-])(\d\d)(\d\d)")
@@ -94,6 +96,8 @@ def begin_object(result: StudyResult, sop_class_uid: str, kind: str, sop_instanc
     made.SOPClassUID, made.SOPInstanceUID = sop_class_uid, sop_instance_uid
     made.SeriesInstanceUID = series_uid(result, kind)
     _add_patient_and_study(made, result.header)
+    if kind not in _NAMES_FILES:
+        _add_how_identity_was_removed(made, result)
     _add_equipment(made, result)
     _add_times(made, result)
     return made
@@ -150,6 +154,29 @@ def _add_patient_and_study(made: Dataset, header: Header) -> None:
             setattr(made, keyword, value)
 
 
+def _add_how_identity_was_removed(made: Dataset, result: StudyResult) -> None:
+    """Say that the source is of nobody, and what made it so, where each image does (PS3.3 C.7.1.1).
+
+    Where the source does not say what did it, in words or codes that fit, nothing is said: the standard asks for it.
+    """
+    sources = [image.header.source or SourceFacts() for image in result.images]
+    methods = [_fitting("DeidentificationMethod", text) for text in sources[0].removed_by]
+    codes = [Code(*parts) for parts in sources[0].removed_by_codes if _is_code(*parts)]
+    if not all(source.identity_removed for source in sources) or not (any(methods) or codes):
+        return
+    made.PatientIdentityRemoved = "YES"
+    if any(methods):
+        made.DeidentificationMethod = [method for method in methods if method]
+    if codes:
+        made.DeidentificationMethodCodeSequence = [coded(code) for code in codes]
+
+
+def _is_code(value: str, scheme: str, meaning: str) -> bool:
+    return all(
+        _fitting(f"Code {part}", text) for part, text in zip(Code._fields, (value, scheme, meaning), strict=True)
+    )
+
+
 _REPRESENTATIONS = {
     "PatientName": "PN",
     "ReferringPhysicianName": "PN",
@@ -163,6 +190,10 @@ _REPRESENTATIONS = {
     "StudyTime": "TM",
     "PatientSex": "CS",
     "PatientAge": "AS",
+    "DeidentificationMethod": "LO",
+    "Code value": "SH",
+    "Code scheme": "SH",
+    "Code meaning": "LO",
 }
 
 

@@ -20,6 +20,8 @@ from cxrbatch.intake.dicom.read_dicom import read_header
 from cxrbatch.output.dicom.objects import ObjectParts, render_objects
 from cxrbatch.output.report.pictures import draw_study
 from cxrbatch.records import Header, Label, StudyResult
+from cxrbatch.system.record_json import from_json, to_json
+from tests.factories.intake import blobs, dataset
 from tests.factories.objects import INSTANCE, SOURCE, errors_in, make_dicom_result, needs_dciodvfy
 from tests.factories.output import make_pixels
 from tests.output.dicom.test_identity import NAMES
@@ -39,7 +41,7 @@ needs_dcmtk = pytest.mark.skipif(shutil.which("dsrdump") is None, reason="dcmtk 
 def header_of(source: pydicom.Dataset) -> Header:
     """Return what cxrbatch reads of a source."""
     stream = BytesIO()
-    source.save_as(stream, implicit_vr=True, little_endian=True)
+    source.save_as(stream)
     return read_header(parse_dicom(stream.getvalue(), stream.tell()))
 
 
@@ -142,6 +144,74 @@ def test_dsrdump_shows_what_the_report_says(folders: dict[str, Path]) -> None:
     assert text.count('NUM:(,,"Certainty of Finding")="90"') == 1
     assert text.count("Tracking Unique Identifier") == 6
     assert "Comprehensive 3D SR Document" in text
+
+
+METHOD, CODES = "CTP 1.0", (("113100", "DCM", "Basic Application Confidentiality Profile"), ("113105", "DCM", "Clean"))
+
+
+def removed(**fields: Any) -> StudyResult:
+    """Return the result of a radiograph whose identity was removed; `fields` are attributes that say so otherwise."""
+    said: dict[str, Any] = {"PatientIdentityRemoved": "YES", "DeidentificationMethod": METHOD}
+    items = [pydicom.Dataset() for _ in CODES]
+    for item, (value, scheme, meaning) in zip(items, CODES, strict=True):
+        item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    said["DeidentificationMethodCodeSequence"] = items
+    with pydicom.config.disable_value_validation():
+        source = dataset(blobs(64, 64), transfer_syntax=ImplicitVRLittleEndian, **(said | fields))
+        return result_of(header_of(source))
+
+
+def made_of(result: StudyResult, kind: str, folder: Path) -> pydicom.Dataset:
+    """Return an object of this kind, which dciodvfy finds no error in."""
+    drawn = draw_study(result, [make_pixels(3) for _ in result.images])
+    (content,) = render_objects(drawn.result, ObjectParts(drawn.pictures, b"%PDF-1.7"), [kind], "all").values()
+    (folder / kind).write_bytes(content)
+    assert errors_in(folder / kind) == []
+    return pydicom.dcmread(folder / kind)
+
+
+@needs_dciodvfy
+def test_what_is_of_nobody_says_so_as_its_source_does(tmp_path: Path) -> None:
+    result = from_json(to_json(removed()), StudyResult)
+    for kind in ("sr", "sc"):
+        made = made_of(result, kind, tmp_path)
+        assert (made.PatientIdentityRemoved, made.DeidentificationMethod) == ("YES", METHOD)
+        codes = made.DeidentificationMethodCodeSequence
+        assert tuple((code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning) for code in codes) == CODES
+    assert "PatientIdentityRemoved" not in made_of(result, "pdf", tmp_path), "its pages name files"
+
+
+@needs_dciodvfy
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        pytest.param({"PatientIdentityRemoved": None}, None, id="it does not say so"),
+        pytest.param({"PatientIdentityRemoved": "NO"}, None, id="it says no"),
+        pytest.param({"DeidentificationMethod": None, "DeidentificationMethodCodeSequence": None}, None, id="nor how"),
+        pytest.param(
+            {"DeidentificationMethod": "M" * 65, "DeidentificationMethodCodeSequence": None}, None, id="too long"
+        ),
+        pytest.param({"DeidentificationMethod": ["A", "B" * 65, "C"]}, ["A", "C"], id="one of three too long"),
+        pytest.param(
+            {"DeidentificationMethod": ["entfernt für", "ça"], "SpecificCharacterSet": "ISO_IR 100"},
+            ["entfernt für", "ça"],
+            id="latin 1",
+        ),
+    ],
+)
+def test_nothing_is_said_of_identity_that_the_source_does_not_say_how(
+    tmp_path: Path, fields: dict[str, Any], said: list[str] | None
+) -> None:
+    made = made_of(removed(**fields), "sr", tmp_path)
+    assert ("PatientIdentityRemoved" in made) == (said is not None)
+    assert made.get("DeidentificationMethod") == said
+
+
+def test_one_image_of_somebody_is_enough_to_say_nothing(tmp_path: Path) -> None:
+    one, other = removed().images[0], make_dicom_result().images[0]
+    header = replace(other.header, study_instance_uid=one.header.study_instance_uid)
+    result = replace(removed(), images=(one, replace(other, header=header)))
+    assert "PatientIdentityRemoved" not in made_of(result, "sr", tmp_path)
 
 
 @needs_dciodvfy
