@@ -11,7 +11,7 @@ export CXRBATCH_SHARED_DATA ?= $(realpath ../shared/data)
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test pytest check format reference docs bench bench-quick bench-intake bench-scale pixel-check anatomy-model arrivals gpu-check
-.PHONY: bench-worklist fuzz hostile damage soak screenshots setup clean
+.PHONY: bench-worklist container-check fuzz hostile damage soak screenshots setup clean
 
 demo: setup
 	$(BIN)/cxrbatch demo -o demo
@@ -29,6 +29,8 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Containerfile
+	$(BIN)/kubernetes-validate --strict --quiet docs/deploy/kubernetes/*.yaml
 
 format: setup
 	$(BIN)/ruff check --fix .
@@ -74,6 +76,11 @@ hostile: setup
 damage: setup
 	$(BIN)/python scripts/damage.py $(DAMAGE_ARGS)
 
+# Needs root, buildah, debootstrap, crun and an engine in engines/demo (`make demo`).
+container-check: setup
+	bash scripts/container_build.sh
+	$(BIN)/python scripts/container_check.py $(CONTAINER_ARGS)
+
 # Random moments first, of the run and of its workers; then every fault at every time that a run reaches a fault point.
 soak: setup
 	$(BIN)/python scripts/soak.py $(SOAK_ARGS)
@@ -84,6 +91,7 @@ soak: setup
 
 reference: setup
 	$(BIN)/python scripts/reference.py
+	$(BIN)/python scripts/conformance.py
 
 # Nothing in the pages is fetched when they are read; they can be put on any disk or server.
 docs: setup

@@ -66,7 +66,9 @@ class SourceFacts:
     """What DICOM objects that join the study of an image copy of it beyond `Header`; empty where it does not say.
 
     `character_set` are the terms of Specific Character Set; `orientation` is Patient Orientation; `timezone` is
-    Timezone Offset From UTC, such as +0900, which dates and times of the study are told in.
+    Timezone Offset From UTC, such as +0900, which dates and times of the study are told in. `identity_removed`: by
+    Patient Identity Removed; `removed_by` is De-identification Method, and `removed_by_codes` its codes, each as value,
+    designator of the scheme and meaning.
     """
 
     character_set: tuple[str, ...] = ()
@@ -76,6 +78,9 @@ class SourceFacts:
     orientation: tuple[str, ...] = ()
     laterality: str = ""
     timezone: str = ""
+    identity_removed: bool = False
+    removed_by: tuple[str, ...] = ()
+    removed_by_codes: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ _KEYWORDS = (
     "PatientSpeciesDescription", "PatientSpeciesCodeSequence", "PatientSexNeutered", "PatientBreedDescription",
     "PatientBreedCodeSequence", "ResponsiblePersonRole", "ManufacturerModelName", "StationName",
     "StudyTime", "StudyID", "ReferringPhysicianName", "Laterality", "TimezoneOffsetFromUTC",
+    "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence", "CodingSchemeDesignator",
 )
 # fmt: on
 _TAGS: dict[str, int] = {keyword: tag_for_keyword(keyword) or 0 for keyword in _KEYWORDS}

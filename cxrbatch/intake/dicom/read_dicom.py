@@ -137,6 +137,12 @@ def _read_source(elements: Elements) -> SourceFacts:
         orientation=elements.texts("PatientOrientation"),
         laterality=text("Laterality"),
         timezone=text("TimezoneOffsetFromUTC"),
+        identity_removed=text("PatientIdentityRemoved").upper() == "YES",
+        removed_by=elements.texts("DeidentificationMethod"),
+        removed_by_codes=tuple(
+            (item.text("CodeValue"), item.text("CodingSchemeDesignator"), item.text("CodeMeaning"))
+            for item in elements.items("DeidentificationMethodCodeSequence")
+        ),
     )
 
 

@@ -41,4 +41,4 @@ def render_document(result: StudyResult, pdf: bytes) -> bytes:
     made.MIMETypeOfEncapsulatedDocument = "application/pdf"
     made.EncapsulatedDocumentLength = len(pdf)
     made.EncapsulatedDocument = pdf + b"\0" * (len(pdf) % 2)
-    return finished_bytes(made, result.header)
+    return finished_bytes(made, result)

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import re
 import uuid
-import warnings
-from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from io import BytesIO
 
-from pydicom.charset import convert_encodings, decode_bytes, encode_string, python_encoding
 from pydicom.config import RAISE
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import validate_value
 
+from cxrbatch.output.dicom.characters import character_set_of
 from cxrbatch.output.dicom.codes import OWN_SCHEME, OWN_SCHEME_NAME, Code, clipped, dcm
 from cxrbatch.output.dicom.object_files import mark_of
 from cxrbatch.records import EngineDescription, Header, ImageResult, SourceFacts, StudyResult
@@ -29,9 +27,8 @@ RESEARCH = "AI, research use only"
 _NAMESPACE = uuid.UUID("1b0c5f2e-7a64-5d53-9f0e-52c2b1f0a9d7")
 _PROCESSING_EQUIPMENT = dcm("109102", "Processing Equipment")
 _LO, _SH = 64, 16
-_UTF8 = "ISO_IR 192"
-# Each part of a name is written by itself (PS3.5 6.1.2.5.3).
-_NAME_PARTS = re.compile("[=^]")
+# On its pages stands where the radiographs lay, and folders are named after anything.
+_NAMES_FILES = {"pdf"}
 _LOST = "\N{REPLACEMENT CHARACTER}"
 _DIRECTION = re.compile("[AHFPRL]{1,3}")
 _OFFSET = re.compile(r"([+-])(\d\d)(\d\d)")
@@ -99,17 +96,16 @@ def begin_object(result: StudyResult, sop_class_uid: str, kind: str, sop_instanc
     made.SOPClassUID, made.SOPInstanceUID = sop_class_uid, sop_instance_uid
     made.SeriesInstanceUID = series_uid(result, kind)
     _add_patient_and_study(made, result.header)
+    if kind not in _NAMES_FILES:
+        _add_how_identity_was_removed(made, result)
     _add_equipment(made, result)
     _add_times(made, result)
     return made
 
 
-def finished_bytes(made: Dataset, header: Header, further: Iterable[str] = ()) -> bytes:
-    """Return an object as a file, in the source's character set where that can write all of it, else in UTF-8.
-
-    `further` are texts that will be behind it in the file.
-    """
-    terms = _character_set([*_texts(made), *further], header)
+def finished_bytes(made: Dataset, result: StudyResult) -> bytes:
+    """Return an object as a file, in the character set of its study's objects."""
+    terms = character_set_of(made, result)
     if terms:
         made.SpecificCharacterSet = list(terms) if len(terms) > 1 else terms[0]
     stream = BytesIO()
@@ -158,6 +154,29 @@ def _add_patient_and_study(made: Dataset, header: Header) -> None:
             setattr(made, keyword, value)
 
 
+def _add_how_identity_was_removed(made: Dataset, result: StudyResult) -> None:
+    """Say that the source is of nobody, and what made it so, where each image does (PS3.3 C.7.1.1).
+
+    Where the source does not say what did it, in words or codes that fit, nothing is said: the standard asks for it.
+    """
+    sources = [image.header.source or SourceFacts() for image in result.images]
+    methods = [_fitting("DeidentificationMethod", text) for text in sources[0].removed_by]
+    codes = [Code(*parts) for parts in sources[0].removed_by_codes if _is_code(*parts)]
+    if not all(source.identity_removed for source in sources) or not (any(methods) or codes):
+        return
+    made.PatientIdentityRemoved = "YES"
+    if any(methods):
+        made.DeidentificationMethod = [method for method in methods if method]
+    if codes:
+        made.DeidentificationMethodCodeSequence = [coded(code) for code in codes]
+
+
+def _is_code(value: str, scheme: str, meaning: str) -> bool:
+    return all(
+        _fitting(f"Code {part}", text) for part, text in zip(Code._fields, (value, scheme, meaning), strict=True)
+    )
+
+
 _REPRESENTATIONS = {
     "PatientName": "PN",
     "ReferringPhysicianName": "PN",
@@ -171,6 +190,10 @@ _REPRESENTATIONS = {
     "StudyTime": "TM",
     "PatientSex": "CS",
     "PatientAge": "AS",
+    "DeidentificationMethod": "LO",
+    "Code value": "SH",
+    "Code scheme": "SH",
+    "Code meaning": "LO",
 }
 
 
@@ -238,53 +261,3 @@ def _add_times(made: Dataset, result: StudyResult) -> None:
 
 def _moment(result: StudyResult) -> datetime:
     return datetime.fromisoformat(result.scored_at).astimezone(timezone.utc)
-
-
-# --------------------------------------------------------------------------- characters
-
-
-def _texts(made: Dataset) -> Iterator[str]:
-    for element in made:
-        if element.VR == "SQ":
-            for item in element.value:
-                yield from _texts(item)
-        elif element.VR in {"PN", "LO", "SH", "ST", "LT", "UC", "UT"}:
-            yield str(element.value)
-
-
-def _character_set(texts: Iterable[str], header: Header) -> tuple[str, ...]:
-    """Return the terms of the character set that an object is written in; none for plain ASCII of no declared set.
-
-    The source's stays where nothing but its own texts needs one, and comes back from it as it went in.
-    """
-    source = header.source or SourceFacts()
-    declared, foreign = tuple(source.character_set), {text for text in texts if not text.isascii()}
-    is_known = _is_known(declared)
-    if not foreign:
-        return declared if is_known else ()
-    from_source = {header.patient_name, source.referring_physician, header.patient_id, header.patient_id_issuer}
-    from_source |= {header.study_description, source.study_id, header.accession_number}
-    parts = {part for text in foreign for part in _NAME_PARTS.split(text)}
-    if is_known and foreign <= from_source and all(_survives(text, declared) for text in foreign | parts):
-        return declared
-    return (_UTF8,)
-
-
-def _is_known(terms: tuple[str, ...]) -> bool:
-    """Tell whether these terms name a character set, of one term or with code extensions; of none there is no name."""
-    if not terms or any(term not in python_encoding for term in terms):
-        return False
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            return bool(convert_encodings(list(terms)))
-        except (UserWarning, LookupError):  # terms that exclude each other
-            return False
-
-
-def _survives(text: str, terms: tuple[str, ...]) -> bool:
-    """Tell whether a text is the same after it was written in a character set and read again."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they quote names
-        encodings = convert_encodings(list(terms))
-        return decode_bytes(encode_string(text, encodings), encodings, set()) == text

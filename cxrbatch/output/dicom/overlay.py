@@ -174,7 +174,7 @@ def _as_object(result: StudyResult, number: int, image: ImageResult, pixels: Rgb
     made.SourceImageSequence = [source]
     made.BurnedInAnnotation = "YES" if Flag.BURNED_IN_ANNOTATION in image.flags else "NO"
     _add_pixels(made, pixels)
-    return finished_bytes(made, result.header)
+    return finished_bytes(made, result)
 
 
 def _add_pixels(made: Dataset, pixels: Rgb8) -> None:

@@ -88,12 +88,7 @@ def render_sr(result: StudyResult, heatmaps: HeatmapChoice, former: Path | None 
     _add_root(made)
     groups = [group for image in images for group in _groups(image, result.engine, heatmaps)]
     parts = [*_context(result.engine), _library(images), container(_MEASUREMENTS, groups)]
-    texts = [
-        _engine_name(result.engine),
-        _notice(result.engine),
-        *(text for label in result.engine.labels for text in _names(label)),
-    ]
-    return finished_bytes(made, result.header, texts) + content_sequence(parts)
+    return finished_bytes(made, result) + content_sequence(parts)
 
 
 def _add_root(made: Dataset) -> None:
@@ -104,10 +99,6 @@ def _add_root(made: Dataset) -> None:
     template.MappingResource, template.MappingResourceUID = TEMPLATE_RESOURCE, TEMPLATE_RESOURCE_UID
     template.TemplateIdentifier = "1500"
     made.ContentTemplateSequence = [template]
-
-
-def _names(label: Label) -> tuple[str, str]:
-    return label_name(label), code_of_finding(label.name).meaning
 
 
 # --------------------------------------------------------------------------- what is referred to
