@@ -114,6 +114,7 @@ class Settings:
     pdf_variant: Annotated[
         PdfVariant, Meaning("what kind of PDF `report.pdf` is: `pdf/ua-1` for who listens to it, `pdf/a-3b` to archive")
     ] = "plain"
+    templates: Annotated[str, Meaning("folder of templates and style sheets to use before the package's")] = ""
     dicom: Annotated[
         str,
         Meaning(

@@ -20,6 +20,7 @@ from cxrbatch.output.ledger.store import DERIVED
 from cxrbatch.output.worklist import INDEX_HTML, write_worklist
 from cxrbatch.output.worklist_data import DATA_FOLDER
 from cxrbatch.pages.cells import LIST_SEPARATOR, harmless, list_cell, restored, write_rows
+from cxrbatch.pages.own_templates import in_use
 from cxrbatch.records import Calls, EngineDescription, FileRow, StudyRow, Verdict, call_image, now_text
 from cxrbatch.system.durable import replacing
 from cxrbatch.system.faults import reach
@@ -80,7 +81,7 @@ def _as_derived(out: Path, engine: EngineDescription) -> str:
         files = [(path.name, (state := path.stat()).st_size, state.st_mtime_ns) for path in paths]
     except OSError:
         return ""
-    return hashlib.sha256(f"{__version__} {files} {to_json(engine)}".encode()).hexdigest()
+    return hashlib.sha256(f"{__version__}{in_use().mark} {files} {to_json(engine)}".encode()).hexdigest()
 
 
 def write_tables(out: Path, files: Iterable[FileRow], studies: Iterable[StudyRow], engine: EngineDescription) -> None:

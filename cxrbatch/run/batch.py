@@ -29,6 +29,7 @@ from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentified_output import settle_names
 from cxrbatch.run.index import INDEX_RULES, Index, Judge, account_for, index_input
 from cxrbatch.run.notify import Notifier, check_receiver, open_notifier, tell_of_failed_run
+from cxrbatch.run.own_pages import pages_by
 from cxrbatch.run.print import PRINTED, check_printing, print_again, print_overtaken, print_sheet
 from cxrbatch.run.processes import is_new, open_workers
 from cxrbatch.run.processor import LocalProcessor, MakeProcessor, MayGrow, Workplace
@@ -120,6 +121,7 @@ def open_run(
         begins = is_new(out)
         means = means or Means()
         workers = means.workers or stack.enter_context(open_workers(settings, ahead_of=out))
+        stack.enter_context(pages_by(settings, progress.say, workers))
         # Where the same engine was at work before, its file is read and hashed once: by what opens it, or in the end.
         engine = stack.enter_context(EngineSlot(settings, opens_soon=begins, verifies=begins))
         ledger = stack.enter_context(open_output(out, log_limits(settings), state=settings.state))
