@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cxrbatch.cli.page_options import templates_option
+from cxrbatch.cli.page_options import keep_embeddings_option, templates_option
 from cxrbatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -185,6 +185,7 @@ def scoring_options(command: Command) -> Command:
             default=None,
             help="Keep activation maps as numbers beside the reports, for `cxrbatch export`.  [default: no-keep-maps]",
         ),
+        keep_embeddings_option,
         click.option(
             "--group-by",
             type=click.Choice(["file", "folder"]),

@@ -147,7 +147,7 @@ def print_report(job: PrintJob) -> PrintedStudy:
     _tidy_up(job)
     result = _result(job)
     if not result.pictures:
-        if not result.keeps_maps:
+        if not result.keeps_arrays:
             return write_result(result, job.place)
         from cxrbatch.output.report.kept_arrays import keep_arrays
 
