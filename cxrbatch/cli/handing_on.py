@@ -60,8 +60,9 @@ def export(out: Path, target: Path, formats: tuple[Format, ...], heatmaps: Heatm
     """Write the results of OUT into DIR for research: tidy scores, regions of heatmaps, activation maps, embeddings.
 
     parquet and csv-long have one row per image and label, and one per study and label. coco has the regions of findings
-    that were called, npy the maps as arrays: `cxrbatch run --keep-maps` keeps these. Embeddings that `--keep-embeddings`
-    kept come with parquet, csv-long and npy. Changes nothing in OUT, and can be used while a run is working on it.
+    that were called, npy the maps as arrays: `cxrbatch run --keep-maps` keeps these. Embeddings, where
+    `--keep-embeddings` kept some, come with parquet, csv-long and npy. Changes nothing in OUT, and can be used while a
+    run is working on it.
 
     \b
     Examples:

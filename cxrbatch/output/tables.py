@@ -15,7 +15,6 @@ from pathlib import Path
 
 from cxrbatch import __version__
 from cxrbatch.output.ledger.ledger import Ledger
-from cxrbatch.output.ledger.patients import keys_with_prior
 from cxrbatch.output.ledger.store import DERIVED
 from cxrbatch.output.worklist import INDEX_HTML, write_worklist
 from cxrbatch.output.worklist_data import DATA_FOLDER
@@ -69,7 +68,7 @@ def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
     ledger.home.check()
     write_tables(out, ledger.results.file_rows(), ledger.results.study_rows(), engine)
     ledger.home.check()
-    studies, with_prior = ledger.results.study_rows_by_arrival(), keys_with_prior(ledger.store)
+    studies, with_prior = ledger.results.study_rows_by_arrival(), ledger.priors.keys_with_prior()
     write_worklist(out, studies, engine=engine, generated_at=now_text(), with_prior=with_prior)
     ledger.remember(DERIVED, _as_derived(out, engine))
 
