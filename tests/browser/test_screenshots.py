@@ -37,7 +37,7 @@ def test_every_picture_is_there_as_large_and_as_dark_as_it_is_to_be(
     images = tmp_path / "images"
     made = {path.stem: path for path in take_pictures(browser, results, images)}
     assert set(made) == {picture.name for picture in PICTURES}, "and none of a PDF, for there is none"
-    seen = {name: cv2.imread(str(path)) for name, path in made.items()}
+    seen = {name: np.asarray(cv2.imread(str(path))) for name, path in made.items()}
     for picture in PICTURES:
         assert seen[picture.name].shape == (picture.height, picture.width, 3)
     for page in ("worklist", "report"):
