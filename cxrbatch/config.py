@@ -105,6 +105,9 @@ class Settings:
     keep_maps: Annotated[
         bool, Meaning("keep the class activation maps of every image as numbers, for `export`; a few kB each")
     ] = False
+    keep_embeddings: Annotated[
+        bool, Meaning("keep the embedding of every image as numbers, for `export`, of an engine that gives one")
+    ] = False
     heatmaps: Annotated[
         HeatmapChoice, Meaning("which heatmaps a report shows: those that were found to point at the finding, or all")
     ] = "validated"
@@ -114,6 +117,7 @@ class Settings:
     pdf_variant: Annotated[
         PdfVariant, Meaning("what kind of PDF `report.pdf` is: `pdf/ua-1` for who listens to it, `pdf/a-3b` to archive")
     ] = "plain"
+    templates: Annotated[str, Meaning("folder of templates and style sheets to use before the package's")] = ""
     dicom: Annotated[
         str,
         Meaning(

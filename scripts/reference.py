@@ -1,4 +1,4 @@
-"""`make reference`: docs/commands.md and docs/settings.md, from the commands and the settings themselves."""
+"""`make reference`: docs/commands.md, docs/settings.md and docs/template-context.md, from what they are about."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from cxrbatch.cli import commands
 from cxrbatch.config import CONFIG_FILE, ENVIRONMENT_PREFIX, Meaning, Settings, notes, ranges
 from cxrbatch.errors import ExitCode
+from scripts.template_context import context_page
 
 ROOT = Path(__file__).parents[1]
 MADE_BY = "<!-- Made by `make reference`. -->\n\n"
 
 
 def main() -> None:
-    """Write both pages."""
+    """Write the pages."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     for path, text in pages():
         path.write_text(text, encoding="utf-8")
@@ -31,6 +32,7 @@ def pages() -> Iterator[tuple[Path, str]]:
     """Yield each page and what it is to hold."""
     yield ROOT / "docs" / "commands.md", commands_page()
     yield ROOT / "docs" / "settings.md", settings_page()
+    yield ROOT / "docs" / "template-context.md", MADE_BY + context_page()
 
 
 def commands_page() -> str:

@@ -57,11 +57,12 @@ def schema(named: Named | None) -> None:
 )
 @state_option
 def export(out: Path, target: Path, formats: tuple[Format, ...], heatmaps: HeatmapChoice, state: str | None) -> None:
-    """Write the results of OUT into DIR for research: tidy scores, regions of the heatmaps, activation maps.
+    """Write the results of OUT into DIR for research: tidy scores, regions of heatmaps, activation maps, embeddings.
 
     parquet and csv-long have one row per image and label, and one per study and label. coco has the regions of findings
-    that were called, npy the maps as arrays: `cxrbatch run --keep-maps` keeps these. Changes nothing in OUT, and can be
-    used while a run is working on it.
+    that were called, npy the maps as arrays: `cxrbatch run --keep-maps` keeps these. Embeddings, where
+    `--keep-embeddings` kept some, come with parquet, csv-long and npy. Changes nothing in OUT, and can be used while a
+    run is working on it.
 
     \b
     Examples:

@@ -8,7 +8,8 @@ import click
 
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import FOLDER, state_option
-from cxrbatch.cli.terminal import open_console
+from cxrbatch.cli.page_options import templates_option
+from cxrbatch.cli.terminal import open_console, say
 from cxrbatch.system.standard_streams import put_work_first
 
 
@@ -33,8 +34,9 @@ def status(out: Path, state: str | None, *, as_json: bool) -> None:
 
 @commands.command(short_help="Rebuild a damaged ledger from the reports.")
 @click.argument("out", metavar="OUT", type=FOLDER)
+@templates_option
 @state_option
-def repair(out: Path, state: str | None) -> None:
+def repair(out: Path, state: str | None, templates: str | None) -> None:
     """Rebuild the damaged ledger of OUT from its reports, so that the next run does not score everything again.
 
     An intact ledger is left alone; a damaged one is kept beside the new one. The tables are written again.
@@ -45,10 +47,14 @@ def repair(out: Path, state: str | None) -> None:
     """
     from functools import partial
 
+    from cxrbatch.config import load_settings
+    from cxrbatch.run.own_pages import pages_by
     from cxrbatch.upkeep.repair import repair_output, tell_repair
 
     put_work_first()
-    tell_repair(repair_output(out, state or ""), partial(open_console().print, markup=False, highlight=False))
+    with pages_by(load_settings({"templates": templates}), say):
+        repaired = repair_output(out, state or "")
+    tell_repair(repaired, partial(open_console().print, markup=False, highlight=False))
 
 
 @commands.command(short_help="Remove old studies whose images are gone from INPUT.")
@@ -60,8 +66,9 @@ def repair(out: Path, state: str | None) -> None:
 @click.option(
     "--input-emptied", is_flag=True, help="Go on though INPUT is empty: its images are moved away on purpose."
 )
+@templates_option
 @state_option
-def prune(out: Path, age: str, state: str | None, *, remove: bool, input_emptied: bool) -> None:
+def prune(out: Path, age: str, state: str | None, templates: str | None, *, remove: bool, input_emptied: bool) -> None:
     """Remove the reports and rows of studies that were reported long ago and have no image left in INPUT.
 
     Without --yes nothing is changed. A study with an image in INPUT is kept, as the next run would score it again.
@@ -73,10 +80,13 @@ def prune(out: Path, age: str, state: str | None, *, remove: bool, input_emptied
     """
     from functools import partial
 
+    from cxrbatch.config import load_settings
+    from cxrbatch.run.own_pages import pages_by
     from cxrbatch.run.schedule import parse_age
     from cxrbatch.upkeep.prune import prune_output, tell_pruning
 
     if remove:
         put_work_first()
-    pruning = prune_output(out, parse_age(age), state=state or "", remove=remove, input_emptied=input_emptied)
+    with pages_by(load_settings({"templates": templates}), say):
+        pruning = prune_output(out, parse_age(age), state=state or "", remove=remove, input_emptied=input_emptied)
     tell_pruning(pruning, partial(open_console().print, markup=False, highlight=False))

@@ -27,4 +27,8 @@ def tell_export(exported: Exported, target: Path, say: Say) -> None:
         say(f"maps of {exported.maps} images")
     if exported.images_without_maps or exported.peaks:
         say("Maps are kept by `cxrbatch run --keep-maps`, which scores again what lacks them.")
+    if exported.embeddings:
+        say(f"embeddings of {exported.embeddings} images")
+    if exported.embeddings_damaged:
+        say(f"{exported.embeddings_damaged} embeddings are not as they were kept, and are left out")
     say(literal(f"Export: {target.resolve()}"))

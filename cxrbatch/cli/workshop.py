@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 @plan_options
 @click.option("--urgent", metavar="A,B,...", help="Labels whose finding makes a study urgent.  [default: CHECKPOINT's]")
 @click.option("--mirror", is_flag=True, help="Score the mirror image as well and average; twice the work.")
+@click.option("--embeddings", is_flag=True, help="Let the engine give each image's pooled features, too.")
 @click.option("--data", type=EXISTING, help="Labelled images for the comparison.  [default: phantoms]")
 @data_options
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed for splitting DATA.")
@@ -80,8 +81,8 @@ def build(checkpoints: tuple[Path, ...], name: str, engines_folder: Path, data: 
     put_work_first()
     urgent = options.pop("urgent")
     data_wanted = read_data_options(options)
-    mirror = options.pop("mirror")
-    wanted = replace(read_plan_options(options), urgent=None if urgent is None else split_list(urgent), mirror=mirror)
+    asked = {name: options.pop(name) for name in ("mirror", "embeddings")}
+    wanted = replace(read_plan_options(options), urgent=None if urgent is None else split_list(urgent), **asked)
     if data:
         wanted = _compare_on(wanted, data, data_wanted)
     console = open_console()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxrbatch.engine.contract import Engine, join_scores
+from cxrbatch.engine.embedding_agreement import embedding_change
 from cxrbatch.engine.manifest import ParityFigures
 from cxrbatch.errors import EngineError
 from cxrbatch.records import Float32, Gray8, Label, Scores, VerdictRule, likeliest_class
@@ -22,20 +23,23 @@ class Limits:
     """How far an engine may be from its reference; None: as far as it likes.
 
     `change`: of any probability. `p99`: of 99 in 100. `heatmap`: the Pearson correlation that 99 in 100 heatmaps
-    reach at least. `flips`: the share of verdicts that differ, of which one always may.
+    reach at least. `flips`: the share of verdicts that differ, of which one always may. `embedding`: of an embedding's
+    length.
     """
 
     change: float
     p99: float | None = None
     heatmap: float | None = None
     flips: float | None = None
+    embedding: float | None = None
 
 
 UNLIKE_LIMIT = 0.02
 """The largest share of images that may come to lie on the other side of the threshold of their distance."""
 
-FP16_LIMITS = Limits(change=5e-3, p99=2.5e-3, heatmap=0.99, flips=0.01)
-"""What half precision may change. Of the demo engine's heatmaps on 64 phantoms none correlates by less than 0.9999."""
+FP16_LIMITS = Limits(change=5e-3, p99=2.5e-3, heatmap=0.99, flips=0.01, embedding=0.02)
+"""What half precision may change. Of the demo engine's heatmaps on 64 phantoms none correlates by less than 0.9999,
+and no embedding of 32 changes by more than 0.0026 of its length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,8 @@ class Agreement:
 
     `flipped` is bool [N,C]: the verdicts differ by `rule`. `correlations` are of heatmaps, float64 [M], M <= N*C.
     `disagreement_change` is the largest one of an ensemble's disagreement, `distance_change` of the distance to the
-    training images, `unlike_flips` how many images only one of the two calls unlike those; None where none is told.
+    training images, `unlike_flips` how many images only one calls unlike those; `embedding_change` is that of an
+    embedding, as a share of its length; None where none is told.
     """
 
     labels: tuple[Label, ...]
@@ -56,6 +61,7 @@ class Agreement:
     disagreement_change: float | None = None
     distance_change: float | None = None
     unlike_flips: int = 0
+    embedding_change: float | None = None
 
     @property
     def change(self) -> Float32:
@@ -100,6 +106,8 @@ class Agreement:
             max_disagreement_change=self.disagreement_change,
             max_distance_change=self.distance_change,
             unlike_flips=self.unlike_flips,
+            max_embedding_change=self.embedding_change,
+            embedding_limit=None if self.embedding_change is None else limits.embedding,
         )
 
 
@@ -132,6 +140,7 @@ def compare_scores(answered: Scores, reference: Scores, labels: tuple[Label, ...
         disagreement_change=_disagreement_change(answered, reference),
         distance_change=distance_change,
         unlike_flips=unlike_flips,
+        embedding_change=embedding_change(answered, reference),
     )
 
 
@@ -203,6 +212,10 @@ def _faults(figures: ParityFigures) -> Iterator[tuple[str, float]]:
     if limit is not None and too_many_flips(flips, figures.verdicts, limit):
         yield f"{flips} of {figures.verdicts} verdicts differ from the checkpoint's", limit
     yield from _faults_of_distances(figures)
+    embedding, limit = figures.max_embedding_change, figures.embedding_limit
+    # Not `embedding > limit`: what is no number is no agreement.
+    if embedding is not None and limit is not None and not embedding <= limit:
+        yield f"its embeddings differ from the checkpoint's by up to {embedding:.2g} of their length", limit
     heatmap, limit = figures.heatmap_p01, figures.heatmap_limit
     # Not `heatmap < limit`: a correlation that is no number is no agreement.
     if limit is not None and heatmap is not None and not heatmap >= limit:

@@ -12,7 +12,7 @@ from cxrbatch.records import EngineDescription, ExtraOutput, Float32, Gray8, Sco
 
 INPUT = "pixels"
 OUTPUTS = ("probabilities", "logits", "cams")
-EXTRA_OUTPUTS: tuple[ExtraOutput, ...] = ("disagreement", "distance")
+EXTRA_OUTPUTS: tuple[ExtraOutput, ...] = ("disagreement", "distance", "embedding")
 
 
 def output_names(extra: Sequence[ExtraOutput]) -> tuple[str, ...]:
@@ -21,7 +21,7 @@ def output_names(extra: Sequence[ExtraOutput]) -> tuple[str, ...]:
 
 
 def output_shapes(description: EngineDescription) -> dict[str, tuple[int | None, ...]]:
-    """Return the shape of each output without N, by name; None for the sides of a map, which no engine.json tells."""
+    """Return the shape of each output without N, by name; None for the sides of a map, and of an embedding."""
     classes = len(description.labels)
     shapes: dict[str, tuple[int | None, ...]] = {
         "probabilities": (classes,),
@@ -29,6 +29,7 @@ def output_shapes(description: EngineDescription) -> dict[str, tuple[int | None,
         "cams": (classes, None, None),
         "disagreement": (classes,),
         "distance": (),
+        "embedding": (None,),
     }
     return {name: shapes[name] for name in output_names(description.extra_outputs)}
 
@@ -41,6 +42,7 @@ def scores_from(answered: Mapping[str, Float32]) -> Scores:
         answered["cams"],
         disagreement=answered.get("disagreement"),
         distance=answered.get("distance"),
+        embedding=answered.get("embedding"),
     )
 
 

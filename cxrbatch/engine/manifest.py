@@ -169,7 +169,8 @@ class ParityFigures:
     names the GPU, if any. A limit of None was not asked for. Where nobody counted, in bundles of the first versions,
     `verdicts` is 0. `max_disagreement_change` is the largest change of an ensemble's disagreement, within `limit`, too.
     `max_distance_change` is that of the distance to the training images, 1 at its threshold; `unlike_flips` counts the
-    images that only one of the two calls unlike those, at most a share of UNLIKE_LIMIT.
+    images that only one of the two calls unlike those, at most a share of UNLIKE_LIMIT. `max_embedding_change` is the
+    largest length of a change of an embedding, as a share of the reference's, at most `embedding_limit`.
     """
 
     images: int
@@ -190,6 +191,8 @@ class ParityFigures:
     max_disagreement_change: float | None = None
     max_distance_change: float | None = None
     unlike_flips: int = 0
+    max_embedding_change: float | None = None
+    embedding_limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,7 +274,7 @@ def _in_words(role: str, figures: ParityFigures) -> str:
         f"largest change of a probability {figures.max_probability_change:.1e} (limit {figures.limit:g}){most}, mean "
         f"{figures.mean_probability_change:.1e}, on {figures.images} {_text(figures.source)}"
         f"{device}; {verdicts}{_heatmaps_in_words(figures)}{_members_in_words(figures)}"
-        f"{_distances_in_words(figures)}"
+        f"{_distances_in_words(figures)}{_embeddings_in_words(figures)}"
     )
 
 
@@ -288,6 +288,12 @@ def _distances_in_words(figures: ParityFigures) -> str:
     if change is None:
         return ""
     return f"; largest change of a distance to the training images {change:.1e}, {figures.unlike_flips} change sides"
+
+
+def _embeddings_in_words(figures: ParityFigures) -> str:
+    change, limit = figures.max_embedding_change, figures.embedding_limit
+    within = "" if limit is None else f" (limit {limit:g})"
+    return "" if change is None else f"; largest change of an embedding {change:.1e} of its length{within}"
 
 
 def _flips_in_words(flips: int, verdicts: int, limit: float | None, *, counted: bool = False) -> str:

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from cxrbatch import __version__
 from cxrbatch.output.ledger.ledger import Ledger
-from cxrbatch.output.ledger.patients import keys_with_prior
 from cxrbatch.output.ledger.store import DERIVED
 from cxrbatch.output.worklist import INDEX_HTML, write_worklist
 from cxrbatch.output.worklist_data import DATA_FOLDER
 from cxrbatch.pages.cells import LIST_SEPARATOR, harmless, list_cell, restored, write_rows
+from cxrbatch.pages.own_templates import in_use
 from cxrbatch.records import Calls, EngineDescription, FileRow, StudyRow, Verdict, call_image, now_text
 from cxrbatch.system.durable import replacing
 from cxrbatch.system.faults import reach
@@ -68,7 +68,7 @@ def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
     ledger.home.check()
     write_tables(out, ledger.results.file_rows(), ledger.results.study_rows(), engine)
     ledger.home.check()
-    studies, with_prior = ledger.results.study_rows_by_arrival(), keys_with_prior(ledger.store)
+    studies, with_prior = ledger.results.study_rows_by_arrival(), ledger.priors.keys_with_prior()
     write_worklist(out, studies, engine=engine, generated_at=now_text(), with_prior=with_prior)
     ledger.remember(DERIVED, _as_derived(out, engine))
 
@@ -80,7 +80,7 @@ def _as_derived(out: Path, engine: EngineDescription) -> str:
         files = [(path.name, (state := path.stat()).st_size, state.st_mtime_ns) for path in paths]
     except OSError:
         return ""
-    return hashlib.sha256(f"{__version__} {files} {to_json(engine)}".encode()).hexdigest()
+    return hashlib.sha256(f"{__version__}{in_use().mark} {files} {to_json(engine)}".encode()).hexdigest()
 
 
 def write_tables(out: Path, files: Iterable[FileRow], studies: Iterable[StudyRow], engine: EngineDescription) -> None:

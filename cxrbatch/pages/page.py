@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from cxrbatch.pages.compiled_templates import CompiledTemplates
+from cxrbatch.pages.own_templates import CONTEXT_MINOR, CONTEXT_VERSION, PACKAGED, OwnTemplates, in_use
+from cxrbatch.pages.template_rules import Sandbox, loader_of, rendered_by
 from cxrbatch.pages.wording import visible
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
@@ -28,10 +30,12 @@ def render_page(
         loads_data: whether that script may load others, and ask whoever served the page.
         content: what the template shows; every text of it is escaped.
     """
-    page = _environment().get_template(template)
+    own = in_use()
+    page = environment(own)
     style = Markup("\n").join(asset(name) for name in styles)
     code = asset(script) if script else Markup("")
-    return page.render(style=style, script=code, policy=_policy(code, loads_data=loads_data), **content)
+    given = {"style": style, "script": code, "policy": _policy(code, loads_data=loads_data), **content}
+    return rendered_by(own, page, template, given) if own.files else page.get_template(template).render(given)
 
 
 @cache
@@ -49,9 +53,14 @@ def _policy(script: str, *, loads_data: bool) -> str:
     return f"{allowed}; script-src 'sha256-{digest}'{loading}"
 
 
-@cache
 def asset(name: str) -> Markup:
-    """Return a style sheet or script of this repository, which is ours and therefore not escaped."""
+    """Return a style sheet or script, which is ours or the operator's and therefore not escaped."""
+    own = in_use().text(name)
+    return _packaged_asset(name) if own is None else Markup(own)  # noqa: S704
+
+
+@cache
+def _packaged_asset(name: str) -> Markup:
     return Markup((TEMPLATES / name).read_text(encoding="utf-8"))  # noqa: S704
 
 
@@ -62,15 +71,19 @@ def _with_visible_text(value: object) -> object:
     return "\n".join(map(visible, value.split("\n")))
 
 
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(TEMPLATES),
+@lru_cache(maxsize=4)
+def environment(own: OwnTemplates = PACKAGED) -> Environment:
+    """Return what compiles templates. An operator's are in a sandbox; what is kept compiled is the package's."""
+    packaged = FileSystemLoader(TEMPLATES)
+    made = (Sandbox if own.files else Environment)(
+        loader=loader_of(own, packaged) if own.files else packaged,
         autoescape=True,
         finalize=_with_visible_text,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        bytecode_cache=CompiledTemplates(),
+        bytecode_cache=None if own.files else CompiledTemplates(),
     )
+    made.globals |= {"context_version": CONTEXT_VERSION, "context_minor": CONTEXT_MINOR}
+    return made

@@ -12,7 +12,7 @@ from cxrbatch.records.images import Float32, Gray8, Radiograph
 from cxrbatch.records.maps import MapCheck
 
 Task = Literal["multilabel", "binary", "multiclass"]
-ExtraOutput = Literal["disagreement", "distance"]
+ExtraOutput = Literal["disagreement", "distance", "embedding"]
 FEWEST_IMAGES = 10
 """Fewer images than this with a finding, or without it, are too few to measure how well it is ranked.
 
@@ -107,7 +107,8 @@ class Scores:
     whose mean over h and w plus the head's bias equals the logits.
     Only of engines that name them among their `extra_outputs`: `disagreement` [N,C], the standard deviation of the
     probabilities that the members of an ensemble give, and `distance` [N], how far an image's features lie from those
-    of the training images, 1 where the farthest hundredth of the validation images begins.
+    of the training images, 1 where the farthest hundredth of the validation images begins; `embedding` [N,D], the mean
+    of its last feature map over the cells.
     """
 
     probabilities: Float32
@@ -115,6 +116,7 @@ class Scores:
     cams: Float32
     disagreement: Float32 | None = None
     distance: Float32 | None = None
+    embedding: Float32 | None = None
 
     def one(self, image: int) -> Scores:
         """Return the scores of one image, as a batch of its own."""
@@ -122,7 +124,7 @@ class Scores:
 
     def parts(self) -> tuple[Float32 | None, ...]:
         """Return the arrays in the order of the fields; None for those that the engine does not give."""
-        return self.probabilities, self.logits, self.cams, self.disagreement, self.distance
+        return self.probabilities, self.logits, self.cams, self.disagreement, self.distance, self.embedding
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class ImageResult:
     `grey` is the mean, 0..255, of what the engine saw of it; None in results of earlier versions.
     `image_file`, `thumbnail_file` and `heatmaps` name files in the study's report folder; they are
     empty until the pictures are written. So does `maps_file`, where the activation maps are kept as numbers; `geometry`
-    says then where the stored pixels lie in the square that they cover.
+    says then where the stored pixels lie in the square that they cover. `embedding_file` is where its embedding is.
     """
 
     path: str
@@ -58,6 +58,7 @@ class ImageResult:
     distance: float | None = None
     grey: float | None = None
     maps_file: str = ""
+    embedding_file: str = ""
     geometry: Geometry | None = None
 
     @property
@@ -108,7 +109,8 @@ class StudyResult:
 
     A `deidentified` result is printed without input paths, which may be named after patients. `files` are all
     files of the study, scored or not; empty in results of earlier versions. Without `pictures` none were asked for,
-    and its images name none. With `keeps_maps` the activation maps of each image are kept as numbers.
+    and its images name none. With `keeps_maps` the activation maps of each image are kept as numbers,
+    with `keeps_embeddings` its embedding.
     """
 
     study_key: str
@@ -122,6 +124,12 @@ class StudyResult:
     files: tuple[SourceFile, ...] = ()
     pictures: bool = True
     keeps_maps: bool = False
+    keeps_embeddings: bool = False
+
+    @property
+    def keeps_arrays(self) -> bool:
+        """Tell whether anything that the engine said is kept as numbers."""
+        return self.keeps_maps or self.keeps_embeddings
 
     @property
     def header(self) -> Header:
@@ -182,12 +190,14 @@ class StudyResult:
 class ImagePixels:
     """The arrays that belong to one `ImageResult`: needed once, to draw its pictures.
 
-    `display` is uint8 [H,W], 0..255; `cams` is float32 [C,h,w] over the engine's input square.
+    `display` is uint8 [H,W], 0..255; `cams` is float32 [C,h,w] over the engine's input square. `embedding` is float32
+    [D], None where the engine gives none, or nobody wants it.
     """
 
     display: Gray8
     cams: Float32
     geometry: Geometry
+    embedding: Float32 | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from cxrbatch.config import RUNS, Settings
 from cxrbatch.errors import RunError
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.settle import Settling, order_orphans_removed, remove_as_ordered, settle_strays
-from cxrbatch.output.ledger.ledger import ENGINE, KEEPS, MAPS, TROUBLE, Ledger
+from cxrbatch.output.ledger.ledger import ENGINE, TROUBLE, Ledger
 from cxrbatch.output.ledger.restore import unprinted_results
 from cxrbatch.output.metrics_prom import write_metrics
 from cxrbatch.output.report.report_files import tidy_report
@@ -28,7 +28,9 @@ from cxrbatch.output.tables import refresh_tables
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentified_output import settle_names
 from cxrbatch.run.index import INDEX_RULES, Index, Judge, account_for, index_input
+from cxrbatch.run.kept import check_kept, remember_kept, requeue_unkept
 from cxrbatch.run.notify import Notifier, check_receiver, open_notifier, tell_of_failed_run
+from cxrbatch.run.own_pages import pages_by
 from cxrbatch.run.print import PRINTED, check_printing, print_again, print_overtaken, print_sheet
 from cxrbatch.run.processes import is_new, open_workers
 from cxrbatch.run.processor import LocalProcessor, MakeProcessor, MayGrow, Workplace
@@ -120,6 +122,7 @@ def open_run(
         begins = is_new(out)
         means = means or Means()
         workers = means.workers or stack.enter_context(open_workers(settings, ahead_of=out))
+        stack.enter_context(pages_by(settings, progress.say, workers))
         # Where the same engine was at work before, its file is read and hashed once: by what opens it, or in the end.
         engine = stack.enter_context(EngineSlot(settings, opens_soon=begins, verifies=begins))
         ledger = stack.enter_context(open_output(out, log_limits(settings), state=settings.state))
@@ -129,8 +132,9 @@ def open_run(
         order = Order(source, out, settings, settle_names(out, ledger, settings, workers))
         run = Run(order, ledger, engine, workers, progress, open_notifier(settings, ledger), means.make_processor)
         stack.callback(run.close_engine)
-        run.remember_engine()
         description = engine.description
+        check_kept(settings, description)
+        run.remember_engine()
         log_event("run started", cxrbatch=__version__, engine=description.name, engine_sha256=description.sha256)
         try:
             run.notifier.begin()
@@ -204,15 +208,11 @@ class Run:
 
     def requeue(self, *, retry_failed: bool = True) -> None:
         """Queue again what failed, what another engine scored, and what lacks pictures or maps that are asked for."""
-        keeps = MAPS if self.settings.keep_maps else ""
-        is_new = self.ledger.fact(KEEPS) != keeps
-        if keeps and is_new:
-            self.ledger.queue.requeue_without_maps(self.engine.sha256)
+        keeps = requeue_unkept(self.ledger, self.settings, self.engine.sha256)
         self.ledger.queue.requeue(
             engine_sha256=self.engine.sha256, retry_failed=retry_failed, draws=self.settings.pictures
         )
-        if is_new:
-            self.ledger.remember(KEEPS, keeps)
+        remember_kept(self.ledger, keeps)
 
     def process(
         self, study_keys: Collection[str], *, deadline: Deadline | None = None, may_grow: MayGrow = lambda _: False

@@ -16,12 +16,13 @@ from tempfile import TemporaryDirectory
 from cxrbatch.config import Settings
 from cxrbatch.output.folder.state import find_state
 from cxrbatch.output.ledger.index import KnownFile
-from cxrbatch.output.ledger.ledger import KEEPS, LEDGER_FILE, MAPS, Ledger
+from cxrbatch.output.ledger.ledger import LEDGER_FILE, Ledger
 from cxrbatch.output.ledger.view import copy_ledger
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentification import KEY_FILE, Pseudonyms, open_pseudonyms
 from cxrbatch.run.deidentified_output import check_names
 from cxrbatch.run.index import Index, IndexCount, index_input
+from cxrbatch.run.kept import check_kept, requeue_unkept
 from cxrbatch.run.print import check_printing
 from cxrbatch.run.processes import open_workers
 from cxrbatch.run.score import EngineSlot
@@ -58,8 +59,8 @@ def foresee_run(root: Path, out: Path, settings: Settings, progress: RunProgress
         engine.stay_with(ledger.engine_sha256)
         before = ledger.index.known_files()
         indexed = _index(source, out, settings, ledger, progress)
-        if settings.keep_maps and ledger.fact(KEEPS) != MAPS:
-            ledger.queue.requeue_without_maps(engine.description.sha256)
+        check_kept(settings, engine.description)
+        requeue_unkept(ledger, settings, engine.description.sha256)
         ledger.queue.requeue(engine_sha256=engine.description.sha256, draws=settings.pictures)
         if settings.retry == "rejected":
             ledger.queue.requeue_unprinted()

@@ -16,6 +16,7 @@ from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.output.report.manner import Manner
 from cxrbatch.output.report.report_files import COULD_NOT_PRINT, report_folder
 from cxrbatch.output.report.write_folder import write_result
+from cxrbatch.pages.own_templates import in_use, printing_with
 from cxrbatch.records import ImagePixels, PrintedStudy, PriorStudy, RefusedImage, StudyResult
 from cxrbatch.run.stages import FinishedStudy, ScoredStudy, StageClock
 from cxrbatch.system.durable import remove_temporaries
@@ -100,7 +101,7 @@ def _print_jobs(jobs: Iterable[PrintJob], settings: Settings, workers: WorkerPoo
 def _job(
     study_key: str, result: StudyResult | None, place: Place, settings: Settings, priors: tuple[PriorStudy, ...] = ()
 ) -> PrintJob:
-    manner = Manner(settings.heatmaps, priors, settings.pdf_variant, settings.object_kinds)
+    manner = Manner(settings.heatmaps, priors, settings.pdf_variant, settings.object_kinds, in_use())
     return PrintJob(study_key, result, place, settings.html, settings.pdf, manner=manner)
 
 
@@ -146,7 +147,7 @@ def print_report(job: PrintJob) -> PrintedStudy:
     _tidy_up(job)
     result = _result(job)
     if not result.pictures:
-        if not result.keeps_maps:
+        if not result.keeps_arrays:
             return write_result(result, job.place)
         from cxrbatch.output.report.kept_arrays import keep_arrays
 
@@ -154,7 +155,8 @@ def print_report(job: PrintJob) -> PrintedStudy:
         return write_result(kept.result, job.place, kept.files)
     from cxrbatch.output.report.report import print_study
 
-    return print_study(result, job.pixels, job.place, html=job.html, pdf=job.pdf, manner=job.manner)
+    with printing_with(job.manner.templates):
+        return print_study(result, job.pixels, job.place, html=job.html, pdf=job.pdf, manner=job.manner)
 
 
 def reprint_report(job: PrintJob) -> PrintedStudy:
@@ -163,7 +165,8 @@ def reprint_report(job: PrintJob) -> PrintedStudy:
 
     _tidy_up(job)
 
-    return reprint_study(_result(job), job.place, html=job.html, pdf=job.pdf, manner=job.manner)
+    with printing_with(job.manner.templates):
+        return reprint_study(_result(job), job.place, html=job.html, pdf=job.pdf, manner=job.manner)
 
 
 def print_sheet(page: str) -> bytes:

@@ -23,6 +23,7 @@ from cxrbatch.output.ledger.attempts import failed_again
 from cxrbatch.output.ledger.queue import StudyTask
 from cxrbatch.records import (
     EngineDescription,
+    Float32,
     Gray8,
     ImagePixels,
     ImageResult,
@@ -31,12 +32,12 @@ from cxrbatch.records import (
     StudyResult,
     now_text,
 )
+from cxrbatch.run.kept import as_asked
 from cxrbatch.run.stages import DecodedStudy, ScoredStudy, StageClock
 from cxrbatch.system.logbook import log_event
 from cxrbatch.system.worker_handle import leave_signals_to_the_main_thread
 
 _BATCH_ON_CPU, _BATCH_ON_GPU = 4, 8
-_NO_DISPLAY = np.zeros((0, 0), np.uint8)
 
 
 class EngineSlot:
@@ -182,13 +183,18 @@ class ImageScore:
     @property
     def is_number(self) -> bool:
         """Tell whether the engine gave a number for everything."""
-        answered = (self.scores.probabilities, self.scores.cams, self.scores.distance)
+        answered = (self.scores.probabilities, self.scores.cams, self.scores.distance, self.scores.embedding)
         return all(bool(np.isfinite(part).all()) for part in answered if part is not None)
 
     @property
     def distance(self) -> float | None:
         """How far the image lies from the training images, 1 at the threshold; None where the engine does not tell."""
         return None if self.scores.distance is None else float(self.scores.distance[0])
+
+    @property
+    def embedding(self) -> Float32 | None:
+        """Its embedding, float32 [D], None where the engine gives none."""
+        return None if self.scores.embedding is None else self.scores.embedding[0]
 
     @property
     def flags(self) -> tuple[Flag, ...]:
@@ -205,7 +211,7 @@ def score_studies(
     batch_size = images_per_call(settings, scorer.engine.description)
     for group in _gather_images(studies, batch_size):
         for scored in _score_group(group, scorer, batch_size, clock):
-            yield _as_asked(scored, settings)
+            yield as_asked(scored, settings)
 
 
 def images_per_call(settings: Settings, engine: EngineDescription) -> int:
@@ -321,7 +327,7 @@ def _with_scores(study: DecodedStudy, scores: list[ImageScore], engine: EngineDe
                 grey=round(float(image.pixels.mean()), 2),
             )
         )
-        pixels.append(ImagePixels(radiograph.display, score.scores.cams[0], image.geometry))
+        pixels.append(ImagePixels(radiograph.display, score.scores.cams[0], image.geometry, score.embedding))
     result = _study_result(study.task, engine, results, refused) if results else None
     if unlike := sum(image.is_unlike_training for image in results):
         log_event("unlike the training images", study_key=study.task.study_key, images=unlike)
@@ -331,19 +337,6 @@ def _with_scores(study: DecodedStudy, scores: list[ImageScore], engine: EngineDe
 def _without_number(path: str, task: StudyTask, engine: EngineDescription) -> RefusedImage:
     message, before = "the engine gave no number for this image", task.attempts.get(path, 0)
     return failed_again(path, Reason.UNEXPECTED_ERROR, message, failed_before=before, engine_sha256=engine.sha256)
-
-
-def _as_asked(study: ScoredStudy, settings: Settings) -> ScoredStudy:
-    """Let the result say what may be printed of it; pixels go on only where something is made of them."""
-    if study.result is None:
-        return study
-    result = replace(
-        study.result, deidentified=settings.deidentify, pictures=settings.pictures, keeps_maps=settings.keep_maps
-    )
-    if settings.pictures:
-        return replace(study, result=result)
-    undrawn = tuple(replace(each, display=_NO_DISPLAY) for each in study.pixels) if settings.keep_maps else ()
-    return replace(study, result=result, pixels=undrawn)
 
 
 def _study_result(

@@ -15,6 +15,7 @@ from cxrbatch.output.report.report_files import tidy_report, without_pictures
 from cxrbatch.output.tables import STUDIES_CSV, derive_tables
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentified_output import refuse_names, settle_names
+from cxrbatch.run.own_pages import pages_by
 from cxrbatch.run.print import PRINTED, check_objects, print_again
 from cxrbatch.run.processes import open_workers
 from cxrbatch.system.logbook import log_limits
@@ -38,6 +39,7 @@ def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, stu
     with ExitStack() as stack:
         ledger = stack.enter_context(open_output(out, log_limits(settings), state=settings.state))
         workers = stack.enter_context(open_workers(settings))
+        stack.enter_context(pages_by(settings, progress.say, workers))
         if settings.deidentify:
             settle_names(out, ledger, settings, workers)
         elif ledger.fact(DEIDENTIFIED) == CONVERTING:

@@ -29,17 +29,20 @@ def write_tiny_bundle(
     poison_value: int | None = None,
     ensemble: bool = False,
     tells_distance: bool = False,
+    gives_embedding: bool = False,
 ) -> Path:
     """Write the bundle `folder/name` whose label i looks at quadrant i % 4 of the square; return its folder.
 
     See `tiny_probabilities` for what it answers. Labels are names (operating point 0.5, validated maps) or `Label`s.
     With `poison_value`, an image whose top left quadrant has exactly that mean grey value is answered with NaN.
     With `ensemble` it claims members who disagree by a quarter of each probability. With `tells_distance`, it also
-    answers twice the mean brightness, 0..2: what is brighter than grey is unlike others.
+    answers twice the mean brightness, 0..2: what is brighter than grey is unlike others. With `gives_embedding` it
+    answers the brightness of the four quadrants, 0..1.
     """
     bundle = folder / name
     bundle.mkdir(parents=True)
-    graph = tiny_graph(len(labels), size_px, poison_value, ensemble=ensemble, tells_distance=tells_distance)
+    extra = {"ensemble": ensemble, "tells_distance": tells_distance, "gives_embedding": gives_embedding}
+    graph = tiny_graph(len(labels), size_px, poison_value, **extra)
     (bundle / "model.onnx").write_bytes(graph.SerializeToString())
     manifest = Manifest(
         name=name,
@@ -51,7 +54,11 @@ def write_tiny_bundle(
         files={"onnx": EngineFile("model.onnx", sha256_of_file(bundle / "model.onnx"), "fp32")},
         output_stride=size_px // 2,
         notice=notice,
-        extra_outputs=(*(("disagreement",) if ensemble else ()), *(("distance",) if tells_distance else ())),
+        extra_outputs=(
+            *(("disagreement",) if ensemble else ()),
+            *(("distance",) if tells_distance else ()),
+            *(("embedding",) if gives_embedding else ()),
+        ),
     )
     save_bundle(bundle, manifest)
     return bundle
@@ -95,6 +102,7 @@ def tiny_graph(
     *,
     ensemble: bool = False,
     tells_distance: bool = False,
+    gives_embedding: bool = False,
 ) -> onnx.ModelProto:
     """Make the graph: cams [N,n_labels,2,2] hold the quadrant's brightness at its place and 0 elsewhere."""
     half = size_px // 2
@@ -135,6 +143,10 @@ def tiny_graph(
         ]
         constants |= {"two": np.float32(2), "all": np.array([1, 2, 3], np.int64)}
         outputs["distance"] = ["N"]
+    if gives_embedding:
+        constants["by_image"] = np.array([0, 4], np.int64)
+        nodes.append(helper.make_node("Reshape", ["brightness", "by_image"], ["embedding"]))
+        outputs["embedding"] = ["N", 4]
     graph = helper.make_graph(
         nodes,
         "quadrants",

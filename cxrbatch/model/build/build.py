@@ -27,6 +27,7 @@ from cxrbatch.model.network.checkpoint import (
     read_checkpoint,
 )
 from cxrbatch.model.network.combine import mirror_checkpoint, read_checkpoints
+from cxrbatch.model.network.embedding import with_embedding
 from cxrbatch.model.network.export import export_onnx, halve, require_half_weights
 from cxrbatch.records import usual_rule
 from cxrbatch.system import durable
@@ -56,7 +57,8 @@ class BuildOptions:
     adds that graph alone, "int8" a file for the CPU that is calibrated and judged on what `choose_int8_images`
     chooses. The gate looks at what `choose_gate_images` chooses. `urgent` names the labels that are urgent; None
     leaves that to the checkpoint. `onnx_only` leaves the plans to a machine with a GPU. `mirror` averages over every
-    image and its mirror image, at twice the cost. `measure` places the operating points of a new ensemble or mirror on
+    image and its mirror image, at twice the cost. `embeddings` adds the pooled features to what its graphs answer.
+    `measure` places the operating points of a new ensemble or mirror on
     labelled images and says what was measured there.
     """
 
@@ -67,6 +69,7 @@ class BuildOptions:
     urgent: tuple[str, ...] | None = None
     onnx_only: bool = False
     mirror: bool = False
+    embeddings: bool = False
     measure: MeasureCheckpoint | None = None
     plan: PlanOptions = field(default_factory=PlanOptions)
 
@@ -144,6 +147,8 @@ def _take_checkpoints(paths: tuple[Path, ...], options: BuildOptions) -> tuple[C
     else:
         given, content = read_checkpoints(paths), b""
     loaded = mirror_checkpoint(given) if options.mirror else given
+    if options.embeddings:
+        loaded = with_embedding(loaded)
     if options.measure is not None and loaded.facts.is_composed:
         loaded = options.measure(loaded)
     if options.urgent is not None:

@@ -97,6 +97,7 @@ def build_network(facts: CheckpointFacts) -> ChestNetwork:
     )
     if "distance" in facts.extra_outputs:
         network.expect_novelty()
+    network.gives_embedding = "embedding" in facts.extra_outputs and not facts.members
     return network
 
 

@@ -84,6 +84,7 @@ def combine_checkpoints(given: Sequence[GivenCheckpoint]) -> Checkpoint:
         fold_calibration(single)
         if not tell_distance:
             single.novelty = None
+        single.gives_embedding = False  # features of different networks are not of one space
         members.append(network)
     network_of_all = EnsembleNetwork(members).eval()
     combined = CheckpointFacts(

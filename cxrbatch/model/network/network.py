@@ -38,6 +38,28 @@ class NovelScores(NamedTuple):
     distance: Tensor
 
 
+class EmbeddedScores(NamedTuple):
+    """The same of a network that also gives its pooled features, float32 [N,D]."""
+
+    probabilities: Tensor
+    logits: Tensor
+    cams: Tensor
+    embedding: Tensor
+
+
+class NovelEmbeddedScores(NamedTuple):
+    """The same of a network that gives both."""
+
+    probabilities: Tensor
+    logits: Tensor
+    cams: Tensor
+    distance: Tensor
+    embedding: Tensor
+
+
+AllScores = NetworkScores | NovelScores | EmbeddedScores | NovelEmbeddedScores
+
+
 class ScoringNetwork(nn.Module):
     """What export, gate and checkpoints ask of a network, whether it is one, an ensemble or a mirrored one.
 
@@ -119,16 +141,21 @@ class ChestNetwork(ScoringNetwork):
         self.register_buffer("offset", torch.zeros(n_labels))
         # Only of a network whose training images were looked at once more, when it was trained.
         self.novelty: TrainingDistance | None = None
+        # Whether it answers its pooled features, too; a fact of its checkpoint, and of no weight.
+        self.gives_embedding = False
 
-    def forward(self, pixels: Tensor) -> NetworkScores | NovelScores:
+    def forward(self, pixels: Tensor) -> AllScores:
         """Score [N,1,S,S], 0..255, display polarity: uint8, or float where augmentation went before."""
         features = self.feature_map(pixels)
         cams = self.class_activation_maps(features)
         logits = cams.mean(dim=(2, 3)) + self.head.bias
         probabilities = self.calibrate(logits)
+        scores = (probabilities, logits, cams)
         if self.novelty is None:
-            return NetworkScores(probabilities, logits, cams)
-        return NovelScores(probabilities, logits, cams, self.novelty(features))
+            return EmbeddedScores(*scores, self.pooled(features)) if self.gives_embedding else NetworkScores(*scores)
+        if self.gives_embedding:
+            return NovelEmbeddedScores(*scores, self.novelty(features), self.pooled(features))
+        return NovelScores(*scores, self.novelty(features))
 
     def feature_map(self, pixels: Tensor) -> Tensor:
         """Return the last feature map, [N,channels,h,w], in the type of the weights.
@@ -161,7 +188,8 @@ class ChestNetwork(ScoringNetwork):
     @property
     def extra_outputs(self) -> tuple[ExtraOutput, ...]:
         """What it answers beyond probabilities, logits and maps, after them."""
-        return () if self.novelty is None else ("distance",)
+        told: tuple[ExtraOutput, ...] = () if self.novelty is None else ("distance",)
+        return (*told, "embedding") if self.gives_embedding else told
 
     def expect_novelty(self) -> TrainingDistance:
         """Let it answer distances to the training images, too; return the part that is to learn them."""

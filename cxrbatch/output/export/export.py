@@ -17,6 +17,7 @@ from typing import Literal
 from cxrbatch import __version__
 from cxrbatch.config import HeatmapChoice
 from cxrbatch.errors import UsageError
+from cxrbatch.output.export.embeddings import EMBEDDINGS, INDEX, embedding_writer
 from cxrbatch.output.export.rows import ImageScoreRow, StudyScoreRow, image_score_rows, study_score_rows
 from cxrbatch.output.export.tables import OpenTable, csv_table, load_pyarrow, parquet_table
 from cxrbatch.output.folder.opening import output_errors_explained
@@ -44,7 +45,8 @@ class Exported:
 
     `left_without_result` are studies that no file is about, for nothing of them was scored. `regions` and `peaks` are
     annotations; `maps_not_validated` those that were left out. `images_without_maps`: none were kept. None of what was
-    not asked for.
+    not asked for. `embeddings` counts the images whose embedding was kept, `embeddings_damaged` those of which it is no
+    longer as it was.
     """
 
     cxrbatch_version: str
@@ -59,6 +61,8 @@ class Exported:
     maps_not_validated: int | None = None
     maps: int | None = None
     images_without_maps: int | None = None
+    embeddings: int | None = None
+    embeddings_damaged: int | None = None
 
 
 def export_output(
@@ -102,6 +106,7 @@ def _export(ledger: Ledger, out: Path, target: Path, formats: tuple[Format, ...]
             writers.append(_open_coco(stack, out, target, heatmaps, counts))
         if "npy" in formats:
             writers.append(_open_maps(stack, out, target, counts))
+        kept = [embedding_writer(stack, target, name, _TABLES) for name in formats if name != "coco"]
         for row in ledger.results.study_rows():
             if row.result is None:
                 without += 1
@@ -109,6 +114,9 @@ def _export(ledger: Ledger, out: Path, target: Path, formats: tuple[Format, ...]
             studies, images = studies + 1, images + len(row.result.images)
             for write in writers:
                 write(row, row.result)
+            for each in kept:
+                each.write(row.result, report_folder(out, row.result.study_key))
+        counts.update(embeddings=kept[0].written, embeddings_damaged=kept[0].damaged) if kept else None
     is_deidentified = bool(ledger.fact(DEIDENTIFIED))
     return Exported(__version__, made_at, formats, is_deidentified, studies, images, without, **counts)
 
@@ -175,5 +183,6 @@ def _refuse_folder(target: Path, out: Path, input_path: str) -> None:
 def _is_of_export(folder: Path) -> bool:
     """Tell whether an export was made here, or begun: there is nothing that none writes."""
     known = {EXPORT_FILE, "coco.json", "maps", "maps.csv"}
+    known |= {EMBEDDINGS, INDEX, *(f"{EMBEDDINGS}.{suffix}" for suffix in ("csv", "parquet"))}
     known |= {f"{kind}_scores.{suffix}" for kind in ("image", "study") for suffix in ("csv", "parquet")}
     return all(path.name in known or path.name.startswith(".cxrbatch-tmp-") for path in folder.iterdir())

@@ -24,8 +24,9 @@ LEDGER_FILE = "ledger.sqlite"
 INPUT, INPUT_SHA256, ENGINE = "input", "input_sha256", "engine"
 # Whether nothing here names a patient: "yes"; CONVERTING where that was asked for and is not done yet; or "".
 DEIDENTIFIED, CONVERTING = "deidentified", "converting"
-# What is kept of every study beside its report: MAPS where the last run kept its activation maps, or "".
-KEEPS, MAPS = "keeps", "maps"
+# What is kept of every study beside its report, with spaces between: MAPS where the last run kept its activation maps,
+# EMBEDDINGS where it kept its embeddings, or "".
+KEEPS, MAPS, EMBEDDINGS = "keeps", "maps", "embeddings"
 # What keeps a daemon from work, in words; when it last tried again what failed.
 TROUBLE, RETRIED = "trouble", "retried"
 

@@ -28,6 +28,13 @@ MOST_STUDIES = 200
 
 # Read at once of a patient's studies; of most patients there are no more.
 _PAGE = 16
+# Those whose reports say nothing of priors that can be read: of patients who have another study, and are somebody.
+_UNTOLD = f"""
+SELECT study_key FROM studies WHERE patient != '' AND result IS NOT NULL
+AND (priors = '{UNKNOWN_PRIORS}' OR (report_html = '' AND report_pdf = ''))
+AND patient IN (SELECT patient FROM studies WHERE patient != '' AND result IS NOT NULL
+                GROUP BY patient HAVING count(*) BETWEEN 2 AND {MOST_STUDIES})
+"""
 _OF_PATIENT = "FROM studies WHERE patient = ? AND patient != '' AND result IS NOT NULL"
 _KNOWN = "SELECT result, report_html, report_pdf, priors"
 
@@ -80,6 +87,18 @@ class Priors:
                 priors = () if nobodys else self._of(patient, result.study_key, result.header)
                 if (study.html or study.pdf) and result.pictures and text_of(priors) != study.priors:
                     yield Overtaken(result, priors, study.html, study.pdf)
+
+    def keys_with_prior(self) -> set[str]:
+        """Return the keys of the studies whose reports name an earlier one; of those without a report, who would.
+
+        So a list of studies that marks these says what the reports say, at any moment. What was not scored has neither.
+        """
+        told = self._store.rows("SELECT study_key FROM studies WHERE priors NOT IN ('', ?)", (UNKNOWN_PRIORS,))
+        keys = {key for (key,) in told}
+        for study in filter(None, map(self._study, list(self._store.rows(_UNTOLD)))):
+            if self.of(study.result.study_key, study.result.header):
+                keys.add(study.result.study_key)
+        return keys
 
     def due(self) -> list[str]:
         """Return the patients of whom anything changed."""

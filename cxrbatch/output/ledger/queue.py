@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from cxrbatch.errors import Flag, Reason
 from cxrbatch.output.ledger.priors import Priors
@@ -186,13 +187,13 @@ class StudyQueue:
             (now_text(), engine_sha256),
         )
 
-    def requeue_without_maps(self, engine_sha256: str) -> None:
-        """Queue what this engine scored and kept no maps of, under the same revision; looks at every result."""
+    def requeue_without(self, kept: Literal["maps", "embeddings"], engine_sha256: str) -> None:
+        """Queue what this engine scored and kept none of these of, under the same revision; looks at every result."""
         with self._store.transaction():
             self._store.execute(
                 "UPDATE studies SET status = 'pending', queued_at = ?, revision = max(revision - 1, 0) "
                 "WHERE status = 'reported' AND +engine_sha256 = ? "
-                f"AND NOT coalesce(json_extract(result, '$.keeps_maps'), 0) AND {_ALL_THERE}",
+                f"AND NOT coalesce(json_extract(result, '$.keeps_{kept}'), 0) AND {_ALL_THERE}",
                 (now_text(), engine_sha256),
             )
 

@@ -46,11 +46,11 @@ def result_mark(result: StudyResult) -> str:
     # What earlier versions did not say is left out where there is nothing to say: the marks of their reports hold.
     if result.pictures:
         del said["pictures"]
-    _leave_out(said, "keeps_maps")
+    _leave_out(said, "keeps_maps", "keeps_embeddings")
     for image in said["images"]:
         del image["header"]["source"]  # no report says it
         _leave_out(image["header"], "patient_orientation", "scanner")
-        _leave_out(image, "maps_file", "geometry")
+        _leave_out(image, "maps_file", "geometry", "embedding_file")
         for heatmap in image["heatmaps"]:
             _leave_out(heatmap, "place")
     return f"{hashlib.sha256(to_json(said).encode()).hexdigest()[:_MARK_DIGITS]} {result.scored_at}"

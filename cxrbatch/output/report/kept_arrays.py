@@ -25,16 +25,25 @@ class KeptArrays:
 
 def keep_arrays(result: StudyResult, pixels: Sequence[ImagePixels]) -> KeptArrays:
     """Name and encode what a result says is to be kept; `pixels` follows the order of its images."""
-    if not result.keeps_maps:
+    if not result.keeps_arrays:
         return KeptArrays(result, {})
     files: dict[str, bytes] = {}
     images = []
     for number, (image, arrays) in enumerate(zip(result.images, pixels, strict=True), start=1):
-        maps = encode_npy(arrays.cams)
-        maps_file = named_by_content(f"maps-{number}.npy", maps)
-        files[maps_file] = maps
-        images.append(replace(image, maps_file=maps_file, geometry=arrays.geometry))
+        kept = image
+        if result.keeps_maps:
+            maps_file = _keep(files, f"maps-{number}.npy", arrays.cams)
+            kept = replace(kept, maps_file=maps_file, geometry=arrays.geometry)
+        if result.keeps_embeddings and arrays.embedding is not None:
+            kept = replace(kept, embedding_file=_keep(files, f"embedding-{number}.npy", arrays.embedding))
+        images.append(kept)
     return KeptArrays(replace(result, images=tuple(images)), files)
+
+
+def _keep(files: dict[str, bytes], name: str, array: Float32) -> str:
+    content = encode_npy(array)
+    files[named := named_by_content(name, content)] = content
+    return named
 
 
 def encode_npy(array: Float32) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cxrbatch.config import HeatmapChoice, PdfVariant
+from cxrbatch.pages.own_templates import PACKAGED, OwnTemplates
 from cxrbatch.records import PriorStudy
 
 
@@ -12,10 +13,12 @@ from cxrbatch.records import PriorStudy
 class Manner:
     """Which heatmaps a report shows, which earlier studies of the patient it names, and what kind of PDF it is.
 
-    `dicom`: which DICOM objects lie beside it (`OBJECT_KINDS`).
+    `dicom`: which DICOM objects lie beside it (`OBJECT_KINDS`). `templates`: what an operator put in the
+    place of the package's.
     """
 
     heatmaps: HeatmapChoice = "validated"
     priors: tuple[PriorStudy, ...] = ()
     pdf_variant: PdfVariant = "plain"
     dicom: tuple[str, ...] = ()
+    templates: OwnTemplates = PACKAGED

@@ -13,6 +13,7 @@ from cxrbatch.config import PdfVariant
 from cxrbatch.errors import StudyFailed
 from cxrbatch.output.report.load_weasyprint import load_weasyprint
 from cxrbatch.pages.page import asset
+from cxrbatch.pages.template_rules import refuse_malformed
 
 load_weasyprint()  # first of all: how it is imported decides what that costs
 from cssselect2 import ElementWrapper  # noqa: E402
@@ -90,12 +91,15 @@ def render_pdf(
     try:
         content: bytes = ParsedPage(page, fetcher).write_pdf(
             font_config=_font_configuration(),
-            stylesheets=[_parsed_style(name) for name in styles],
+            stylesheets=[_parsed_style(asset(name)) for name in styles],
             pdf_identifier=mark.encode() or None,
             pdf_variant=None if variant == "plain" else variant,
         )
     except FatalURLFetchingError:
         content = b""
+    except ET.ParseError as error:
+        refuse_malformed(error)
+        raise
     # Asked again: inside an SVG image WeasyPrint swallows even that error.
     if fetcher.refused:
         raise StudyFailed("the report asks for something that is not a picture of its study; not printed")
@@ -109,9 +113,9 @@ def _font_configuration() -> FontConfiguration:
 
 
 @cache
-def _parsed_style(name: str) -> CSS:
+def _parsed_style(style: str) -> CSS:
     """Return a style sheet, parsed once a process: inside the page it would cost every report 20 ms."""
-    return CSS(string=asset(name), font_config=_font_configuration())
+    return CSS(string=style, font_config=_font_configuration())
 
 
 @cache

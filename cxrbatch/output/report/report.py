@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cxrbatch.config import HeatmapChoice
-from cxrbatch.errors import StudyFailed, error_name
+from cxrbatch.errors import RunError, StudyFailed, error_name
 from cxrbatch.output.dicom.object_files import objects_of, referable_images
 from cxrbatch.output.folder.place import Place
 from cxrbatch.output.report.content import report_content
@@ -156,6 +156,8 @@ def _render_reports(page: Page, stage_ms: dict[str, float], *, html: bool, pdf: 
         try:
             with _timed(stage_ms, name.rpartition(".")[2]):
                 reports[name] = render(page)
+        except RunError:  # templates that cannot be used fail every report, not this one
+            raise
         except Exception as error:  # noqa: BLE001  # whatever a library cannot print, the study keeps its result
             failures.append(f"{COULD_NOT_PRINT}: {error}")
     return reports, "; ".join(dict.fromkeys(failures))

@@ -30,9 +30,9 @@ _MARKS = re.compile(rb"(?:<meta name=\"cxrbatch-result\" content=\"|/ID \[\()([0
 # The page's head and the PDF's trailer are well within this.
 _MARK_WITHIN = 4096
 _NAMED_BY_CONTENT = re.compile(
-    r"(?:image-\d+|thumb-\d+|heatmap-\d+-[A-Za-z0-9_]+|maps-\d+)-(?P<hash>[0-9a-f]{12})\.(?:jpg|npy)"
+    r"(?:image-\d+|thumb-\d+|heatmap-\d+-[A-Za-z0-9_]+|maps-\d+|embedding-\d+)-(?P<hash>[0-9a-f]{12})\.(?:jpg|npy)"
 )
-_OF_RESULTS = {".jpg": ("image-", "thumb-", "heatmap-"), ".npy": ("maps-",)}
+_OF_RESULTS = {".jpg": ("image-", "thumb-", "heatmap-"), ".npy": ("maps-", "embedding-")}
 
 
 def report_folder(out: Path, study_key: str) -> Path:
@@ -106,13 +106,16 @@ def picture_names(result: StudyResult) -> list[str]:
 
 def kept_names(result: StudyResult) -> list[str]:
     """Return the file names of all pictures and arrays that the result names."""
-    return [*picture_names(result), *(image.maps_file for image in result.images if image.maps_file)]
+    arrays = (name for image in result.images for name in (image.maps_file, image.embedding_file))
+    return [*picture_names(result), *filter(None, arrays)]
 
 
 def is_drawn(result: StudyResult) -> bool:
-    """Tell whether the result names what is to be kept of it: one that could not be printed lacks pictures, or maps."""
+    """Tell whether the result names what is to be kept of it: one that could not be printed lacks some."""
     has_pictures = not result.pictures or all(image.image_file for image in result.images)
-    return has_pictures and (not result.keeps_maps or all(image.maps_file for image in result.images))
+    has_maps = not result.keeps_maps or all(image.maps_file for image in result.images)
+    has_embeddings = not result.keeps_embeddings or all(image.embedding_file for image in result.images)
+    return has_pictures and has_maps and has_embeddings
 
 
 def named_by_content(name: str, content: bytes) -> str:

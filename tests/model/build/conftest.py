@@ -18,7 +18,7 @@ from tests.factories.model import build_unlike_defaults, tiny_architecture
 
 
 def _identity(network: ChestNetwork, size_px: int) -> str:
-    digest = hashlib.sha256(f"{network.task} {size_px} {network.spec}".encode())
+    digest = hashlib.sha256(f"{network.task} {size_px} {network.spec} {network.extra_outputs}".encode())
     for name, tensor in network.state_dict().items():
         digest.update(f"{name} {tensor.dtype}".encode())
         digest.update(tensor.contiguous().numpy().tobytes())
