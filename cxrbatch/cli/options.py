@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from cxrbatch.cli.speaking import locale_option
 from cxrbatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def settings_options(command: Command) -> Command:
             type=click.Choice(["plain", "pdf/ua-1", "pdf/a-3b"]),
             help="Kind of report.pdf: for who listens to it, or to archive.  [default: plain]",
         ),
+        locale_option,
         click.option(
             "--workers", type=int, metavar="N", help="Worker processes that read and print.  [default: one per core]"
         ),

@@ -11,6 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from cxrbatch.pages.compiled_templates import CompiledTemplates
+from cxrbatch.pages.language import spoken
+from cxrbatch.pages.spoken_templates import teach
 from cxrbatch.pages.wording import visible
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
@@ -19,7 +21,7 @@ TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 def render_page(
     template: str, *, styles: tuple[str, ...] = (), script: str = "", loads_data: bool = False, **content: object
 ) -> str:
-    """Render one page.
+    """Render one page, in the language that is spoken (`language.speaking`): `lang` names it to the template.
 
     Args:
         template: the page's file name in templates/.
@@ -31,7 +33,8 @@ def render_page(
     page = _environment().get_template(template)
     style = Markup("\n").join(asset(name) for name in styles)
     code = asset(script) if script else Markup("")
-    return page.render(style=style, script=code, policy=_policy(code, loads_data=loads_data), **content)
+    policy = _policy(code, loads_data=loads_data)
+    return page.render(lang=spoken().tag, style=style, script=code, policy=policy, **content)
 
 
 @cache
@@ -64,7 +67,7 @@ def _with_visible_text(value: object) -> object:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         finalize=_with_visible_text,
@@ -73,4 +76,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         bytecode_cache=CompiledTemplates(),
+        extensions=["jinja2.ext.i18n"],
     )
+    teach(environment, _with_visible_text)
+    return environment

@@ -100,7 +100,7 @@ def _print_jobs(jobs: Iterable[PrintJob], settings: Settings, workers: WorkerPoo
 def _job(
     study_key: str, result: StudyResult | None, place: Place, settings: Settings, priors: tuple[PriorStudy, ...] = ()
 ) -> PrintJob:
-    manner = Manner(settings.heatmaps, priors, settings.pdf_variant, settings.object_kinds)
+    manner = Manner(settings.heatmaps, priors, settings.pdf_variant, settings.object_kinds, settings.locale)
     return PrintJob(study_key, result, place, settings.html, settings.pdf, manner=manner)
 
 

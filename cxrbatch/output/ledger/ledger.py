@@ -26,6 +26,8 @@ INPUT, INPUT_SHA256, ENGINE = "input", "input_sha256", "engine"
 DEIDENTIFIED, CONVERTING = "deidentified", "converting"
 # What is kept of every study beside its report: MAPS where the last run kept its activation maps, or "".
 KEEPS, MAPS = "keeps", "maps"
+# The language of its worklist and of its sheets; of a report, how it was printed last.
+LOCALE = "locale"
 # What keeps a daemon from work, in words; when it last tried again what failed.
 TROUBLE, RETRIED = "trouble", "retried"
 

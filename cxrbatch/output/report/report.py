@@ -38,6 +38,7 @@ from cxrbatch.output.report.write_folder import (
     write_folder,
     write_objects,
 )
+from cxrbatch.pages.language import speaking
 from cxrbatch.pages.page import render_page
 from cxrbatch.pages.wording import EVIDENCE, NO_VALUE, NOT_FOR_DIAGNOSIS
 from cxrbatch.records import ImagePixels, PrintedStudy, PriorStudy, StudyResult
@@ -154,7 +155,7 @@ def _render_reports(page: Page, stage_ms: dict[str, float], *, html: bool, pdf: 
         if not wanted:
             continue
         try:
-            with _timed(stage_ms, name.rpartition(".")[2]):
+            with _timed(stage_ms, name.rpartition(".")[2]), speaking(page.manner.locale):
                 reports[name] = render(page)
         except Exception as error:  # noqa: BLE001  # whatever a library cannot print, the study keeps its result
             failures.append(f"{COULD_NOT_PRINT}: {error}")
