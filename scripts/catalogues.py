@@ -24,6 +24,7 @@ from jinja2.ext import babel_extract
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from cxrbatch.locales import CATALOGUES
+from cxrbatch.pages import wording
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,6 +34,7 @@ PARTS = ("pages", "workshop")
 KEYWORDS = {
     **dict.fromkeys(("_", "gettext", "msgid")),
     "ngettext": (1, 2),
+    "nmsgid": (1, 2),
     "pgettext": ((1, "c"), 2),
     "npgettext": ((1, "c"), 2, 3),
 }
@@ -73,6 +75,9 @@ def extract_texts() -> dict[str, Catalog]:
                 found["workshop" if _WORKSHOP.match(name) else "pages"].add(
                     text, locations=[(name, line)], auto_comments=comments, context=context
                 )
+    for table in wording.TABLES:
+        for text in table.values():
+            found["pages"].add(text, locations=[("cxrbatch/pages/wording.py", 1)])
     for message in list(found["workshop"]):
         if message.id and found["pages"].get(message.id, message.context):
             found["workshop"].delete(message.id, message.context)

@@ -44,7 +44,7 @@ def teach(environment: Environment, shown: Shown) -> None:
     spoken = {"gettext": gettext, "_": gettext, "ngettext": ngettext, "pgettext": pgettext, "npgettext": npgettext}
     environment.globals.update(spoken)
     environment.globals.update(whole=language.whole, number=language.number)
-    environment.filters["localised"] = language.localised
+    environment.filters.update(localised=language.localised, day=language.day_text)
     # What `trans` makes is text of which these functions fill the gaps.
     environment.newstyle_gettext = True  # type: ignore[attr-defined]
     environment.policies["ext.i18n.trimmed"] = True
