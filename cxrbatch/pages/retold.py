@@ -49,10 +49,7 @@ TEMPLATES = (
         "{source})"
     ),
     # What of drift could not be compared: output/drift.py.
-    msgid("{what} against {against}: {studies} and {reference} known, {needed} needed"),
     msgid("{studies} studies are too few to tell: {needed} are needed"),
-    msgid("{what} against training: not known of the validation images"),
-    msgid("{what}: not known of the validation images"),
 )
 
 _GAP = re.compile(r"\{(\w+)\}")
@@ -72,7 +69,7 @@ def retold(sentence: str) -> str:
 
 def _figure(value: str) -> str:
     """Return what fills a gap; a share that Python wrote, 57%, with the space that other languages have there."""
-    return localised(value).replace("%", "\N{NO-BREAK SPACE}%") if _FIGURE.fullmatch(value) else value
+    return localised(value).replace("%", "\N{NO-BREAK SPACE}%") if _FIGURE.fullmatch(value) else gettext(value)
 
 
 @cache
