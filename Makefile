@@ -10,8 +10,8 @@ export CXRBATCH_SHARED_DATA ?= $(realpath ../shared/data)
 # Every worker process imports; compiled modules save it half of its start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test pytest check format reference docs bench bench-quick bench-intake bench-scale pixel-check anatomy-model arrivals gpu-check
-.PHONY: bench-worklist container-check fuzz hostile damage soak screenshots setup clean
+.PHONY: demo test pytest check format reference catalogues docs bench bench-quick bench-intake bench-scale pixel-check anatomy-model
+.PHONY: arrivals gpu-check bench-worklist container-check fuzz hostile damage soak screenshots setup clean
 
 demo: setup
 	$(BIN)/cxrbatch demo -o demo
@@ -88,6 +88,10 @@ soak: setup
 	$(BIN)/python scripts/soak_workers.py
 	CXRBATCH_EVERY_FAULT=1 $(BIN)/python -m pytest --quiet tests/run/test_killed.py tests/run/test_report_and_ledger.py \
 		tests/run/test_moved.py tests/run/test_deidentified.py tests/system/test_workers.py tests/system/test_killed_workers.py
+
+# Edit the .po files; CATALOGUES_ARGS=fr begins French.
+catalogues: setup
+	$(BIN)/python scripts/catalogues.py $(CATALOGUES_ARGS)
 
 reference: setup
 	$(BIN)/python scripts/reference.py

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 import msgspec
 
 from cxrbatch.errors import ConfigurationError
+from cxrbatch.locales import ENGLISH, check_locale
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -114,6 +115,7 @@ class Settings:
     priors: Annotated[
         bool, Meaning("name earlier studies of the same patient in reports, and print these again when there are more")
     ] = True
+    locale: Annotated[str, Meaning("language of the pages that people read: reports, worklist, sheets")] = ENGLISH
     pdf_variant: Annotated[
         PdfVariant, Meaning("what kind of PDF `report.pdf` is: `pdf/ua-1` for who listens to it, `pdf/a-3b` to archive")
     ] = "plain"
@@ -227,6 +229,7 @@ class Settings:
             raise ConfigurationError(
                 f"dicom = {_shown(self.dicom)}: {_shown(unknown[0])} is none of {', '.join(OBJECT_KINDS)}"
             )
+        check_locale(self.locale)
         if not self.accepted_modalities:
             raise ConfigurationError("accept_modality: must name a modality")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from cxrbatch.cli.page_options import keep_embeddings_option, templates_option
+from cxrbatch.cli.speaking import locale_option
 from cxrbatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def settings_options(command: Command) -> Command:
             help="Kind of report.pdf: for who listens to it, or to archive.  [default: plain]",
         ),
         templates_option,
+        locale_option,
         click.option(
             "--workers", type=int, metavar="N", help="Worker processes that read and print.  [default: one per core]"
         ),

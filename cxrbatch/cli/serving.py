@@ -8,6 +8,7 @@ import click
 
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import FILE, FOLDER, state_option
+from cxrbatch.cli.speaking import page_locale_option
 from cxrbatch.cli.terminal import say
 from cxrbatch.errors import ConfigurationError, UsageError
 from cxrbatch.system.standard_streams import put_work_first
@@ -23,6 +24,7 @@ from cxrbatch.system.standard_streams import put_work_first
 @click.option("--behind-proxy", is_flag=True, help="A reverse proxy does TLS in front of it.")
 @click.option("--token-file", type=FILE, help="File that holds the token, so that it outlives a restart.")
 @state_option
+@page_locale_option
 def serve(  # noqa: PLR0913, PLR0917  # an argument per option
     out: Path,
     port: int,

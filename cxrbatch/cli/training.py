@@ -27,6 +27,7 @@ from cxrbatch.cli.options import (
     read_data_options,
     split_list,
 )
+from cxrbatch.cli.speaking import page_locale_option
 from cxrbatch.cli.terminal import Counting, open_console
 from cxrbatch.system.standard_streams import put_work_first
 
@@ -255,6 +256,7 @@ def machine_options(command: Command) -> Command:
     help="Log figures to MLflow as well, on the server at URI.  [default: TensorBoard's files alone]",
 )
 @machine_options
+@page_locale_option
 def train(data: Path, checkpoint: Path, **options: Any) -> None:
     """Train a network on labelled DATA; write CHECKPOINT.safetensors, and a report to CHECKPOINT-training.
 

@@ -27,6 +27,7 @@ from cxrbatch.cli.options import (
     read_plan_options,
     split_list,
 )
+from cxrbatch.cli.speaking import page_locale_option
 from cxrbatch.cli.terminal import counting, open_console, say
 from cxrbatch.errors import UsageError
 from cxrbatch.system.standard_streams import put_work_first
@@ -208,6 +209,7 @@ def adjust(engine: str, name: str, engines_folder: Path, **options: Any) -> None
 @click.option(
     "--workers", type=PROCESSES, metavar="N", help="Worker processes that read images.  [default: one per core]"
 )
+@page_locale_option
 def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
     """Measure how good MODEL is on labelled DATA; write metrics.json, predictions.csv, plots and evaluation.html.
 
@@ -245,6 +247,7 @@ def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
     "--batch-size", type=BATCH, default=8, show_default=True, metavar="N", help="Images per call when timing."
 )
 @click.option("--threads", type=PROCESSES, default=0, metavar="N", help="CPU cores for each model.  [default: all]")
+@page_locale_option
 def compare(runs: tuple[str, ...], out: Path, **options: Any) -> None:
     """Set trained models side by side: figures, size and speed; write compare.csv, compare.json and compare.html.
 
@@ -283,6 +286,7 @@ def compare(runs: tuple[str, ...], out: Path, **options: Any) -> None:
     metavar="N",
     help="Worker processes that read images.  [default: one per core]",
 )
+@page_locale_option
 def describe(data: Path, out: Path, workers: int, **options: Any) -> None:
     """Describe labelled DATA before training on it: a page with plots and images, and tables as CSV.
 

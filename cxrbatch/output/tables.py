@@ -14,11 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cxrbatch import __version__
-from cxrbatch.output.ledger.ledger import Ledger
+from cxrbatch.locales import ENGLISH
+from cxrbatch.output.ledger.ledger import LOCALE, Ledger
 from cxrbatch.output.ledger.store import DERIVED
 from cxrbatch.output.worklist import INDEX_HTML, write_worklist
 from cxrbatch.output.worklist_data import DATA_FOLDER
 from cxrbatch.pages.cells import LIST_SEPARATOR, harmless, list_cell, restored, write_rows
+from cxrbatch.pages.language import speaking
 from cxrbatch.pages.own_templates import in_use
 from cxrbatch.records import Calls, EngineDescription, FileRow, StudyRow, Verdict, call_image, now_text
 from cxrbatch.system.durable import replacing
@@ -55,7 +57,7 @@ def refresh_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None
     """
     ledger.home.check()
     derived = ledger.fact(DERIVED)
-    if not derived or derived != _as_derived(out, engine):
+    if not derived or derived != _as_derived(out, ledger, engine):
         derive_tables(out, ledger, engine)
 
 
@@ -69,18 +71,20 @@ def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
     write_tables(out, ledger.results.file_rows(), ledger.results.study_rows(), engine)
     ledger.home.check()
     studies, with_prior = ledger.results.study_rows_by_arrival(), ledger.priors.keys_with_prior()
-    write_worklist(out, studies, engine=engine, generated_at=now_text(), with_prior=with_prior)
-    ledger.remember(DERIVED, _as_derived(out, engine))
+    with speaking(ledger.fact(LOCALE)):
+        write_worklist(out, studies, engine=engine, generated_at=now_text(), with_prior=with_prior)
+    ledger.remember(DERIVED, _as_derived(out, ledger, engine))
 
 
-def _as_derived(out: Path, engine: EngineDescription) -> str:
+def _as_derived(out: Path, ledger: Ledger, engine: EngineDescription) -> str:
     """Return what tells whether all files are as this version wrote them for this engine; '' if not all are there."""
     try:
         paths = [out / IMAGES_CSV, out / STUDIES_CSV, out / INDEX_HTML, *sorted((out / DATA_FOLDER).iterdir())]
         files = [(path.name, (state := path.stat()).st_size, state.st_mtime_ns) for path in paths]
     except OSError:
         return ""
-    return hashlib.sha256(f"{__version__}{in_use().mark} {files} {to_json(engine)}".encode()).hexdigest()
+    spoken = ledger.fact(LOCALE) or ENGLISH
+    return hashlib.sha256(f"{__version__}{in_use().mark} {spoken} {files} {to_json(engine)}".encode()).hexdigest()
 
 
 def write_tables(out: Path, files: Iterable[FileRow], studies: Iterable[StudyRow], engine: EngineDescription) -> None:

@@ -11,7 +11,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from cxrbatch.pages.compiled_templates import CompiledTemplates
+from cxrbatch.pages.language import spoken
 from cxrbatch.pages.own_templates import CONTEXT_MINOR, CONTEXT_VERSION, PACKAGED, OwnTemplates, in_use
+from cxrbatch.pages.spoken_templates import teach
 from cxrbatch.pages.template_rules import Sandbox, loader_of, rendered_by
 from cxrbatch.pages.wording import visible
 
@@ -21,7 +23,7 @@ TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 def render_page(
     template: str, *, styles: tuple[str, ...] = (), script: str = "", loads_data: bool = False, **content: object
 ) -> str:
-    """Render one page.
+    """Render one page, in the language that is spoken (`language.speaking`): `lang` names it to the template.
 
     Args:
         template: the page's file name in templates/.
@@ -34,7 +36,8 @@ def render_page(
     page = environment(own)
     style = Markup("\n").join(asset(name) for name in styles)
     code = asset(script) if script else Markup("")
-    given = {"style": style, "script": code, "policy": _policy(code, loads_data=loads_data), **content}
+    policy = _policy(code, loads_data=loads_data)
+    given = {"lang": spoken().tag, "style": style, "script": code, "policy": policy, **content}
     return rendered_by(own, page, template, given) if own.files else page.get_template(template).render(given)
 
 
@@ -84,6 +87,8 @@ def environment(own: OwnTemplates = PACKAGED) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         bytecode_cache=None if own.files else CompiledTemplates(),
+        extensions=["jinja2.ext.i18n"],
     )
     made.globals |= {"context_version": CONTEXT_VERSION, "context_minor": CONTEXT_MINOR}
+    teach(made, _with_visible_text)
     return made

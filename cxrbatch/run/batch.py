@@ -18,7 +18,7 @@ from cxrbatch.config import RUNS, Settings
 from cxrbatch.errors import RunError
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.settle import Settling, order_orphans_removed, remove_as_ordered, settle_strays
-from cxrbatch.output.ledger.ledger import ENGINE, TROUBLE, Ledger
+from cxrbatch.output.ledger.ledger import ENGINE, LOCALE, TROUBLE, Ledger
 from cxrbatch.output.ledger.restore import unprinted_results
 from cxrbatch.output.metrics_prom import write_metrics
 from cxrbatch.output.report.report_files import tidy_report
@@ -182,8 +182,9 @@ class Run:
         self.slot.close()
 
     def remember_engine(self) -> None:
-        """Keep in the ledger which engine scores: the tables have its columns."""
+        """Keep in the ledger which engine scores, for the tables have its columns, and in which language pages are."""
         self.ledger.remember(ENGINE, to_json(self.engine))
+        self.ledger.remember(LOCALE, self.settings.locale)
 
     def index(
         self, *, judge: Judge | None = None, reread_refused: bool = False, postponed: Postponed | None = None

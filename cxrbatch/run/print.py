@@ -101,7 +101,14 @@ def _print_jobs(jobs: Iterable[PrintJob], settings: Settings, workers: WorkerPoo
 def _job(
     study_key: str, result: StudyResult | None, place: Place, settings: Settings, priors: tuple[PriorStudy, ...] = ()
 ) -> PrintJob:
-    manner = Manner(settings.heatmaps, priors, settings.pdf_variant, settings.object_kinds, in_use())
+    manner = Manner(
+        heatmaps=settings.heatmaps,
+        priors=priors,
+        pdf_variant=settings.pdf_variant,
+        dicom=settings.object_kinds,
+        locale=settings.locale,
+        templates=in_use(),
+    )
     return PrintJob(study_key, result, place, settings.html, settings.pdf, manner=manner)
 
 

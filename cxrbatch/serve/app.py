@@ -20,6 +20,7 @@ from cxrbatch.errors import OutputNotWritable
 from cxrbatch.output.marks import LONGEST_NOTE, Marks
 from cxrbatch.output.worklist import INDEX_HTML
 from cxrbatch.output.worklist_data import DATA_FOLDER, NOW_JS
+from cxrbatch.pages.language import speaking
 from cxrbatch.pages.page import render_page
 from cxrbatch.pages.wording import plain
 from cxrbatch.serve.doors import Doors
@@ -179,7 +180,8 @@ class Served:
     def api_page(self, request: Request) -> Response:
         """Describe the API to people."""
         del request
-        return HTMLResponse(render_page("api.html.j2", styles=("look.css", "api.css"), api=describe_api()))
+        with speaking():
+            return HTMLResponse(render_page("api.html.j2", styles=("look.css", "api.css"), api=describe_api()))
 
 
 def make_app(served: Served, doors: Doors) -> ASGIApp:

@@ -9,7 +9,7 @@ from cxrbatch.config import Settings
 from cxrbatch.errors import UsageError
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.state import find_state
-from cxrbatch.output.ledger.ledger import CONVERTING, DEIDENTIFIED, ENGINE, LEDGER_FILE
+from cxrbatch.output.ledger.ledger import CONVERTING, DEIDENTIFIED, ENGINE, LEDGER_FILE, LOCALE
 from cxrbatch.output.ledger.restore import record_unprintable
 from cxrbatch.output.report.report_files import tidy_report, without_pictures
 from cxrbatch.output.tables import STUDIES_CSV, derive_tables
@@ -51,6 +51,7 @@ def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, stu
             raise UsageError(f"{out}: no reported study {study_key or 'at all'}. {STUDIES_CSV} lists their keys.")
         failures = {each.study_key: without_pictures(each) for each in results if not each.pictures}
         results = [each for each in results if each.pictures]
+        ledger.remember(LOCALE, settings.locale)
         progress.begin(PRINTED, len(results))
         for printed in print_again(results, ledger, ledger.home.place, settings, workers):
             if printed.failure:

@@ -14,6 +14,7 @@ from cxrbatch.model.figures.figure_lines import FIGURE_NAMES, Number, number, nu
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.pages import wording
 from cxrbatch.pages.cells import list_cell, write_rows
+from cxrbatch.pages.language import speaking
 from cxrbatch.pages.page import render_page
 from cxrbatch.system.durable import replace_text, replacing
 
@@ -60,6 +61,7 @@ class PairSection:
     lines: tuple[DifferenceLine, ...]
 
 
+@speaking()
 def write_comparison_page(out: Path, comparison: Comparison) -> None:
     """Write compare.html."""
     pace = next((model.throughput for model in comparison.models if model.throughput is not None), None)

@@ -22,6 +22,7 @@ from cxrbatch.model.data.splits import check_patients, check_pixels, split_data
 from cxrbatch.model.describe import plots
 from cxrbatch.model.describe.summary import DataSummary, ImageSize, MeasuredImages, Share, summarise_data
 from cxrbatch.pages.cells import write_rows
+from cxrbatch.pages.language import speaking
 from cxrbatch.pages.page import render_page
 from cxrbatch.records import Gray8, InputSpec
 from cxrbatch.system import durable
@@ -168,6 +169,7 @@ def _draw_plots(summary: DataSummary, images: LabelledImages) -> dict[str, bytes
 # --------------------------------------------------------------------------- page
 
 
+@speaking()
 def _render(summary: DataSummary, mosaics: Sequence[Mosaic], drawings: Iterable[str], split_source: str) -> str:
     return render_page(
         "describe.html.j2",

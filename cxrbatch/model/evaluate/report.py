@@ -32,6 +32,7 @@ from cxrbatch.model.figures.metrics import CALIBRATION_BINS, Figure
 from cxrbatch.output.report.content import SHORT_HASH
 from cxrbatch.pages import wording
 from cxrbatch.pages.cells import write_rows
+from cxrbatch.pages.language import speaking
 from cxrbatch.pages.page import render_page
 from cxrbatch.pages.plot_style import Plot
 from cxrbatch.records import MapCheck
@@ -51,6 +52,7 @@ class ShortcutCell:
     state: str = ""
 
 
+@speaking()
 def write_evaluation_page(out: Path, evaluation: Evaluation, plots: Sequence[Plot]) -> None:
     """Write evaluation.html; its pictures lie beside it."""
     measured = evaluation.measured

@@ -25,6 +25,7 @@ from cxrbatch.model.train.plots import small_epochs, write_training_plots
 from cxrbatch.model.train.record import TrainingPart, TrainingRun, TrainingSummary
 from cxrbatch.output.report.content import SHORT_HASH, Fact
 from cxrbatch.pages import wording
+from cxrbatch.pages.language import speaking
 from cxrbatch.pages.page import render_page
 from cxrbatch.records import Label, Task
 from cxrbatch.system.durable import replace_text
@@ -74,6 +75,7 @@ class Share:
     unknown: str = ""
 
 
+@speaking()
 def write_training_page(out: Path, summary: TrainingSummary) -> None:
     """Write training.html and the plots beside it into the folder `out`; of folds, the chosen one is shown whole."""
     run = summary.shown

@@ -27,6 +27,8 @@ DEIDENTIFIED, CONVERTING = "deidentified", "converting"
 # What is kept of every study beside its report, with spaces between: MAPS where the last run kept its activation maps,
 # EMBEDDINGS where it kept its embeddings, or "".
 KEEPS, MAPS, EMBEDDINGS = "keeps", "maps", "embeddings"
+# The language of its worklist and of its sheets; of a report, how it was printed last.
+LOCALE = "locale"
 # What keeps a daemon from work, in words; when it last tried again what failed.
 TROUBLE, RETRIED = "trouble", "retried"
 

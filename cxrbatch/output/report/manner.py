@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cxrbatch.config import HeatmapChoice, PdfVariant
+from cxrbatch.locales import ENGLISH
 from cxrbatch.pages.own_templates import PACKAGED, OwnTemplates
 from cxrbatch.records import PriorStudy
 
@@ -13,12 +14,13 @@ from cxrbatch.records import PriorStudy
 class Manner:
     """Which heatmaps a report shows, which earlier studies of the patient it names, and what kind of PDF it is.
 
-    `dicom`: which DICOM objects lie beside it (`OBJECT_KINDS`). `templates`: what an operator put in the
-    place of the package's.
+    `dicom`: which DICOM objects lie beside it (`OBJECT_KINDS`); `locale`: the language that it is printed in, which
+    these never are. `templates`: what an operator put in the place of the package's.
     """
 
     heatmaps: HeatmapChoice = "validated"
     priors: tuple[PriorStudy, ...] = ()
     pdf_variant: PdfVariant = "plain"
     dicom: tuple[str, ...] = ()
+    locale: str = ENGLISH
     templates: OwnTemplates = PACKAGED

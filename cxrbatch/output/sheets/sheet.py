@@ -15,10 +15,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cxrbatch.config import RUNS
-from cxrbatch.output.ledger.ledger import Ledger
+from cxrbatch.output.ledger.ledger import LOCALE, Ledger
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.output.sheets.facts import RunSheet, ScoredSince, SheetKind, gather_sheet, is_news, read_scored
 from cxrbatch.output.sheets.page import render_sheet
+from cxrbatch.pages.language import speaking
 from cxrbatch.system import durable
 from cxrbatch.system.record_json import from_json, to_json
 
@@ -67,7 +68,8 @@ class Sheets:
         scored = read_scored(ledger, self.before.scored_until if self.before else "")
         sheet = gather_sheet(report, scored, self.before, name=self.name, kind=self.kind)
         history = [told for name in earlier[1 - TREND :] if (told := read_sheet(folder, name))]
-        page = render_sheet(sheet, report, scored.most_urgent, history)
+        with speaking(ledger.fact(LOCALE)):
+            page = render_sheet(sheet, report, scored.most_urgent, history)
         ledger.home.check()
         durable.make_folder(folder, within=out)
         facts = durable.encode(to_json(sheet, indent=2) + "\n")
