@@ -36,9 +36,9 @@ def test_a_german_worklist_finds_and_sorts_and_writes_german(browser: Chrome, tm
     assert shown(browser) == f"{FIRST} von 110 passenden Untersuchungen; insgesamt 1.100"
     chosen.select_by_index(0)
     for searched in ("02.01.2024 pleuraerguss", "2024-01-02 effusion", "20240102 effusion"):
-        browser.execute_script(SEARCHED, searched)  # type: ignore[no-untyped-call]  # selenium leaves it untyped
+        browser.execute_script(SEARCHED, searched)
         assert shown(browser).startswith(f"{FIRST} von 196 passenden"), searched
-    browser.execute_script(SEARCHED, "")  # type: ignore[no-untyped-call]
+    browser.execute_script(SEARCHED, "")
     Select(browser.find_element(By.ID, "sort")).select_by_value("date")
     dates = [each.text for each in browser.find_elements(By.CSS_SELECTOR, "#studies .date")]
     assert (dates[0], dates[-1]) == ("03.01.2024", "03.01.2024")

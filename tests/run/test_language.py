@@ -11,9 +11,14 @@ import pytest
 from rich.console import Console
 
 from cxrbatch.config import Settings
-from cxrbatch.output.tables import IMAGES_CSV, STUDIES_CSV
+from cxrbatch.output.folder.opening import open_output
+from cxrbatch.output.ledger.ledger import ENGINE, LOCALE
+from cxrbatch.output.tables import IMAGES_CSV, STUDIES_CSV, derive_tables
+from cxrbatch.records import EngineDescription
 from cxrbatch.serve.studies import Query, Studies
+from cxrbatch.system.logbook import log_limits
 from cxrbatch.system.progress import RunProgress
+from cxrbatch.system.record_json import from_json
 from cxrbatch.upkeep.reprint import reprint_reports
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.intake import write_dicom
@@ -100,6 +105,10 @@ def test_another_language_changes_lists_at_once_and_reports_when_asked(both: dic
     run_quietly(both["de"].parent / "images", out, engine=str(next((both["de"].parent / "engines").iterdir())))
     assert "<h1>Worklist</h1>" in page(out, "index.html")
     assert page(out) == former, "what is printed stays until it is printed again"
+    with open_output(out, log_limits(Settings())) as ledger:
+        ledger.remember(LOCALE, "tlh")
+        derive_tables(out, ledger, from_json(ledger.fact(ENGINE), EngineDescription))
+    assert "<h1>Worklist</h1>" in page(out, "index.html"), "a language of another version"
     with RunProgress(Console(quiet=True)) as progress:
         assert reprint_reports(out, Settings(pdf=False, workers=1), progress) == {}
     assert 'lang="de"' not in page(out)
