@@ -27,6 +27,10 @@
     return days.get(date);
   };
   const named = (name) => said.names[name] || name;
+  const imagesOf = (study) => {
+    const [scored, images] = study.images.split(" of ");
+    return fill("images", { scored, images });
+  };
   const figure = (probability) => probability.replace(".", said.decimal);
 
   let studies = [];       // every study, in the order of arrival
@@ -314,7 +318,7 @@
     row.append(
       cell("thumb", thumbOf(study)), head, cell("priority", ...prioritiesOf(study)),
       cell("found", ...foundOf(study), notes.has(study.key) && made("span", "remark note", notes.get(study.key))),
-      cell("images", made("span", "", study.images), " ", made("span", "state", localTime(study.arrived)),
+      cell("images", made("span", "", imagesOf(study)), " ", made("span", "state", localTime(study.arrived)),
         wasRead && made("span", "state unlike", fill("read_again"))),
       cell("links", linkOf(study, study.html, fill("open")), linkOf(study, study.pdf, fill("pdf")),
         buttonOf("mark-read", isRead(study) ? fill("unread") : fill("read"), isRead(study)),

@@ -122,7 +122,7 @@ def test_nothing_of_the_worklist_is_outside_of_the_catalogues(tmp_path: Path) ->
     now = (tmp_path / DATA_FOLDER / NOW_JS).read_text()
     assert outside(json.loads(now.partition("(")[2].rpartition(")")[0])["facts"]["about"], data) == set()
     for line in read_worklist(tmp_path / DATA_FOLDER).lines:
-        for text in (line.badge, line.images, line.coverage, line.unlike, line.rank, *line.cautions, *line.remarks):
+        for text in (line.badge, line.coverage, line.unlike, line.rank, *line.cautions, *line.remarks):
             assert left_over(text) == ""
 
 

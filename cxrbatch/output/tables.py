@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cxrbatch import __version__
-from cxrbatch.locales import ENGLISH
+from cxrbatch.locales import known_locale
 from cxrbatch.output.ledger.ledger import LOCALE, Ledger
 from cxrbatch.output.ledger.store import DERIVED
 from cxrbatch.output.worklist import INDEX_HTML, write_worklist
@@ -71,7 +71,7 @@ def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
     write_tables(out, ledger.results.file_rows(), ledger.results.study_rows(), engine)
     ledger.home.check()
     studies, with_prior = ledger.results.study_rows_by_arrival(), ledger.priors.keys_with_prior()
-    with speaking(ledger.fact(LOCALE)):
+    with speaking(known_locale(ledger.fact(LOCALE))):
         write_worklist(out, studies, engine=engine, generated_at=now_text(), with_prior=with_prior)
     ledger.remember(DERIVED, _as_derived(out, ledger, engine))
 
@@ -83,7 +83,7 @@ def _as_derived(out: Path, ledger: Ledger, engine: EngineDescription) -> str:
         files = [(path.name, (state := path.stat()).st_size, state.st_mtime_ns) for path in paths]
     except OSError:
         return ""
-    spoken = ledger.fact(LOCALE) or ENGLISH
+    spoken = known_locale(ledger.fact(LOCALE))
     return hashlib.sha256(f"{__version__}{in_use().mark} {spoken} {files} {to_json(engine)}".encode()).hexdigest()
 
 

@@ -73,6 +73,7 @@ TEXTS = {
     "unread": msgid("Read"),
     "read_again": msgid("Changed since read"),
     "note": msgid("Note"),
+    "images": msgid("{scored} of {images}"),
     "highest": msgid("highest: {name} {probability}"),
     "not_judged": msgid(", not judged ({rank})"),
     "arrived": msgid("came {time}"),

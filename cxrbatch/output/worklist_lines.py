@@ -54,7 +54,8 @@ class Chip:
 class WorklistLine:
     """One study of the worklist.
 
-    Sentences are in the language spoken; `date`, names and figures are not, for the page sorts, finds and writes them.
+    Sentences are in the language spoken; `date`, `images`, names and figures are not: the page sorts, finds and writes
+    them, and programs read them.
     `arrived` is when it came, in seconds since 1970, 0 where nobody knows. `highest` is its strongest finding where
     none is positive, `rank` where that lies among the validation images if nobody may judge it; `coverage` says how
     many findings were judged where not all were; `strength` is the probability of what is shown first. `cautions` tell
@@ -106,7 +107,7 @@ def worklist_line(row: StudyRow, with_prior: AbstractSet[str] = frozenset()) -> 
         priority=verdict.priority if verdict else row.priority,
         badge=priority_name(row.result, verdict) if row.result and verdict else _(wording.PRIORITY_NAMES[row.priority]),
         status=row.status,
-        images=_("{scored} of {images}").format(scored=row.n_scored, images=row.n_images),
+        images=f"{row.n_scored} of {row.n_images}",
         findings=tuple(_chip(each) for each in scored if each.called),
         highest=_chip(first) if first else None,
         rank=rank_in_words(first.label, first.probability) if first and first.call is None else "",

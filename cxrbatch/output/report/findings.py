@@ -161,10 +161,10 @@ def _highest_rank(result: StudyResult, labels: Sequence[Label]) -> str:
     if not ranked:
         return ""
     first = max(ranked, key=lambda item: item[:2])[2]
-    rank = rank_in_words(first, scored[first.name])
+    words = rank_in_words(first, scored[first.name])
     if len(labels) == 1:
-        return _("; it is {rank}").format(rank=rank)
-    return _("; of these, {name} is {rank}").format(name=label_name(first), rank=rank)
+        return _("; it is {rank}").format(rank=words)
+    return _("; of these, {name} is {rank}").format(name=label_name(first), rank=words)
 
 
 def _highest(labels: Sequence[Label], scored: dict[str, float]) -> str:

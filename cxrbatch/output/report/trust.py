@@ -72,7 +72,7 @@ def trust_note(engine: EngineDescription, lines: tuple[Trust, ...]) -> str:
     """Say in plain words what the figures beside the verdicts mean and where they come from; empty without any."""
     if not any(trust.has_verdicts or trust.auroc for trust in lines):
         return ""
-    too_few, sentences = _(TOO_FEW), []
+    too_few, sentences = _(TOO_FEW), list[str]()
     if any(trust.has_verdicts for trust in lines):
         sentences += _verdict_sentences(engine, lines)
     if any(trust.auroc not in {"", too_few} for trust in lines):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import quote
 
 from cxrbatch.output.drift import DriftLine, DriftReport
@@ -261,9 +262,11 @@ def _trends(sheets: Sequence[RunSheet]) -> Iterator[Trend]:
         values = [figure(sheet) for sheet in sheets]
         known = [value for value in values if value is not None]
         if len(known) > 1:
-            yield _trend(
-                name, values, lambda value, decimals=decimals, unit=unit: number(value, decimals) + unit, sheets
-            )
+            yield _trend(name, values, partial(_with_unit, decimals, unit), sheets)
+
+
+def _with_unit(decimals: int, unit: str, value: float) -> str:
+    return number(value, decimals) + unit
 
 
 def _trend(
