@@ -27,8 +27,8 @@ from cxrbatch.locales import CATALOGUES
 
 ROOT = Path(__file__).parents[1]
 
-PARTS = ("pages", "workshop")
-"""The catalogues of a language: what runs print, and what the workshop prints of models and data."""
+PARTS = ("pages", "workshop", "kept")
+"""The catalogues of a language: what runs print, what the workshop prints of models and data, and what files keep."""
 
 KEYWORDS = {
     **dict.fromkeys(("_", "gettext", "msgid")),
@@ -36,6 +36,8 @@ KEYWORDS = {
     "pgettext": ((1, "c"), 2),
     "npgettext": ((1, "c"), 2, 3),
 }
+KEPT_KEYWORDS = {"kept": None, "nkept": (1, 2)}
+"""Those of `cxrbatch.pages.retelling`."""
 _OPTIONS = {"extensions": "jinja2.ext.i18n", "trimmed": "true", "trim_blocks": "true", "lstrip_blocks": "true"}
 _OPTIONS |= {"silent": "false", "newstyle_gettext": "true", "keep_trailing_newline": "true"}
 _WORKSHOP = re.compile(
@@ -73,6 +75,9 @@ def extract_texts() -> dict[str, Catalog]:
                 found["workshop" if _WORKSHOP.match(name) else "pages"].add(
                     text, locations=[(name, line)], auto_comments=comments, context=context
                 )
+        with path.open("rb") as file:
+            for line, text, comments, _ in extract(method, file, KEPT_KEYWORDS, ("Translators:",), _OPTIONS):
+                found["kept"].add(text, locations=[(name, line)], auto_comments=comments)
     for message in list(found["workshop"]):
         if message.id and found["pages"].get(message.id, message.context):
             found["workshop"].delete(message.id, message.context)

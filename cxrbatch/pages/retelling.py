@@ -1,0 +1,131 @@
+"""Sentences that files keep in English, retold in the language that is spoken.
+
+What a training, an evaluation or a checkpoint says of itself is kept in its files as English sentences; pages are made
+of these files, also of those of earlier versions. Whoever words such a sentence does so with `kept` or `nkept`, which
+marks it for the catalogue `kept.po` and leaves it English; a page shows `retold(sentence)`, which finds the entry that
+the sentence was filled from, and fills its translation in the same way. A sentence of which no entry is known, such as
+one that a person wrote, is shown as it is.
+
+What stands in a gap is a figure, of which the signs are changed, or a sentence or phrase again. Where the gap is called
+`name` or `file`, or begins so (`names`), it is shown as it stands; where it is called `list`, or begins so, its parts,
+between commas, are retold one by one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from cxrbatch import locales
+from cxrbatch.locales import ENGLISH
+from cxrbatch.pages.language import gettext, localised, spoken
+
+CATALOGUE = "kept.mo"
+_LONGEST = 4000
+_GAP = re.compile(r"\{(\w+)\}")
+_FIGURE = re.compile(r"[-+]?\d[\d,]*(\.\d+)?( ?%)?", re.ASCII)
+_ITEMS = re.compile(r"(?<=\)), |; ")
+_SENTENCES = re.compile(r"(?<=\.) (?=[A-Z])")
+
+
+def kept(text: str) -> str:
+    """Return the sentence as it is: marked for the catalogue of what files keep."""
+    return text
+
+
+def nkept(singular: str, plural: str, count: int) -> str:
+    """Return the English sentence that goes with this many, `count` being among its gaps; both are marked."""
+    return singular if count == 1 else plural
+
+
+COUNTED = (
+    nkept("{count} image", "{count} images", 0),
+    nkept("{count} patient", "{count} patients", 0),
+    nkept("{count} core", "{count} cores", 0),
+)
+"""What `cxrbatch.pages.wording.counted` says in gaps of these sentences."""
+
+
+def retold(text: str) -> str:
+    """Return an English sentence that a file keeps in the language that is spoken, as far as it is known."""
+    said = spoken()
+    if said.locale == ENGLISH or not text or len(text) > _LONGEST:
+        return text
+    if (whole := _retold(text)) is not None:
+        return whole
+    return " ".join(each if (told := _retold(each)) is None else told for each in _SENTENCES.split(text))
+
+
+def listed(phrases: Sequence[str]) -> str:
+    """Return phrases, in the language that is spoken, as a list in words: A, B and C."""
+    if len(phrases) < 2:
+        return "".join(phrases)
+    return gettext("{names} and {last}").format(names=", ".join(phrases[:-1]), last=phrases[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One English text with gaps, as what fits it, and the texts under which its translation is found."""
+
+    fitting: re.Pattern[str]
+    singular: str
+    plural: str
+    words: str
+
+    def said(self, gaps: dict[str, str]) -> str:
+        """Return the translation for what stands in the gaps."""
+        texts = spoken().texts
+        if not self.plural:
+            return texts.gettext(self.singular)
+        count = gaps.get("count", "1").replace(",", "")
+        return texts.ngettext(self.singular, self.plural, int(count) if count.isdecimal() else 2)
+
+
+def _retold(text: str) -> str | None:
+    for entry in _entries(spoken().locale):
+        if found := entry.fitting.fullmatch(text):
+            gaps = found.groupdict()
+            return entry.said(gaps).format(**{name: _filled(name, value) for name, value in gaps.items()})
+    return None
+
+
+def _filled(name: str, value: str) -> str:
+    if name.startswith(("name", "file")):
+        return value
+    if _FIGURE.fullmatch(value):
+        return localised(value)
+    whole = _retold(value)
+    if whole is None and name.startswith("list"):
+        parts = _ITEMS.split(value)
+        separator = "; " if "; " in value else ", "
+        return separator.join(part if (told := _retold(part)) is None else told for part in parts)
+    return retold(value) if whole is None else whole
+
+
+@cache
+def _entries(locale: str) -> tuple[_Entry, ...]:
+    """Return what files may keep, what says most first: a sentence is of the entry that has most of its words."""
+    from babel.messages.mofile import read_mo
+
+    with (locales.CATALOGUES / locale / CATALOGUE).open("rb") as file:
+        messages = [message.id for message in read_mo(file) if message.id]
+    found: list[_Entry] = []
+    for texts in messages:
+        singular, *plural = texts if isinstance(texts, tuple | list) else (texts,)
+        found += [_Entry(_fitting(text), singular, "".join(plural), _GAP.sub("", text)) for text in (singular, *plural)]
+    return tuple(sorted(found, key=lambda entry: -len(entry.words)))
+
+
+def _fitting(text: str) -> re.Pattern[str]:
+    """Return what a filled text looks like; a gap that is named twice holds the same twice."""
+    named: set[str] = set()
+    parts: list[str] = []
+    for place, part in enumerate(_GAP.split(text)):
+        if place % 2 == 0:
+            parts.append(re.escape(part))
+        else:
+            parts.append(f"(?P={part})" if part in named else f"(?P<{part}>.+?)")
+            named.add(part)
+    return re.compile("".join(parts), re.DOTALL)
