@@ -14,13 +14,12 @@ between commas, are retold one by one.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from cxrbatch import locales
 from cxrbatch.locales import ENGLISH
-from cxrbatch.pages.language import gettext, localised, spoken
+from cxrbatch.pages.language import localised, spoken
 
 CATALOGUE = "kept.mo"
 _LONGEST = 4000
@@ -56,13 +55,6 @@ def retold(text: str) -> str:
     if (whole := _retold(text)) is not None:
         return whole
     return " ".join(each if (told := _retold(each)) is None else told for each in _SENTENCES.split(text))
-
-
-def listed(phrases: Sequence[str]) -> str:
-    """Return phrases, in the language that is spoken, as a list in words: A, B and C."""
-    if len(phrases) < 2:
-        return "".join(phrases)
-    return gettext("{names} and {last}").format(names=", ".join(phrases[:-1]), last=phrases[-1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,12 @@ from cxrbatch.model.data.pixels import BadImage, ReportProgress, fill_cache
 from cxrbatch.model.data.splits import check_patients, check_pixels, split_data
 from cxrbatch.model.describe import plots
 from cxrbatch.model.describe.summary import DataSummary, GroupLine, ImageSize, MeasuredImages, Share, summarise_data
+from cxrbatch.model.figures.figure_lines import listed
 from cxrbatch.pages import wording
 from cxrbatch.pages.cells import write_rows
 from cxrbatch.pages.language import gettext as _, localised, speaking, spoken
 from cxrbatch.pages.page import render_page
-from cxrbatch.pages.retelling import kept, listed, retold
+from cxrbatch.pages.retelling import kept, retold
 from cxrbatch.records import Gray8, InputSpec
 from cxrbatch.system import durable
 

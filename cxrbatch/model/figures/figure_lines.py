@@ -97,6 +97,13 @@ def images_in_words(count: int) -> str:
     return ngettext("{count} image", "{count} images", count).format(count=whole(count))
 
 
+def listed(phrases: Sequence[str]) -> str:
+    """Return phrases, in the language that is spoken, as a list in words: A, B and C."""
+    if len(phrases) < 2:
+        return "".join(phrases)
+    return _("{names} and {last}").format(names=", ".join(phrases[:-1]), last=phrases[-1])
+
+
 def numbers(estimates: Estimates, figures: Sequence[Figure]) -> tuple[Number, ...]:
     """Show these figures, in this order."""
     return tuple(number(estimates.get(figure)) for figure in figures)

@@ -16,6 +16,7 @@ from cxrbatch.model.figures.figure_lines import (
     figure_name,
     headlines,
     images_in_words,
+    listed,
     percent,
     point_in_words,
     ranking_lines,
@@ -31,7 +32,7 @@ from cxrbatch.output.report.content import Fact
 from cxrbatch.pages import wording
 from cxrbatch.pages.language import gettext as _, localised, msgid, ngettext, speaking, whole
 from cxrbatch.pages.page import render_page
-from cxrbatch.pages.retelling import kept, listed, retold
+from cxrbatch.pages.retelling import kept, retold
 from cxrbatch.records import Label, Task
 from cxrbatch.system.durable import replace_text
 
@@ -225,7 +226,7 @@ def _choices(run: TrainingRun) -> str:
 
 
 def _rule_in_words(rule: str) -> str:
-    goal, _, value = rule.partition("=")
+    goal, value = (*rule.split("=", 1), "")[:2]
     if goal not in _RULES:
         return wording.plain(rule)
     number = float(value or 0)
