@@ -22,8 +22,7 @@ TEMPLATES = sorted((ROOT / "templates").glob("*.j2"))
 # Not in the catalogues yet.
 UNSAID = frozenset(
     {
-        *("api.html.j2", "compare.html.j2", "describe.html.j2", "evaluation.html.j2"),
-        *("training.html.j2", "report.html.j2", "report-print.xml.j2", "viewer.html.j2", "sheet.html.j2"),
+        *("report.html.j2", "report-print.xml.j2", "viewer.html.j2", "sheet.html.j2"),
         "worklist.html.j2",
     }
 )
@@ -102,7 +101,7 @@ def test_what_programs_read_is_what_people_wrote(locale: str, part: str) -> None
 VISIBLE = ("alt", "title", "aria-label", "placeholder", "label", "data-words", "data-name")
 """Attributes that a reader sees or hears, or that a style sheet or script shows."""
 # Names of things, which are the same in every language, and values that only programs read.
-SAME_EVERYWHERE = frozenset({"PDF", "CSV", "JSON", "AUROC", "px", "mm", "ms", "Enter", "Esc", "Shift"})
+SAME_EVERYWHERE = frozenset({"PDF", "CSV", "JSON", "AUROC", "SHA-256", "px", "mm", "ms", "Enter", "Esc", "Shift"})
 SPEAKS = {"_", "gettext", "ngettext", "pgettext", "npgettext"}
 
 

@@ -61,33 +61,18 @@ SCHEMAS: dict[str, Schema] = {
     "Error": _object(error=_TEXT),
 }
 
-_PARAMETERS: list[Schema] = [
-    {
-        "name": "search",
-        "schema": _TEXT,
-        "description": msgid("words of accession number, date, study key and findings"),
-    },
-    {"name": "priority", "schema": {"enum": list(READING_ORDER)}, "description": msgid("this priority alone")},
-    {"name": "status", "schema": {"enum": list(STATUS_ORDER)}, "description": msgid("this status alone")},
-    {"name": "finding", "schema": _TEXT, "description": msgid("this finding among those that are called")},
-    {
-        "name": "mark",
-        "schema": {"type": "array", "items": {"enum": list(MARKS)}},
-        "description": msgid("marked so; may be given several times"),
-    },
-    {"name": "since", "schema": {"type": "string", "format": "date-time"}, "description": msgid("came since then")},
-    {
-        "name": "sort",
-        "schema": {"enum": list(SORTS), "default": "priority"},
-        "description": msgid("newest first, or urgent"),
-    },
-    {"name": "offset", "schema": {**_COUNT, "default": 0}, "description": msgid("so many are left out")},
-    {
-        "name": "limit",
-        "schema": {**_COUNT, "maximum": MOST_STUDIES, "default": 100},
-        "description": msgid("so many are told at most"),
-    },
-]
+_PARAMETERS: tuple[tuple[str, Schema, str], ...] = (
+    ("search", _TEXT, msgid("words of accession number, date, study key and findings")),
+    ("priority", {"enum": list(READING_ORDER)}, msgid("this priority alone")),
+    ("status", {"enum": list(STATUS_ORDER)}, msgid("this status alone")),
+    ("finding", _TEXT, msgid("this finding among those that are called")),
+    ("mark", {"type": "array", "items": {"enum": list(MARKS)}}, msgid("marked so; may be given several times")),
+    ("since", {"type": "string", "format": "date-time"}, msgid("came since then")),
+    ("sort", {"enum": list(SORTS), "default": "priority"}, msgid("newest first, or urgent")),
+    ("offset", {**_COUNT, "default": 0}, msgid("so many are left out")),
+    ("limit", {**_COUNT, "maximum": MOST_STUDIES, "default": 100}, msgid("so many are told at most")),
+)
+"""What one may ask of the studies: name, values, and what it means."""
 
 
 def _answer(description: str, of: str) -> Schema:
@@ -127,8 +112,8 @@ def describe_api() -> dict[str, Any]:
                         "400": _answer(_("the question is wrong"), "Error"),
                     },
                     parameters=[
-                        {"in": "query", **parameter, "description": _(parameter["description"])}
-                        for parameter in _PARAMETERS
+                        {"in": "query", "name": name, "schema": schema, "description": _(meaning)}
+                        for name, schema, meaning in _PARAMETERS
                     ],
                 )
             },
