@@ -6,9 +6,9 @@ marks it for the catalogue `kept.po` and leaves it English; a page shows `retold
 the sentence was filled from, and fills its translation in the same way. A sentence of which no entry is known, such as
 one that a person wrote, is shown as it is.
 
-What stands in a gap is a figure, of which the signs are changed, or a sentence or phrase again. Where the gap is called
-`name` or `file`, or begins so (`names`), it is shown as it stands; where it is called `list`, or begins so, its parts,
-between commas, are retold one by one.
+What stands in a gap is a figure, of which the signs are changed, or a sentence or phrase again. By the beginning of its
+name a gap holds a figure and nothing else (`count`, `number`), a text that is shown as it stands (`name`, `names`,
+`file`), or parts between commas that are retold one by one (`list`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from cxrbatch.locales import ENGLISH
 from cxrbatch.pages.language import localised, spoken
 
 CATALOGUE = "kept.mo"
-_LONGEST = 4000
+_LONGEST = 2000
 _GAP = re.compile(r"\{(\w+)\}")
-_FIGURE = re.compile(r"[-+]?\d[\d,]*(\.\d+)?( ?%)?", re.ASCII)
+_FIGURES = r"[-+]?\d[\d,]*(?:\.\d+)?(?: ?%)?"
+_FIGURE = re.compile(_FIGURES, re.ASCII)
 _ITEMS = re.compile(r"(?<=\)), |; ")
 _SENTENCES = re.compile(r"(?<=\.) (?=[A-Z])")
 
@@ -52,9 +53,23 @@ def retold(text: str) -> str:
     said = spoken()
     if said.locale == ENGLISH or not text or len(text) > _LONGEST:
         return text
-    if (whole := _retold(text)) is not None:
-        return whole
-    return " ".join(each if (told := _retold(each)) is None else told for each in _SENTENCES.split(text))
+    said, all_known = _retold_in_turn(_SENTENCES.split(text))
+    whole = None if all_known else _retold(text)
+    return said if whole is None else whole
+
+
+def _retold_in_turn(parts: list[str]) -> tuple[str, bool]:
+    """Retell sentences one after the other, and tell whether each is known; a name in one may look like its end."""
+    told: list[str] = []
+    all_known, start = True, 0
+    while start < len(parts):
+        ends = range(start + 1, len(parts) + 1)
+        found = ((end, said) for end in ends if (said := _retold(" ".join(parts[start:end]))) is not None)
+        end, said = next(found, (start + 1, ""))
+        all_known &= bool(said)
+        told.append(said or parts[start])
+        start = end
+    return " ".join(told), all_known
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +102,12 @@ def _filled(name: str, value: str) -> str:
     if name.startswith(("name", "file")):
         return value
     if _FIGURE.fullmatch(value):
-        return localised(value)
-    whole = _retold(value)
-    if whole is None and name.startswith("list"):
-        parts = _ITEMS.split(value)
-        separator = "; " if "; " in value else ", "
-        return separator.join(part if (told := _retold(part)) is None else told for part in parts)
-    return retold(value) if whole is None else whole
+        # A share as Python writes it, 57%, has a space elsewhere.
+        return re.sub(r"(?<=\d)%", "\N{NO-BREAK SPACE}%", localised(value))
+    parts = _ITEMS.split(value) if name.startswith("list") else [value]
+    if len(parts) > 1:
+        return ("; " if "; " in value else ", ").join(map(retold, parts))
+    return retold(value)
 
 
 @cache
@@ -118,6 +132,7 @@ def _fitting(text: str) -> re.Pattern[str]:
         if place % 2 == 0:
             parts.append(re.escape(part))
         else:
-            parts.append(f"(?P={part})" if part in named else f"(?P<{part}>.+?)")
+            inside = _FIGURES if part.startswith(("count", "number")) else ".+?"
+            parts.append(f"(?P={part})" if part in named else f"(?P<{part}>{inside})")
             named.add(part)
-    return re.compile("".join(parts), re.DOTALL)
+    return re.compile("".join(parts), re.DOTALL | re.ASCII)

@@ -68,24 +68,24 @@ def describe_learned(found: Acquaintance, samples: Sequence[Sample]) -> str:
     pictures = int(found.learned_pictures.sum())
     both, of_patients, of_pictures = (
         kept(
-            "Of {images} {shown} show {patients} and {pictures} are the very pictures that the model learned from: its "
-            "checkpoint knows them by keyed digests."
+            "Of {images} {number} show {patients} and {number_of_pictures} are the very pictures that the model "
+            "learned from: its checkpoint knows them by keyed digests."
         ),
         kept(
-            "Of {images} {shown} show {patients} that the model learned from: its checkpoint knows them by keyed "
+            "Of {images} {number} show {patients} that the model learned from: its checkpoint knows them by keyed "
             "digests."
         ),
         kept(
-            "Of {images} {pictures} are the very pictures that the model learned from: its checkpoint knows them by "
-            "keyed digests."
+            "Of {images} {number_of_pictures} are the very pictures that the model learned from: its checkpoint knows "
+            "them by keyed digests."
         ),
     )
     said = (both if pictures else of_patients) if patients else of_pictures
     return said.format(
         images=counted(len(samples), "image"),
-        shown=int(found.learned_patients.sum()),
+        number=int(found.learned_patients.sum()),
         patients=counted(len(patients), "patient"),
-        pictures=pictures,
+        number_of_pictures=pictures,
     )
 
 

@@ -43,13 +43,13 @@ def find_overlap(evaluated: Sequence[Sample], data: LabelledImages, training: Tr
     if not shared:
         return ()
     images = sum(sample.patient in shared for sample in evaluated)
-    certain = kept("Of {images} {shown} show {patients} of this data's training part, which the model learned from.")
+    certain = kept("Of {images} {number} show {patients} of this data's training part, which the model learned from.")
     likely = kept(
-        "Of {images} {shown} show {patients} of this data's training part, which the model may have learned from."
+        "Of {images} {number} show {patients} of this data's training part, which the model may have learned from."
     )
     said = certain if is_trained_on(training, data) else likely
     every, whose = counted(len(evaluated), "image"), counted(len(shared), "patient")
-    return (said.format(images=every, shown=images, patients=whose),)
+    return (said.format(images=every, number=images, patients=whose),)
 
 
 FOLDS = 5
