@@ -8,7 +8,8 @@ one that a person wrote, is shown as it is.
 
 What stands in a gap is a figure, of which the signs are changed, or a sentence or phrase again. By the beginning of its
 name a gap holds a figure and nothing else (`count`, `number`), a text that is shown as it stands (`name`, `names`,
-`file`), or parts between commas that are retold one by one (`list`).
+`file`), parts between commas that are retold one by one (`list`), or a sentence without which this is none of ours
+(`sentence`).
 """
 
 from __future__ import annotations
@@ -50,12 +51,16 @@ COUNTED = (
 
 def retold(text: str) -> str:
     """Return an English sentence that a file keeps in the language that is spoken, as far as it is known."""
-    said = spoken()
-    if said.locale == ENGLISH or not text or len(text) > _LONGEST:
+    if spoken().locale == ENGLISH or not text or len(text) > _LONGEST:
         return text
+    return _told(text)[0]
+
+
+def _told(text: str) -> tuple[str, bool]:
+    """Retell a sentence, or several, and tell whether all of it is known."""
     said, all_known = _retold_in_turn(_SENTENCES.split(text))
     whole = None if all_known else _retold(text)
-    return said if whole is None else whole
+    return (said, all_known) if whole is None else (whole, True)
 
 
 def _retold_in_turn(parts: list[str]) -> tuple[str, bool]:
@@ -92,8 +97,9 @@ class _Entry:
 
 def _retold(text: str) -> str | None:
     for entry in _entries(spoken().locale):
-        if found := entry.fitting.fullmatch(text):
-            gaps = found.groupdict()
+        found = entry.fitting.fullmatch(text)
+        gaps = found.groupdict() if found else {}
+        if found and all(_told(value)[1] for name, value in gaps.items() if name.startswith("sentence")):
             return entry.said(gaps).format(**{name: _filled(name, value) for name, value in gaps.items()})
     return None
 
