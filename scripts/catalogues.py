@@ -3,6 +3,12 @@
 Every text of templates and code that pages show is an entry of `cxrbatch/catalogues/<language>/<part>.po`, under its
 English wording; who translates edits these. This script adds what is new, removes what is said no more, and compiles
 each to the `.mo` beside it. With the name of a language it begins that one.
+
+Where two branches changed the same catalogues, don't resolve the conflict by hand: keep one side's, and give it the
+other's, of which each text takes its translation:
+
+    git checkout --ours cxrbatch/catalogues && git show MERGE_HEAD:cxrbatch/catalogues/de/pages.po > /tmp/theirs.po
+    make catalogues CATALOGUES_ARGS="--also /tmp/theirs.po" && git add cxrbatch/catalogues
 """
 
 from __future__ import annotations
@@ -11,7 +17,7 @@ import argparse
 import io
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -28,8 +34,8 @@ from cxrbatch.pages import wording
 
 ROOT = Path(__file__).parents[1]
 
-PARTS = ("pages", "workshop")
-"""The catalogues of a language: what runs print, and what the workshop prints of models and data."""
+PARTS = ("pages", "workshop", "kept")
+"""The catalogues of a language: what runs print, what the workshop prints of models and data, and what files keep."""
 
 KEYWORDS = {
     **dict.fromkeys(("_", "gettext", "msgid")),
@@ -38,6 +44,8 @@ KEYWORDS = {
     "pgettext": ((1, "c"), 2),
     "npgettext": ((1, "c"), 2, 3),
 }
+KEPT_KEYWORDS = {"kept": None, "nkept": (1, 2)}
+"""Those of `cxrbatch.pages.retelling`."""
 _OPTIONS = {"extensions": "jinja2.ext.i18n", "trimmed": "true", "trim_blocks": "true", "lstrip_blocks": "true"}
 _OPTIONS |= {"silent": "false", "newstyle_gettext": "true", "keep_trailing_newline": "true"}
 _WORKSHOP = re.compile(
@@ -53,13 +61,17 @@ def main() -> None:
     """Bring all catalogues up to date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("new", nargs="?", metavar="LANGUAGE", help="begin this language, named as CLDR has it: fr")
+    parser.add_argument(
+        "--also", action="append", default=[], type=Path, metavar="PO", help="take translations from this file, too"
+    )
     wanted = parser.parse_args()
     if wanted.new:
         (CATALOGUES / wanted.new).mkdir(parents=True, exist_ok=True)
     templates = extract_texts()
     for folder in sorted(path for path in CATALOGUES.iterdir() if path.is_dir()):
+        known = translations(folder, wanted.also)
         for part in PARTS:
-            catalogue = updated(folder / f"{part}.po", templates[part])
+            catalogue = updated(folder / f"{part}.po", templates[part], known)
             write_catalogue(folder / f"{part}.po", catalogue)
             missing = sum(not is_translated(message) for message in catalogue if message.id)
             print(f"{folder.name}/{part}.po: {len(catalogue)} texts, {missing} without a translation")
@@ -75,6 +87,9 @@ def extract_texts() -> dict[str, Catalog]:
                 found["workshop" if _WORKSHOP.match(name) else "pages"].add(
                     text, locations=[(name, line)], auto_comments=comments, context=context
                 )
+        with path.open("rb") as file:
+            for line, text, comments, _ in extract(method, file, KEPT_KEYWORDS, ("Translators:",), _OPTIONS):
+                found["kept"].add(text, locations=[(name, line)], auto_comments=comments)
     for table in wording.TABLES:
         for text in table.values():
             found["pages"].add(text, locations=[("cxrbatch/pages/wording.py", 1)])
@@ -90,13 +105,22 @@ def _sources() -> Iterator[tuple[Path, Any]]:
         yield path, babel_extract
     for path in sorted((ROOT / "cxrbatch").rglob("*.py")):
         # Reading Python takes long, and few of its files say anything on a page.
-        if b"cxrbatch.pages.language import" in path.read_bytes():
+        if re.search(rb"cxrbatch\.pages\.(language|retelling) import", path.read_bytes()):
             yield path, "python"
 
 
-def updated(path: Path, texts: Catalog) -> Catalog:
+def translations(folder: Path, also: Sequence[Path]) -> dict[str, list[Catalog]]:
+    """Return, by part of a language, where to look for translations: its own file, files named beside, other parts.
+
+    So a text that is said elsewhere now keeps its translation, and one that only another branch had finds it.
+    """
+    own = {path.stem: read_catalogue(path) for path in sorted(folder.glob("*.po"))}
+    others = [catalogue for catalogue in map(read_catalogue, also) if str(catalogue.locale) == folder.name]
+    return {part: [*filter(None, [own.get(part)]), *others, *own.values()] for part in PARTS}
+
+
+def updated(path: Path, texts: Catalog, known: Mapping[str, Sequence[Catalog]]) -> Catalog:
     """Return a catalogue with all of these texts and no other; what was translated stays."""
-    known = read_catalogue(path) if path.is_file() else None
     catalogue = Catalog(
         locale=path.parent.name,
         project="cxrbatch",
@@ -111,23 +135,29 @@ def updated(path: Path, texts: Catalog) -> Catalog:
             message = catalogue.add(
                 text.id, locations=text.locations, auto_comments=text.auto_comments, context=text.context
             )
-            former = known.get(text.id, text.context) if known else None
+            found = [each.get(text.id, text.context) for each in known[path.stem]]
+            former = next((each for each in found if each is not None and is_told(each)), None)
             if former is not None:
                 message.string, message.user_comments = former.string, former.user_comments
                 message.flags |= former.flags & {"fuzzy"}
     return catalogue
 
 
+def is_told(message: Message) -> bool:
+    """Tell whether there is a translation, of every plural form."""
+    strings = message.string if isinstance(message.string, tuple | list) else (message.string,)
+    return all(strings)
+
+
 def is_translated(message: Message) -> bool:
     """Tell whether there is a translation, of every plural form, that nobody has called doubtful."""
-    strings = message.string if isinstance(message.string, tuple | list) else (message.string,)
-    return all(strings) and not message.fuzzy
+    return is_told(message) and not message.fuzzy
 
 
 def read_catalogue(path: Path) -> Catalog:
     """Read a catalogue as people edit it."""
     with path.open("rb") as file:
-        return read_po(file, locale=path.parent.name, abort_invalid=True)
+        return read_po(file, abort_invalid=True)
 
 
 def write_catalogue(path: Path, catalogue: Catalog) -> None:

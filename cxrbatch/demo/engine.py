@@ -33,11 +33,12 @@ from cxrbatch.model.train.novelty import fit_novelty
 from cxrbatch.model.train.options import TrainingOptions, resolve_precision
 from cxrbatch.model.train.record import Listener
 from cxrbatch.model.train.reference import describe_reference
+from cxrbatch.pages.retelling import kept
 from cxrbatch.phantom import FINDINGS, draw_phantom, windowed
 from cxrbatch.records import InputSpec, Label
 
 NAME = "demo"
-NOTICE = (
+NOTICE = kept(
     "This demo engine knows synthetic phantoms only. It has never seen a patient's radiograph, "
     "and what it says of one means nothing."
 )

@@ -15,13 +15,14 @@ from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.model.evaluate.map_check import MarkedMap, check_maps
 from cxrbatch.model.network.shuffled import shuffled_maps_of_bundle
 from cxrbatch.output.report.heatmap import activation_on_display
+from cxrbatch.pages.retelling import kept
 from cxrbatch.records import CellGrid, Float32, Geometry, Gray8, MapCheck
 
 POINTING_TOLERANCE = 0.03
 """A peak this close to a lesion still shows it, as a part of the phantom's width: a seventh of the width of a lung."""
 
 _GRID_PX = 192
-NO_LESION = "no phantom with such a lesion was among those that it was checked on"
+NO_LESION = kept("no phantom with such a lesion was among those that it was checked on")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import Formatter, ScalarFormatter
 
+from cxrbatch.pages.language import localised
 from cxrbatch.pages.wording import visible
 
 # Ink, muted text, lines and the accent of look.css; in the SVG each becomes a variable with a value for the dark.
@@ -91,8 +94,34 @@ def label_colour(place: int) -> str:
     return LABEL_COLOURS[place % len(LABEL_COLOURS)]
 
 
+class _SpokenFormatter(Formatter):
+    """Writes what another formatter writes, with the signs of the language that is spoken."""
+
+    def __init__(self, other: Formatter) -> None:
+        self._other = other
+
+    def __call__(self, value: float, place: int | None = None) -> str:
+        return localised(self._other(value, place))
+
+    def set_locs(self, locs: list[float]) -> None:
+        self._other.set_locs(locs)
+
+    def get_offset(self) -> str:
+        return localised(self._other.get_offset())
+
+    def set_axis(self, axis: Axis | None) -> None:
+        self._other.set_axis(axis)
+
+
 def as_svg(canvas: Canvas) -> bytes:
-    """Return the picture as SVG that follows the reader's light or dark system and holds no date."""
+    """Return the picture as SVG that follows the reader's light or dark system and holds no date.
+
+    The numbers along its axes have the signs of the language that is spoken.
+    """
+    for axes in canvas.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_formatter(), ScalarFormatter):
+                axis.set_major_formatter(_SpokenFormatter(axis.get_major_formatter()))
     written = io.BytesIO()
     canvas.savefig(written, format="svg", transparent=True, metadata={"Date": None, "Creator": "cxrbatch"})
     text = written.getvalue().decode()

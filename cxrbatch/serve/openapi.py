@@ -7,6 +7,7 @@ from typing import Any
 from cxrbatch import __version__
 from cxrbatch.output.marks import LONGEST_NOTE
 from cxrbatch.output.worklist_lines import MARKS, READING_ORDER, STATUS_ORDER
+from cxrbatch.pages.language import gettext as _, msgid
 from cxrbatch.serve.studies import MOST_STUDIES, SORTS
 
 Schema = dict[str, Any]
@@ -60,25 +61,18 @@ SCHEMAS: dict[str, Schema] = {
     "Error": _object(error=_TEXT),
 }
 
-_PARAMETERS: list[Schema] = [
-    {"name": "search", "schema": _TEXT, "description": "words of accession number, date, study key and findings"},
-    {"name": "priority", "schema": {"enum": list(READING_ORDER)}, "description": "this priority alone"},
-    {"name": "status", "schema": {"enum": list(STATUS_ORDER)}, "description": "this status alone"},
-    {"name": "finding", "schema": _TEXT, "description": "this finding among those that are called"},
-    {
-        "name": "mark",
-        "schema": {"type": "array", "items": {"enum": list(MARKS)}},
-        "description": "marked so; may be given several times",
-    },
-    {"name": "since", "schema": {"type": "string", "format": "date-time"}, "description": "came since then"},
-    {"name": "sort", "schema": {"enum": list(SORTS), "default": "priority"}, "description": "newest first, or urgent"},
-    {"name": "offset", "schema": {**_COUNT, "default": 0}, "description": "so many are left out"},
-    {
-        "name": "limit",
-        "schema": {**_COUNT, "maximum": MOST_STUDIES, "default": 100},
-        "description": "so many are told at most",
-    },
-]
+_PARAMETERS: tuple[tuple[str, Schema, str], ...] = (
+    ("search", _TEXT, msgid("words of accession number, date, study key and findings")),
+    ("priority", {"enum": list(READING_ORDER)}, msgid("this priority alone")),
+    ("status", {"enum": list(STATUS_ORDER)}, msgid("this status alone")),
+    ("finding", _TEXT, msgid("this finding among those that are called")),
+    ("mark", {"type": "array", "items": {"enum": list(MARKS)}}, msgid("marked so; may be given several times")),
+    ("since", {"type": "string", "format": "date-time"}, msgid("came since then")),
+    ("sort", {"enum": list(SORTS), "default": "priority"}, msgid("newest first, or urgent")),
+    ("offset", {**_COUNT, "default": 0}, msgid("so many are left out")),
+    ("limit", {**_COUNT, "maximum": MOST_STUDIES, "default": 100}, msgid("so many are told at most")),
+)
+"""What one may ask of the studies: name, values, and what it means."""
 
 
 def _answer(description: str, of: str) -> Schema:
@@ -87,7 +81,7 @@ def _answer(description: str, of: str) -> Schema:
 
 
 def _operation(summary: str, answers: Schema, **more: Any) -> Schema:
-    refused = {"401": {"description": "no token, or a wrong one"}, "403": {"description": "another page asks"}}
+    refused = {"401": {"description": _("no token, or a wrong one")}, "403": {"description": _("another page asks")}}
     return {"summary": summary, **more, "responses": {**answers, **refused}}
 
 
@@ -96,45 +90,58 @@ def _sent(of: str) -> Schema:
 
 
 def describe_api() -> dict[str, Any]:
-    """Return the API as an OpenAPI document."""
-    kept = {"400": _answer("it cannot be read", "Error"), "404": _answer("no such study", "Error")}
+    """Return the API as an OpenAPI document, worded in the language that is spoken."""
+    kept = {"400": _answer(_("it cannot be read"), "Error"), "404": _answer(_("no such study"), "Error")}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "cxrbatch serve",
             "version": __version__,
-            "description": "The worklist of one output folder. Nothing here says who a patient is, unless a note does. "
-            "Not for diagnostic use.",
+            "description": _(
+                "The worklist of one output folder. Nothing here says who a patient is, unless a note does. Not for "
+                "diagnostic use."
+            ),
         },
         "security": [{"token": []}, {"cookie": []}],
         "paths": {
             "/api/studies": {
                 "get": _operation(
-                    "Studies, filtered, sorted, a page at a time",
-                    {"200": _answer("those that fit", "Studies"), "400": _answer("the question is wrong", "Error")},
-                    parameters=[{"in": "query", **parameter} for parameter in _PARAMETERS],
+                    _("Studies, filtered, sorted, a page at a time"),
+                    {
+                        "200": _answer(_("those that fit"), "Studies"),
+                        "400": _answer(_("the question is wrong"), "Error"),
+                    },
+                    parameters=[
+                        {"in": "query", "name": name, "schema": schema, "description": _(meaning)}
+                        for name, schema, meaning in _PARAMETERS
+                    ],
                 )
             },
             "/api/marks": {
-                "get": _operation("What readers left", {"200": _answer("marks and notes", "Marks")}),
+                "get": _operation(_("What readers left"), {"200": _answer(_("marks and notes"), "Marks")}),
                 "post": _operation(
-                    "Mark a revision of a study as read, or as to be read",
-                    {"200": _answer("kept", "KeptMark"), **kept},
+                    _("Mark a revision of a study as read, or as to be read"),
+                    {"200": _answer(_("kept"), "KeptMark"), **kept},
                     requestBody=_sent("NewMark"),
                 ),
             },
             "/api/notes": {
                 "post": _operation(
-                    "Keep a note in place of the one before; an empty one removes it. Refused with 403 where the "
-                    "output folder is de-identified",
-                    {"200": _answer("kept", "KeptNote"), **kept},
+                    _(
+                        "Keep a note in place of the one before; an empty one removes it. Refused with 403 where the "
+                        "output folder is de-identified"
+                    ),
+                    {"200": _answer(_("kept"), "KeptNote"), **kept},
                     requestBody=_sent("NewNote"),
                 )
             },
             "/api/events": {
                 "get": _operation(
-                    "News as server-sent events: `worklist` where the list changed, `marks` where a mark or note did",
-                    {"200": {"description": "as long as one listens", "content": {"text/event-stream": {}}}},
+                    _(
+                        "News as server-sent events: `worklist` where the list changed, `marks` where a mark or note "
+                        "did"
+                    ),
+                    {"200": {"description": _("as long as one listens"), "content": {"text/event-stream": {}}}},
                 )
             },
         },

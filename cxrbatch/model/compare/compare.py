@@ -26,6 +26,7 @@ from cxrbatch.model.evaluate.record import Caution
 from cxrbatch.model.evaluate.report import PREDICTIONS_CSV
 from cxrbatch.model.network.open_model import open_model
 from cxrbatch.output.folder.opening import output_errors_explained
+from cxrbatch.pages.retelling import kept
 from cxrbatch.pages.wording import counted
 from cxrbatch.records import now_text
 from cxrbatch.system import durable
@@ -121,13 +122,16 @@ def _evaluations(runs: Sequence[StoredModel | EvaluatedRun], models: Sequence[Co
 def _untested(models: Sequence[ComparedModel], gone: Sequence[str]) -> Iterator[Caution]:
     """Say which differences nobody tested."""
     if gone:
-        yield Caution("note", f"Without {PREDICTIONS_CSV}, so that no difference was tested: {', '.join(gone)}.")
+        without = kept("Without {file}, so that no difference was tested: {names}.")
+        yield Caution("note", without.format(file=PREDICTIONS_CSV, names=", ".join(gone)))
     own = [model.name for model in models if model.measured_on is not None and not model.evaluated]
     if own and len(models) > 1:
         yield Caution(
             "note",
-            f"No difference was tested for {', '.join(own)}, by the figures of the training alone: evaluate all "
-            "models on the same images and compare those folders.",
+            kept(
+                "No difference was tested for {names}, by the figures of the training alone: evaluate all models on "
+                "the same images and compare those folders."
+            ).format(names=", ".join(own)),
         )
 
 
@@ -148,8 +152,10 @@ def _find_disturbance() -> Iterator[Caution]:
     if busy > BUSY_SHARE * cores:
         yield Caution(
             "doubtful",
-            f"Other programs kept the machine busy (load {busy:.1f} on {counted(cores, 'core')}) when the models were "
-            "timed: images/s are too low, and not by the same for all. Compare again when it is quiet.",
+            kept(
+                "Other programs kept the machine busy (load {load} on {cores}) when the models were timed: images/s "
+                "are too low, and not by the same for all. Compare again when it is quiet."
+            ).format(load=f"{busy:.1f}", cores=counted(cores, "core")),
         )
 
 

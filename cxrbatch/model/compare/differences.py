@@ -34,7 +34,7 @@ from cxrbatch.model.figures.delong import AurocDifference, compare_aurocs, compa
 from cxrbatch.model.figures.intervals import Patients, auroc_at_edge
 from cxrbatch.model.figures.metrics import Calls, Figure, Figures, Mask, measure_figures
 from cxrbatch.model.figures.paired import adjust_holm, estimate_rate_difference, swap_patients
-from cxrbatch.pages.wording import counted
+from cxrbatch.pages.retelling import kept, nkept
 from cxrbatch.records import FEWEST_PATIENTS, Float32, likeliest_class
 
 COMPARED = (Figure.AUROC, Figure.AVERAGE_PRECISION, Figure.SENSITIVITY, Figure.SPECIFICITY)
@@ -109,18 +109,24 @@ def _find_cautions(first: _Named, second: _Named, shared: SharedImages) -> Itera
     """Yield what makes this pair's differences say less than they seem to."""
     for run, name, _ in (first, second):
         if any(caution.severity == "void" for caution in run.evaluation.cautions):
-            yield f"{name} knows these patients, so that a difference in its favour says nothing."
+            yield kept("{name} knows these patients, so that a difference in its favour says nothing.").format(
+                name=name
+            )
         elif run.evaluation.data.chosen_by:
-            yield f"Some of these images also chose thresholds or epoch of {name}, which favours it."
+            yield kept("Some of these images also chose thresholds or epoch of {name}, which favours it.").format(
+                name=name
+            )
     data = [run.evaluation.data for run, _, _ in (first, second)]
     roots = sorted({Path(each.root).name for each in data})
     if len(roots) > 1 and shared.patient_keys:
-        yield f"The images are of data called {' and '.join(roots)}: they were matched by file name and patient."
+        matched = kept("The images are of data called {names}: they were matched by file name and patient.")
+        yield matched.format(names=" and ".join(roots))
     if shared.contradictions:
-        yield (
-            f"The two evaluations contradict each other in what is true, {counted(shared.contradictions, 'time')}: "
-            "left out."
-        )
+        yield nkept(
+            "The two evaluations contradict each other in what is true, {count} time: left out.",
+            "The two evaluations contradict each other in what is true, {count} times: left out.",
+            shared.contradictions,
+        ).format(count=shared.contradictions)
 
 
 def _class_answers(runs: tuple[EvaluatedRun, EvaluatedRun], shared: SharedImages) -> tuple[Mask, Mask, Mask] | None:

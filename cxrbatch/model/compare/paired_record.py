@@ -7,6 +7,7 @@ from typing import Literal
 
 from cxrbatch.model.data.labelled import patients_in_words
 from cxrbatch.model.figures.bootstrap import Estimate
+from cxrbatch.pages.retelling import kept
 from cxrbatch.pages.wording import counted
 
 Verdict = Literal["first", "second", "none", "too few"]
@@ -72,18 +73,31 @@ class PairedModels:
 
     def verdict_in_words(self, difference: Difference) -> str:
         """Say who is better, as far as that was shown."""
-        words = {"first": f"{self.first} is better", "second": f"{self.second} is better"}
-        return words.get(difference.verdict, "too few" if difference.verdict == "too few" else "no difference shown")
+        better = kept("{name} is better")
+        words = {"first": better.format(name=self.first), "second": better.format(name=self.second)}
+        none = kept("too few") if difference.verdict == "too few" else kept("no difference shown")
+        return words.get(difference.verdict, none)
 
     def images_in_words(self) -> str:
         """Say on which images the two were compared, and which were left out."""
         if not self.images:
-            return "They share no image: nothing can be compared."
+            return kept("They share no image: nothing can be compared.")
+        images, whose = counted(self.images, "image"), patients_in_words(self.patients, self.of_unknown)
         left_out = [
-            f"{counted(count, 'image')} that only {name} scored"
+            (counted(count, "image"), name)
             for count, name in ((self.only_first, self.first), (self.only_second, self.second))
             if count
         ]
-        whose = patients_in_words(self.patients, self.of_unknown)
-        shared = f"On {counted(self.images, 'image')} of {whose} that both scored"
-        return f"{shared}; left out: {' and '.join(left_out)}." if left_out else f"{shared}."
+        if not left_out:
+            return kept("On {images} of {patients} that both scored.").format(images=images, patients=whose)
+        said = kept("On {images} of {patients} that both scored; left out: {left_out}.")
+        return said.format(images=images, patients=whose, left_out=_in_words(left_out))
+
+
+def _in_words(left_out: list[tuple[str, str]]) -> str:
+    """Say which images, in words, only which model scored: one of them, or both."""
+    (images, name), *other = left_out
+    if not other:
+        return kept("{images} that only {name} scored").format(images=images, name=name)
+    both = kept("{images} that only {name} scored and {other_images} that only {name_of_other} scored")
+    return both.format(images=images, name=name, other_images=other[0][0], name_of_other=other[0][1])

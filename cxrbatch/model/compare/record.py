@@ -11,6 +11,7 @@ from cxrbatch.model.evaluate.record import Caution
 from cxrbatch.model.figures.bootstrap import Estimate
 from cxrbatch.model.figures.figures import Estimates
 from cxrbatch.model.figures.metrics import Figure
+from cxrbatch.pages.retelling import kept
 from cxrbatch.records import Task
 
 SCHEMA = 1
@@ -94,25 +95,34 @@ def sort_models(models: Sequence[ComparedModel]) -> tuple[ComparedModel, ...]:
 def find_cautions(models: Sequence[ComparedModel]) -> Iterator[Caution]:
     """Yield why the figures of these models say less side by side than they seem to."""
     for model in models:
-        yield from (Caution(caution.severity, f"{model.name}: {caution.text}") for caution in model.cautions)
+        yield from (
+            Caution(caution.severity, kept("{name}: {sentence}").format(name=model.name, sentence=caution.text))
+            for caution in model.cautions
+        )
     if max(_image_sets(models), default=0) > 1:
         yield Caution(
             "doubtful",
-            "The figures were measured on different images, numbered in the table, and can be compared within one "
-            "number only. Evaluate all models on the same part of the same data, and compare those folders.",
+            kept(
+                "The figures were measured on different images, numbered in the table, and can be compared within one "
+                "number only. Evaluate all models on the same part of the same data, and compare those folders."
+            ),
         )
     if len({frozenset(model.labels) for model in models}) > 1:
-        yield Caution("doubtful", "The models know different labels, so their means are over different findings.")
+        yield Caution("doubtful", kept("The models know different labels, so their means are over different findings."))
     if own := [model.name for model in models if model.measured_on is not None and model.measured_on.chosen_by]:
         yield Caution(
             "doubtful",
-            f"Figures on the images that also chose the epoch and the operating points promise a "
-            f"little too much: {', '.join(own)}.",
+            kept(
+                "Figures on the images that also chose the epoch and the operating points promise a little too much: "
+                "{names}."
+            ).format(names=", ".join(own)),
         )
     if bare := [model.name for model in models if model.measured_on is None]:
-        yield Caution("note", f"Never measured: {', '.join(bare)}. `cxrbatch evaluate MODEL DATA -o DIR` does.")
+        never = kept("Never measured: {names}. `cxrbatch evaluate MODEL DATA -o DIR` does.")
+        yield Caution("note", never.format(names=", ".join(bare)))
     if away := [model.name for model in models if model.size_bytes is None]:
-        yield Caution("note", f"Not where it was when it was evaluated, so without size and speed: {', '.join(away)}.")
+        gone = kept("Not where it was when it was evaluated, so without size and speed: {names}.")
+        yield Caution("note", gone.format(names=", ".join(away)))
 
 
 def _auroc(model: ComparedModel) -> float:

@@ -10,12 +10,13 @@ from cxrbatch.model.compare.record import ComparedModel, Comparison
 from cxrbatch.model.compare.throughput import REPEATS
 from cxrbatch.model.data.labelled import TASK_NAMES
 from cxrbatch.model.figures.bootstrap import Estimate
-from cxrbatch.model.figures.figure_lines import FIGURE_NAMES, Number, number, numbers
+from cxrbatch.model.figures.figure_lines import Number, figure_name, images_in_words, number, numbers
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.pages import wording
 from cxrbatch.pages.cells import list_cell, write_rows
-from cxrbatch.pages.language import speaking
+from cxrbatch.pages.language import gettext as _, localised, speaking
 from cxrbatch.pages.page import render_page
+from cxrbatch.pages.retelling import retold
 from cxrbatch.system.durable import replace_text, replacing
 
 COMPARE_HTML = "compare.html"
@@ -65,11 +66,12 @@ class PairSection:
 def write_comparison_page(out: Path, comparison: Comparison) -> None:
     """Write compare.html."""
     pace = next((model.throughput for model in comparison.models if model.throughput is not None), None)
-    columns = ["AUROC", "Accuracy", *(FIGURE_NAMES[figure] for figure in _AFTER_ACCURACY)]
+    named = {figure: figure_name(figure) for figure in _AFTER_ACCURACY} | {Figure.PPV: _("Precision (PPV)")}
     page = render_page(
         "compare.html.j2",
         styles=("look.css", "figures.css", "compare.css"),
-        columns=["Precision (PPV)" if column == FIGURE_NAMES[Figure.PPV] else column for column in columns],
+        columns=["AUROC", _("Accuracy"), *named.values()],
+        retold=retold,
         worth=[_worth(comparison, model) for model in comparison.models],
         cost=[_cost(model) for model in comparison.models],
         void=[caution for caution in comparison.cautions if caution.severity == "void"],
@@ -80,7 +82,7 @@ def write_comparison_page(out: Path, comparison: Comparison) -> None:
                 wording.plain(pair.first),
                 wording.plain(pair.second),
                 tuple(map(_whole, pair_sentences(pair))),
-                tuple(map(_whole, pair.cautions)),
+                tuple(map(_whole, map(retold, pair.cautions))),
                 tuple(difference_lines(pair)),
             )
             for pair in comparison.pairs
@@ -92,7 +94,7 @@ def write_comparison_page(out: Path, comparison: Comparison) -> None:
         table=COMPARE_CSV,
         version=comparison.cxrbatch_version,
         compared_at=wording.moment(comparison.compared_at),
-        not_for_diagnosis=wording.NOT_FOR_DIAGNOSIS,
+        not_for_diagnosis=_(wording.NOT_FOR_DIAGNOSIS),
     )
     replace_text(out / COMPARE_HTML, page)
 
@@ -103,16 +105,18 @@ def _whole(sentence: str) -> str:
 
 def _worth(comparison: Comparison, model: ComparedModel) -> WorthRow:
     images = model.measured_on
-    where = "never measured"
+    where = _("never measured")
     if images is not None:
-        part = "all images" if images.part == "all" else images.part or "part not known"
-        where = f"{wording.plain(images.data) or 'data not known'}, {part}"
+        part = _("all images") if images.part == "all" else images.part or _("part not known")
+        where = f"{wording.plain(retold(images.data)) or _('data not known')}, {part}"
     return WorthRow(
         name=wording.plain(model.name),
         run=wording.plain(model.run),
-        images=f"{where}, of its training" if images is not None and images.chosen_by else where,
+        images=_("{images}, of its training").format(images=where)
+        if images is not None and images.chosen_by
+        else where,
         image_set=str(comparison.image_set(model)) if images is not None and comparison.image_sets > 1 else "",
-        count=f"{images.images:,} images" if images is not None and images.images is not None else "",
+        count=images_in_words(images.images) if images is not None and images.images is not None else "",
         numbers=(
             number(model.figures.get(Figure.AUROC)),
             number(model.accuracy),
@@ -125,12 +129,14 @@ def _cost(model: ComparedModel) -> CostRow:
     pace = model.throughput
     return CostRow(
         name=wording.plain(model.name),
-        network=f"{wording.plain(model.architecture)}, {model.size_px} px, {TASK_NAMES[model.task]}",
+        network=f"{wording.plain(model.architecture)}, {model.size_px} px, {_(TASK_NAMES[model.task])}",
         labels=wording.plain(", ".join(model.labels), longest=400),
-        trained_on=wording.plain(model.trained_on) or "not known",
-        parameters=wording.NO_VALUE if model.parameters is None else f"{model.parameters / 1e6:.1f} M",
-        size=wording.NO_VALUE if model.size_bytes is None else f"{model.size_bytes / 1e6:,.1f} MB",
-        images_per_s=wording.NO_VALUE if pace is None else f"{pace.images_per_s:,.1f}",
+        trained_on=wording.plain(retold(model.trained_on)) or _("not known"),
+        parameters=wording.NO_VALUE
+        if model.parameters is None
+        else _("{count} M").format(count=localised(f"{model.parameters / 1e6:.1f}")),
+        size=wording.NO_VALUE if model.size_bytes is None else localised(f"{model.size_bytes / 1e6:,.1f} MB"),
+        images_per_s=wording.NO_VALUE if pace is None else localised(f"{pace.images_per_s:,.1f}"),
         ran_on="" if pace is None else f"{pace.backend}, {pace.precision}",
         trained_in=wording.NO_VALUE if model.trained_s is None else wording.duration(model.trained_s),
     )

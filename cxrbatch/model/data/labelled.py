@@ -14,14 +14,20 @@ import numpy as np
 from cxrbatch.config import GroupBy
 from cxrbatch.errors import UsageError
 from cxrbatch.intake.discover import raster_identity
+from cxrbatch.pages.language import msgid
+from cxrbatch.pages.retelling import kept
 from cxrbatch.pages.wording import counted
 from cxrbatch.records import Float32, Task
 
 Split = Literal["train", "val", "calibration", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "calibration", "test")
 
-LAYOUT_NAMES = {"nih": "NIH ChestX-ray14", "folders": "class folders", "csv": "CSV table"}
-TASK_NAMES = {"multilabel": "multi-label", "binary": "one label, yes or no", "multiclass": "multi-class"}
+LAYOUT_NAMES = {"nih": "NIH ChestX-ray14", "folders": msgid("class folders"), "csv": msgid("CSV table")}
+TASK_NAMES = {
+    "multilabel": msgid("multi-label"),
+    "binary": msgid("one label, yes or no"),
+    "multiclass": msgid("multi-class"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +119,7 @@ def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
     return [samples[place] for place in places]
 
 
-UNKNOWN = "unknown"
+UNKNOWN = msgid("unknown")
 
 _BANDS = ((0, 17), (18, 39), (40, 59), (60, 79))
 _OLDEST = f"{_BANDS[-1][1] + 1}+"
@@ -143,8 +149,9 @@ def patients_in_words(known: int, of_unknown: int) -> str:
     """Say so many known patients, and so many images of unknown ones."""
     if not of_unknown:
         return counted(known, "patient")
-    unknown = f"{counted(of_unknown, 'image')} of unknown ones"
-    return f"{counted(known, 'patient')} and {unknown}" if known else "unknown patients"
+    unknown = kept("{patients} and {images} of unknown ones")
+    images = counted(of_unknown, "image")
+    return unknown.format(patients=counted(known, "patient"), images=images) if known else kept("unknown patients")
 
 
 def patients_sha256(samples: Iterable[Sample]) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 from cxrbatch.errors import UsageError
 from cxrbatch.model.data.labelled import LabelledImages
 from cxrbatch.model.data.options import DataOptions, Uncertain
+from cxrbatch.pages.retelling import kept
 from cxrbatch.records import Float32, Task
 
 # By meaning, the names a column may have once its letters are small and its signs gone; the first found wins.
@@ -268,6 +269,7 @@ def _with_targets(images: LabelledImages, names: tuple[str, ...], targets: Float
         if kept
     )
     left_out = len(known) - len(samples)
-    note = (f"{left_out} images left out: nothing is known of them on {', '.join(names)}.",) if left_out else ()
+    said = kept("{count} images left out: nothing is known of them on {names}.")
+    note = (said.format(count=left_out, names=", ".join(names)),) if left_out else ()
     normal = next((name for name in names if is_normal_name(name)), "")
     return replace(images, labels=names, samples=samples, task=task, normal_label=normal, notes=images.notes + note)

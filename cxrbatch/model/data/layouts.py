@@ -17,6 +17,7 @@ from cxrbatch.model.data.labelled import LabelledImages, Sample
 from cxrbatch.model.data.labels import choose_labels, is_normal_name, join_findings, one_hot, read_cells, shorten
 from cxrbatch.model.data.options import DataOptions, Layout
 from cxrbatch.model.data.table_layout import TABLE, find_tables, read_csv
+from cxrbatch.pages.retelling import kept
 
 # The corrected table of 2020 first: where both are there, it is the better one.
 TABLES = tuple(f"Data_Entry_2017{version}.csv{packed}" for version in ("_v2020", "") for packed in ("", ".gz"))
@@ -154,8 +155,14 @@ def _folders(folder: Path) -> list[Path]:
 def _notes(data: Path, folders: list[_ClassFolder], skipped: int) -> tuple[str, ...]:
     used = {each.folder.parent if each.split else each.folder for each in folders}
     others = [folder.name for folder in _folders(data) if folder not in used]
-    notes = [f"Folders left out beside train, val and test: {shorten(others)}."] if others else []
-    return (*notes, f"{skipped} files left out that are no frontal images.") if skipped else tuple(notes)
+    notes = (
+        [kept("Folders left out beside train, val and test: {names}.").format(names=shorten(others))] if others else []
+    )
+    return (
+        (*notes, kept("{count} files left out that are no frontal images.").format(count=skipped))
+        if skipped
+        else tuple(notes)
+    )
 
 
 # --------------------------------------------------------------------------- NIH ChestX-ray14 (Wang et al. 2017)
@@ -187,7 +194,8 @@ def read_nih(data: Path, options: DataOptions) -> LabelledImages:
             f"{table.parent}: none of the {listed} images of {table.name} is there; they are looked for in the folder "
             f"itself and in folders such as images or images_001/images."
         )
-    note = f"{len(samples)} of the {listed} images of {table.name} are there." if len(samples) < listed else ""
+    few = kept("{count} of the {listed} images of {file} are there.")
+    note = few.format(count=len(samples), listed=listed, file=table.name) if len(samples) < listed else ""
     return LabelledImages(
         table.parent, labels, tuple(samples), task="multilabel", layout="nih", notes=(note,) if note else ()
     )

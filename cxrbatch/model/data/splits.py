@@ -26,6 +26,7 @@ from cxrbatch.engine.manifest import CALIBRATION_PART
 from cxrbatch.errors import UsageError
 from cxrbatch.model.data.labelled import LabelledImages, Sample
 from cxrbatch.model.data.options import DataOptions
+from cxrbatch.pages.retelling import kept
 from cxrbatch.records import Gray8
 
 
@@ -160,9 +161,13 @@ def check_patients(images: LabelledImages, *, allow_leak: bool) -> LabelledImage
         UsageError: naming the images; never the patient.
     """
     by_patient = _group((sample.patient, sample) for sample in images.samples if sample.patient_id)
-    images = _refuse_shared(images, by_patient, "Patients with images in two parts", allow_leak=allow_leak)
+    images = _refuse_shared(
+        images, by_patient, kept("Patients with images in two parts: {count} ({names})."), allow_leak=allow_leak
+    )
     by_group = _group((sample.patient, sample) for sample in images.samples if sample.group and not sample.patient_id)
-    return _refuse_shared(images, by_group, "Publications with figures in two parts", allow_leak=allow_leak)
+    return _refuse_shared(
+        images, by_group, kept("Publications with figures in two parts: {count} ({names})."), allow_leak=allow_leak
+    )
 
 
 def check_pixels(images: LabelledImages, digests: Sequence[str], *, allow_leak: bool) -> LabelledImages:
@@ -180,7 +185,9 @@ def check_pixels(images: LabelledImages, digests: Sequence[str], *, allow_leak: 
         UsageError: naming the images.
     """
     by_picture = _group(zip(digests, images.samples, strict=True))
-    return _refuse_shared(images, by_picture, "Pictures that are in two parts", allow_leak=allow_leak)
+    return _refuse_shared(
+        images, by_picture, kept("Pictures that are in two parts: {count} ({names})."), allow_leak=allow_leak
+    )
 
 
 def hash_pixels(pixels: Gray8) -> list[str]:
@@ -201,7 +208,7 @@ def _refuse_shared(
     shared = [samples for samples in groups.values() if len({sample.split for sample in samples}) > 1]
     if not shared:
         return images
-    sentence = f"{what}: {len(shared)} ({_name_cases(images, shared)})."
+    sentence = what.format(count=len(shared), names=_name_cases(images, shared))
     if not allow_leak:
         raise UsageError(
             f"{images.root}: {sentence} Figures on such a split measure recognition, not diagnosis. Mend the split, "

@@ -30,6 +30,7 @@ from cxrbatch.model.data.labels import (
 )
 from cxrbatch.model.data.options import DataOptions
 from cxrbatch.pages.cells import restored
+from cxrbatch.pages.retelling import kept
 from cxrbatch.records import Float32, Task
 
 TABLE = "labels.csv"
@@ -202,4 +203,5 @@ def _require_files(table: Path, samples: Sequence[Sample]) -> None:
 
 
 def _note_laterals(path: Path, laterals: int) -> tuple[str, ...]:
-    return (f"{path.name}: {laterals} images left out that are not frontal.",) if laterals else ()
+    said = kept("{file}: {count} images left out that are not frontal.")
+    return (said.format(file=path.name, count=laterals),) if laterals else ()

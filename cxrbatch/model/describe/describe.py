@@ -14,16 +14,20 @@ import numpy as np
 from cxrbatch.config import Settings
 from cxrbatch.errors import ImageRejected, UsageError
 from cxrbatch.intake.read import inspect_file
-from cxrbatch.model.data.labelled import LAYOUT_NAMES, TASK_NAMES, LabelledImages
+from cxrbatch.locales import ENGLISH
+from cxrbatch.model.data.labelled import LAYOUT_NAMES, TASK_NAMES, UNKNOWN, LabelledImages
 from cxrbatch.model.data.layouts import read_data
 from cxrbatch.model.data.options import DataOptions
-from cxrbatch.model.data.pixels import ReportProgress, fill_cache
+from cxrbatch.model.data.pixels import BadImage, ReportProgress, fill_cache
 from cxrbatch.model.data.splits import check_patients, check_pixels, split_data
 from cxrbatch.model.describe import plots
-from cxrbatch.model.describe.summary import DataSummary, ImageSize, MeasuredImages, Share, summarise_data
+from cxrbatch.model.describe.summary import DataSummary, GroupLine, ImageSize, MeasuredImages, Share, summarise_data
+from cxrbatch.model.figures.figure_lines import listed
+from cxrbatch.pages import wording
 from cxrbatch.pages.cells import write_rows
-from cxrbatch.pages.language import speaking
+from cxrbatch.pages.language import gettext as _, localised, speaking, spoken
 from cxrbatch.pages.page import render_page
+from cxrbatch.pages.retelling import kept, retold
 from cxrbatch.records import Gray8, InputSpec
 from cxrbatch.system import durable
 
@@ -31,7 +35,7 @@ INDEX_HTML = "index.html"
 # Large enough to recognise an image in a mosaic, and to tell any two images apart.
 TILE_PX = 160
 MOSAIC_IMAGES = 8
-NONE_OF_THEM = "None of the labels"
+NONE_OF_THEM = kept("None of the labels")
 # What is more stands in the CSV files.
 MOST_LISTED = 40
 SIZE_LINES = 12
@@ -86,15 +90,19 @@ def _split_if_possible(images: LabelledImages, options: DataOptions) -> Labelled
     try:
         return split_data(images, options)
     except UsageError as error:
-        return replace(images, notes=(*images.notes, f"It cannot be split for training: {error}"))
+        return replace(
+            images, notes=(*images.notes, kept("It cannot be split for training: {error}").format(error=error))
+        )
 
 
 def _in_words(read: LabelledImages, options: DataOptions) -> str:
     """Say where the parts come from."""
     given = {sample.split for sample in read.samples}
     if given == {""}:
-        return f"drawn by patient, stratified, seed {options.seed}, as train would"
-    return "given with the data" if "val" in given else "test given with the data, val drawn from train by patient"
+        return kept("drawn by patient, stratified, seed {name}, as train would").format(name=options.seed)
+    if "val" in given:
+        return kept("given with the data")
+    return kept("test given with the data, val drawn from train by patient")
 
 
 def _measure(images: LabelledImages) -> tuple[ImageSize, ...]:
@@ -153,6 +161,7 @@ def _encode_strip(pixels: Gray8) -> bytes:
     return content.tobytes()
 
 
+@speaking()
 def _draw_plots(summary: DataSummary, images: LabelledImages) -> dict[str, bytes]:
     drawings = {"labels.svg": plots.draw_counts(summary)}
     if len(summary.parts) > 1:
@@ -175,15 +184,20 @@ def _render(summary: DataSummary, mosaics: Sequence[Mosaic], drawings: Iterable[
         "describe.html.j2",
         styles=("look.css", "describe.css"),
         summary=summary,
-        layout=LAYOUT_NAMES[summary.layout],
-        task=TASK_NAMES[summary.task],
-        split_source=split_source,
+        layout=_(LAYOUT_NAMES[summary.layout]),
+        task=_(TASK_NAMES[summary.task]),
+        split_source=retold(split_source),
         mosaics=mosaics,
         drawn=set(drawings),
         most_listed=MOST_LISTED,
         size_lines=SIZE_LINES,
         groups=_columns_of_groups(summary),
         percent=_percent,
+        tables=TABLES,
+        retold=retold,
+        listed=listed,
+        group_name=_group_name,
+        why_unread=_why_unread,
     )
 
 
@@ -193,7 +207,24 @@ def _columns_of_groups(summary: DataSummary) -> list[str]:
 
 def _percent(share: Share) -> str:
     """Write a share: 0.123 is 12.3 %; a dash where nothing is known."""
-    return "\N{EN DASH}" if share is None else f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
+    return "\N{EN DASH}" if share is None else localised(f"{100 * share:.1f}\N{NO-BREAK SPACE}%")
+
+
+def _group_name(line: GroupLine) -> str:
+    """Name a group; that nobody knows it is said in the language that is spoken."""
+    return _(line.value) if line.value == UNKNOWN else line.value
+
+
+def _why_unread(image: BadImage) -> str:
+    """Say why an image cannot be read: in English with what was found in the file, else by its reason alone."""
+    return image.reason if spoken().locale == ENGLISH else wording.reason_sentence(image.code) or image.reason
+
+
+TABLES = (
+    *("label_counts.csv", "together.csv", "groups.csv", "sizes.csv", "duplicates.csv", "unreadable.csv"),
+    "images.csv",
+)
+"""The tables beside the page, as it names them."""
 
 
 def tabulate(summary: DataSummary, images: MeasuredImages) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from cxrbatch.model.data.labelled import UNKNOWN, Sample
 from cxrbatch.model.describe.summary import DataSummary
 from cxrbatch.pages import wording
+from cxrbatch.pages.language import gettext as _, whole
 from cxrbatch.pages.plot_style import ACCENT, DASHES, INK, LABEL_COLOURS, LINE, MUTED, as_svg, plot_style, plot_text
 
 _PARTS = {
@@ -33,12 +34,12 @@ def draw_counts(summary: DataSummary) -> bytes:
         places = np.arange(len(summary.lines))
         bars = axes.barh(places, [line.positive for line in summary.lines], color=ACCENT, height=0.68)
         axes.set_yticks(places, _names(summary))
-        axes.bar_label(bars, padding=4, fmt="{:,.0f}")
+        axes.bar_label(bars, padding=4, fmt=lambda count: whole(round(count)))
         axes.invert_yaxis()
         axes.margins(x=0.12)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("images")
+        axes.set_xlabel(_("images"))
         return as_svg(figure)
 
 
@@ -49,14 +50,16 @@ def draw_prevalence(summary: DataSummary) -> bytes:
         places = np.arange(len(summary.lines))
         for index, part in enumerate(summary.parts):
             shares = [100 * (line.prevalence[index] or 0.0) for line in summary.lines]
-            axes.plot(shares, places, "o", color=_PARTS[part.name], markersize=7, alpha=0.85, label=part.name or "all")
+            axes.plot(
+                shares, places, "o", color=_PARTS[part.name], markersize=7, alpha=0.85, label=part.name or _("all")
+            )
         axes.set_yticks(places, _names(summary))
         axes.set_ylim(len(places) - 0.5, -0.5)
         axes.set_xlim(0.0, 1.06 * max(axes.get_xlim()[1], 1.0))
         axes.grid(axis="y", color=LINE, linewidth=0.5, alpha=0.5)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("share of the part's images, %")
+        axes.set_xlabel(_("share of the part's images, %"))
         axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
         return as_svg(figure)
 
@@ -76,7 +79,7 @@ def draw_together(summary: DataSummary) -> bytes:
                 axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8.5, color=colour)
         ticks = range(len(summary.labels))
         axes.set_xticks(ticks, _names(summary), rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(ticks, [f"{_name(line.name)} ({line.positive})" for line in summary.lines])
+        axes.set_yticks(ticks, [f"{_name(line.name)} ({whole(line.positive)})" for line in summary.lines])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         return as_svg(figure)
@@ -93,11 +96,11 @@ def draw_ages(samples: Sequence[Sample]) -> bytes:
             bins=list(range(0, 101, 5)),
             stacked=True,
             color=[_SEXES[sex] for sex in drawn],
-            label=[wording.sex(sex) or UNKNOWN for sex in drawn],
+            label=[wording.sex(sex) or _(UNKNOWN) for sex in drawn],
             rwidth=0.92,
         )
-        axes.set_xlabel("age, years")
-        axes.set_ylabel("images")
+        axes.set_xlabel(_("age, years"))
+        axes.set_ylabel(_("images"))
         axes.legend(frameon=False, loc="upper left")
         return as_svg(figure)
 
@@ -115,8 +118,8 @@ def draw_sizes(summary: DataSummary) -> bytes:
         axes.plot([0, limit], [0, limit], color=LINE, linewidth=0.8, linestyle=DASHES)
         axes.set_xlim(0, limit)
         axes.set_ylim(0, limit)
-        axes.set_xlabel("columns, px")
-        axes.set_ylabel("rows, px")
+        axes.set_xlabel(_("columns, px"))
+        axes.set_ylabel(_("rows, px"))
         return as_svg(figure)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cxrbatch.model.data.labelled import AGE_BANDS, SPLITS, UNKNOWN, LabelledImages, Sample, age_band, count_patients
 from cxrbatch.model.data.pixels import BadImage
 from cxrbatch.model.data.splits import hash_pixels
+from cxrbatch.pages.language import msgid
 from cxrbatch.records import Float32, Gray8, Task
 
 # A table of hundreds of source folders tells nobody anything; the largest ones may.
@@ -183,10 +184,10 @@ def _count_together(targets: Float32) -> NDArray[np.int64]:
 
 
 def _group_lines(samples: Sequence[Sample], targets: Float32) -> Iterator[GroupLine]:
-    yield from _grouped("Sex", [sample.sex or UNKNOWN for sample in samples], targets)
-    yield from _grouped("Age", [age_band(sample.age) for sample in samples], targets, order=AGE_BANDS)
-    yield from _grouped("View", [sample.view or UNKNOWN for sample in samples], targets)
-    yield from _grouped("Source", [sample.source or UNKNOWN for sample in samples], targets)
+    yield from _grouped(msgid("Sex"), [sample.sex or UNKNOWN for sample in samples], targets)
+    yield from _grouped(msgid("Age"), [age_band(sample.age) for sample in samples], targets, order=AGE_BANDS)
+    yield from _grouped(msgid("View"), [sample.view or UNKNOWN for sample in samples], targets)
+    yield from _grouped(msgid("Source"), [sample.source or UNKNOWN for sample in samples], targets)
 
 
 def _grouped(column: str, values: Sequence[str], targets: Float32, *, order: Sequence[str] = ()) -> Iterator[GroupLine]:

@@ -16,6 +16,7 @@ from cxrbatch.model.data.known_images import (
 )
 from cxrbatch.model.data.labelled import Sample
 from cxrbatch.model.evaluate.doubts import TRAINING_PART
+from cxrbatch.pages.retelling import kept
 from cxrbatch.pages.wording import counted
 
 
@@ -64,12 +65,27 @@ def describe_learned(found: Acquaintance, samples: Sequence[Sample]) -> str:
     if not found.learned.any():
         return ""
     patients = {sample.patient for sample, knows in zip(samples, found.learned_patients.tolist(), strict=True) if knows}
-    shown = [f"{int(found.learned_patients.sum())} show {counted(len(patients), 'patient')}"] if patients else []
-    if found.learned_pictures.any():
-        shown.append(f"{int(found.learned_pictures.sum())} are the very pictures")
-    return (
-        f"Of {counted(len(samples), 'image')} {' and '.join(shown)} that the model learned from: its checkpoint knows "
-        "them by keyed digests."
+    pictures = int(found.learned_pictures.sum())
+    both, of_patients, of_pictures = (
+        kept(
+            "Of {images} {number} show {patients} and {number_of_pictures} are the very pictures that the model "
+            "learned from: its checkpoint knows them by keyed digests."
+        ),
+        kept(
+            "Of {images} {number} show {patients} that the model learned from: its checkpoint knows them by keyed "
+            "digests."
+        ),
+        kept(
+            "Of {images} {number_of_pictures} are the very pictures that the model learned from: its checkpoint knows "
+            "them by keyed digests."
+        ),
+    )
+    said = (both if pictures else of_patients) if patients else of_pictures
+    return said.format(
+        images=counted(len(samples), "image"),
+        number=int(found.learned_patients.sum()),
+        patients=counted(len(patients), "patient"),
+        number_of_pictures=pictures,
     )
 
 
@@ -83,7 +99,7 @@ def describe_chosen(found: Acquaintance, samples: Sequence[Sample]) -> str:
     count = int(found.chose.sum())
     if not count:
         return ""
-    return (
-        f"Of {counted(len(samples), 'image')} {count} are of patients on whom training chose the epoch, the "
-        "calibration or the operating points: these figures promise a little too much."
-    )
+    return kept(
+        "Of {images} {number} are of patients on whom training chose the epoch, the calibration or the operating "
+        "points: these figures promise a little too much."
+    ).format(images=counted(len(samples), "image"), number=count)

@@ -16,6 +16,7 @@ from cxrbatch.model.evaluate.record import Caution
 from cxrbatch.model.evaluate.scoring import ScoredImages
 from cxrbatch.model.figures.figure_lines import describe_too_few
 from cxrbatch.model.figures.figures import LabelledScores, MeasuredLabels
+from cxrbatch.pages.retelling import kept, nkept
 from cxrbatch.pages.wording import counted
 from cxrbatch.records import EngineDescription
 
@@ -57,28 +58,35 @@ def find_cautions(scored: Scored, measured: MeasuredLabels, shortcuts: Sequence[
             yield Caution("doubtful", _rivalry(predictor, near))
     judged = {label.label for label in measured.labels}
     if missing := [label.name for label in scored.model.labels if label.name not in judged]:
-        yield Caution("note", f"The data says nothing about {', '.join(missing)}: not evaluated.")
+        yield Caution(
+            "note", kept("The data says nothing about {names}: not evaluated.").format(names=", ".join(missing))
+        )
     if few := describe_too_few(measured):
         yield Caution("note", few)
     if scored.images.refused:
-        yield Caution("note", f"Not scored, and in no figure: {counted(len(scored.images.refused), 'image')}.")
+        yield Caution(
+            "note",
+            kept("Not scored, and in no figure: {images}.").format(images=counted(len(scored.images.refused), "image")),
+        )
     yield from (Caution("note", sentence) for sentence in scored.data.notes)
 
 
 def _overlaps(scored: Scored) -> Iterator[Caution]:
     """Yield whom the model knows already, and what spoils the data itself, with how much that says."""
-    void = "The figures below say nothing about new patients."
+    void = kept("{sentence} The figures below say nothing about new patients.")
     learned = describe_learned(scored.met, scored.images.samples)
     if learned and is_certain(scored.met):
-        yield Caution("void", f"{learned} {void}")
+        yield Caution("void", void.format(sentence=learned))
     elif learned:
         yield Caution(
             "doubtful",
-            f"{learned} IDs as short as these may be another collection's own count of its patients. If they are the "
-            "same patients, the figures say nothing about new ones.",
+            kept(
+                "{sentence} IDs as short as these may be another collection's own count of its patients. If they are "
+                "the same patients, the figures say nothing about new ones."
+            ).format(sentence=learned),
         )
     guessed = () if scored.met.is_told else find_overlap(scored.images.samples, scored.data, scored.training)
-    yield from (Caution("void", f"{sentence} {void}") for sentence in (*guessed, *scored.data.leaks))
+    yield from (Caution("void", void.format(sentence=sentence)) for sentence in (*guessed, *scored.data.leaks))
 
 
 def _shared_choices(scored: Scored) -> Iterator[Caution]:
@@ -88,8 +96,10 @@ def _shared_choices(scored: Scored) -> Iterator[Caution]:
     if scored.cut and not scored.met.is_told and not is_trained_on(scored.training, scored.data):
         yield Caution(
             "doubtful",
-            "The data brings no such part, so it was cut from it. These patients are new to the model only if it "
-            "was trained elsewhere, or with the same data options and seed.",
+            kept(
+                "The data brings no such part, so it was cut from it. These patients are new to the model only if it "
+                "was trained elsewhere, or with the same data options and seed."
+            ),
         )
 
 
@@ -98,8 +108,13 @@ def _unknown_patients(scored: Scored) -> Iterator[Caution]:
     if scored.met.is_told and unknown:
         yield Caution(
             "note",
-            f"{counted(unknown, 'image')} of unknown patients: whether the model learned from them is told by the very "
-            "pictures alone.",
+            nkept(
+                "{count} image of unknown patients: whether the model learned from them is told by the very pictures "
+                "alone.",
+                "{count} images of unknown patients: whether the model learned from them is told by the very pictures "
+                "alone.",
+                unknown,
+            ).format(count=unknown),
         )
 
 
@@ -108,7 +123,7 @@ def is_choosing_part(training: TrainingFacts, samples: Sequence[Sample]) -> str:
     digest = patients_sha256(samples)
     if all(training.patients.get(part) != digest for part in training.choosing_parts):
         return ""
-    return (
+    return kept(
         "On these very patients training chose the epoch, the calibration or the operating points: these figures "
         "promise a little too much."
     )
@@ -116,11 +131,12 @@ def is_choosing_part(training: TrainingFacts, samples: Sequence[Sample]) -> str:
 
 def _rivalry(predictor: str, near: Sequence[Shortcut]) -> str:
     """Say that a trivial predictor, whose shortcuts are given, does about as well as the model."""
+    reaches, is_near = kept("{name} ({auroc})"), kept("{name} ({auroc}, within its interval)")
     named = ", ".join(
-        f"{shortcut.label} ({shortcut.auroc:.3f}{'' if shortcut.reaches else ', within its interval'})"
+        (reaches if shortcut.reaches else is_near).format(name=shortcut.label, auroc=f"{shortcut.auroc:.3f}")
         for shortcut in near
     )
-    return (
-        f"{predictor.capitalize()} alone reaches the model's AUROC for {named}. "
-        "The model may have learned that instead of the finding."
-    )
+    return kept(
+        "{predictor} alone reaches the model's AUROC for {list}. The model may have learned that instead of the "
+        "finding."
+    ).format(predictor=predictor.capitalize(), list=named)

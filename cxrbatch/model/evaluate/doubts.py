@@ -17,6 +17,7 @@ from cxrbatch.engine.manifest import TrainingFacts
 from cxrbatch.model.data.labelled import LabelledImages, Sample, patients_sha256
 from cxrbatch.model.figures.bootstrap import Estimate
 from cxrbatch.model.figures.metrics import Truths, measure_auroc
+from cxrbatch.pages.retelling import kept
 from cxrbatch.pages.wording import counted
 
 TRAINING_PART = "train"
@@ -38,13 +39,17 @@ def find_overlap(evaluated: Sequence[Sample], data: LabelledImages, training: Tr
     training_part = [sample for sample in data.samples if sample.split == TRAINING_PART]
     shared = {sample.patient for sample in evaluated} & {sample.patient for sample in training_part}
     if learned_from and learned_from == patients_sha256(evaluated):
-        return ("The model learned from these very patients: its checkpoint names them as its training part.",)
+        return (kept("The model learned from these very patients: its checkpoint names them as its training part."),)
     if not shared:
         return ()
     images = sum(sample.patient in shared for sample in evaluated)
-    how = "learned from" if is_trained_on(training, data) else "may have learned from"
-    shown = f"{counted(len(shared), 'patient')} of this data's training part, which the model {how}."
-    return (f"Of {counted(len(evaluated), 'image')} {images} show {shown}",)
+    certain = kept("Of {images} {number} show {patients} of this data's training part, which the model learned from.")
+    likely = kept(
+        "Of {images} {number} show {patients} of this data's training part, which the model may have learned from."
+    )
+    said = certain if is_trained_on(training, data) else likely
+    every, whose = counted(len(evaluated), "image"), counted(len(shared), "patient")
+    return (said.format(images=every, number=images, patients=whose),)
 
 
 FOLDS = 5
@@ -93,13 +98,13 @@ def trivial_predictors(samples: Sequence[Sample], sizes: NDArray[np.int64]) -> t
     """
     rows, columns = sizes[:, 0], sizes[:, 1]
     candidates = (
-        TrivialPredictor("view position", tuple(sample.view or None for sample in samples)),
-        TrivialPredictor("image size", tuple(f"{row} x {column}" for row, column in sizes.tolist())),
-        TrivialPredictor("image height", tuple(rows.astype(float).tolist()), ranked=True),
-        TrivialPredictor("image width", tuple(columns.astype(float).tolist()), ranked=True),
-        TrivialPredictor("source folder", tuple(sample.source or None for sample in samples)),
-        TrivialPredictor("age", tuple(sample.age for sample in samples), ranked=True),
-        TrivialPredictor("sex", tuple(sample.sex or None for sample in samples)),
+        TrivialPredictor(kept("view position"), tuple(sample.view or None for sample in samples)),
+        TrivialPredictor(kept("image size"), tuple(f"{row} x {column}" for row, column in sizes.tolist())),
+        TrivialPredictor(kept("image height"), tuple(rows.astype(float).tolist()), ranked=True),
+        TrivialPredictor(kept("image width"), tuple(columns.astype(float).tolist()), ranked=True),
+        TrivialPredictor(kept("source folder"), tuple(sample.source or None for sample in samples)),
+        TrivialPredictor(kept("age"), tuple(sample.age for sample in samples), ranked=True),
+        TrivialPredictor(kept("sex"), tuple(sample.sex or None for sample in samples)),
     )
     return tuple(candidate for candidate in candidates if len(set(candidate.values)) > 1)
 

@@ -16,6 +16,7 @@ from scipy.stats import binomtest, rankdata
 from cxrbatch.model.figures.bootstrap import COVERAGE, draw_resamples, resample_mean
 from cxrbatch.model.figures.metrics import Mask
 from cxrbatch.output.report.heatmap import find_peak, is_faint
+from cxrbatch.pages.retelling import kept
 from cxrbatch.records import Float32, MapCheck
 
 MIN_IMAGES, MIN_PATIENTS = 20, 10
@@ -72,8 +73,9 @@ def check_maps(marked: Sequence[MarkedMap], source: str = "") -> MapCheck:
     if not enough_marked(patients):
         return replace(
             found,
-            reason=f"there are too few marked images, {found.images} of {found.patients} patients; it takes "
-            f"{MIN_IMAGES} of {MIN_PATIENTS}",
+            reason=_TOO_FEW.format(
+                images=found.images, patients=found.patients, needed=MIN_IMAGES, needed_patients=MIN_PATIENTS
+            ),
         )
     weights = draw_resamples(patients, count=_RESAMPLES, seed=0)
 
@@ -96,22 +98,39 @@ def check_maps(marked: Sequence[MarkedMap], source: str = "") -> MapCheck:
     return replace(found, validated=not reason, reason=reason)
 
 
+_TOO_FEW = kept(
+    "there are too few marked images, {images} of {patients} patients; it takes {needed} of {needed_patients}"
+)
+_NO_MORE_THAN_CHANCE = kept(
+    "their peaks lie in what is marked on {hits} of the images, no more than chance may hit ({chance})"
+)
+_NO_MORE_THAN_ONE_PLACE = kept(
+    "their peaks lie in what is marked on {hits} of the images, no more than always pointing at the same place may "
+    "({same_place})"
+)
+_MUCH_THE_SAME = kept(
+    "a copy of the network with shuffled weights draws much the same (rank correlation {likeness}, where {limit} is "
+    "the limit)"
+)
+_NO_MORE_THAN_SHUFFLED = kept(
+    "their peaks lie in what is marked on {hits} of the images, no more than a copy of the network with shuffled "
+    "weights may ({shuffled})"
+)
+
+
 def _why_not(found: MapCheck, *, is_better: bool) -> str:
     """Say why maps are not validated; empty where they are."""
-    hit = f"their peaks lie in what is marked on {found.hits:.0%} of the images"
+    hits = f"{found.hits:.0%}"
     if not _above(found.over_chance):
-        return f"{hit}, no more than chance may hit ({found.chance:.0%})"
+        return _NO_MORE_THAN_CHANCE.format(hits=hits, chance=f"{found.chance:.0%}")
     if not (_above(found.over_same_place) and is_better):
-        return f"{hit}, no more than always pointing at the same place may ({found.same_place:.0%})"
+        return _NO_MORE_THAN_ONE_PLACE.format(hits=hits, same_place=f"{found.same_place:.0%}")
     if found.likeness is None or found.likeness_limit is None:
-        return "a copy of the network with shuffled weights draws nothing that they could be compared with"
+        return kept("a copy of the network with shuffled weights draws nothing that they could be compared with")
     if found.likeness > found.likeness_limit:
-        return (
-            f"a copy of the network with shuffled weights draws much the same (rank correlation {found.likeness:.2f}, "
-            f"where {found.likeness_limit:.2f} is the limit)"
-        )
+        return _MUCH_THE_SAME.format(likeness=f"{found.likeness:.2f}", limit=f"{found.likeness_limit:.2f}")
     if not _above(found.over_shuffled):
-        return f"{hit}, no more than a copy of the network with shuffled weights may ({found.shuffled_hits:.0%})"
+        return _NO_MORE_THAN_SHUFFLED.format(hits=hits, shuffled=f"{found.shuffled_hits:.0%}")
     return ""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cxrbatch.model.data.labelled import LabelledImages, Sample
+from cxrbatch.model.data.labelled import UNKNOWN, LabelledImages, Sample
 from cxrbatch.model.evaluate.doubts import FOLDS, Shortcut
 from cxrbatch.model.evaluate.localisation import MAP_SHARE
 from cxrbatch.model.evaluate.record import Evaluation
@@ -17,14 +17,17 @@ from cxrbatch.model.evaluate.worklist import Wait, WorklistFigures
 from cxrbatch.model.figures.bootstrap import Estimate
 from cxrbatch.model.figures.figure_lines import (
     CALLING_FIGURES,
-    FIGURE_NAMES,
     RANKING_FIGURES,
     Line,
     Number,
     calling_lines,
+    figure_name,
     headlines,
+    images_in_words,
+    interval,
     number,
     numbers,
+    percent,
     ranking_lines,
 )
 from cxrbatch.model.figures.figures import LabelledScores, SubgroupFigures
@@ -32,16 +35,17 @@ from cxrbatch.model.figures.metrics import CALIBRATION_BINS, Figure
 from cxrbatch.output.report.content import SHORT_HASH
 from cxrbatch.pages import wording
 from cxrbatch.pages.cells import write_rows
-from cxrbatch.pages.language import speaking
+from cxrbatch.pages.language import gettext as _, localised, msgid, ngettext, speaking, whole
 from cxrbatch.pages.page import render_page
 from cxrbatch.pages.plot_style import Plot
-from cxrbatch.records import MapCheck
+from cxrbatch.pages.retelling import retold
+from cxrbatch.records import MapCheck, Priority, Task
 from cxrbatch.system.durable import replace_text, replacing
 
 EVALUATION_HTML = "evaluation.html"
 
 _GROUP_FIGURES = (Figure.AUROC, Figure.SENSITIVITY, Figure.SPECIFICITY)
-_GROUP_COLUMNS = {"sex": "Sex", "age": "Age", "view": "View position"}
+_GROUP_COLUMNS = {"sex": msgid("Sex"), "age": msgid("Age"), "view": msgid("View position")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,34 +67,56 @@ def write_evaluation_page(out: Path, evaluation: Evaluation, plots: Sequence[Plo
         model_hash=evaluation.model.sha256[:SHORT_HASH],
         data_name=wording.plain(Path(evaluation.data.root).name),
         data=evaluation.data,
-        part="all images" if evaluation.data.split == "all" else f"the {evaluation.data.split} part",
+        part=_part_in_words(evaluation.data.split),
+        task=_(_TASKS[evaluation.model.task]),
+        layout=evaluation.data.layout,
+        priority_names={priority: _(called) for priority, called in _CALLED.items()},
+        retold=retold,
         headlines=tuple(headlines(measured)),
         cautions=[caution for caution in evaluation.cautions if caution.severity != "note"],
         notes=[caution for caution in evaluation.cautions if caution.severity == "note"],
-        ranking_columns=[FIGURE_NAMES[figure] for figure in RANKING_FIGURES],
+        ranking_columns=[figure_name(figure) for figure in RANKING_FIGURES],
         ranking=ranking_lines(measured),
-        calling_columns=[FIGURE_NAMES[figure] for figure in CALLING_FIGURES],
+        calling_columns=[figure_name(figure) for figure in CALLING_FIGURES],
         calling=calling_lines(measured, evaluation.model.task),
         worklist=evaluation.worklist,
         worklist_lines=tuple(worklist_lines(evaluation.worklist)),
         waiting=_waiting(evaluation.worklist),
         plots=plots,
-        group_columns=[FIGURE_NAMES[figure] for figure in _GROUP_FIGURES],
+        group_columns=[figure_name(figure) for figure in _GROUP_FIGURES],
         groups=_group_tables(evaluation.subgroups),
         macro=len(measured.labels) > 1,
         labels=[label.label for label in measured.labels if Figure.AUROC in label.figures],
         shortcuts=_shortcut_lines(evaluation),
         pointing=_pointing_lines(evaluation),
         map_verdicts=tuple(map_verdicts(evaluation)),
-        map_share=f"{MAP_SHARE:.0%}",
+        map_share=percent(MAP_SHARE),
         bins=CALIBRATION_BINS,
         folds=FOLDS,
         evaluation=evaluation,
         evaluated_at=wording.moment(evaluation.evaluated_at),
         notice=wording.plain(evaluation.model.notice, longest=600),
-        not_for_diagnosis=wording.NOT_FOR_DIAGNOSIS,
+        not_for_diagnosis=_(wording.NOT_FOR_DIAGNOSIS),
     )
     replace_text(out / EVALUATION_HTML, page)
+
+
+_TASKS: dict[Task, str] = {
+    "multilabel": msgid("multilabel"),
+    "binary": msgid("binary"),
+    "multiclass": msgid("multiclass"),
+}
+_CALLED: dict[Priority, str] = {
+    "urgent": msgid("urgent"),
+    "abnormal": msgid("abnormal"),
+    "incomplete": msgid("incomplete"),
+    "unscored": msgid("unscored"),
+    "normal": msgid("normal"),
+}
+
+
+def _part_in_words(split: str) -> str:
+    return _("all images") if split == "all" else _("the {part} part").format(part=split)
 
 
 def worklist_lines(worklist: WorklistFigures | None) -> Iterator[Line]:
@@ -98,10 +124,12 @@ def worklist_lines(worklist: WorklistFigures | None) -> Iterator[Line]:
     if worklist is None:
         return
     with_it, without = worklist.with_finding, worklist.without
+    studies_with = ngettext("{count} study with a finding", "{count} studies with a finding", with_it)
+    studies_without = ngettext("{count} study without", "{count} studies without", without)
     for name, estimate, studies in (
-        ("Any finding: sensitivity", worklist.sensitivity, f"{with_it} studies with a finding"),
-        ("Any finding: specificity", worklist.specificity, f"{without} studies without"),
-        ("Called normal, of those without", worklist.cleared, f"{without} studies without"),
+        (_("Any finding: sensitivity"), worklist.sensitivity, studies_with.format(count=whole(with_it))),
+        (_("Any finding: specificity"), worklist.specificity, studies_without.format(count=whole(without))),
+        (_("Called normal, of those without"), worklist.cleared, studies_without.format(count=whole(without))),
     ):
         if estimate is not None:
             yield Line(name, studies, (number(estimate),))
@@ -111,25 +139,30 @@ def _waiting(worklist: WorklistFigures | None) -> list[tuple[str, str, str]]:
     """Return, per order of reading, how many studies come before the first true finding, and before each."""
     if worklist is None or worklist.sorted is None or worklist.first_come is None:
         return []
-    orders = {"By priority and probability": worklist.sorted, "First come, first served": worklist.first_come}
+    orders = {_("By priority and probability"): worklist.sorted, _("First come, first served"): worklist.first_come}
     return [(name, wait_in_words(order.first), wait_in_words(order.each)) for name, order in orders.items()]
 
 
 def wait_in_words(wait: Wait) -> str:
     """Say how many studies are read before: mean, median, and the middle 95 % of lists."""
-    ends = f"; {wait.low:.0f} to {wait.high:.0f}" if wait.low < wait.high else ""
-    return f"{wait.mean:.1f} (median {wait.median:.0f}{ends})"
+    mean, median = localised(f"{wait.mean:.1f}"), localised(f"{wait.median:.0f}")
+    if wait.low >= wait.high:
+        return _("{mean} (median {median})").format(mean=mean, median=median)
+    ends = interval(f"{wait.low:.0f}", f"{wait.high:.0f}")
+    return _("{mean} (median {median}; {ends})").format(mean=mean, median=median, ends=ends)
 
 
 def _group_tables(subgroups: Sequence[SubgroupFigures]) -> list[tuple[str, list[Line]]]:
     tables: dict[str, list[Line]] = {}
     for group in subgroups:
         name = wording.sex(group.group) if group.column == "sex" else group.group
-        count = f"{wording.counted(group.images, 'image')}, {wording.counted(group.patients, 'patient')}"
+        name = _(name) if name == UNKNOWN else name
+        patients = ngettext("{count} patient", "{count} patients", group.patients).format(count=whole(group.patients))
+        count = f"{images_in_words(group.images)}, {patients}"
         if len(group.measured.labels) == 1:
-            count += f", {group.measured.labels[0].positives} with it"
+            count += f", {_('{count} with it').format(count=whole(group.measured.labels[0].positives))}"
         line = Line(name, count, numbers(group.measured.macro, _GROUP_FIGURES))
-        tables.setdefault(_GROUP_COLUMNS[group.column], []).append(line)
+        tables.setdefault(_(_GROUP_COLUMNS[group.column]), []).append(line)
     return list(tables.items())
 
 
@@ -138,9 +171,10 @@ def _shortcut_lines(evaluation: Evaluation) -> list[tuple[str, list[ShortcutCell
     labels = [label for label in evaluation.measured.labels if Figure.AUROC in label.figures]
     found = {(shortcut.predictor, shortcut.label): shortcut for shortcut in evaluation.shortcuts}
     predictors = dict.fromkeys(shortcut.predictor for shortcut in evaluation.shortcuts)
-    model = ("The model", [ShortcutCell(f"{label.figures[Figure.AUROC].value:.3f}", "model") for label in labels])
+    aurocs = [localised(f"{label.figures[Figure.AUROC].value:.3f}") for label in labels]
+    model = (_("The model"), [ShortcutCell(auroc, "model") for auroc in aurocs])
     lines = [
-        (predictor.capitalize(), [_cell(found.get((predictor, label.label))) for label in labels])
+        (_capital(retold(predictor)), [_cell(found.get((predictor, label.label))) for label in labels])
         for predictor in predictors
     ]
     return [model, *lines] if lines else []
@@ -149,7 +183,12 @@ def _shortcut_lines(evaluation: Evaluation) -> list[tuple[str, list[ShortcutCell
 def _cell(shortcut: Shortcut | None) -> ShortcutCell:
     if shortcut is None:
         return ShortcutCell(wording.NO_VALUE)
-    return ShortcutCell(f"{shortcut.auroc:.3f}", "reaches" if shortcut.reaches else "near" if shortcut.near else "")
+    state = "reaches" if shortcut.reaches else "near" if shortcut.near else ""
+    return ShortcutCell(localised(f"{shortcut.auroc:.3f}"), state)
+
+
+def _capital(phrase: str) -> str:
+    return phrase[:1].upper() + phrase[1:]
 
 
 def _pointing_lines(evaluation: Evaluation) -> list[Line]:
@@ -158,35 +197,47 @@ def _pointing_lines(evaluation: Evaluation) -> list[Line]:
         chance = Estimate(figures.chance, figures.chance, figures.chance)
         check = figures.check
         called = figures.called_hits
-        among_called = Number(wording.NO_VALUE if called is None else f"{called:.3f}", f"{figures.called} images")
+        among_called = Number(_share(called).value, images_in_words(figures.called))
         shuffled, same_place = (None, None) if check is None else (check.shuffled_hits, check.same_place)
         shown = (
             *(number(figures.hits), number(chance), _share(same_place), _share(shuffled)),
             *(among_called, number(figures.box_iou)),
         )
-        lines.append(Line(figures.label, str(figures.images), shown))
+        lines.append(Line(figures.label, whole(figures.images), shown))
     return lines
 
 
 def _share(value: float | None) -> Number:
-    return Number(wording.NO_VALUE if value is None else f"{value:.3f}")
+    return Number(wording.NO_VALUE if value is None else localised(f"{value:.3f}"))
 
 
 def map_verdicts(evaluation: Evaluation) -> Iterator[str]:
     """Say of each label with boxes whether its maps are validated, and if not, why."""
     for figures in evaluation.pointing:
         if figures.check is not None:
-            on = f"{wording.counted(figures.images, 'image')} with boxes"
-            yield f"Heatmaps of {figures.label}, {on}: {_verdict(figures.check)}."
+            said = ngettext(
+                "Heatmaps of {label}, {count} image with boxes: {verdict}.",
+                "Heatmaps of {label}, {count} images with boxes: {verdict}.",
+                figures.images,
+            )
+            yield said.format(label=figures.label, count=whole(figures.images), verdict=_verdict(figures.check))
 
 
 def _verdict(check: MapCheck) -> str:
+    verdict = _("validated") if check.validated else _("not validated: {reason}").format(reason=retold(check.reason))
     if check.over_chance is None or check.likeness is None:
-        return check.in_words
-    return (
-        f"{check.in_words} (hits {check.hits:.3f}; above chance by at least {check.over_chance:.3f}, above one fixed "
-        f"place by {check.over_same_place:.3f}, above shuffled weights by {check.over_shuffled:.3f}; rank correlation "
-        f"with maps of shuffled weights {check.likeness:.2f}, limit {check.likeness_limit:.2f})"
+        return verdict
+    return _(
+        "{verdict} (hits {hits}; above chance by at least {over_chance}, above one fixed place by {over_place}, above "
+        "shuffled weights by {over_shuffled}; rank correlation with maps of shuffled weights {likeness}, limit {limit})"
+    ).format(
+        verdict=verdict,
+        hits=localised(f"{check.hits:.3f}"),
+        over_chance=localised(f"{check.over_chance:.3f}"),
+        over_place=localised(f"{check.over_same_place:.3f}"),
+        over_shuffled=localised(f"{check.over_shuffled:.3f}"),
+        likeness=localised(f"{check.likeness:.2f}"),
+        limit=localised(f"{check.likeness_limit:.2f}"),
     )
 
 

@@ -12,8 +12,10 @@ from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from cxrbatch.model.figures.figure_lines import percent
 from cxrbatch.model.figures.figures import ClassFigures, LabelledScores, MeasuredLabels
 from cxrbatch.model.figures.metrics import Calls, Figure, Truths
+from cxrbatch.pages.language import gettext as _, localised, msgid, speaking, whole
 from cxrbatch.pages.plot_style import (
     ACCENT,
     DASHES,
@@ -51,6 +53,7 @@ class _Curve:
 _Draw = Callable[[Axes, _Curve], None]
 
 
+@speaking()
 def write_plots(out: Path, measured: MeasuredLabels, scores: LabelledScores) -> tuple[Plot, ...]:
     """Write every plot that the images allow into `out`; return them in the order of a page."""
     curves = _curves(scores, {label.label for label in measured.labels if not label.too_few})
@@ -122,7 +125,7 @@ def _value(curve: _Curve, measured: MeasuredLabels, draw: _Draw) -> str:
     """Return the figure that goes with a curve, as text; empty where it was not measured."""
     figures = next(label.figures for label in measured.labels if label.label == curve.label.name)
     value = figures.get(_SHOWN_FIGURE[draw.__name__])
-    return "" if value is None else f"{value.value:.3f}"
+    return "" if value is None else localised(f"{value.value:.3f}")
 
 
 def _frame(axes: Axes, ticks: int = 6) -> None:
@@ -136,23 +139,23 @@ def _frame(axes: Axes, ticks: int = 6) -> None:
 
 
 def _draw_roc(axes: Axes, curve: _Curve) -> None:
-    false_positive_rate, true_positive_rate, _ = roc_curve(curve.truths, curve.probabilities)
+    false_positive_rate, true_positive_rate, *_thresholds = roc_curve(curve.truths, curve.probabilities)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=DASHES)
     axes.plot(false_positive_rate, true_positive_rate, color=curve.colour, linewidth=1.8)
     if curve.calls is not None:
         called = curve.calls
         _mark(axes, float(called[~curve.truths].mean()), float(called[curve.truths].mean()), curve.colour)
-    axes.set(xlabel="1 - specificity", ylabel="sensitivity")
+    axes.set(xlabel=_("1 - specificity"), ylabel=_("sensitivity"))
 
 
 def _draw_precision_recall(axes: Axes, curve: _Curve) -> None:
-    precision, recall, _ = precision_recall_curve(curve.truths, curve.probabilities)
+    precision, recall, *_thresholds = precision_recall_curve(curve.truths, curve.probabilities)
     axes.plot(recall, precision, color=curve.colour, linewidth=1.8, drawstyle="steps-post")
     axes.axhline(float(curve.truths.mean()), color=curve.colour, linewidth=0.8, linestyle=DASHES)
     if curve.calls is not None and curve.calls.any():
         called = curve.calls
         _mark(axes, float(called[curve.truths].mean()), float(curve.truths[called].mean()), curve.colour)
-    axes.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)")
+    axes.set(xlabel=_("recall (sensitivity)"), ylabel=_("precision (PPV)"))
 
 
 def _draw_calibration(axes: Axes, curve: _Curve) -> None:
@@ -161,7 +164,7 @@ def _draw_calibration(axes: Axes, curve: _Curve) -> None:
     observed = [float(curve.truths[group].mean()) for group in groups]
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=DASHES)
     axes.plot(predicted, observed, color=curve.colour, linewidth=1.4, marker="o", markersize=4.5, alpha=0.95)
-    axes.set(xlabel="mean probability", ylabel="share of images with the finding")
+    axes.set(xlabel=_("mean probability"), ylabel=_("share of images with the finding"))
 
 
 def _equal_groups(probabilities: Float32) -> list[NDArray[np.int64]]:
@@ -178,22 +181,24 @@ def _mark(axes: Axes, x: float, y: float, colour: str) -> None:
 _CURVE_PLOTS: dict[Plot, _Draw] = {
     Plot(
         "roc.svg",
-        "ROC",
-        "The number is the area under the curve. A ring marks the operating point.",
-        "Across: 1 - specificity. Up: sensitivity.",
+        msgid("ROC"),
+        msgid("The number is the area under the curve. A ring marks the operating point."),
+        msgid("Across: 1 - specificity. Up: sensitivity."),
     ): _draw_roc,
     Plot(
         "precision_recall.svg",
-        "Precision and recall",
-        "The number is the average precision. The dashed line is the share of images with the finding: chance.",
-        "Across: recall (sensitivity). Up: precision (PPV).",
+        msgid("Precision and recall"),
+        msgid("The number is the average precision. The dashed line is the share of images with the finding: chance."),
+        msgid("Across: recall (sensitivity). Up: precision (PPV)."),
     ): _draw_precision_recall,
     Plot(
         "calibration.svg",
-        "Calibration",
-        "Up to ten groups of equal size by probability. On the diagonal a probability means what it says; "
-        "the number is the expected calibration error.",
-        "Across: mean probability. Up: share of images with the finding.",
+        msgid("Calibration"),
+        msgid(
+            "Up to ten groups of equal size by probability. On the diagonal a probability means what it says; "
+            "the number is the expected calibration error."
+        ),
+        msgid("Across: mean probability. Up: share of images with the finding."),
     ): _draw_calibration,
 }
 _SHOWN_FIGURE = {
@@ -205,8 +210,8 @@ _SHOWN_FIGURE = {
 
 CONFUSION = Plot(
     "confusion.svg",
-    "Confusion",
-    "Images by true class (rows) and likeliest class (columns), with the share of the row.",
+    msgid("Confusion"),
+    msgid("Images by true class (rows) and likeliest class (columns), with the share of the row."),
 )
 
 
@@ -222,13 +227,13 @@ def draw_confusion(classes: ClassFigures) -> Canvas:
         axes.fill_between(
             [column, column + 1], row, row + 1, color=ACCENT, alpha=0.62 * share[row, column], linewidth=0
         )
-        axes.text(column + 0.5, row + 0.43, str(count), fontsize=12, fontweight="bold", ha="center", va="center")
-        axes.text(column + 0.5, row + 0.72, f"{share[row, column]:.0%}", fontsize=8.5, ha="center", va="center")
+        axes.text(column + 0.5, row + 0.43, whole(int(count)), fontsize=12, fontweight="bold", ha="center", va="center")
+        axes.text(column + 0.5, row + 0.72, percent(float(share[row, column])), fontsize=8.5, ha="center", va="center")
     ticks = np.arange(len(classes.labels)) + 0.5
     names = [plot_text(label) for label in classes.labels]
     axes.set_xticks(ticks, names, rotation=25, ha="right")
     axes.set_yticks(ticks, names)
-    axes.set(xlim=(0, len(counts)), ylim=(len(counts), 0), aspect="equal", xlabel="answered", ylabel="true")
+    axes.set(xlim=(0, len(counts)), ylim=(len(counts), 0), aspect="equal", xlabel=_("answered"), ylabel=_("true"))
     axes.tick_params(length=0)
     axes.spines[:].set_color(LINE)
     return canvas

@@ -19,7 +19,7 @@ from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, load_
 from cxrbatch.model.network.ensemble import EnsembleNetwork, Member as MemberNetwork, fold_calibration
 from cxrbatch.model.network.mirror import MirroredNetwork, map_shape
 from cxrbatch.model.network.network import ChestNetwork
-from cxrbatch.pages.wording import counted
+from cxrbatch.pages.retelling import nkept
 from cxrbatch.records import Label, now_text
 
 Value = TypeVar("Value")
@@ -256,7 +256,12 @@ def _tell_notices(given: Sequence[GivenCheckpoint]) -> str:
     silent = [each.path.stem for each in given if not each.checkpoint.known]
     told = [each.facts.notice for each in given if each.facts.notice]
     if silent and len(silent) < len(given):
-        told.append(f"Not known whom {_listed(silent)} learned from: {counted(len(silent), 'member')} of it.")
+        unknown = nkept(
+            "Not known whom {names} learned from: {count} member of it.",
+            "Not known whom {names} learned from: {count} members of it.",
+            len(silent),
+        )
+        told.append(unknown.format(names=_listed(silent), count=len(silent)))
     return " ".join(dict.fromkeys(told))
 
 

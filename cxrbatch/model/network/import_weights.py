@@ -33,6 +33,7 @@ from cxrbatch.model.network.transfer import (
     torchvision_scaling,
 )
 from cxrbatch.model.network.weights_file import WeightsFile, read_weights, without_prefix
+from cxrbatch.pages.retelling import kept
 from cxrbatch.records import Fit, InputSpec, Label, Task, now_text
 
 
@@ -98,14 +99,14 @@ def _describe(file: WeightsFile, model: ForeignModel, options: ImportOptions) ->
         labels=model.labels,
         input=InputSpec(options.size_px or model.size_px, fit=options.fit),
         training=TrainingFacts(
-            data=f"not known here: imported, format {options.weights_format}",
+            data=kept("not known here: imported, format {name}").format(name=options.weights_format),
             recipe=file.sha256,
             options={"file": file.path.name, "sha256": file.sha256},
         ),
-        notice=(
-            f"Imported weights ({options.weights_format}), not measured by cxrbatch. Their probabilities are not "
-            f"calibrated: read them against the operating points, not as chances."
-        ),
+        notice=kept(
+            "Imported weights ({name}), not measured by cxrbatch. Their probabilities are not calibrated: read them "
+            "against the operating points, not as chances."
+        ).format(name=options.weights_format),
     )
 
 

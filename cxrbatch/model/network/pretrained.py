@@ -36,6 +36,7 @@ from cxrbatch.model.network.transfer import (
     torchvision_scaling,
 )
 from cxrbatch.model.network.weights_file import WeightsFile, read_weights
+from cxrbatch.pages.retelling import kept
 from cxrbatch.records import Task
 
 NONE, IMAGENET = "none", "imagenet"
@@ -103,16 +104,16 @@ def find_init(init: str, architecture: str = "", *, from_scratch: str = USUAL_AR
     if architecture and architecture not in architectures():
         raise UsageError(f"architecture {architecture}: unknown. Choose one of {', '.join(architectures())}.")
     if init == NONE:
-        return Init(architecture or from_scratch, "random weights")
+        return Init(architecture or from_scratch, kept("random weights"))
     usual = architecture or USUAL_ARCHITECTURE
     if init == IMAGENET:
-        return _init_from_torchvision(_read_imagenet(usual), usual, "torchvision's ImageNet weights")
+        return _init_from_torchvision(_read_imagenet(usual), usual, kept("torchvision's ImageNet weights"))
     found = read_weights(Path(init))
     if _OURS in found.metadata:
         return _init_from_checkpoint(found, architecture)
     if PRETRAINED_KEY in found.metadata:
         return _init_from_pretraining(found, architecture)
-    return _init_from_torchvision(found, usual, "weights of a file")
+    return _init_from_torchvision(found, usual, kept("weights of a file"))
 
 
 def initialise(network: ChestNetwork, init: Init, seed: int, *, labels: tuple[str, ...] = ()) -> str:
@@ -129,7 +130,7 @@ def initialise(network: ChestNetwork, init: Init, seed: int, *, labels: tuple[st
         labels: what the head's outputs mean.
     """
     if init.features is None:
-        return f"Weights start from {init.origin}."
+        return kept("Weights start from {origin}.").format(origin=init.origin)
     features = fold_scaling(init.features, init.scaling, network.spec)
     network.features.load_state_dict(_with_counters(features, network.features))
     head = init.head
@@ -137,11 +138,11 @@ def initialise(network: ChestNetwork, init: Init, seed: int, *, labels: tuple[st
         network.head.load_state_dict({"weight": head.weight, "bias": head.bias})
         if network.attention is not None and head.attention:
             network.attention.load_state_dict(head.attention)
-        return f"Weights start from {init.origin}, with its head."
+        return kept("Weights start from {origin}, with its head.").format(origin=init.origin)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network.head.reset_parameters()
-    return f"Weights start from {init.origin}; the head is random."
+    return kept("Weights start from {origin}; the head is random.").format(origin=init.origin)
 
 
 def _init_from_torchvision(file: WeightsFile, architecture: str, what: str) -> Init:
@@ -157,7 +158,9 @@ def _init_from_torchvision(file: WeightsFile, architecture: str, what: str) -> I
 def _init_from_pretraining(file: WeightsFile, architecture: str) -> Init:
     facts, known = read_pretraining(file)
     architecture = _require_architecture(file, facts.architecture, architecture)
-    what = f"weights pretrained without labels ({facts.method}, {facts.images} images, spread {facts.spread:.2f})"
+    what = kept("weights pretrained without labels ({name}, {images} images, spread {spread})").format(
+        name=facts.method, images=facts.images, spread=f"{facts.spread:.2f}"
+    )
     return Init(
         architecture,
         _tell_origin(what, file),
@@ -184,7 +187,7 @@ def _init_from_checkpoint(file: WeightsFile, architecture: str) -> Init:
     labels = tuple(label.name for label in facts.labels)
     return Init(
         architecture,
-        _tell_origin("a checkpoint", file),
+        _tell_origin(kept("a checkpoint"), file),
         match_features(file.path, network.features.state_dict(), architecture),
         Scaling((facts.input.mean,), (facts.input.std,)),
         _head_of(network, labels),
@@ -242,4 +245,5 @@ def _with_counters(features: dict[str, Tensor], extractor: nn.Module) -> dict[st
 
 
 def _tell_origin(what: str, file: WeightsFile) -> str:
-    return f"{what}: {file.path.name}, SHA-256 {file.sha256}"
+    said = kept("{what}: {file}, SHA-256 {name}")
+    return said.format(what=what, file=file.path.name, name=file.sha256)

@@ -33,6 +33,7 @@ from cxrbatch.model.figures.operating_points import OperatingPointRule, enough_c
 from cxrbatch.model.train.checks import choosing_part
 from cxrbatch.model.train.options import TrainingOptions
 from cxrbatch.model.train.record import TrainingPart
+from cxrbatch.pages.retelling import kept
 from cxrbatch.pages.wording import counted
 from cxrbatch.records import Float32, Label
 
@@ -138,7 +139,9 @@ def describe_training(
     present = {name: samples for name, samples in parts.items() if samples}
     patients = describe_patients(images.samples)
     return TrainingFacts(
-        data=f"{images.root.name}, {images.layout} layout: {counted(len(images.samples), 'image')} of {patients}",
+        data=kept("{name}, {layout} layout: {images} of {patients}").format(
+            name=images.root.name, layout=images.layout, images=counted(len(images.samples), "image"), patients=patients
+        ),
         images={name: len(samples) for name, samples in present.items()},
         seed=options.seed,
         options=msgspec.to_builtins(options) | {"operating_point": rule},

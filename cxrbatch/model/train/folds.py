@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from cxrbatch.model.figures.bootstrap import Estimate
-from cxrbatch.model.figures.figure_lines import FIGURE_NAMES, Line, Number, number
+from cxrbatch.model.figures.figure_lines import Line, Number, figure_name, number
 from cxrbatch.model.figures.metrics import Figure
 from cxrbatch.model.train.record import Spread, TrainingRun, TrainingSummary
 from cxrbatch.pages import wording
+from cxrbatch.pages.language import gettext as _, localised, ngettext
 
 
 def summarise_folds(runs: Sequence[TrainingRun]) -> TrainingSummary:
@@ -67,14 +68,15 @@ def fold_figures(summary: TrainingSummary) -> list[str]:
 
 def fold_figure_name(name: str) -> str:
     """Return the name of a figure as people write it."""
-    return "Accuracy" if name == "accuracy" else FIGURE_NAMES[Figure(name.removeprefix("macro_"))]
+    return _("Accuracy") if name == "accuracy" else figure_name(Figure(name.removeprefix("macro_")))
 
 
 def fold_headlines(summary: TrainingSummary) -> Iterator[Line]:
     """Yield the few numbers to read first: mean and spread of the folds."""
     for name in fold_figures(summary):
         spread = summary.spread[name]
-        yield Line(fold_figure_name(name), f"mean of {spread.folds} folds", (_spread_number(spread),))
+        mean = ngettext("mean of {count} fold", "mean of {count} folds", spread.folds).format(count=spread.folds)
+        yield Line(fold_figure_name(name), mean, (_spread_number(spread),))
 
 
 def fold_rows(out: Path, page: str, summary: TrainingSummary) -> list[FoldRow]:
@@ -93,7 +95,7 @@ def fold_rows(out: Path, page: str, summary: TrainingSummary) -> list[FoldRow]:
         for place, run in enumerate(summary.runs)
     ]
     numbers = tuple(_spread_number(summary.spread[name]) for name in names)
-    return [*rows, FoldRow("", Line("Mean and spread", "", numbers, "mean"))]
+    return [*rows, FoldRow("", Line(_("Mean and spread"), "", numbers, "mean"))]
 
 
 def _is_checkpoint(summary: TrainingSummary, place: int) -> bool:
@@ -108,9 +110,12 @@ def _own_page(out: Path, page: str, run: TrainingRun) -> str:
 def _fold_line(run: TrainingRun, names: list[str], *, chosen: bool) -> Line:
     figures = run.facts.training.figures
     numbers = tuple(number(Estimate.stored(figures, name)) for name in names)
-    kept = f"epoch {run.kept} of {len(run.epochs)}, {wording.duration(run.seconds)}"
-    name = f"Fold {run.fold}{', the checkpoint' if chosen else ''}{', interrupted' if run.interrupted else ''}"
-    return Line(name, kept, numbers)
+    kept = _("epoch {kept} of {epochs}, {duration}").format(
+        kept=run.kept, epochs=len(run.epochs), duration=wording.duration(run.seconds)
+    )
+    name = _("Fold {fold}").format(fold=run.fold)
+    named = (name, *([_("the checkpoint")] if chosen else []), *([_("interrupted")] if run.interrupted else []))
+    return Line(", ".join(named), kept, numbers)
 
 
 def fold_labels(summary: TrainingSummary) -> list[tuple[str, list[str], str]]:
@@ -121,17 +126,17 @@ def fold_labels(summary: TrainingSummary) -> list[tuple[str, list[str], str]]:
     lines = []
     for place, label in enumerate(labels):
         found = [run.facts.labels[place].metrics.get("auroc") for run in summary.runs]
-        cells = [wording.NO_VALUE if auroc is None else f"{auroc:.3f}" for auroc in found]
+        cells = [wording.NO_VALUE if auroc is None else localised(f"{auroc:.3f}") for auroc in found]
         spread = summary.spread.get(f"auroc {label.name}")
-        told = wording.NO_VALUE if spread is None else f"{spread.mean:.3f} ± {spread.deviation:.3f}"
+        told = wording.NO_VALUE if spread is None else localised(f"{spread.mean:.3f} ± {spread.deviation:.3f}")
         lines.append((label.name, cells, told))
     return lines
 
 
 def _spread_number(spread: Spread) -> Number:
     return Number(
-        value=f"{spread.mean:.3f}",
-        interval=f"± {spread.deviation:.3f}",
+        value=localised(f"{spread.mean:.3f}"),
+        interval=localised(f"± {spread.deviation:.3f}"),
         at=100 * spread.mean,
         start=100 * max(0.0, spread.mean - spread.deviation),
         width=100 * (min(1.0, spread.mean + spread.deviation) - max(0.0, spread.mean - spread.deviation)),

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from cxrbatch.model.data.labelled import LAYOUT_NAMES, TASK_NAMES
+from cxrbatch.engine.manifest import CHOICES
+from cxrbatch.model.data.labelled import TASK_NAMES
 from cxrbatch.model.figures.figure_lines import (
     CALLING_FIGURES,
-    FIGURE_NAMES,
     RANKING_FIGURES,
     calling_lines,
+    figure_name,
     headlines,
+    images_in_words,
+    listed,
+    percent,
+    point_in_words,
     ranking_lines,
 )
 from cxrbatch.model.figures.metrics import CALIBRATION_BINS
 from cxrbatch.model.figures.operating_points import MIN_CASES
 from cxrbatch.model.figures.plots import CONFUSION
 from cxrbatch.model.train.folds import fold_figure_name, fold_figures, fold_headlines, fold_labels, fold_rows
+from cxrbatch.model.train.origin import describe_origin, describe_settings
 from cxrbatch.model.train.plots import small_epochs, write_training_plots
 from cxrbatch.model.train.record import TrainingPart, TrainingRun, TrainingSummary
-from cxrbatch.output.report.content import SHORT_HASH, Fact
+from cxrbatch.output.report.content import Fact
 from cxrbatch.pages import wording
-from cxrbatch.pages.language import speaking
+from cxrbatch.pages.language import gettext as _, localised, msgid, ngettext, speaking, whole
 from cxrbatch.pages.page import render_page
+from cxrbatch.pages.retelling import kept, retold
 from cxrbatch.records import Label, Task
 from cxrbatch.system.durable import replace_text
 
@@ -34,13 +40,16 @@ TRAINING_HTML = "training.html"
 
 # How the sentence begins that the checkpoint says of its first weights.
 _INIT = "Weights start from "
+_STARTS = (kept("{origin}; the head is random"), kept("{origin}, with its head"))
 _RULES = {
-    "sensitivity": "the highest threshold that still finds {value:.0%} of the images with the finding",
-    "specificity": "the lowest threshold that still passes {value:.0%} of the images without it",
-    "youden": "where sensitivity + specificity is greatest (Youden's index)",
-    "f1": "where F1 is greatest",
-    "fixed": "the threshold {value:g}, given beforehand",
-    "alarms": "chosen together for all findings, so that at most {value:.3g} of the studies without any get an alarm",
+    "sensitivity": msgid("the highest threshold that still finds {share} of the images with the finding"),
+    "specificity": msgid("the lowest threshold that still passes {share} of the images without it"),
+    "youden": msgid("where sensitivity + specificity is greatest (Youden's index)"),
+    "f1": msgid("where F1 is greatest"),
+    "fixed": msgid("the threshold {value}, given beforehand"),
+    "alarms": msgid(
+        "chosen together for all findings, so that at most {value} of the studies without any get an alarm"
+    ),
 }
 
 
@@ -97,17 +106,18 @@ def write_training_page(out: Path, summary: TrainingSummary) -> None:
         curves=[plot for plot in plots if plot != CONFUSION],
         confusion=next((plot for plot in plots if plot == CONFUSION), None),
         small=small_epochs(run),
-        ranking_columns=[FIGURE_NAMES[figure] for figure in RANKING_FIGURES],
+        ranking_columns=[figure_name(figure) for figure in RANKING_FIGURES],
         ranking=ranking_lines(run.measured),
-        calling_columns=[FIGURE_NAMES[figure] for figure in CALLING_FIGURES],
+        calling_columns=[figure_name(figure) for figure in CALLING_FIGURES],
         calling=calling_lines(run.measured, run.facts.task),
         rule=_rule_in_words(run.operating_point_rule),
         verdicts=_verdicts(run),
         label_shares=_label_shares(run),
-        settings=tuple(_settings(run)),
-        origin=tuple(_origin(run)),
+        settings=tuple(describe_settings(run)),
+        origin=tuple(describe_origin(run)),
         bins=CALIBRATION_BINS,
-        not_for_diagnosis=wording.NOT_FOR_DIAGNOSIS,
+        retold=retold,
+        not_for_diagnosis=_(wording.NOT_FOR_DIAGNOSIS),
     )
     replace_text(out / TRAINING_HTML, page)
 
@@ -119,44 +129,45 @@ def _title(summary: TrainingSummary) -> str:
     run = summary.shown
     data = wording.plain(Path(run.data).name)
     if len(summary.runs) > 1:
-        return f"{run.facts.architecture} on {data}, in {len(summary.runs)} folds"
-    return f"{wording.plain(Path(run.checkpoint).stem)}, trained on {data}"
+        return _("{architecture} on {data}, in {folds} folds").format(
+            architecture=run.facts.architecture, data=data, folds=len(summary.runs)
+        )
+    return _("{checkpoint}, trained on {data}").format(checkpoint=wording.plain(Path(run.checkpoint).stem), data=data)
 
 
 def _facts(run: TrainingRun) -> Iterator[Fact]:
     facts, spec = run.facts, run.facts.input
-    yield Fact("Task", TASK_NAMES[facts.task])
-    yield Fact("Labels", wording.plain(", ".join(label.name for label in facts.labels), longest=400))
-    yield Fact("Network", f"{facts.architecture}, {spec.size_px} px, {spec.fit}")
+    yield Fact(_("Task"), _(TASK_NAMES[facts.task]))
+    yield Fact(_("Labels"), wording.plain(", ".join(label.name for label in facts.labels), longest=400))
+    yield Fact(_("Network"), f"{facts.architecture}, {spec.size_px} px, {spec.fit}")
     if facts.training.init:
-        yield Fact("Started from", wording.plain(facts.training.init.removeprefix(_INIT).rstrip("."), longest=60))
+        start = facts.training.init.removeprefix(_INIT).rstrip(".")
+        yield Fact(_("Started from"), wording.plain(retold(start), longest=60))
     for part in run.parts:
-        yield Fact(f"Images, {part.name}", f"{part.images:,}")
-    yield Fact("Kept", f"epoch {run.kept} of {len(run.epochs)}")
-    yield Fact("Trained in", wording.duration(run.seconds))
-    yield Fact("Trained", wording.moment(run.trained_at))
+        yield Fact(_("Images, {part}").format(part=part.name), whole(part.images))
+    yield Fact(_("Kept"), _("epoch {kept} of {epochs}").format(kept=run.kept, epochs=len(run.epochs)))
+    yield Fact(_("Trained in"), wording.duration(run.seconds))
+    yield Fact(_("Trained"), wording.moment(run.trained_at))
 
 
 def _notices(run: TrainingRun) -> Iterator[Notice]:
     for leak in run.leaks:
-        yield Notice("void", "The split leaks: these figures are void.", leak)
+        yield Notice("void", _("The split leaks: these figures are void."), retold(leak))
     if run.interrupted:
         asked = run.facts.training.options.get("epochs")
-        of = f" of {asked}" if asked else ""
-        yield Notice(
-            "doubtful",
-            "Interrupted.",
-            f"A signal ended the training after epoch {len(run.epochs)}{of}. The checkpoint holds epoch {run.kept}, "
-            f"the {_kept_by(run)} so far; the same command with --resume goes on.",
-        )
+        epochs = _("{epoch} of {epochs}").format(epoch=len(run.epochs), epochs=asked) if asked else len(run.epochs)
+        ended = _("A signal ended the training after epoch {epochs}.").format(epochs=epochs)
+        yield Notice("doubtful", _("Interrupted."), f"{ended} {_kept_by(run).format(epoch=run.kept)}")
     if run.facts.notice and run.facts.notice != " ".join(run.leaks):
-        yield Notice("doubtful", "About this model:", wording.plain(run.facts.notice, longest=600))
+        yield Notice("doubtful", _("About this model:"), wording.plain(retold(run.facts.notice), longest=600))
     yield _optimism(run)
 
 
 def _kept_by(run: TrainingRun) -> str:
     """Say which epoch was to be kept: the best one, as always in earlier versions, or the last."""
-    return str(run.facts.training.options.get("keep", "best"))
+    if str(run.facts.training.options.get("keep", "best")) == "best":
+        return _("The checkpoint holds epoch {epoch}, the best so far; the same command with --resume goes on.")
+    return _("The checkpoint holds epoch {epoch}, the last so far; the same command with --resume goes on.")
 
 
 def _optimism(run: TrainingRun) -> Notice:
@@ -165,30 +176,62 @@ def _optimism(run: TrainingRun) -> Notice:
     checkpoint = shlex.quote(run.checkpoint)
     if "test" in parts:
         command = f"cxrbatch evaluate {checkpoint} DATA -o evaluation --split test"
-        images = wording.counted(parts["test"].images, "image")
-        others = f"Its test part ({images}) played no part; with the same data options:"
+        images = images_in_words(parts["test"].images)
+        others = _("Its test part ({images}) played no part; with the same data options:").format(images=images)
     else:
         command = f"cxrbatch evaluate {checkpoint} OTHER_DATA -o evaluation --split all"
-        others = "Measure it on other patients:"
-    images = wording.counted(parts["val"].images, "validation image") if "val" in parts else "validation images"
+        others = _("Measure it on other patients:")
     training = run.facts.training
-    if (count := training.images.get(training.measured_on)) and training.measured_on not in parts:
-        images = f"{wording.counted(count, 'image')} of all folds, each scored by a network that never saw its patient,"
     if training.chosen_on and not training.figures_promise_too_much:
-        text = f"The {images} below chose neither epoch, calibration nor operating points. {others}"
-        return Notice("note", "Measured on images that chose nothing.", text, command)
-    chose = training.choices_in_words or "the epoch, the calibration and the operating points"
-    text = f"The same {images} chose {chose}, so the figures below promise a little too much. {others}"
-    return Notice("doubtful", "Read with care.", text, command)
+        chose_nothing = _("The {images} below chose neither epoch, calibration nor operating points.")
+        text = f"{chose_nothing.format(images=_measured_images(run))} {others}"
+        return Notice("note", _("Measured on images that chose nothing."), text, command)
+    promise = _("The same {images} chose {choices}, so the figures below promise a little too much.")
+    text = f"{promise.format(images=_measured_images(run), choices=_choices(run))} {others}"
+    return Notice("doubtful", _("Read with care."), text, command)
+
+
+def _measured_images(run: TrainingRun) -> str:
+    """Say on how many images the figures were measured; after an article."""
+    training = run.facts.training
+    parts = {part.name: part for part in run.parts}
+    count = training.images.get(training.measured_on)
+    if count and training.measured_on not in parts:
+        of_folds = ngettext(
+            "{count} image of all folds, each scored by a network that never saw its patient,",
+            "{count} images of all folds, each scored by a network that never saw its patient,",
+            count,
+        )
+        return of_folds.format(count=whole(count))
+    if "val" not in parts:
+        return _("validation images")
+    count = parts["val"].images
+    return ngettext("{count} validation image", "{count} validation images", count).format(count=whole(count))
+
+
+_CHOICES = {
+    "epoch": msgid("the epoch"),
+    "calibration": msgid("the calibration"),
+    "operating points": msgid("the operating points"),
+}
+
+
+def _choices(run: TrainingRun) -> str:
+    """Name what the images of the figures chose, such as: the calibration and the operating points."""
+    chosen = run.facts.training.chosen_by_the_measured or CHOICES
+    return listed([_(_CHOICES[choice]) for choice in chosen])
 
 
 # --------------------------------------------------------------------------- verdicts and data
 
 
 def _rule_in_words(rule: str) -> str:
-    goal, _, value = rule.partition("=")
-    words = _RULES.get(goal, wording.plain(rule))
-    return words.format(value=float(value)) if value else words
+    goal, value = (*rule.split("=", 1), "")[:2]
+    if goal not in _RULES:
+        return wording.plain(rule)
+    number = float(value or 0)
+    shown = localised(f"{number:.3g}" if goal == "alarms" else f"{number:g}")
+    return _(_RULES[goal]).format(value=shown, share=percent(number))
 
 
 def _verdicts(run: TrainingRun) -> list[Verdict]:
@@ -197,8 +240,8 @@ def _verdicts(run: TrainingRun) -> list[Verdict]:
         Verdict(
             label=label.name,
             operating_point=_point(label, run.facts.task),
-            temperature=f"{temperature:.2f}",
-            offset=f"{offset:+.2f}" if offset else "0",
+            temperature=localised(f"{temperature:.2f}"),
+            offset=localised(f"{offset:+.2f}") if offset else "0",
             remark="; ".join(_remarks(label, (temperature, offset))),
         )
         for label, temperature, offset in calibration
@@ -207,18 +250,19 @@ def _verdicts(run: TrainingRun) -> list[Verdict]:
 
 def _point(label: Label, task: Task) -> str:
     exclusive = task == "multiclass" and label.operating_point is not None
-    return "likeliest class" if exclusive else wording.operating_point(label.operating_point)
+    return _("likeliest class") if exclusive else point_in_words(label.operating_point)
 
 
 def _remarks(label: Label, calibration: tuple[float, float]) -> Iterator[str]:
     if label.normal:
-        yield "means that nothing was found"
+        yield _("means that nothing was found")
     if label.urgent:
-        yield "urgent"
+        yield _("urgent")
     if label.operating_point is None:
-        yield f"no verdict: fewer than {MIN_CASES} images to choose on with the finding, or without it"
+        few = _("no verdict: fewer than {count} images to choose on with the finding, or without it")
+        yield few.format(count=MIN_CASES)
     if calibration == (1.0, 0.0):
-        yield "probabilities as the network gives them: too few images to calibrate"
+        yield _("probabilities as the network gives them: too few images to calibrate")
 
 
 def _label_shares(run: TrainingRun) -> list[tuple[str, list[Share]]]:
@@ -228,52 +272,10 @@ def _label_shares(run: TrainingRun) -> list[tuple[str, list[Share]]]:
 def _share(part: TrainingPart, place: int) -> Share:
     positives, unknown = part.positives[place], part.unknown[place]
     known = part.images - unknown
-    percent = 100 * positives / known if known else 0.0
+    share = 100 * positives / known if known else 0.0
     return Share(
-        images=f"{positives:,}",
-        percent=f"{percent:.1f} %" if known else wording.NO_VALUE,
-        width=percent,
-        unknown=f"{unknown:,} not known" if unknown else "",
+        images=whole(positives),
+        percent=localised(f"{share:.1f} %") if known else wording.NO_VALUE,
+        width=share,
+        unknown=_("{count} not known").format(count=whole(unknown)) if unknown else "",
     )
-
-
-# --------------------------------------------------------------------------- settings and provenance
-
-
-def _settings(run: TrainingRun) -> Iterator[Fact]:
-    facts, spec = run.facts, run.facts.input
-    yield from (Fact("architecture", facts.architecture), Fact("output stride", str(facts.output_stride)))
-    yield Fact("pooling", facts.pooling)
-    yield from (Fact("image size", f"{spec.size_px} px, {spec.fit}"), Fact("seed", str(facts.training.seed)))
-    yield Fact("grey mean and deviation", f"{spec.mean:g}, {spec.std:g}")
-    for name, value in _flat(facts.training.options):
-        if name != "seed":
-            yield Fact(name, value)
-
-
-def _flat(options: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, str]]:
-    """Yield names and values in words; those of an inner record under its name."""
-    for name, value in options.items():
-        words = f"{within} {name}".strip().replace("_", " ")
-        if isinstance(value, Mapping):
-            yield from _flat(value, words)
-        else:
-            shown = f"{value:g}" if isinstance(value, float) else wording.plain(str(value))
-            yield words, shown or "the usual one"
-
-
-def _origin(run: TrainingRun) -> Iterator[str]:
-    training = run.facts.training
-    layout = LAYOUT_NAMES.get(run.layout, run.layout)
-    yield f"Data: {wording.plain(Path(run.data).name)}, {layout}, SHA-256 {run.data_sha256[:SHORT_HASH]}."
-    if training.init:
-        yield wording.plain(training.init, longest=400)
-    if training.recipe:
-        yield f"Recipe {training.recipe[:SHORT_HASH]}: the same data, options and network give the same weights."
-    if training.patients:
-        digests = ", ".join(f"{part} {digest[:SHORT_HASH]}" for part, digest in training.patients.items())
-        yield f"Patients of each part, as digests that name nobody: {digests}."
-    if run.resamples:
-        yield f"Intervals are 95 %, by bootstrap over patients: {run.resamples} resamples, percentile method."
-    libraries = ", ".join(f"{name} {version}" for name, version in training.libraries.items())
-    yield f"cxrbatch {run.cxrbatch_version}{f'; {libraries}' if libraries else ''}."

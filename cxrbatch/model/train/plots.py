@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cxrbatch.model.figures.plots import CONFUSION, draw_confusion
 from cxrbatch.model.train.record import EpochFigures, TrainingRun, TrainingSummary
+from cxrbatch.pages.language import gettext as _, msgid, ngettext
 from cxrbatch.pages.plot_style import (
     ACCENT,
     DASHES,
@@ -37,17 +38,23 @@ _LINEAR_UP_TO = 12.0
 
 LOSS = Plot(
     "loss.svg",
-    "Loss",
-    "Lower is better. The training images are changed by chance in every epoch, and the weights move meanwhile; "
-    "the validation images are seen whole and unchanged, after the epoch.",
+    msgid("Loss"),
+    msgid(
+        "Lower is better. The training images are changed by chance in every epoch, and the weights move meanwhile; "
+        "the validation images are seen whole and unchanged, after the epoch."
+    ),
 )
 AUROC = Plot(
     "auroc.svg",
-    "AUROC on the validation images",
-    "The ring marks the epoch that was kept. The dashed line is chance.",
+    msgid("AUROC on the validation images"),
+    msgid("The ring marks the epoch that was kept. The dashed line is chance."),
 )
-RATE = Plot("learning_rate.svg", "Learning rate", "At the end of each epoch.")
-PACE = Plot("pace.svg", "Time", "Seconds of each epoch, validation included, and images trained on per second.")
+RATE = Plot("learning_rate.svg", msgid("Learning rate"), msgid("At the end of each epoch."))
+PACE = Plot(
+    "pace.svg",
+    msgid("Time"),
+    msgid("Seconds of each epoch, validation included, and images trained on per second."),
+)
 
 
 def write_training_plots(out: Path, summary: TrainingSummary) -> tuple[Plot, ...]:
@@ -75,14 +82,14 @@ def small_epochs(run: TrainingRun) -> tuple[EpochFigures, ...]:
 def _draw_loss(run: TrainingRun) -> Canvas:
     canvas, axes = _new_canvas(run)
     training, validation = [epoch.loss for epoch in run.epochs], [_or_nan(epoch.val_loss) for epoch in run.epochs]
-    _curve(axes, run, training, MUTED, "training")
+    _curve(axes, run, training, MUTED, _("training"))
     if _is_told(validation):
-        _curve(axes, run, validation, ACCENT, "validation")
+        _curve(axes, run, validation, ACCENT, _("validation"))
         _ring(axes, run, validation)
     values = _told(training + validation)
     if values.size and values.min() > 0 and values.max() / values.min() > _LINEAR_UP_TO:
         axes.set_yscale("log")
-    axes.set(ylabel="loss")
+    axes.set(ylabel=_("loss"))
     _finish(canvas, axes, run)
     return canvas
 
@@ -96,8 +103,8 @@ def _draw_auroc(run: TrainingRun, summary: TrainingSummary) -> Canvas:
         lines += _draw_other_folds(axes, run, summary)
     elif 1 < len(run.facts.labels) <= MOST_LABEL_LINES:
         lines += _draw_labels(axes, run)
-    what = "mean" if len(run.facts.labels) > 1 else run.facts.labels[0].name
-    _curve(axes, run, mean, ACCENT, f"{what}, fold {run.fold}" if run.fold else what)
+    what = _("mean") if len(run.facts.labels) > 1 else run.facts.labels[0].name
+    _curve(axes, run, mean, ACCENT, _("{what}, fold {fold}").format(what=what, fold=run.fold) if run.fold else what)
     _ring(axes, run, mean)
     lowest = min(0.5, float(_told([value for line in lines for value in line]).min()))
     axes.set(ylabel="AUROC", ylim=(max(-0.01, lowest - 0.03), 1.01))
@@ -120,7 +127,9 @@ def _draw_other_folds(axes: Axes, run: TrainingRun, summary: TrainingSummary) ->
     for other in summary.runs:
         values = _aurocs(other)
         if other is not run and _is_told(values):
-            name = f"the other {len(summary.runs) - 1} folds" if not lines else None
+            others = len(summary.runs) - 1
+            said = ngettext("the other {count} fold", "the other {count} folds", others).format(count=others)
+            name = said if not lines else None
             axes.plot(_numbers(other), values, color=MUTED, linewidth=0.9, alpha=0.6, label=name)
             lines.append(values)
     return lines
@@ -129,7 +138,7 @@ def _draw_other_folds(axes: Axes, run: TrainingRun, summary: TrainingSummary) ->
 def _draw_rate(run: TrainingRun) -> Canvas:
     canvas, axes = _new_canvas(run)
     _curve(axes, run, [epoch.learning_rate for epoch in run.epochs], ACCENT, "")
-    axes.set(ylabel="learning rate")
+    axes.set(ylabel=_("learning rate"))
     axes.set_ylim(bottom=0.0)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
     _finish(canvas, axes, run)
@@ -142,9 +151,9 @@ def _draw_pace(run: TrainingRun) -> Canvas:
     for axes in (above, below):
         _shade_small_epochs(axes, run)
     above.bar(_numbers(run), [epoch.seconds for epoch in run.epochs], color=ACCENT, alpha=0.75, width=0.7)
-    above.set(ylabel="seconds")
+    above.set(ylabel=_("seconds"))
     below.bar(_numbers(run), [epoch.images_per_s for epoch in run.epochs], color=MUTED, alpha=0.6, width=0.7)
-    below.set(ylabel="images/s")
+    below.set(ylabel=_("images/s"))
     for axes in (above, below):
         _frame(axes, run)
     above.tick_params(labelbottom=False)
@@ -184,7 +193,7 @@ def _finish(canvas: Canvas, axes: Axes, run: TrainingRun) -> None:
     axes.axvline(run.kept, color=INK, linewidth=0.9, linestyle=DASHES)
     late = run.kept > len(run.epochs) * 0.75
     axes.annotate(
-        f"epoch {run.kept} kept",
+        _("epoch {epoch} kept").format(epoch=run.kept),
         (run.kept, 1.0),
         xycoords=axes.get_xaxis_transform(),
         xytext=(4 if not late else -4, 4),
@@ -193,13 +202,13 @@ def _finish(canvas: Canvas, axes: Axes, run: TrainingRun) -> None:
         fontsize=9,
     )
     _frame(axes, run)
-    _, names = axes.get_legend_handles_labels()
+    names = axes.get_legend_handles_labels()[1]
     if len(names) > 1:
         canvas.legend(loc="outside lower center", ncols=min(4, len(names)), frameon=False, fontsize=9.5)
 
 
 def _frame(axes: Axes, run: TrainingRun) -> None:
-    axes.set(xlim=(0.5, max(_numbers(run), default=1) + 0.5), xlabel="epoch")
+    axes.set(xlim=(0.5, max(_numbers(run), default=1) + 0.5), xlabel=_("epoch"))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(visible=True, axis="y")
     axes.set_axisbelow(True)
