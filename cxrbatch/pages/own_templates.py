@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from cxrbatch.errors import ConfigurationError
@@ -107,6 +106,8 @@ def read_templates(folder: str) -> tuple[OwnTemplates, list[str]]:
 
 
 def _nearest(name: str) -> str:
+    from difflib import get_close_matches
+
     near = get_close_matches(name, OVERRIDABLE, 1, 0.75)
     return f"; is it meant to be {near[0]}?" if near else ""
 

@@ -7,14 +7,13 @@ import hashlib
 from functools import cache, lru_cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import BaseLoader, Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from cxrbatch.pages.compiled_templates import CompiledTemplates
 from cxrbatch.pages.language import spoken
 from cxrbatch.pages.own_templates import CONTEXT_MINOR, CONTEXT_VERSION, PACKAGED, OwnTemplates, in_use
 from cxrbatch.pages.spoken_templates import teach
-from cxrbatch.pages.template_rules import Sandbox, loader_of, rendered_by
 from cxrbatch.pages.wording import visible
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
@@ -38,7 +37,11 @@ def render_page(
     code = asset(script) if script else Markup("")
     policy = _policy(code, loads_data=loads_data)
     given = {"lang": spoken().tag, "style": style, "script": code, "policy": policy, **content}
-    return rendered_by(own, page, template, given) if own.files else page.get_template(template).render(given)
+    if not own.files:
+        return page.get_template(template).render(given)
+    from cxrbatch.pages.template_rules import rendered_by
+
+    return rendered_by(own, page, template, given)
 
 
 @cache
@@ -77,9 +80,9 @@ def _with_visible_text(value: object) -> object:
 @lru_cache(maxsize=4)
 def environment(own: OwnTemplates = PACKAGED) -> Environment:
     """Return what compiles templates. An operator's are in a sandbox; what is kept compiled is the package's."""
-    packaged = FileSystemLoader(TEMPLATES)
-    made = (Sandbox if own.files else Environment)(
-        loader=loader_of(own, packaged) if own.files else packaged,
+    kind, loader = _compiler(own, FileSystemLoader(TEMPLATES))
+    made = kind(
+        loader=loader,
         autoescape=True,
         finalize=_with_visible_text,
         undefined=StrictUndefined,
@@ -92,3 +95,12 @@ def environment(own: OwnTemplates = PACKAGED) -> Environment:
     made.globals |= {"context_version": CONTEXT_VERSION, "context_minor": CONTEXT_MINOR}
     teach(made, _with_visible_text)
     return made
+
+
+def _compiler(own: OwnTemplates, packaged: BaseLoader) -> tuple[type[Environment], BaseLoader]:
+    """Return what compiles templates, and what finds them; the rules are loaded only where there are some to apply."""
+    if not own.files:
+        return Environment, packaged
+    from cxrbatch.pages.template_rules import Sandbox, loader_of
+
+    return Sandbox, loader_of(own, packaged)

@@ -23,6 +23,7 @@ from cxrbatch.run.deidentification import KEY_FILE, Pseudonyms, open_pseudonyms
 from cxrbatch.run.deidentified_output import check_names
 from cxrbatch.run.index import Index, IndexCount, index_input
 from cxrbatch.run.kept import check_kept, requeue_unkept
+from cxrbatch.run.own_pages import pages_by
 from cxrbatch.run.print import check_printing
 from cxrbatch.run.processes import open_workers
 from cxrbatch.run.score import EngineSlot
@@ -54,7 +55,8 @@ def foresee_run(root: Path, out: Path, settings: Settings, progress: RunProgress
     """
     check_printing(settings)
     source = check_folders(root, out, settings.state)
-    with EngineSlot(settings) as engine, _copied_ledger(out, settings) as ledger:
+    templates = pages_by(settings, progress.say)
+    with templates, EngineSlot(settings) as engine, _copied_ledger(out, settings) as ledger:
         refuse_other_input(ledger, root)
         engine.stay_with(ledger.engine_sha256)
         before = ledger.index.known_files()

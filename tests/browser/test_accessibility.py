@@ -25,6 +25,12 @@ return [...document.querySelectorAll("a[href], button, select, summary, input:no
   .filter(([, box]) => box.width < 24 || box.height < 24)
   .map(([html, box]) => `${html} is ${box.width} x ${box.height}`)
 """
+CUT_OFF = """
+return [document.documentElement, ...document.querySelectorAll(".scroll, .wide, table")]
+  .filter((each) => each.checkVisibility() && each.getBoundingClientRect().right > innerWidth + 1
+    || getComputedStyle(each).overflowX === "auto" && each.scrollWidth > each.clientWidth + 1)
+  .map((each) => each.outerHTML.slice(0, 90))
+"""
 HEADINGS = (
     "return [...document.querySelectorAll('h1, h2, h3')].filter((h) => h.checkVisibility()).map((h) => +h.tagName[1])"
 )
@@ -77,6 +83,23 @@ def test_axe_finds_nothing_in_light_and_dark(coloured: Chrome, pages: dict[str, 
     show(coloured, "dark")
     assert coloured.find_element(By.TAG_NAME, "body").value_of_css_property("background-color") != light
     assert violations(coloured, {"type": "rule", "values": ["color-contrast"]}) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_is_cut_off_on_paper(coloured: Chrome, pages: dict[str, Path], name: str) -> None:
+    """A4 between its margins: nobody scrolls there, and white letters need a ground that printers leave out."""
+    try:
+        coloured.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        size = {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+        coloured.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        coloured.get(pages[name].as_uri())
+        assert coloured.execute_script(CUT_OFF) == []
+        for badge in coloured.find_elements(By.CSS_SELECTOR, ".badge.urgent"):
+            prints_grounds = badge.value_of_css_property("print-color-adjust") == "exact"
+            assert prints_grounds or badge.value_of_css_property("color") != "rgba(255, 255, 255, 1)"
+    finally:
+        coloured.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        coloured.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 def test_the_enlarged_picture_and_the_list_of_keys_are_as_accessible(coloured: Chrome, pages: dict[str, Path]) -> None:

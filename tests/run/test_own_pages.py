@@ -74,6 +74,20 @@ def test_a_mistake_ends_the_run_before_anything_is_read(base: Path, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", [["repair"], ["prune", "--older-than", "1d"], ["report"], ["run", "--dry-run"]])
+def test_every_command_that_writes_pages_looks_at_them_first(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    folder, out = changed(base, tmp_path / "templates", sheet_html_j2="{% if %}"), tmp_path / "out"
+    run_quietly(base / "images", out, engine=str(base / "engines/tiny"), html=False)
+    name, *options = command
+    arguments = (
+        [str(base / "images"), "-o", str(out), "-e", str(base / "engines/tiny")] if name == "run" else [str(out)]
+    )
+    assert run_command_line([name, *arguments, *options, "--templates", folder]) == ExitCode.CONFIGURATION
+    assert "sheet.html.j2, line 1: Expected an expression" in capsys.readouterr().err
+
+
 def test_a_print_that_asks_for_something_ends_the_run_before_anything_is_read(base: Path, tmp_path: Path) -> None:
     folder = changed(base, tmp_path / "templates")
     (Path(folder) / "report-print.css").write_text("body { background: url(https://example.org/logo.png) }")

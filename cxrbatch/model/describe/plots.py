@@ -75,7 +75,7 @@ def draw_together(summary: DataSummary) -> bytes:
         axes.imshow(shares, cmap=_SHARES, vmin=0, vmax=100)
         for (row, column), share in np.ndenumerate(shares):
             if not np.isnan(share):
-                colour = "white" if share > 45 else INK
+                colour = "white" if share > 75 else INK  # on what is lighter, dark letters have more contrast
                 axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8.5, color=colour)
         ticks = range(len(summary.labels))
         axes.set_xticks(ticks, _names(summary), rotation=45, ha="right", rotation_mode="anchor")

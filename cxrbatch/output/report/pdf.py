@@ -13,7 +13,6 @@ from cxrbatch.config import PdfVariant
 from cxrbatch.errors import StudyFailed
 from cxrbatch.output.report.load_weasyprint import load_weasyprint
 from cxrbatch.pages.page import asset
-from cxrbatch.pages.template_rules import refuse_malformed
 
 load_weasyprint()  # first of all: how it is imported decides what that costs
 from cssselect2 import ElementWrapper  # noqa: E402
@@ -98,6 +97,8 @@ def render_pdf(
     except FatalURLFetchingError:
         content = b""
     except ET.ParseError as error:
+        from cxrbatch.pages.template_rules import refuse_malformed
+
         refuse_malformed(error)
         raise
     # Asked again: inside an SVG image WeasyPrint swallows even that error.
