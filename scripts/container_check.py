@@ -76,7 +76,7 @@ def check_watch(machine: Machine, mounts: list[Mount]) -> str:
         expect(daemon.probe("--alive") == "ok", "ready and not alive")
         code, took = daemon.stop()
     expect(code in {0, 143}, f"exit code {code}")
-    return f"ready after {waited:.0f} s (its engine opened, INPUT scored); SIGTERM: exit code {code} after {took:.1f} s"
+    return f"ready after {waited:.0f} s (engine opened, INPUT looked at); SIGTERM: exit code {code} after {took:.1f} s"
 
 
 def check_receive(machine: Machine, mounts: list[Mount]) -> str:

@@ -48,7 +48,8 @@ def run_loop(machine: Machine, radiograph: Path, mounts: list[Mount], work: Path
         ports["orthanc"] = orthanc.dicom_port
         for name in SERVICES:
             # As in the compose file, the daemon has no network.
-            services.enter_context(machine.running(_words(name, ports), mounts, network=name != "watch"))
+            service = services.enter_context(machine.running(_words(name, ports), mounts, network=name != "watch"))
+            _wait(lambda: service.probe() == "ok", lambda: f"{name} is not well")  # noqa: B023  # it is waited for here
         started = time.monotonic()
         orthanc.put([radiograph])
         _wait(lambda: {"SR", "DOC"} <= set(_kinds(orthanc)), lambda: f"{_kinds(orthanc)}; see {work}/bundle-*.log")
