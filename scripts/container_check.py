@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from scripts.container_loop import run_loop
 from scripts.container_machine import USER, Machine, Mount, Service, mounted_image
 
 ROOT = Path(__file__).parents[1]
@@ -75,7 +76,7 @@ def check_watch(machine: Machine, mounts: list[Mount]) -> str:
         expect(daemon.probe("--alive") == "ok", "ready and not alive")
         code, took = daemon.stop()
     expect(code in {0, 143}, f"exit code {code}")
-    return f"ready after {waited:.0f} s (its engine opened, INPUT scored); SIGTERM: exit code {code} after {took:.1f} s"
+    return f"ready after {waited:.0f} s (engine opened, INPUT looked at); SIGTERM: exit code {code} after {took:.1f} s"
 
 
 def check_receive(machine: Machine, mounts: list[Mount]) -> str:
@@ -100,12 +101,25 @@ def check_receive(machine: Machine, mounts: list[Mount]) -> str:
     return f"1 object stored by storescu, of user {USER}; SIGTERM: exit code {code} after {took:.1f} s"
 
 
+def check_loop(machine: Machine, mounts: list[Mount]) -> str:
+    """The services of the compose file hand a radiograph from an archive through to its objects there."""
+    radiographs = _source(mounts, "/input")
+    others = [mount for mount in mounts if mount.target != "/input"]
+    inbox = machine.work / "input"
+    shutil.rmtree(inbox, ignore_errors=True)
+    inbox.mkdir()
+    os.chown(inbox, USER, USER)
+    radiograph = next(path for path in sorted(radiographs.iterdir()) if "jpeg_baseline" in path.name)
+    return run_loop(machine, radiograph, [*others, Mount(inbox, "/input", "rw")], machine.work)
+
+
 CHECKS: dict[str, Callable[[Machine, list[Mount]], str]] = {
     "`doctor`": check_doctor,
     "`run --dicom`": check_run,
     "`run --deidentify`": check_deidentified_run,
     "`watch`, health check": check_watch,
     "`receive`, health check": check_receive,
+    "services of the compose file": check_loop,
 }
 
 

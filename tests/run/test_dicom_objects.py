@@ -182,6 +182,27 @@ def test_names_that_are_taken_out_take_objects_along(tmp_path: Path, images: Pat
     assert list(out.rglob("*.dcm")) == []
 
 
+@pytest.mark.parametrize("same_pixels", [True, False])
+def test_of_two_images_with_one_instance_uid_only_what_is_sure_is_referred_to(
+    tmp_path: Path, images: Path, engine: str, *, same_pixels: bool
+) -> None:
+    """Copies are one image; of two that conflict neither is scored, and the other image of the study stands alone."""
+    uids = {"StudyInstanceUID": STUDY, "SeriesInstanceUID": SERIES, "SOPInstanceUID": "2.999.3.1"}
+    write_dicom(images / "copy.dcm", pixels=blobs(seed=1 if same_pixels else 9), StationName="edited", **uids)
+    write_image(images, 2)
+    out = tmp_path / "out"
+    run_quietly(images, out, engine=engine, **OBJECTS)
+    (folder,) = folders(out)
+    made = read_sr(folder)
+    (study,) = made.CurrentRequestedProcedureEvidenceSequence
+    referred = [item.ReferencedSOPInstanceUID for item in study.ReferencedSeriesSequence[0].ReferencedSOPSequence]
+    assert referred == (["2.999.3.1", "2.999.3.2"] if same_pixels else ["2.999.3.2"])
+    reasons = {row["path"]: (row["status"], row["reason"]) for row in read_rows(out / "images.csv")}
+    expected = ("duplicate", "") if same_pixels else ("rejected", "conflicting_duplicate")
+    assert expected in {reasons["1.dcm"], reasons["copy.dcm"]}
+    assert len(names(folder)) == 1 + len(referred), "an overlay for each"
+
+
 # --------------------------------------------------------------------------- revisions
 
 
