@@ -125,7 +125,7 @@ def test_each_object_has_its_own_verdict(finished: Finished) -> None:
         5: lambda _: (503, b"later"),
         6: lambda uid: (409, said(uid, failure=0x0111)),
     }
-    with serving(lambda number, uid: answers.get(number, lambda uid: (200, said(uid)))(uid)) as server:
+    with serving(lambda number, uid: answers[number](uid) if number in answers else (200, said(uid))) as server:
         assert send(finished.out, server.url) == ExitCode.SOME_STUDIES_FAILED
     assert objects(finished.out) == {"stored": 5, "refused": 2}
     assert len(server.taken) == 9
