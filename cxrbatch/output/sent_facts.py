@@ -49,6 +49,14 @@ def read_sent(folder: Path) -> list[PeerFacts]:
         raise RunError(f"{path}: cannot be read now ({error}). Check its permissions, and try again.") from error
 
 
+def sent_or_trouble(folder: Path) -> list[PeerFacts]:
+    """Return what `read_sent` does, or why it cannot be read, under no peer's name: whoever asks tells the rest."""
+    try:
+        return read_sent(folder)
+    except RunError as error:
+        return [PeerFacts("archives", {}, trouble=str(error))]
+
+
 def sent_in_words(facts: PeerFacts) -> str:
     """Say how it stands with a peer."""
     told = f"{counts(facts.objects)}; {facts.studies_left} studies left"

@@ -20,7 +20,7 @@ from cxrbatch.output.ledger.arrivals import ArrivalMemory
 from cxrbatch.output.ledger.ledger import LEDGER_FILE
 from cxrbatch.output.ledger.view import LedgerFacts, WaitingFacts, WaitingStudy, view_ledger
 from cxrbatch.output.run_json import LastRun, read_last_run
-from cxrbatch.output.sent_facts import PeerFacts, read_sent, sent_in_words
+from cxrbatch.output.sent_facts import PeerFacts, sent_in_words, sent_or_trouble
 from cxrbatch.pages.terminal_text import TITLE, literal, visible_lines
 from cxrbatch.pages.wording import counts, duration, moment, plain, reason_sentence
 from cxrbatch.run.schedule import read_retried
@@ -108,7 +108,7 @@ def read_status(out: Path, *, state: str = "") -> Status:
         retry=_retry(facts, out),
         waiting=explain_waiting(facts.waiting, facts.failures),
         trouble=facts.waiting.trouble,
-        sending=tuple(read_sent(folder)),
+        sending=tuple(sent_or_trouble(folder)),
     )
 
 
