@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
@@ -90,10 +90,11 @@ def go_round(folder: Path, engine: Path, films: list[Path], tell: Tell) -> Loop:
         port = free_port()
         orthanc.know(OURS, port)
         peer = ["127.0.0.1", str(orthanc.dicom_port), "--called", AET, "--calling", OURS]
-        pull = ["pull", places["incoming"], *peer, "--listen-port", str(port), "--min-free", "0"]
-        watch = ["watch", places["incoming"], "-o", places["results"], "-e", engine, "--once", "--settle", "0"]
-        watch += ["--dicom", "--heatmaps", "all", "--workers", "1"]
-        for command in (pull, watch, ["send", places["results"], *peer]):
+        pull: list[str | Path] = ["pull", places["incoming"], *peer, "--listen-port", str(port), "--min-free", "0"]
+        watch: list[str | Path] = ["watch", places["incoming"], "-o", places["results"], "-e", engine]
+        watch += ["--once", "--settle", "0", "--dicom", "--heatmaps", "all", "--workers", "1"]
+        send: list[str | Path] = ["send", places["results"], *peer]
+        for command in (pull, watch, send):
             loop.told.append(_cxrbatch(command, tell))
         loop.pulled = _by_uid(places["incoming"].glob("[!.]*/*.dcm"))
         loop.written = _by_uid(places["results"].glob("reports/*/dicom/*.dcm"))
@@ -114,7 +115,8 @@ def moved(orthanc: Orthanc, studies: set[str]) -> dict[str, Dataset]:
     came: dict[str, Dataset] = {}
 
     def keep(event: evt.Event) -> int:
-        came[str(event.request.AffectedSOPInstanceUID)] = pydicom.dcmread(BytesIO(event.encoded_dataset()))
+        found = pydicom.dcmread(BytesIO(event.encoded_dataset()))
+        came[str(found.SOPInstanceUID)] = found
         return 0x0000
 
     receiver, port = AE(READER), free_port()
@@ -148,11 +150,14 @@ def todays_films(folder: Path) -> list[Path]:
     public = Path(os.environ.get("CXRBATCH_SHARED_DATA", "/nowhere")) / "dicom" / "chest"
     sources = [public / name for name in _REAL if (public / name).exists()]
     if not sources:
-        sources = [
-            write_dicom(folder / f"phantom-{seed}.dcm", pixels=draw_phantom(seed).pixels, PatientID=str(seed))
-            for seed in range(3)
-        ]
+        sources = [_phantom(folder / f"phantom-{seed}.dcm", seed) for seed in range(3)]
     return [_dated(path, folder / path.name) for path in sources]
+
+
+def _phantom(path: Path, seed: int) -> Path:
+    drawn = draw_phantom(seed)
+    window = {"WindowCenter": drawn.window_center, "WindowWidth": drawn.window_width}
+    return write_dicom(path, pixels=drawn.stored, PatientID=str(seed), PatientName=f"Phantom^{seed}", **window)
 
 
 def _dated(source: Path, target: Path) -> Path:
@@ -162,7 +167,7 @@ def _dated(source: Path, target: Path) -> Path:
     return target
 
 
-def _cxrbatch(command: list[str | Path], tell: Tell) -> str:
+def _cxrbatch(command: Sequence[str | Path], tell: Tell) -> str:
     """Run a command, as a person would; end where it fails."""
     line = ["cxrbatch", *map(str, command)]
     tell(f"\n$ {shlex.join(line)}")

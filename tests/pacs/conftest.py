@@ -19,6 +19,8 @@ from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEn
 
 from tests.factories.orthanc import WHY_NOT, Orthanc, free_port, is_here, running_orthanc
 
+__all__ = ["PATIENCE_S", "Server", "StartServer", "free_port", "radiograph", "wait_for"]
+
 PATIENCE_S = 30.0
 
 
