@@ -112,9 +112,10 @@ class WebArchive:
             stop_if_asked()
             with self._asking() as client:
                 page = getattr(client, search)(limit=_PAGE, offset=offset, **query)
-                if not isinstance(page, list) or not all(isinstance(each, dict) for each in page):
+                if page and not any(isinstance(each, dict) and _text(each, key) for each in page):
                     raise TypeError("no list of data sets")
-            new = {_text(each, key): each for each in page if _text(each, key) and _text(each, key) not in found}
+            whole = [each for each in page if isinstance(each, dict) and _text(each, key)]
+            new = {_text(each, key): each for each in whole if _text(each, key) not in found}
             if not new:
                 return list(found.values())
             found |= new

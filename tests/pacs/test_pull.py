@@ -210,6 +210,23 @@ def test_a_stop_ends_it_at_once_and_the_same_command_goes_on(orthanc: Orthanc, t
     assert pull(orthanc, "dicom", root)[0].came == 4
 
 
+def test_as_a_daemon_it_fetches_what_comes_later_until_it_is_stopped(orthanc: Orthanc, tmp_path: Path) -> None:
+    orthanc.empty()
+    store(orthanc, tmp_path, [taken("1.9.1", 1)])
+    root = tmp_path / "in"
+    with subprocess.Popen(command(orthanc, "web", root, "--every", "1s"), stdout=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: len(list(root.glob("[!.]*/*"))) == 1)
+        store(orthanc, tmp_path, [taken("1.9.1", 2), taken("1.9.2", 1)])
+        wait_for(lambda: len(list(root.glob("[!.]*/*"))) == 3)
+        process.send_signal(signal.SIGTERM)
+        told, _ = process.communicate(timeout=30)
+    assert process.returncode == ExitCode.DONE
+    assert sum(int(line.rsplit("new objects ")[1].split(",")[0]) for line in told.splitlines()) <= 3
+    assert "studies 1, series 1, new objects 1" in told.splitlines()[0]
+    with opened(orthanc, "web", root):  # and holds nothing any more
+        pass
+
+
 def test_an_archive_that_limits_its_answers_is_asked_for_less(tmp_path: Path) -> None:
     objects = [taken(f"1.5.{study}", 1, hours_ago=study / 2) for study in range(9)]
     with running_orthanc(tmp_path / "orthanc", LimitFindResults=3) as limited:
