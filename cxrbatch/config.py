@@ -178,6 +178,10 @@ class Settings:
             "gets JSON by POST, or a command that gets it on its standard input; run.json shows host or program alone"
         ),
     ] = ""
+    send_to: Annotated[
+        str, Meaning("`watch`: where to send DICOM objects: `[AET@]HOST:PORT`, or a DICOMweb address; empty: nowhere")
+    ] = ""
+    send_as: Annotated[str, Meaning("`watch`: our AE title for that")] = "CXRBATCH"
     newest_first: Annotated[bool, Meaning("begin with the studies that have the newest files")] = False
     settle_s: Annotated[
         float, Range(0, _MONTH_S), Meaning("`watch`: how long a file must stay the same to count as all there")

@@ -56,6 +56,19 @@ def peer_options(command: Command) -> Command:
     return add_options(options, command)
 
 
+def sending_options(command: Command) -> Command:
+    """Add the options by which a daemon sends what it finishes."""
+    options = [
+        click.option(
+            "--send-to",
+            metavar="[AET@]HOST:PORT",
+            help="Send DICOM objects there as studies finish, or to a DICOMweb address; needs --dicom.",
+        ),
+        click.option("--send-as", metavar="AET", help="Our AE title for that.  [default: CXRBATCH]"),
+    ]
+    return add_options(options, command)
+
+
 def read_peer(host: str, port: int, options: dict[str, Any]) -> Peer:
     """Return the peer, taking what `peer_options` added out of a command's options.
 

@@ -26,6 +26,7 @@ from cxrbatch.cli.options import (
     settings_options,
     split_numbers,
 )
+from cxrbatch.cli.peer_options import sending_options
 from cxrbatch.cli.terminal import open_console, open_terminal, say
 from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.system.standard_streams import put_work_first
@@ -139,6 +140,7 @@ def _foresee(console: Console, input_path: Path, out: Path, settings: Settings, 
 @click.option("--metrics-port", type=int, metavar="PORT", help="Serve /metrics and /healthz on this port of 127.0.0.1.")
 @click.option("--once", is_flag=True, help="Look once, wait for the files to settle, process them, and exit.")
 @click.option("--reload-engine", is_flag=True, default=None, help="Switch to the engine on disk when it is replaced.")
+@sending_options
 @settings_options
 @loudness_options
 def watch(input_folder: Path, out: Path, config_file: Path | None, *, once: bool, **options: Any) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from cxrbatch.pacs.peer import Peer
     from cxrbatch.pacs.send import Errand, Outcome
     from cxrbatch.pacs.stow import WebPeer
+
+
+_LEDGER_LOOK_S = 1.0
 
 
 @commands.command(short_help="Send the DICOM objects to an archive.")
@@ -78,16 +81,16 @@ def send(out: Path, host: str | None, port: int | None, url: str | None, state: 
       cxrbatch send /results --dicomweb https://pacs.example.org/dicom-web --token-file token
     """
     put_work_first()
-    from cxrbatch.output.folder.state import find_state
     from cxrbatch.output.sent import SentObjects
     from cxrbatch.pacs import require_extra
 
     for module in ("pynetdicom", "requests"):
         require_extra(module)
-    folder, is_dry, follows = find_state(out, state or ""), options.pop("dry_run"), options.pop("follow")
+    is_dry, follows = options.pop("dry_run"), options.pop("follow")
     whom = _read_whom(host, port, url, options)
     try:
         with stop_at_safe_points(), ExitStack() as stack:
+            folder = _find_ledger(out, state or "", waits=follows)
             sent = stack.enter_context(SentObjects(folder, str(whom), only_to_read=is_dry))
             return _work(stack, _Wanted(out, folder, whom, options), sent, is_dry=is_dry, follows=follows)
     except Stopped as stopped:
@@ -106,6 +109,19 @@ class _Wanted:
     options: dict[str, Any]
 
 
+def _find_ledger(out: Path, state: str, *, waits: bool) -> Path:
+    """Return the folder of the ledger; whoever follows may have begun before the first run did."""
+    from cxrbatch.output.folder.state import find_state
+    from cxrbatch.output.ledger.ledger import LEDGER_FILE
+    from cxrbatch.pacs.send import sleep_unless_stopped
+
+    while not (ledger := find_state(out, state) / LEDGER_FILE).is_file():
+        if not waits:
+            raise UsageError(f"{out}: no {ledger} there, so nothing to send. Name the output folder of a run.")
+        sleep_unless_stopped(_LEDGER_LOOK_S)
+    return ledger.parent
+
+
 def _work(stack: ExitStack, wanted: _Wanted, sent: SentObjects, *, is_dry: bool, follows: bool) -> int:
     from cxrbatch.pacs.dispatch import Committing, open_dispatch, send_as_they_finish, send_once
     from cxrbatch.pacs.due import DueStudies
@@ -121,8 +137,10 @@ def _work(stack: ExitStack, wanted: _Wanted, sent: SentObjects, *, is_dry: bool,
         return _tell_due(errand.courier.peer, count_due(errand))
     if options["retry_refused"]:
         say(f"{sent.retry_refused()} objects that were refused are tried again")
+    if options["until_stdin_closes"]:
+        errand.is_over = _end_of_input()
     if follows:
-        send_as_they_finish(errand, dispatch, _end_of_input() if options["until_stdin_closes"] else lambda: False)
+        send_as_they_finish(errand, dispatch)
         return ExitCode.DONE
     return _tell(errand, send_once(errand, dispatch))
 
@@ -170,8 +188,10 @@ def _end_of_input() -> Callable[[], bool]:
     closed = threading.Event()
 
     def wait() -> None:
-        with suppress(OSError, ValueError):
-            sys.stdin.buffer.read()
+        # Not by sys.stdin: a thread that waits in it keeps Python from ending.
+        with suppress(OSError):
+            while os.read(0, 4096):
+                pass
         closed.set()
 
     threading.Thread(target=wait, name="waiting for the end", daemon=True).start()

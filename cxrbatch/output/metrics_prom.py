@@ -9,7 +9,8 @@ from __future__ import annotations
 import platform
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import get_args
@@ -17,9 +18,11 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, Gauge, Info, generate_latest
 
 from cxrbatch import __version__
-from cxrbatch.errors import Reason
+from cxrbatch.errors import Reason, RunError
 from cxrbatch.output.drift import DriftReport
+from cxrbatch.output.folder.marker import read_marker
 from cxrbatch.output.run_json import RunReport
+from cxrbatch.output.sent_facts import PeerFacts, Status, read_sent
 from cxrbatch.pages.wording import visible
 from cxrbatch.records import EngineDescription, FileStatus, StudyStatus
 from cxrbatch.system import durable
@@ -37,24 +40,29 @@ def write_metrics(out: Path, run: RunReport, *, oldest_queued_at: str = "") -> s
         oldest_queued_at: since when the study that waits longest does (ISO 8601); empty where none waits.
     """
     target = out / METRICS_FILE
-    text = describe_run(run, oldest_queued_at=oldest_queued_at, former_success=_noted_success(target))
+    sent = _read_sent(out)
+    text = describe_run(run, oldest_queued_at=oldest_queued_at, former_success=_noted_success(target), sent=sent)
     durable.replace_text(target, text)
     return text
 
 
-def describe_run(run: RunReport, *, oldest_queued_at: str = "", former_success: float = 0.0) -> str:
+def describe_run(
+    run: RunReport, *, oldest_queued_at: str = "", former_success: float = 0.0, sent: Sequence[PeerFacts] = ()
+) -> str:
     """Return the metrics of a run in Prometheus' text format (version 0.0.4).
 
     Args:
         run: what the run did.
         oldest_queued_at: as for `write_metrics`.
         former_success: unix time of the last run that came to its end; 0 where none is known.
+        sent: how it stands with every archive that objects were sent to.
     """
     registry = CollectorRegistry()
     _add_results(registry, run)
     _add_queue(registry, run, oldest_queued_at)
     if run.drift is not None:
         _add_drift(registry, run.drift)
+    _add_sent(registry, sent)
     _add_run(registry, run, former_success)
     _add_versions(registry, run.engine)
     return generate_latest(registry).decode()
@@ -90,6 +98,37 @@ def _add_queue(registry: CollectorRegistry, run: RunReport, oldest_queued_at: st
     waited_s = max(0.0, time.time() - _unix_time(oldest_queued_at)) if oldest_queued_at else 0.0
     _add(registry, "queue_studies", "Studies that wait.", run.studies.get("pending", 0))
     _add(registry, "queue_oldest_age_seconds", "How long the oldest waiting study has waited; 0 without one.", waited_s)
+
+
+def _add_sent(registry: CollectorRegistry, sent: Sequence[PeerFacts]) -> None:
+    """Add what archives have and lack; no series where nothing was ever sent."""
+    if not sent:
+        return
+    what = "DICOM objects by archive, and what became of them."
+    objects = Gauge("cxrbatch_sent_objects", what, ["peer", "status"], registry=registry)
+    names = ("sent_studies_left", "sent_trouble", "sent_reached_timestamp_seconds")
+    whats = (
+        "Studies with objects that an archive has not got yet.",
+        "1: the last attempt to send to this archive failed.",
+        "When this archive last answered, as unix time; 0: never.",
+    )
+    gauges = [
+        Gauge(f"cxrbatch_{name}", what, ["peer"], registry=registry) for name, what in zip(names, whats, strict=True)
+    ]
+    for facts in sent:
+        peer = _label_value(facts.peer)
+        for status in get_args(Status):
+            objects.labels(peer, status).set(facts.objects.get(status, 0))
+        values = (facts.studies_left, float(bool(facts.trouble)), _unix_time(facts.reached_at))
+        for gauge, value in zip(gauges, values, strict=True):
+            gauge.labels(peer).set(value)
+
+
+def _read_sent(out: Path) -> list[PeerFacts]:
+    """Return what was sent; figures that cannot be read now end no run."""
+    with suppress(RunError, OSError):
+        return read_sent(Path(read_marker(out).state or out))
+    return []
 
 
 def _add_run(registry: CollectorRegistry, run: RunReport, former_success: float) -> None:

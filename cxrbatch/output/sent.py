@@ -20,15 +20,15 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from cxrbatch.errors import OutputLocked, OutputNotWritable, RunError
 from cxrbatch.output.ledger.store import network_file_system
 from cxrbatch.output.ledger.view import opened_to_read
+from cxrbatch.output.sent_facts import SENT_FILE, PeerFacts, Status, peer_facts
 from cxrbatch.records import now_text
 from cxrbatch.system.durable import FILE_MODE
 
-SENT_FILE = "sent.sqlite"
 _LOCK = ".cxrbatch-sending-{}.lock"
 _SCHEMA_VERSION = 1
 _WAIT_S = 10.0
@@ -59,9 +59,6 @@ CREATE TABLE IF NOT EXISTS peers (
 ) WITHOUT ROWID;
 """
 
-Status = Literal["stored", "committed", "refused", "waiting"]
-"""Taken; taken, and promised to be kept (storage commitment); not wanted, for good; tried, and to be tried again."""
-
 DONE: frozenset[Status] = frozenset({"stored", "committed", "refused"})
 
 
@@ -77,21 +74,6 @@ class SentObject:
     code: str = ""
     attempts: int = 1
     at: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class PeerFacts:
-    """How it stands with one peer: objects by status, studies with objects left as of `at`, what is the matter.
-
-    `reached_at` is when it last answered; times are UTC, ISO 8601, empty where there was none.
-    """
-
-    peer: str
-    objects: dict[str, int]
-    studies_left: int = 0
-    trouble: str = ""
-    at: str = ""
-    reached_at: str = ""
 
 
 class SentObjects:
@@ -175,8 +157,13 @@ class SentObjects:
             self._db.executemany("INSERT OR REPLACE INTO sent VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def settle(self, study_key: str, stamp: int) -> None:
-        """Keep that nothing of this study is left to send as long as its folder stays as it is."""
+        """Keep that nothing of this study is left to send as long as its folder stays as it is.
+
+        What was tried in vain of an earlier revision is not waited for any more.
+        """
         with self._transaction():
+            former = "DELETE FROM sent WHERE study_key = ? AND peer = ? AND status = 'waiting'"
+            self._db.execute(former, (study_key, self.peer))
             self._db.execute("INSERT OR REPLACE INTO settled VALUES (?, ?, ?)", (self.peer, study_key, stamp))
 
     def retry_refused(self) -> int:
@@ -203,7 +190,7 @@ class SentObjects:
 
     def facts(self) -> PeerFacts:
         """Return how it stands with this peer."""
-        found = [facts for facts in _facts(self._db) if facts.peer == self.peer]
+        found = [facts for facts in peer_facts(self._db) if facts.peer == self.peer]
         return found[0] if found else PeerFacts(self.peer, {})
 
     # ----------------------------------------------------------------------- storage commitment
@@ -214,31 +201,30 @@ class SentObjects:
             rows = [(transaction_uid, uid, self.peer) for uid in uids]
             self._db.executemany("INSERT OR IGNORE INTO commitments VALUES (?, ?, ?)", rows)
 
-    def note_commitment(self, transaction_uid: str, kept: Iterable[str], lost: Iterable[str]) -> tuple[int, int]:
+    def note_commitment(self, transaction_uid: str, kept: Iterable[str], lost: Iterable[str]) -> set[str]:
         """Keep what the peer answered: which objects it will keep, and which it does not have.
 
         What it was not asked for under this transaction counts for nothing. What it does not have is sent again.
 
         Returns:
-            How many there are of both.
+            The keys of the studies that have something to be sent again.
         """
         query = "SELECT uid FROM commitments WHERE transaction_uid = ? AND peer = ?"
         asked = {uid for (uid,) in self._rows(query, transaction_uid, self.peer)}
-        kept, lost = asked & set(kept), asked & set(lost)
+        kept, lost = asked & set(kept), asked & set(lost) - set(kept)
         with self._transaction():
-            for uids, status in ((kept, "committed"), (lost - kept, "waiting")):
+            for uids, status in ((kept, "committed"), (lost, "waiting")):
                 change = "UPDATE sent SET status = ?, at = ? WHERE peer = ? AND uid = ? AND status != 'refused'"
                 self._db.executemany(change, [(status, now_text(), self.peer, uid) for uid in uids])
-            self._db.executemany(
-                "DELETE FROM settled WHERE peer = ? AND study_key IN "
-                "(SELECT study_key FROM sent WHERE peer = ? AND uid = ?)",
-                [(self.peer, self.peer, uid) for uid in lost - kept],
-            )
-            self._db.executemany(
-                "DELETE FROM commitments WHERE transaction_uid = ? AND uid = ?",
-                [(transaction_uid, uid) for uid in kept | lost],
-            )
-        return len(kept), len(lost - kept)
+            studies = set[str]()
+            for uid in lost:
+                query = "SELECT study_key FROM sent WHERE peer = ? AND uid = ? AND status = 'waiting'"
+                studies.update(key for (key,) in self._db.execute(query, (self.peer, uid)))
+            rows = [(self.peer, study_key) for study_key in studies]
+            self._db.executemany("DELETE FROM settled WHERE peer = ? AND study_key = ?", rows)
+            answered = [(transaction_uid, uid) for uid in kept | lost]
+            self._db.executemany("DELETE FROM commitments WHERE transaction_uid = ? AND uid = ?", answered)
+        return studies
 
     def _rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with _explained(self.path):
@@ -262,30 +248,6 @@ def forget_sent(folder: Path, study_keys: Iterable[str]) -> None:
         database.executemany(of_study, keys)
         for table in ("sent", "settled"):
             database.executemany(f"DELETE FROM {table} WHERE study_key = ?", keys)  # noqa: S608  # a name of ours
-
-
-def read_sent(folder: Path) -> list[PeerFacts]:
-    """Return how it stands with every peer, also while somebody sends; nothing where nothing was ever sent.
-
-    Raises:
-        RunError: the file cannot be read.
-    """
-    path = folder / SENT_FILE
-    if not path.exists():
-        return []
-    try:
-        with opened_to_read(path) as database:
-            return _facts(database)
-    except sqlite3.DatabaseError as error:
-        raise RunError(f"{path}: cannot be read now ({error}). Check its permissions, and try again.") from error
-
-
-def _facts(database: sqlite3.Connection) -> list[PeerFacts]:
-    objects: dict[str, dict[str, int]] = {}
-    for peer, status, number in database.execute("SELECT peer, status, count(*) FROM sent GROUP BY peer, status"):
-        objects.setdefault(peer, {})[status] = number
-    query = "SELECT peer, studies_left, trouble, at, reached_at FROM peers ORDER BY peer"
-    return [PeerFacts(peer, objects.get(peer, {}), *facts) for peer, *facts in database.execute(query)]
 
 
 def _open(path: Path) -> sqlite3.Connection:

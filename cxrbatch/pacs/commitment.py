@@ -38,19 +38,21 @@ _POLL_S = 0.05
 class Commitment:
     """What was stored and not asked about yet, and the answers that came and are not noted yet."""
 
-    def __init__(self, sent: SentObjects, *, listens: bool = False, answers_within_s: float = ANSWERS_WITHIN_S) -> None:
+    def __init__(self, sent: SentObjects, *, listens: bool = False, within_s: float | None = None) -> None:
         """Take where answers are noted.
 
         Args:
             sent: the objects that were sent.
             listens: whether the archive can reach us to answer on an association of its own.
-            answers_within_s: how long to wait for an answer on the association that asked.
+            within_s: how long to wait for an answer on the association that asked; by default ANSWERS_WITHIN_S.
         """
-        self._sent, self._listens, self._answers_within_s = sent, listens, answers_within_s
+        self._sent, self._listens = sent, listens
+        self._within_s = ANSWERS_WITHIN_S if within_s is None else within_s
         self._stored: list[Parcel] = []
         self._asked: set[str] = set()
         self._answers: SimpleQueue[tuple[str, list[str], list[str]]] = SimpleQueue()
         self._answers_there = True
+        self._lost: set[str] = set()
 
     @staticmethod
     def context() -> PresentationContext:
@@ -85,31 +87,32 @@ class Commitment:
         if status.get("Status") == _SUCCESS and self._answers_there:
             self._wait(transaction, association)
 
-    def note_answers(self) -> bool:
-        """Note what was answered since the last time; tell whether something is to be sent again."""
-        sends_again = False
+    def note_answers(self) -> set[str]:
+        """Note what was answered since the last time; return the studies that have something to be sent again."""
         while True:
             try:
                 transaction, kept, lost = self._answers.get_nowait()
             except Empty:
-                return sends_again
+                found, self._lost = self._lost, set()
+                return found
             self._asked.discard(transaction)
-            sends_again |= self._sent.note_commitment(transaction, kept, lost)[1] > 0
+            self._lost |= self._sent.note_commitment(transaction, kept, lost)
 
-    def wait(self, seconds: float) -> None:
-        """Wait so long for answers that are to come on associations of the archive's own."""
-        deadline = time.monotonic() + seconds
+    def wait(self, seconds: float) -> set[str]:
+        """Wait so long for answers on associations of the archive's own; return what `note_answers` does."""
+        deadline, found = time.monotonic() + seconds, self.note_answers()
         while self._listens and self._asked and time.monotonic() < deadline:
             stop_if_asked()
             time.sleep(_POLL_S)
-            self.note_answers()
+            found |= self.note_answers()
+        return found
 
     def _wait(self, transaction: str, association: Association) -> None:
-        deadline = time.monotonic() + self._answers_within_s
+        deadline = time.monotonic() + self._within_s
         while transaction in self._asked and time.monotonic() < deadline and association.is_established:
             stop_if_asked()
             time.sleep(_POLL_S)
-            self.note_answers()
+            self._lost = self.note_answers()
         self._answers_there = transaction not in self._asked
 
     def _hear(self, event: Event) -> tuple[int, None]:

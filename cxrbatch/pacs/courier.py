@@ -64,8 +64,12 @@ class Courier(Protocol):
             Lost: the peer is not there, or stopped answering.
         """
 
-    def settle(self) -> None:
-        """Do what is to be done once a good many objects were stored, or all."""
+    def settle(self) -> set[str]:
+        """Do what is to be done once a good many objects were stored, or all.
+
+        Returns:
+            The keys of studies of which the peer lost something after all.
+        """
 
     def rest(self) -> None:
         """Hang up until there is something to send again."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -60,11 +59,11 @@ def send_once(errand: Errand, dispatch: Dispatch) -> Outcome:
     """Send what is due, and wait a little for answers about commitment that come by themselves."""
     outcome = send_due(errand)
     if dispatch.commitment is not None:
-        dispatch.commitment.wait(ANSWERS_LATER_S)
+        outcome.studies_left += len(dispatch.commitment.wait(ANSWERS_LATER_S))
     return outcome
 
 
-def send_as_they_finish(errand: Errand, dispatch: Dispatch, is_over: Callable[[], bool]) -> None:
+def send_as_they_finish(errand: Errand, dispatch: Dispatch) -> None:
     """Send what is due again and again; an output folder that cannot be read now is looked at again later.
 
     Where nothing changed, nothing is looked at. A round in which nothing could be sent is followed by a longer pause
@@ -74,8 +73,8 @@ def send_as_they_finish(errand: Errand, dispatch: Dispatch, is_over: Callable[[]
         Stopped: a signal asked for it.
     """
     seen, looked_at, failures = 0, float("-inf"), 0
-    while not is_over():
-        sends_again = dispatch.commitment is not None and dispatch.commitment.note_answers()
+    while not errand.is_over():
+        sends_again = bool(dispatch.commitment and dispatch.commitment.note_answers())
         state, pause_s = errand.due.state(), _LOOK_EVERY_S
         if state != seen or sends_again or time.monotonic() - looked_at > _LOOK_ANYWAY_S:
             looked_at, seen = time.monotonic(), state
@@ -86,7 +85,7 @@ def send_as_they_finish(errand: Errand, dispatch: Dispatch, is_over: Callable[[]
             pause_s = max(pause_s, _LOOK_SHARE * errand.looking_s)
             if failures:
                 pause_s = max(pause_s, errand.persistence.pause_s(failures))
-        sleep_unless_stopped(pause_s, is_over)
+        sleep_unless_stopped(pause_s, errand.is_over)
 
 
 def _send(errand: Errand) -> Outcome:

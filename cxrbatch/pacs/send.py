@@ -85,7 +85,8 @@ class Outcome:
 class Errand:
     """One peer, what is due to it, and how: everything that one round of sending needs.
 
-    `kinds` are those to send (`sr`, `sc`, `pdf`); `tell` gets a line now and then.
+    `kinds` are those to send (`sr`, `sc`, `pdf`); `tell` gets a line now and then; `is_over` tells that nobody wants it
+    any more.
     """
 
     due: DueStudies
@@ -97,6 +98,7 @@ class Errand:
     outcome: Outcome = field(default_factory=Outcome)
     told_at: float = field(default_factory=time.monotonic)
     looking_s: float = 0.0
+    is_over: Callable[[], bool] = lambda: False
 
     @property
     def out(self) -> Path:
@@ -131,11 +133,11 @@ def send_due(errand: Errand) -> Outcome:
     queue = _Queue(deque(_in_order(errand)))
     total = len(queue.keys)
     try:
-        while queue.keys and not _is_hopeless(errand, queue):
+        while queue.keys and not _is_hopeless(errand, queue) and not errand.is_over():
             stop_if_asked()
             _send_next(errand, queue)
             _tell_now_and_then(errand, total, len(queue.keys))
-        errand.courier.settle()
+        _ask_commitment(errand, queue)
     finally:
         errand.courier.rest()
         outcome.studies_left = queue.left
@@ -143,6 +145,13 @@ def send_due(errand: Errand) -> Outcome:
             outcome.trouble = f"study {queue.not_ready[0]}{_NOT_READY}"
         errand.sent.note_peer(outcome.studies_left, outcome.trouble, reached=bool(outcome.objects))
     return outcome
+
+
+def _ask_commitment(errand: Errand, queue: _Queue) -> None:
+    queue.since_settled = 0
+    if lost := errand.courier.settle():
+        queue.resting += sorted(lost)
+        errand.outcome.trouble = f"{errand.courier.peer}: does not have all that it stored; it is sent again later."
 
 
 def _in_order(errand: Errand) -> list[str]:
@@ -183,8 +192,7 @@ def _send_next(errand: Errand, queue: _Queue) -> None:
     errand.outcome.studies += bool(waiting)
     _settle(errand, study_key, stamp, parcels)
     if queue.since_settled >= SETTLE_EVERY:
-        queue.since_settled = 0
-        errand.courier.settle()
+        _ask_commitment(errand, queue)
 
 
 def count_due(errand: Errand) -> Outcome:

@@ -57,15 +57,15 @@ class StoreCourier:
                 self._commitment.add(parcel)
             yield parcel, answer
 
-    def settle(self) -> None:
+    def settle(self) -> set[str]:
         """Ask for commitment to what was stored, where that is offered."""
         if self._commitment is None:
-            return
+            return set()
         if self._association is not None and self._association.is_established:
             self._commitment.ask(self._association)
             # An answer that comes late would meet the answer to the next object.
             self.rest()
-        self._commitment.note_answers()
+        return self._commitment.note_answers()
 
     def rest(self) -> None:
         """Release the association."""

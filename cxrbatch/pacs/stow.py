@@ -100,8 +100,9 @@ class StowCourier:
         for parcel in parcels:
             yield parcel, self._store(parcel)
 
-    def settle(self) -> None:
-        """DICOMweb has no storage commitment that servers offer."""
+    def settle(self) -> set[str]:
+        """Return nothing: hardly any server offers the storage commitment of DICOMweb."""
+        return set()
 
     def rest(self) -> None:
         """Close the connection."""

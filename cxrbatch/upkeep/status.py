@@ -20,6 +20,7 @@ from cxrbatch.output.ledger.arrivals import ArrivalMemory
 from cxrbatch.output.ledger.ledger import LEDGER_FILE
 from cxrbatch.output.ledger.view import LedgerFacts, WaitingFacts, WaitingStudy, view_ledger
 from cxrbatch.output.run_json import LastRun, read_last_run
+from cxrbatch.output.sent_facts import PeerFacts, sent_in_words, sent_or_trouble
 from cxrbatch.pages.terminal_text import TITLE, literal, visible_lines
 from cxrbatch.pages.wording import counts, duration, moment, plain, reason_sentence
 from cxrbatch.run.schedule import read_retried
@@ -60,7 +61,8 @@ class Status:
 
     `process` is the id of the run or daemon that holds it, empty where none does, "unknown" where that cannot be
     told. `oldest_waiting_s` is how long the study that waits longest has waited; `waiting` says of each that waits or
-    failed what for, and until when. `trouble` is what keeps the daemon from its work, or ended it.
+    failed what for, and until when. `trouble` is what keeps the daemon from its work, or ended it. `sending` has what
+    was sent to each archive.
     """
 
     out: str
@@ -76,6 +78,7 @@ class Status:
     retry: Retry
     waiting: tuple[Waiting, ...] = ()
     trouble: str = ""
+    sending: tuple[PeerFacts, ...] = ()
 
 
 def read_status(out: Path, *, state: str = "") -> Status:
@@ -105,6 +108,7 @@ def read_status(out: Path, *, state: str = "") -> Status:
         retry=_retry(facts, out),
         waiting=explain_waiting(facts.waiting, facts.failures),
         trouble=facts.waiting.trouble,
+        sending=tuple(sent_or_trouble(folder)),
     )
 
 
@@ -133,6 +137,7 @@ def _overview(status: Status) -> dict[str, str]:
         "studies": counts(status.studies),
         "files": counts(status.files),
         **_describe_run(status.last_run),
+        **{f"sent to {plain(each.peer)}": plain(sent_in_words(each), longest=1000) for each in status.sending},
     }
 
 

@@ -31,6 +31,7 @@ from cxrbatch.system.stopping import Stopped
 from cxrbatch.watch.arrivals import Arrivals, is_marked
 from cxrbatch.watch.file_events import Waker
 from cxrbatch.watch.health import ProvenEngine, Vitals, open_vitals
+from cxrbatch.watch.sender import Sender
 
 # So many studies are processed before the folder is looked at again: new ones are not to wait for a backlog.
 STUDIES_PER_PASS = 64
@@ -87,12 +88,12 @@ def watch_folder(
                 vitals = open_vitals(stack, settings.metrics_port)
                 run = stack.enter_context(open_run(root, out, settings, progress))
                 run.sheets.kind = "watch"
+                stack.enter_context(Sender(out, settings, once=once))
                 former = None  # these settings work; what fails from here on is no fault of theirs
                 if refused:
                     log_event("settings not reloaded", level=logging.ERROR, error=refused)
                 waker = stack.enter_context(Waker(root, out))
-                daemon = _Daemon(run, arrivals, waker, requests, vitals, is_once=once)
-                report = daemon.work(once=once)
+                report = _Daemon(run, arrivals, waker, requests, vitals, is_once=once).work(once=once)
             if report is not None:
                 return report
             former = settings

@@ -30,8 +30,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they
 
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.intake import blobs, write_dicom
+from tests.factories.orthanc import free_port
 from tests.factories.studies import run_quietly
-from tests.pacs.conftest import free_port, wait_for
 
 CLASSES = (Comprehensive3DSRStorage, SecondaryCaptureImageStorage, EncapsulatedPDFStorage)
 EVERY = (JPEGBaseline8Bit, ExplicitVRLittleEndian, ImplicitVRLittleEndian)
@@ -127,7 +127,7 @@ def storescp(folder: Path, *options: str) -> Iterator[int]:
     command = ["storescp", "-od", str(folder), *options, str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: _listens(port))
+        until(lambda: _listens(port))
         yield port
     finally:
         process.kill()

@@ -24,7 +24,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they
 
 from cxrbatch.errors import ConfigurationError
 from cxrbatch.pacs.peer import ClientTls, NoAssociation, Patience, Peer, associated
-from tests.pacs.conftest import free_port, radiograph
+from tests.factories.orthanc import free_port
+from tests.pacs.conftest import radiograph
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 

@@ -26,24 +26,22 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they
 from cxrbatch.cli import run_command_line
 from cxrbatch.errors import ExitCode
 from cxrbatch.output.report.intent import Intent, begin_printing, end_printing
-from cxrbatch.output.sent import SENT_FILE, PeerFacts, forget_sent, read_sent
+from cxrbatch.output.sent import forget_sent
+from cxrbatch.output.sent_facts import SENT_FILE, PeerFacts, read_sent
 from cxrbatch.pacs.courier import judge
 from cxrbatch.pacs.send import Persistence
+from tests.factories.orthanc import free_port
 from tests.pacs.archives import (
     Archive,
     Finished,
     archive,
     ended,
-    finished,
-    finished_once,
     needs_dcmtk,
     storescp,
     until,
     write_study,
 )
-from tests.pacs.conftest import free_port
 
-__all__ = ["finished", "finished_once"]
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 
 
