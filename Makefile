@@ -10,11 +10,16 @@ export CXRBATCH_SHARED_DATA ?= $(realpath ../shared/data)
 # Every worker process imports; compiled modules save it half of its start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test pytest check format reference catalogues docs bench bench-quick bench-intake bench-scale pixel-check anatomy-model
-.PHONY: arrivals gpu-check bench-worklist container-check fuzz hostile damage soak screenshots setup clean
+.PHONY: demo demo-pacs test pytest check format reference catalogues docs bench bench-quick bench-intake bench-scale pixel-check
+.PHONY: anatomy-model arrivals gpu-check bench-worklist container-check fuzz hostile damage soak screenshots setup clean
 
 demo: setup
 	$(BIN)/cxrbatch demo -o demo
+
+# With Debian's Orthanc, and public radiographs where CXRBATCH_SHARED_DATA names them; DEMO_PACS_ARGS="-o DIR" keeps it.
+demo-pacs: setup
+	test -f engines/demo/engine.json || $(BIN)/cxrbatch demo -o demo
+	$(BIN)/python scripts/demo_pacs.py $(DEMO_PACS_ARGS)
 
 # Side by side: the checks take one core for a minute.
 test: setup

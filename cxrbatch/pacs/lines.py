@@ -123,7 +123,7 @@ class LineServer(ThreadedAssociationServer):
         """
         self._refused = refused
         self._lines: WeakSet[socket.socket] = WeakSet()
-        super().__init__(*args, **options, request_handler=_Request)
+        super().__init__(*args, **options | {"request_handler": _Request})
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         """Take a connection, and leave all that its peer has a say in to its thread."""
@@ -181,6 +181,7 @@ def start_server(
     server = entity.make_server(
         address, ssl_context=context, evt_handlers=handlers, server_class=LineServer, refused=tell
     )
+    assert isinstance(server, LineServer), "or it is not the one that was asked for"
     threading.Thread(target=server.serve_forever, name="AcceptorServer", daemon=True).start()
     entity._servers.append(server)
     return server

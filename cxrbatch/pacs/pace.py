@@ -110,10 +110,10 @@ def read_hours(text: str, zone: tzinfo | None) -> Hours:
     """
     found = _HOURS.fullmatch(text.strip())
     try:
-        parts = [int(part) for part in found.groups()] if found else []
-        begin, end = time_of_day(*parts[:2]), time_of_day(*parts[2:])
-    except (TypeError, ValueError):
-        parts = []
-    if not parts or begin == end:
+        parts = [int(part) for part in found.groups()] if found else [24] * 4
+        hours = Hours(time_of_day(parts[0], parts[1]), time_of_day(parts[2], parts[3]), zone)
+    except ValueError:
+        hours = None
+    if hours is None or hours.begin == hours.end:
         raise UsageError(f"{text!r} are no hours such as 20:00-06:00.")
-    return Hours(begin, end, zone)
+    return hours

@@ -190,13 +190,13 @@ def listening(inbox: Inbox, reception: Reception, tell: Callable[[str], None]) -
         ConfigurationError: the address cannot be listened on, or a TLS file is no use.
     """
     logging.getLogger("pynetdicom").propagate = False  # its messages hold what senders wrote
-    _config.STORE_RECV_CHUNKED_DATASET = True
-    # pynetdicom receives into temporary files, wherever those are.
-    former, tempfile.tempdir = tempfile.tempdir, str(inbox.incoming)
     entity = _entity(reception)
     with warnings.catch_warnings(), ExitStack() as afterwards:
         warnings.simplefilter("ignore")  # pydicom's quote values
-        afterwards.callback(setattr, tempfile, "tempdir", former)
+        # Objects go to temporary files as they come; those are in the inbox.
+        afterwards.callback(setattr, _config, "STORE_RECV_CHUNKED_DATASET", _config.STORE_RECV_CHUNKED_DATASET)
+        afterwards.callback(setattr, tempfile, "tempdir", tempfile.tempdir)
+        _config.STORE_RECV_CHUNKED_DATASET, tempfile.tempdir = True, str(inbox.incoming)
         context = _tls_context(reception.tls) if reception.tls else None
         try:
             server = start_server(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -66,12 +67,7 @@ class WebArchive:
         problem = ""
         with self._asking() as client:
             for found in self._fetched(client, series, uids, is_all):
-                try:
-                    self._take(found, series.study_uid)
-                except NoRoom:
-                    return "the disk is full (--min-free)"
-                except _Foreign:
-                    problem = "it sent something else than it was asked for"
+                problem = self._take(found, series.study_uid) or problem
                 stop_if_asked()
         return problem
 
@@ -90,15 +86,21 @@ class WebArchive:
             for uid in uids:
                 yield client.retrieve_instance(series.study_uid, series.uid, uid, media_types=_ANY_SYNTAX)
 
-    def _take(self, found: pydicom.Dataset, study_uid: str) -> None:
-        self._inbox.require_room()
+    def _take(self, found: pydicom.Dataset, study_uid: str) -> str:
         if str(found.get("StudyInstanceUID")) != study_uid or not found.get("SOPInstanceUID"):
-            raise _Foreign
+            return "it sent something else than it was asked for"
         received = self._inbox.incoming / f"web-{secrets.token_hex(8)}.dcm"
         try:
+            self._inbox.require_room()
             # What was not looked at is written as the bytes that came.
             found.save_as(received, enforce_file_format=True)
             self._inbox.take(received, study_uid, str(found.SOPInstanceUID))
+        except NoRoom:
+            return "the disk is full (--min-free)"
+        except OSError as error:
+            return f"it cannot be written here ({error.strerror or 'OSError'})"
+        else:
+            return ""
         finally:
             received.unlink(missing_ok=True)
 
@@ -110,7 +112,10 @@ class WebArchive:
             stop_if_asked()
             with self._asking() as client:
                 page = getattr(client, search)(limit=_PAGE, offset=offset, **query)
-            new = {_text(each, key): each for each in page if _text(each, key) and _text(each, key) not in found}
+                if page and not any(isinstance(each, dict) and _text(each, key) for each in page):
+                    raise TypeError("no list of data sets")
+            whole = [each for each in page if isinstance(each, dict) and _text(each, key)]
+            new = {_text(each, key): each for each in whole if _text(each, key) not in found}
             if not new:
                 return list(found.values())
             found |= new
@@ -120,7 +125,9 @@ class WebArchive:
     def _asking(self) -> Iterator[DICOMwebClient]:
         """Yield a client whose errors are told in words, without the address of a patient's study."""
         try:
-            yield self._client()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # pydicom's quote values
+                yield self._client()
         except requests.exceptions.HTTPError as error:
             status = error.response.status_code if error.response is not None else 0
             hint = ": it does not let us in. Check token or login" if status in {401, 403, 407} else ""
@@ -129,7 +136,7 @@ class WebArchive:
             raise Lost(f"{self.name}: TLS fails: {innermost(error)}", may_pass=False) from None
         except requests.exceptions.ConnectionError as error:
             raise Lost(f"{self.name}: cannot be reached: {innermost(error)}") from None
-        except (requests.exceptions.RequestException, ValueError, KeyError, AttributeError, TypeError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever two libraries make of what a stranger answers
             raise Lost(f"{self.name}: its answer is of no use ({type(error).__name__})") from None
 
     def _client(self) -> DICOMwebClient:
@@ -148,10 +155,6 @@ class WebArchive:
         if self._whom.authorization:
             request.headers["Authorization"] = self._whom.authorization
         return request
-
-
-class _Foreign(Exception):
-    """What came is not what was asked for."""
 
 
 def _study(found: dict[str, Any]) -> StudyFound:

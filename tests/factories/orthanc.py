@@ -53,9 +53,10 @@ class Orthanc:
     def read(self, path: str) -> Any:
         return json.loads(self.fetch(path))
 
-    def know(self, aet: str, port: int) -> None:
+    def know(self, aet: str, port: int, *, tls: bool = False) -> None:
         """Let it find an AE title by C-MOVE, or by C-STORE of its own."""
-        self.fetch(f"/modalities/{aet}", json.dumps([aet, "127.0.0.1", port]).encode(), "PUT")
+        known = {"AET": aet, "Host": "127.0.0.1", "Port": port, "UseDicomTls": tls}
+        self.fetch(f"/modalities/{aet}", json.dumps(known).encode(), "PUT")
 
     def put(self, paths: Iterable[Path]) -> None:
         for path in paths:

@@ -19,6 +19,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
+from cxrbatch.cli import run_command_line
 from cxrbatch.errors import ExitCode
 from cxrbatch.output.dicom.encapsulated_pdf import DOCUMENT_SERIES_NUMBER
 from cxrbatch.output.dicom.overlay import OVERLAY_SERIES_NUMBER
@@ -31,6 +32,7 @@ from cxrbatch.pacs.query import DicomArchive
 from cxrbatch.pacs.receive import Reception, listening
 from cxrbatch.pacs.stow import WebPeer
 from cxrbatch.pacs.web_archive import WebArchive
+from tests.factories.certificates import HERE, WHY_NOT as WHY_NO_CERTIFICATES, make_authority, sign
 from tests.factories.orthanc import AET, WHY_NOT, Orthanc, is_here, running_orthanc
 from tests.pacs.conftest import free_port, radiograph, wait_for
 
@@ -210,6 +212,23 @@ def test_a_stop_ends_it_at_once_and_the_same_command_goes_on(orthanc: Orthanc, t
     assert pull(orthanc, "dicom", root)[0].came == 4
 
 
+def test_as_a_daemon_it_fetches_what_comes_later_until_it_is_stopped(orthanc: Orthanc, tmp_path: Path) -> None:
+    orthanc.empty()
+    store(orthanc, tmp_path, [taken("1.9.1", 1)])
+    root = tmp_path / "in"
+    with subprocess.Popen(command(orthanc, "web", root, "--every", "1s"), stdout=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: len(list(root.glob("[!.]*/*"))) == 1)
+        store(orthanc, tmp_path, [taken("1.9.1", 2), taken("1.9.2", 1)])
+        wait_for(lambda: len(list(root.glob("[!.]*/*"))) == 3)
+        process.send_signal(signal.SIGTERM)
+        told, _ = process.communicate(timeout=30)
+    assert process.returncode == ExitCode.DONE
+    assert sum(int(line.rsplit("new objects ")[1].split(",")[0]) for line in told.splitlines()) <= 3
+    assert "studies 1, series 1, new objects 1" in told.splitlines()[0]
+    with opened(orthanc, "web", root):  # and holds nothing any more
+        pass
+
+
 def test_an_archive_that_limits_its_answers_is_asked_for_less(tmp_path: Path) -> None:
     objects = [taken(f"1.5.{study}", 1, hours_ago=study / 2) for study in range(9)]
     with running_orthanc(tmp_path / "orthanc", LimitFindResults=3) as limited:
@@ -222,6 +241,29 @@ def test_an_archive_that_limits_its_answers_is_asked_for_less(tmp_path: Path) ->
         store(limited, tmp_path, [taken(f"1.6.{study}", 1, **same) for study in range(5)])
         outcome, _ = pull(limited, "dicom", tmp_path / "in")
         assert outcome.reasons == ["the archive tells only some of the studies of a minute"]
+
+
+@pytest.mark.skipif(not HERE, reason=WHY_NO_CERTIFICATES)
+def test_questions_and_objects_go_by_tls(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    authority = make_authority(tmp_path, "department")
+    archive, ours = sign(tmp_path, "archive", authority), sign(tmp_path, "ours", authority)
+    secured = {
+        "DicomTlsEnabled": True,
+        "DicomTlsCertificate": str(archive.certificate),
+        "DicomTlsPrivateKey": str(archive.key),
+        "DicomTlsTrustedCertificates": str(authority.certificate),
+    }
+    port = free_port()
+    with running_orthanc(tmp_path / "orthanc", **secured) as orthanc:
+        store(orthanc, tmp_path, [taken("1.10.1", 1)])
+        orthanc.know(US, port, tls=True)
+        where = [str(tmp_path / "in"), "127.0.0.1", str(orthanc.dicom_port), "--called", AET, "--min-free", "0"]
+        ask = ["pull", *where, "--listen-port", str(port), "--tls-ca", str(authority.certificate), "--tries", "1"]
+        own = ["--tls-cert", str(ours.certificate), "--tls-key", str(ours.key)]
+        assert run_command_line([*ask]) == ExitCode.SOME_STUDIES_FAILED  # without a certificate of our own
+        assert run_command_line([*ask, *own, "--listen-tls"]) == ExitCode.DONE
+        assert list(lying(tmp_path / "in")) == ["1.10.1.9.1"]
+    assert "new objects 1" in capfd.readouterr().out
 
 
 def test_what_an_archive_does_not_know_or_send_is_told(orthanc: Orthanc, tmp_path: Path) -> None:

@@ -132,8 +132,9 @@ def test_dcmtk_sends_by_tls(start: StartServer, department: Department, tmp_path
     server = start(*department.options, "--tls-ca", str(department.authority.certificate))
     radiograph("1.2.3", "1.2.3.4").save_as(tmp_path / "1.dcm", enforce_file_format=True)
     for who, expected in ((department.modality, 0), (department.stranger, 1)):
-        command = ["storescu", "+tls", who.key, who.certificate, "+cf", department.authority.certificate]
-        command += ["-aec", "CXRBATCH", "127.0.0.1", str(server.port), tmp_path / "1.dcm"]
+        command: list[str | Path] = ["storescu", "+tls", who.key, who.certificate]
+        command += ["+cf", department.authority.certificate, "-aec", "CXRBATCH"]
+        command += ["127.0.0.1", str(server.port), tmp_path / "1.dcm"]
         sent = subprocess.run(command, check=False, capture_output=True)
         assert (sent.returncode != 0) == bool(expected), sent.stderr
     wait_for(lambda: len(server.stored) == 1)
