@@ -17,7 +17,6 @@ from cxrbatch.cli.options import FILE, FOLDER, NumberRange, state_option
 from cxrbatch.cli.peer_options import PORT, peer_options, read_address, read_authorization, read_kinds, read_peer
 from cxrbatch.cli.terminal import say
 from cxrbatch.errors import ExitCode, UsageError
-from cxrbatch.pages.wording import counts
 from cxrbatch.system.standard_streams import put_work_first
 from cxrbatch.system.stopping import Stopped, stop_at_safe_points
 
@@ -166,6 +165,8 @@ def _read_whom(host: str | None, port: int | None, url: str | None, options: dic
 
 
 def _tell_due(peer: str, due: Outcome) -> int:
+    from cxrbatch.pages.wording import counts
+
     say(f"{peer}: due are {counts(due.objects)}, of {due.studies} studies")
     if due.studies_left:
         say(f"{due.studies_left} studies are being printed, or their objects are not those of their results")
@@ -174,6 +175,8 @@ def _tell_due(peer: str, due: Outcome) -> int:
 
 def _tell(errand: Errand, outcome: Outcome) -> int:
     """Say what became of it, and return the exit code."""
+    from cxrbatch.pages.wording import counts
+
     peer, facts = errand.courier.peer, errand.sent.facts()
     say(f"{peer}: {counts(outcome.objects)}, of {outcome.studies} studies; {outcome.studies_left} studies left")
     if facts.objects.get("refused"):
