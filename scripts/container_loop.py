@@ -7,6 +7,7 @@ short. Start at `run_loop`.
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -44,6 +45,7 @@ def run_loop(machine: Machine, radiograph: Path, mounts: list[Mount], work: Path
     known = json.loads((DEPLOY / "orthanc.json").read_text())
     known["DicomModalities"]["cxrbatch"] |= {"Host": "127.0.0.1", "Port": ports["receive"]}
     ours = {"DicomModalities": known["DicomModalities"], "LuaScripts": [str(DEPLOY / "orthanc.lua")]}
+    shutil.rmtree(work / "orthanc", ignore_errors=True)  # what an earlier one was sent
     with running_orthanc(work / "orthanc", **ours) as orthanc, ExitStack() as services:
         ports["orthanc"] = orthanc.dicom_port
         for name in SERVICES:
