@@ -113,7 +113,10 @@ def _filled(name: str, value: str) -> str:
     parts = _ITEMS.split(value) if name.startswith("list") else [value]
     if len(parts) > 1:
         return ("; " if "; " in value else ", ").join(map(retold, parts))
-    return retold(value)
+    said, known = _told(value)
+    if not known and (phrase := _retold(value[:1].lower() + value[1:])) is not None:
+        return phrase[:1].upper() + phrase[1:]
+    return said
 
 
 @cache
@@ -121,7 +124,10 @@ def _entries(locale: str) -> tuple[_Entry, ...]:
     """Return what files may keep, what says most first: a sentence is of the entry that has most of its words."""
     from babel.messages.mofile import read_mo
 
-    with (locales.CATALOGUES / locale / CATALOGUE).open("rb") as file:
+    path = locales.CATALOGUES / locale / CATALOGUE
+    if not path.is_file():
+        return ()
+    with path.open("rb") as file:
         messages = [message.id for message in read_mo(file) if message.id]
     found: list[_Entry] = []
     for texts in messages:
