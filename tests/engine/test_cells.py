@@ -11,7 +11,8 @@ import pytest
 from cxrbatch.engine.bundle import ENGINE_FILE, load_bundle, save_bundle
 from cxrbatch.engine.cells import known_cells
 from cxrbatch.errors import EngineError
-from cxrbatch.records import CellGrid
+from cxrbatch.records import CellGrid, EngineDescription
+from cxrbatch.system.record_json import from_json, to_json
 from tests.factories.engine import write_tiny_bundle
 
 
@@ -40,7 +41,11 @@ def test_an_older_bundle_gets_the_cells_of_its_architecture(
     folder = rewrite(tmp_path, cells=None, architecture=architecture, output_stride=output_stride)
     bundle = load_bundle(folder)
     assert bundle.manifest.cells == cells == known_cells(architecture, output_stride)
-    assert bundle.describe("onnx", "onnxruntime").cells == cells
+    description = bundle.describe("onnx", "onnxruntime")
+    assert description.cells == cells
+    # To the letter: by what is written of it reports are known to be of their results.
+    written = to_json(description)
+    assert to_json(from_json(written, EngineDescription)) == written
 
 
 def test_an_older_bundle_that_masks_taught_keeps_the_even_cells_that_it_learned(tmp_path: Path) -> None:
