@@ -20,7 +20,6 @@ from prometheus_client import CollectorRegistry, Gauge, Info, generate_latest
 from cxrbatch import __version__
 from cxrbatch.errors import Reason, RunError
 from cxrbatch.output.drift import DriftReport
-from cxrbatch.output.folder.marker import read_marker
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.output.sent_facts import PeerFacts, Status, read_sent
 from cxrbatch.pages.wording import visible
@@ -31,16 +30,17 @@ METRICS_FILE = "metrics.prom"
 LAST_SUCCESS = "cxrbatch_last_success_timestamp_seconds"
 
 
-def write_metrics(out: Path, run: RunReport, *, oldest_queued_at: str = "") -> str:
+def write_metrics(out: Path, run: RunReport, *, oldest_queued_at: str = "", state: Path | None = None) -> str:
     """Replace metrics.prom in `out` atomically, and return what it says.
 
     Args:
         out: the output folder; a success that an earlier run noted there stands until there is a newer one.
         run: what the run did.
         oldest_queued_at: since when the study that waits longest does (ISO 8601); empty where none waits.
+        state: the folder that the ledger lies in; by default `out`.
     """
     target = out / METRICS_FILE
-    sent = _read_sent(out)
+    sent = _read_sent(state or out)
     text = describe_run(run, oldest_queued_at=oldest_queued_at, former_success=_noted_success(target), sent=sent)
     durable.replace_text(target, text)
     return text
@@ -124,10 +124,10 @@ def _add_sent(registry: CollectorRegistry, sent: Sequence[PeerFacts]) -> None:
             gauge.labels(peer).set(value)
 
 
-def _read_sent(out: Path) -> list[PeerFacts]:
+def _read_sent(folder: Path) -> list[PeerFacts]:
     """Return what was sent; figures that cannot be read now end no run."""
     with suppress(RunError, OSError):
-        return read_sent(Path(read_marker(out).state or out))
+        return read_sent(folder)
     return []
 
 

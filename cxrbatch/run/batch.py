@@ -324,7 +324,7 @@ class Run:
         with output_errors_explained(self.out):
             self.ledger.home.check()
             report = report or self._report(finished=finished)
-            return write_metrics(self.out, report, oldest_queued_at=oldest_queued_at)
+            return write_metrics(self.out, report, oldest_queued_at=oldest_queued_at, state=self.ledger.folder)
 
     def let_go(self) -> None:
         """Release what is in flight: it goes on waiting in the ledger, and leaves nothing half written behind."""
