@@ -22,6 +22,7 @@ from cxrbatch.config import Settings, load_settings
 from cxrbatch.errors import ExitCode, Flag, Reason
 from cxrbatch.output.drift import DriftLine, DriftReport
 from cxrbatch.output.metrics_prom import describe_run
+from cxrbatch.output.sent_facts import PeerFacts
 from cxrbatch.records import FileStatus, StudyStatus
 from cxrbatch.watch.metrics_server import STALE_AFTER_S
 from tests.output.test_metrics_prom import FIVE_STUDIES
@@ -38,6 +39,7 @@ UNITS = sorted(path.name for path in DEPLOY.glob("cxrbatch-*"))
 
 DRIFT = DriftReport("2026-03-01T00:00:00+00:00", 60, 900, 0.25, (DriftLine("grey", "", "recent", 0.3, 0.2, 60, 900),))
 EVERYTHING = replace(FIVE_STUDIES, drift=DRIFT, images_out_of_distribution=2)
+SENT = [PeerFacts("PACS@host:104", {"stored": 3})]
 
 
 def rows_below(heading: str) -> dict[str, list[str]]:
@@ -72,7 +74,7 @@ def test_every_status_has_a_row_that_says_what_to_do() -> None:
 
 
 def test_every_metric_is_told() -> None:
-    metrics = {family.name for family in text_string_to_metric_families(describe_run(EVERYTHING))}
+    metrics = {family.name for family in text_string_to_metric_families(describe_run(EVERYTHING, sent=SENT))}
     assert {name for name in metrics if f"`{name}" not in OPERATIONS} == set()
 
 
@@ -169,7 +171,7 @@ def test_the_sample_settings_can_be_used() -> None:
 
 
 def test_the_alerts_ask_for_metrics_that_there_are() -> None:
-    metrics = {family.name for family in text_string_to_metric_families(describe_run(EVERYTHING))}
+    metrics = {family.name for family in text_string_to_metric_families(describe_run(EVERYTHING, sent=SENT))}
     asked = set(re.findall(r"\bcxrbatch_\w+", (DEPLOY / "alerts.yml").read_text()))
     assert asked
     assert asked <= metrics

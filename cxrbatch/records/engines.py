@@ -79,6 +79,9 @@ class CellGrid:
     stride_y: float
 
     def __post_init__(self) -> None:
+        for name in ("origin_x", "origin_y", "stride_x", "stride_y"):
+            # A whole number is written otherwise than the float that is read back: marks of results would differ.
+            object.__setattr__(self, name, float(getattr(self, name)))
         numbers = (self.origin_x, self.origin_y, self.stride_x, self.stride_y)
         if not all(map(math.isfinite, numbers)) or min(self.stride_x, self.stride_y) <= 0:
             raise ValueError("cells must have finite origins, and strides greater than 0")

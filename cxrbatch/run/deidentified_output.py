@@ -21,6 +21,7 @@ from cxrbatch.output.marks import MARKS_FILE
 from cxrbatch.output.metrics_prom import METRICS_FILE
 from cxrbatch.output.report.report_files import RESULT_JSON, kept_names, report_folder, report_folders, tidy_report
 from cxrbatch.output.run_json import RUN_FILE
+from cxrbatch.output.sent_facts import SENT_FILE
 from cxrbatch.output.sheets.sheet import remove_all_sheets
 from cxrbatch.output.tables import IMAGES_CSV, derive_tables
 from cxrbatch.output.worklist import INDEX_HTML
@@ -38,7 +39,7 @@ from cxrbatch.system.workers import WorkerPool
 YES = "yes"
 # Written by every run anew, or about one; beside the ledger, what a repair put aside, and notes of readers.
 _OF_EARLIER_RUNS = (RUN_FILE, METRICS_FILE, INDEX_HTML, f"{DATA_FOLDER}/*", "*.csv", f"{LOG_FILE}.*")
-_BESIDE_LEDGER = (f"{LEDGER_FILE}.damaged-*", f"{LEDGER_FILE}.rebuilt*", f"{MARKS_FILE}*")
+_BESIDE_LEDGER = (f"{LEDGER_FILE}.damaged-*", f"{LEDGER_FILE}.rebuilt*", f"{MARKS_FILE}*", f"{SENT_FILE}*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import pytest
 from cxrbatch.engine.bundle import ENGINE_FILE, load_bundle, save_bundle
 from cxrbatch.engine.cells import known_cells
 from cxrbatch.errors import EngineError
-from cxrbatch.records import CellGrid
+from cxrbatch.records import CellGrid, EngineDescription
 from cxrbatch.system.record_json import from_json, to_json
 from tests.factories.engine import write_tiny_bundle
 
@@ -41,11 +41,11 @@ def test_an_older_bundle_gets_the_cells_of_its_architecture(
     folder = rewrite(tmp_path, cells=None, architecture=architecture, output_stride=output_stride)
     bundle = load_bundle(folder)
     assert bundle.manifest.cells == cells == known_cells(architecture, output_stride)
-    assert bundle.describe("onnx", "onnxruntime").cells == cells
-    # A report and its objects name their result by a hash of it as text, made before the ledger has it and after.
-    if cells is not None:
-        text = to_json(bundle.describe("onnx", "onnxruntime").cells)
-        assert to_json(from_json(text, CellGrid)) == text
+    description = bundle.describe("onnx", "onnxruntime")
+    assert description.cells == cells
+    # To the letter: by what is written of it reports are known to be of their results.
+    written = to_json(description)
+    assert to_json(from_json(written, EngineDescription)) == written
 
 
 def test_an_older_bundle_that_masks_taught_keeps_the_even_cells_that_it_learned(tmp_path: Path) -> None:

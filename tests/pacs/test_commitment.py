@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +23,7 @@ from cxrbatch.output.sent import SentObject, SentObjects
 from cxrbatch.output.sent_facts import read_sent
 from cxrbatch.pacs import commitment
 from tests.factories.orthanc import free_port
-from tests.pacs.archives import Archive, Finished, archive, ended, until
+from tests.pacs.archives import Archive, Finished, archive
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 
@@ -111,33 +108,26 @@ def test_an_archive_that_does_not_answer_has_stored_all_the_same(finished: Finis
 
 
 def test_an_archive_answers_on_an_association_of_its_own(finished: Finished) -> None:
-    ours, asked = free_port(), threading.Event()
+    ours = free_port()
 
     def commits(kept: Archive, event: evt.Event) -> tuple[int, None]:
         kept.asked.append(event.action_information)
-        asked.set()
+        threading.Thread(target=call_back, args=(answer_to(kept.asked[0], set()), ours)).start()
         return 0, None
 
     with archive(commits=commits) as kept:
-        command = [sys.executable, "-m", "cxrbatch", "send", str(finished.out), "127.0.0.1", str(kept.port)]
-        options = ["--commit-at", str(ours), "--follow", "--until-stdin-closes"]
-        follower = subprocess.Popen(
-            [*command, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ
-        )
-        assert asked.wait(20)
-        entity = AE(ae_title="ARCHIVE")
-        said, event_type = answer_to(kept.asked[0], set())
-        role = build_role(StorageCommitmentPushModel, scp_role=True)
-        context = build_context(StorageCommitmentPushModel)
-        association = entity.associate("127.0.0.1", ours, contexts=[context], ext_neg=[role])
-        assert association.is_established
-        report(association, said, event_type)
-        association.release()
-        until(lambda: objects(finished.out) == {"committed": 7})
-        assert follower.stdin is not None
-        follower.stdin.close()
-        follower.stdin = None
-        ended(follower)
+        assert send(finished.out, kept.port, "--commit-at", str(ours)) == ExitCode.DONE
+        assert objects(finished.out) == {"committed": 7}
+
+
+def call_back(said: tuple[Dataset, int], port: int) -> None:
+    """Answer as archives do that open an association of their own."""
+    role = build_role(StorageCommitmentPushModel, scp_role=True)
+    context = build_context(StorageCommitmentPushModel)
+    association = AE(ae_title="ARCHIVE").associate("127.0.0.1", port, contexts=[context], ext_neg=[role])
+    assert association.is_established
+    report(association, *said)
+    association.release()
 
 
 def test_a_port_that_is_taken_is_a_configuration_error(finished: Finished) -> None:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from cxrbatch.cli import run_command_line
 from cxrbatch.config import Settings
 from cxrbatch.errors import ConfigurationError, ExitCode
-from cxrbatch.output.metrics_prom import METRICS_FILE
+from cxrbatch.output.metrics_prom import write_metrics
 from cxrbatch.output.sent_facts import read_sent
 from cxrbatch.system.progress import RunProgress
 from cxrbatch.watch.daemon import watch_folder
@@ -42,12 +43,10 @@ def settings_of(made: Finished, port: int, **more: Any) -> Settings:
     return Settings(**given | more)
 
 
-def metrics(out: Path) -> dict[str, float]:
-    lines = (out / METRICS_FILE).read_text().splitlines()
-    pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("cxrbatch_sent"))
-    return {
-        name.partition("{")[0] + ("stored" if 'status="stored"' in name else ""): float(value) for name, value in pairs
-    }
+def metrics(text: str) -> dict[str, float]:
+    families = text_string_to_metric_families(text)
+    samples = [sample for family in families for sample in family.samples if sample.name.startswith("cxrbatch_sent")]
+    return {" ".join([each.name, each.labels.get("status", "")]).strip(): each.value for each in samples}
 
 
 def test_a_daemon_sends_what_it_finishes_and_begins_again_what_was_killed(finished: Finished) -> None:
@@ -113,22 +112,21 @@ def test_a_killed_daemon_leaves_nobody_who_sends(finished: Finished) -> None:
 def test_looking_once_sends_once_and_an_absent_archive_is_told(
     finished: Finished, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def watch_once(port: int) -> None:
-        with RunProgress(Console(quiet=True)) as progress:
-            report = watch_folder(
-                finished.images, finished.out, lambda: settings_of(finished, port), progress, once=True
-            )
-        assert report.finished
-
     write_study(finished.images, 4)
-    with archive() as kept:
-        watch_once(kept.port)
+    with archive() as kept, RunProgress(Console(quiet=True)) as progress:
+        settings = settings_of(finished, kept.port)
+        report = watch_folder(finished.images, finished.out, lambda: settings, progress, once=True)
+        assert report.finished
         assert len(kept.taken) == 8
-        watch_once(kept.port)
-        assert len(kept.taken) == 8
-        assert metrics(finished.out)["cxrbatch_sent_objectsstored"] == 8
-        assert metrics(finished.out)["cxrbatch_sent_studies_left"] == 0
-        assert metrics(finished.out)["cxrbatch_sent_trouble"] == 0
+    told = metrics(write_metrics(finished.out, report))
+    assert told["cxrbatch_sent_objects stored"] == 8
+    assert (
+        told["cxrbatch_sent_objects refused"]
+        == told["cxrbatch_sent_studies_left"]
+        == told["cxrbatch_sent_trouble"]
+        == 0
+    )
+    assert told["cxrbatch_sent_reached_timestamp_seconds"] > 0
     assert run_command_line(["send", str(finished.out), "127.0.0.1", str(free_port()), "--tries", "1"]) == 3
     capsys.readouterr()
     assert run_command_line(["status", str(finished.out)]) == ExitCode.DONE

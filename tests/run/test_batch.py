@@ -31,6 +31,8 @@ from cxrbatch.intake.preprocess import prepare
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.output.folder.opening import open_output
 from cxrbatch.output.marks import Marks
+from cxrbatch.output.sent import SentObjects
+from cxrbatch.output.sent_facts import SENT_FILE
 from cxrbatch.records import ImageFile, Label
 from cxrbatch.run import batch, score
 from cxrbatch.system.durable import TEMPORARY_PREFIX
@@ -203,7 +205,10 @@ def test_an_identified_output_is_made_anew_when_deidentified(tmp_path: Path, eng
     write_dicom(images / "0.dcm", pixels=blobs(), PatientName="Canary^Zoe", PatientID="CANARY-1")
     run_quietly(images, out, engine=engine)
     Marks(out).note(read_rows(out / "studies.csv")[0]["study_key"], "Canary was phoned")
+    with SentObjects(out, "PACS@host:104"):
+        pass
     run_quietly(images, out, engine=engine, deidentify_existing=True)
+    assert not (out / SENT_FILE).exists()  # its study keys were plain
     for path in out.rglob("*"):
         assert path.is_dir() or b"canary" not in path.read_bytes().lower(), path
 
