@@ -31,13 +31,9 @@ _TAUGHT = "their masks taught the heatmaps"
 
 
 def known_cells(architecture: str, output_stride: int) -> CellGrid | None:
-    """Return the grid of an architecture's maps; None where the architecture is not known.
-
-    Its numbers are floats, as they are when they are read again: an object says of which result it was made by a hash
-    of that as text.
-    """
+    """Return the grid of an architecture's maps; None where the architecture is not known."""
     origin = _ORIGINS.get(architecture)
-    return None if origin is None else CellGrid(origin, origin, float(output_stride), float(output_stride))
+    return None if origin is None else CellGrid(origin, origin, output_stride, output_stride)
 
 
 def earlier_cells(architecture: str, output_stride: int, data: str) -> CellGrid | None:
@@ -52,5 +48,5 @@ def earlier_cells(architecture: str, output_stride: int, data: str) -> CellGrid 
         data: what its training facts say of the data.
     """
     if data.endswith(_TAUGHT):
-        return CellGrid(output_stride / 2, output_stride / 2, float(output_stride), float(output_stride))
+        return CellGrid(output_stride / 2, output_stride / 2, output_stride, output_stride)
     return known_cells(architecture, output_stride)
