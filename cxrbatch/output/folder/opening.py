@@ -56,6 +56,7 @@ def held_output(
                 home.marker.reread()
             else:
                 claim_output(home)
+            home.raise_fence()
             stack.enter_context(logging_to(out, log_limits))
         yield home
 
