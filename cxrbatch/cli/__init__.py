@@ -12,7 +12,7 @@ import traceback
 
 import click
 
-from cxrbatch.cli import handing_on, operating, pretraining, running, serving, traffic, training, workshop
+from cxrbatch.cli import handing_on, operating, pretraining, running, serving, spreading, traffic, training, workshop
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.terminal import PlainLines, say
 from cxrbatch.errors import ExitCode, RunError
@@ -28,6 +28,7 @@ __all__ = [
     "run_command_line",
     "running",
     "serving",
+    "spreading",
     "traffic",
     "training",
     "workshop",
