@@ -5,6 +5,8 @@ call that hangs, or cut off from the network. So whoever gets the lock writes a 
 looks at anything else there, and waits for those who are writing at that moment. Whoever works for a run compares the
 token with that run's as it begins to write, and keeps the lock of this file, shared, until it is done. Only where the
 file system has no locks a moment is left in which a writer that has just compared is overtaken.
+
+A fence of another name is one for a single node of a cluster, raised once its work is given to others.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ _TOKEN_BYTES = 8
 _HAS_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL})
 
 
-def raise_fence(folder: Path, *, patience_s: float = WRITERS_END_S) -> str:
+def raise_fence(folder: Path, *, name: str = FENCE_FILE, patience_s: float = WRITERS_END_S) -> str:
     """Keep out whoever works for an earlier run; return the token of this one, whose process holds the lock.
 
     The file is written in place and never replaced: a lock is one of a file, not of a name.
@@ -40,7 +42,7 @@ def raise_fence(folder: Path, *, patience_s: float = WRITERS_END_S) -> str:
         OutputLocked: a process of an earlier run is still writing after `patience_s`.
     """
     token = secrets.token_hex(_TOKEN_BYTES)
-    descriptor = os.open(folder / FENCE_FILE, os.O_RDWR | os.O_CREAT, FILE_MODE)
+    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT, FILE_MODE)
     try:
         os.fchmod(descriptor, FILE_MODE)
         # First the token, which lets nobody in any more, then the wait for those who are in.
@@ -76,13 +78,13 @@ def _waited_for_writers(descriptor: int, patience_s: float) -> bool:
 
 
 @contextmanager
-def inside_fence(folder: Path) -> Iterator[str]:
+def inside_fence(folder: Path, name: str = FENCE_FILE) -> Iterator[str]:
     """Yield the token of the run that holds `folder`; no other one begins to work there while the block lasts.
 
     Raises:
         OSError: there is no fence.
     """
-    descriptor = os.open(folder / FENCE_FILE, os.O_RDONLY)
+    descriptor = os.open(folder / name, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)

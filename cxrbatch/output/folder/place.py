@@ -28,17 +28,27 @@ class _Landmark:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeFence:
+    """The fence of one node of a cluster, a file in OUT, and what it says as long as that node is counted on."""
+
+    name: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """What a run found as it began, in a form that crosses to worker processes.
 
     `token` is what the fence says while the run lasts; '' where nobody holds the folder, as in a test.
     `session` is the folder that the fence lies in, and notes of what is being printed: `out`, but for a shard.
+    `node`: who works for the run from another machine is kept out once it was given up.
     """
 
     out: Path
     landmarks: tuple[_Landmark, ...]
     token: str = ""
     session: Path | None = None
+    node: NodeFence | None = None
 
     @property
     def notes(self) -> Path:
@@ -59,9 +69,10 @@ class Place:
         with ExitStack() as stack:
             try:
                 token = stack.enter_context(inside_fence(self.notes))
+                given_up = self.node and stack.enter_context(inside_fence(self.out, self.node.name)) != self.node.token
             except OSError as error:
                 raise self._fence_is_gone(error) from error
-            self._refuse_other(token)
+            self._refuse_other("" if given_up else token)
             self._check_landmarks()
             yield
 
@@ -81,8 +92,8 @@ class Place:
     def _refuse_other(self, token: str) -> None:
         if token != self.token:
             raise OutputNotWritable(
-                f"{self.out}: another run holds it by now, and the one that this process worked for is over. "
-                "Nothing more is written; that other run does what was left to do."
+                f"{self.out}: another run holds it by now, or this process was given up by its own: it is no longer to "
+                "write there. Nothing more is written; others do what was left to do."
             )
 
     def _fence_is_gone(self, error: OSError) -> OutputNotWritable:
