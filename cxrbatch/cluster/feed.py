@@ -6,6 +6,7 @@ the one that kills its node takes no other with it, and is known after the third
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ IN_FLIGHT = 2
 CHUNK_TAKES_S = 10.0
 """What a chunk is to take: long beside what it costs to send it, short beside a run's end, when others wait for it."""
 KILLS = 3
+AHEAD_PER_NODE = IN_FLIGHT * LARGEST_CHUNK
+"""Studies that are drawn ahead, so that the last chunks, which nobody is to wait for, are known to be the last."""
 
 Chunk = tuple[StudyTask, ...]
 
@@ -45,40 +48,45 @@ class Feed:
 
     def __init__(self, tasks: Iterable[StudyTask]) -> None:
         self._tasks: Iterator[StudyTask] = iter(tasks)
-        self._again: deque[StudyTask] = deque()
+        self._waiting: deque[StudyTask] = deque()
         self._suspects: deque[StudyTask] = deque()
         self._killed: Counter[str] = Counter()
-        self._is_drained = False
+        self._is_drawn = False
 
     @property
     def is_drained(self) -> bool:
         """Tell whether nothing is left to give, to a node with room for anything."""
-        return self._is_drained and not self._again and not self._suspects
+        return self._is_drawn and not self._waiting and not self._suspects
 
-    def next_chunk(self, load: NodeLoad) -> Chunk:
-        """Return what a node is to get now; nothing where it has enough, or there is nothing."""
+    def next_chunk(self, load: NodeLoad, nodes: int) -> Chunk:
+        """Return what a node is to get now, one of so many; nothing where it has enough, or there is nothing.
+
+        Once the last study was drawn, chunks become smaller with what is left (guided self-scheduling; Polychronopoulos
+        and Kuck 1987), so that all nodes end at nearly the same time.
+        """
         if load.is_alone or len(load.in_hand) >= IN_FLIGHT:
             return ()
         if self._suspects:
-            # Who has room and something in hand is left to come to its end: then it takes one.
+            # Who has something in hand comes to its end first: then it takes one.
             load.is_alone = not load.in_hand
             return (self._suspects.popleft(),) if load.is_alone else ()
-        chunk: list[StudyTask] = []
-        while len(chunk) < load.size and (task := self._drawn()) is not None:
-            chunk.append(task)
-        return tuple(chunk)
+        self._draw(nodes * AHEAD_PER_NODE)
+        size = load.size
+        if self._is_drawn:
+            size = min(size, math.ceil(len(self._waiting) / (IN_FLIGHT * nodes)))
+        return tuple(self._waiting.popleft() for _ in range(min(size, len(self._waiting))))
 
-    def _drawn(self) -> StudyTask | None:
-        if self._again:
-            return self._again.popleft()
+    def _draw(self, wanted: int) -> None:
         # One by one: whatever iterates over what is left of an iterator and stops would close it.
-        task = None if self._is_drained else next(self._tasks, None)
-        self._is_drained = task is None
-        return task
+        while not self._is_drawn and len(self._waiting) < wanted:
+            task = next(self._tasks, None)
+            self._is_drawn = task is None
+            if task is not None:
+                self._waiting.append(task)
 
     def give_back(self, chunks: Iterable[Chunk]) -> None:
         """Take back studies that a node did not process, through no fault of theirs."""
-        self._again.extend(task for chunk in chunks for task in chunk)
+        self._waiting.extendleft(task for chunk in chunks for task in chunk)
 
     def note_death(self, chunks: Iterable[Chunk]) -> Iterator[FinishedStudy]:
         """Take back studies that a node had in hand when it died; yield those that this happened to too often."""

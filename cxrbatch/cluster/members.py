@@ -62,6 +62,7 @@ class Members:
         self._client, self._told, self._work = client, told, work
         self._members: dict[str, Member] = {}
         self._refused: dict[str, str] = {}
+        self._fences: list[str] = []
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._numbers = count(1)
         self._looked_at = float("-inf")
@@ -109,6 +110,7 @@ class Members:
 
     def _invite(self, address: str) -> None:
         name = f"{TEMPORARY_PREFIX}node-{secrets.token_hex(6)}"
+        self._fences.append(name)
         member = Member(address, NodeFence(name, raise_fence(self._out, name=name)))
         self._members[address] = member
         self._submit(member, 0, join_run, self._told, member.fence)
@@ -186,10 +188,12 @@ class Members:
             self._client.cancel([each for member in self._members.values() for each in member.futures.values()])
             leaving = [self._client.submit(leave_runs, workers=[address], pure=False) for address in ready]
             self._client.gather(leaving, errors="skip", asynchronous=False) if _all_done(leaving) else None
-        for member in self._members.values():
+        for name in self._fences:
+            # One that is gone, as in the end, keeps out as well.
+            with suppress(OSError, OutputLocked):
+                raise_fence(self._out, name=name, patience_s=_WRITERS_END_S)
             with suppress(OSError):
-                raise_fence(self._out, name=member.fence.name, patience_s=_WRITERS_END_S)
-                (self._out / member.fence.name).unlink(missing_ok=True)
+                (self._out / name).unlink(missing_ok=True)
 
 
 def _all_done(futures: list[Any]) -> bool:

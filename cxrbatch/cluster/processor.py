@@ -52,8 +52,9 @@ class ClusterProcessor:
                 for gone in members.look():
                     log_event("node lost", node=gone.address)
                     yield from self._counted(feed.note_death(members.dismiss(gone)))
-                for member in members.ready:
-                    while chunk := feed.next_chunk(member.load):
+                ready = members.ready
+                for member in ready:
+                    while chunk := feed.next_chunk(member.load, len(ready)):
                         members.give(member, chunk)
                 if (event := members.next_event(_POLL_S)) is not None:
                     yield from self._counted(self._settle(event, members, feed))
