@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrbatch.cluster.local_tls import local_security
 from cxrbatch.cluster.processor import ClusterProcessor
 from cxrbatch.config import available_cores
 from cxrbatch.errors import RunError, UsageError
@@ -103,11 +104,13 @@ class Cluster:
             threads_per_worker=_THREADS,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
-            worker_dashboard_address=None,
+            # Without any, dask takes a port of its own choice.
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
             memory_limit=0,
             local_directory=folder,
             silence_logs=logging.CRITICAL,
+            **local_security(Path(folder)),
         )
         self._stack.callback(_close, cluster)
         return cluster

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from rich.console import Console
 
@@ -197,6 +198,20 @@ def test_nodes_that_all_differ_end_the_run_in_plain_words(
         run_batch(archive.images, out, settings, Watched(), means=Means(make_processor=older))
     assert read_rows(out / "studies.csv")
     assert leftovers(out) == []
+
+
+def test_a_local_cluster_is_heard_on_this_machine_only_and_by_its_user(cluster: Cluster) -> None:
+    client = cluster.client()
+    assert client.scheduler.address.startswith("tls://127.0.0.1:")
+    ours = {os.getpid(), *processes(cluster)}
+    listening = [
+        each.laddr.ip
+        for process in ours
+        for each in psutil.Process(process).net_connections()
+        if each.status == "LISTEN"
+    ]
+    assert len(listening) >= 3
+    assert set(listening) == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize("where", ["", "local:0", "local:", "tcp://nowhere", "http://x:1", "/no/such/file"])
