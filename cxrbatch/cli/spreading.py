@@ -78,7 +78,7 @@ def shard(input_path: Path, out: Path, of: int, config_file: Path | None, loudne
 @click.option(
     "--shard",
     "number",
-    type=click.IntRange(0),
+    type=click.IntRange(0, _MOST_SHARDS),
     required=True,
     envvar=list(_NUMBERS),
     metavar="I",

@@ -81,11 +81,11 @@ class Cluster:
         how: dict[str, Any] = {"timeout": _CONNECT_S, "set_as_default": False}
         try:
             if self.nodes_here:
-                client = Client(self._started_here(), **how)
+                client = Client(self._started_here(), **how)  # type: ignore[no-untyped-call]
             elif _ADDRESS.fullmatch(self.where):
-                client = Client(self.where, **how)
+                client = Client(self.where, **how)  # type: ignore[no-untyped-call]
             else:
-                client = Client(scheduler_file=self.where, **how)
+                client = Client(scheduler_file=self.where, **how)  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as error:  # a time-out is an OSError
             raise RunError(
                 f"--cluster {self.where}: no scheduler answers ({type(error).__name__}). Is it started, and does it "
@@ -99,7 +99,7 @@ class Cluster:
         from distributed import LocalCluster
 
         folder = self._stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-        cluster = LocalCluster(
+        cluster = LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=self.nodes_here,
             threads_per_worker=_THREADS,
             processes=True,

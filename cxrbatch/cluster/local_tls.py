@@ -30,4 +30,6 @@ def local_security(folder: Path) -> dict[str, Any]:
     from distributed.security import Security
 
     files = {f"tls_{role}_{kind}": str(path) for role in _ROLES for kind, path in (("cert", certificate), ("key", key))}
-    return {"security": Security(require_encryption=True, tls_ca_file=str(certificate), **files), "protocol": "tls"}
+    files["tls_ca_file"] = str(certificate)
+    security = Security(require_encryption=True, **files)  # type: ignore[no-untyped-call]
+    return {"security": security, "protocol": "tls"}

@@ -98,7 +98,8 @@ class Members:
 
     def _addresses(self) -> set[str]:
         try:
-            found = self._client.scheduler_info()["workers"] if self._client.status == "running" else None
+            # Asked of the scheduler each time: what `scheduler_info` says is at times an earlier answer without nodes.
+            found = self._client.nthreads() if self._client.status == "running" else None
         except OSError:
             found = None
         if found is None:

@@ -112,8 +112,9 @@ def processes(cluster: Cluster) -> list[int]:
     return sorted(cluster.client().run(os.getpid).values())
 
 
-def kill(process: int) -> None:
-    os.kill(process, signal.SIGKILL)
+def kill(*processes: int) -> None:
+    for process in processes:
+        os.kill(process, signal.SIGKILL)
 
 
 def events(out: Path, name: str) -> list[str]:
@@ -133,7 +134,7 @@ def test_a_run_on_a_cluster_of_which_a_node_is_killed_is_as_a_local_one(
 
 @soak
 def test_all_nodes_killed_at_once_are_started_again(archive: Archive, cluster: Cluster, out: Path) -> None:
-    archive.run(out, cluster, Watched(5, lambda: [kill(each) for each in processes(cluster)]))
+    archive.run(out, cluster, Watched(5, lambda: kill(*processes(cluster))))
     archive.expect_as_local(out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,13 @@ def take(feed: Feed, load: NodeLoad, nodes: int = 1) -> list[str]:
 
 def test_a_node_has_one_chunk_at_work_and_one_beside_it_and_the_last_ones_are_small() -> None:
     drawn: list[str] = []
-    feed, load = Feed(drawn.append(task.study_key) or task for task in tasks(100)), NodeLoad()
+
+    def drawing() -> Iterator[StudyTask]:
+        for task in tasks(100):
+            drawn.append(task.study_key)
+            yield task
+
+    feed, load = Feed(drawing()), NodeLoad()
     assert [len(take(feed, load)) for _ in range(3)] == [4, 4, 0]
     assert len(drawn) <= AHEAD_PER_NODE + 8, "not all at once: whoever gives may stop at a deadline"
     sizes: list[int] = []
