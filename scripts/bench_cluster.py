@@ -1,10 +1,11 @@
 """How a run on a cluster grows with its nodes: all of them processes of this machine (`local:N`).
 
-Two parts. In the first an engine of a hundred operations scores small images without pictures, and every study takes a
+Three parts. In the first an engine of a few operations scores small images without pictures, and every study takes a
 node a quarter of a second more, asleep: what is left is what the driver, the ledger and dask cost, as if each node were
 a machine of its own. In the second a real engine scores radiographs and draws reports on one node and on two, each with
 one worker and one thread, which share the cores that there are. A rate counts from when the last node joined to when
-the last study was recorded, its end with idle nodes included.
+the last study was recorded, its end with idle nodes included. The third is what shards add to the work itself: dealing
+out, and the merge.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -34,6 +36,9 @@ from cxrbatch.cluster.node import process_chunk
 from cxrbatch.config import Settings
 from cxrbatch.run.batch import Means, run_batch
 from cxrbatch.run.processor import StudyProcessor, Workplace
+from cxrbatch.run.shards.divide import shard_input
+from cxrbatch.run.shards.merge import merge_shards
+from cxrbatch.run.shards.work import work_on_shard
 from cxrbatch.system.progress import RunProgress
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.intake import blobs
@@ -85,9 +90,7 @@ def _time(event: dict[str, Any]) -> float:
 
 def asleep(studies: int, each_s: float, nodes: list[int]) -> list[Measured]:
     """Measure with an engine that sleeps."""
-    images = WORK / "small"
-    for number in range(studies):
-        write_image(images / f"{number}.png", 20 + number % 200, 60 + number // 200, 120, 240)
+    images = _small(studies)
     engine = write_tiny_bundle(WORK / "engines")
     settings = Settings(
         engine=str(engine), workers=1, threads=1, html=False, pdf=False, pictures=False, pixel_check=False
@@ -103,6 +106,42 @@ def awake(studies: int, engine: str) -> list[Measured]:
         cv2.imwrite(str(images / f"{number}.png"), blobs(1024, 1024, seed=number))
     settings = Settings(engine=engine, workers=1, threads=1, pdf=False, pixel_check=False)
     return [measure(images, count, settings) for count in (1, 2)]
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """What dealing out and merging cost this process, in CPU and in wall time, milliseconds a study."""
+
+    studies: int
+    shard_ms: tuple[float, float]
+    merge_ms: tuple[float, float]
+
+
+def shards(studies: int) -> Shards:
+    """Measure dealing out, and merging, over small images without pictures; what is between them is the work itself."""
+    images, engine, out = _small(studies), write_tiny_bundle(WORK / "others"), WORK / "sharded"
+    settings = Settings(
+        engine=str(engine), workers=1, threads=1, html=False, pdf=False, pictures=False, pixel_check=False
+    )
+    with RunProgress(Console(quiet=True)) as progress:
+        dealt = _timed(lambda: shard_input(images, out, settings, 4, progress), studies)
+        for number in range(4):
+            work_on_shard(out, number, settings, progress)
+        merged = _timed(lambda: merge_shards(out, settings, progress), studies)
+    return Shards(studies, dealt, merged)
+
+
+def _timed(work: Callable[[], object], studies: int) -> tuple[float, float]:
+    cpu_s, wall_s = time.process_time(), time.perf_counter()
+    work()
+    return 1000 * (time.process_time() - cpu_s) / studies, 1000 * (time.perf_counter() - wall_s) / studies
+
+
+def _small(studies: int) -> Path:
+    images = WORK / "small"
+    for number in range(studies):
+        write_image(images / f"{number}.png", 20 + number % 200, 60 + number // 200, 120, 240)
+    return images
 
 
 def table(title: str, measured: list[Measured]) -> list[str]:
@@ -138,6 +177,11 @@ def main(arguments: list[str] | None = None) -> None:
         lines += table(
             f"A real engine ({Path(wanted.engine).name}), with reports:", awake(wanted.real_studies, wanted.engine)
         )
+    cost = shards(wanted.studies)
+    lines += [f"Shards, {cost.studies} studies without pictures, ms a study, CPU (wall): index and deal out "]
+    lines[-1] += (
+        f"{cost.shard_ms[0]:.1f} ({cost.shard_ms[1]:.1f}), merge {cost.merge_ms[0]:.1f} ({cost.merge_ms[1]:.1f})."
+    )
     text = "\n".join(lines)
     print(text)
     (WORK / "result.md").write_text(text)

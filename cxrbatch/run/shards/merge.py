@@ -23,6 +23,7 @@ from cxrbatch.output.folder.settle import Settling
 from cxrbatch.output.folder.sharded import shard_folder
 from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.output.report.intent import begin_printing, being_printed, end_printing
+from cxrbatch.output.report.report_files import is_drawn, remove_earlier_reports, report_folder, tidy_report
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.run.batch import Run
 from cxrbatch.run.elsewhere import RecordedSlot
@@ -127,12 +128,28 @@ def _record(run: Run, plan: ShardPlan) -> None:
         key = entry.study.study_key
         if run.ledger.store.value("SELECT status FROM studies WHERE study_key = ?", (key,)) != "pending":
             continue
-        if entry.intent is not None:
-            with output_errors_explained(run.out):
-                begin_printing(run.out, key, entry.intent)
+        with output_errors_explained(run.out):
+            _make_way(run.out, entry)
         run.account.count(recorder.record(entry.study))
         run.notifier.urgent()
     run.progress.finish(MERGED)
+
+
+def _make_way(out: Path, entry: Entry) -> None:
+    """Remove what a finished study has replaced, before it is recorded: who is killed in between begins with it again.
+
+    A run notes beforehand on the disk that it will, and removes afterwards; here the journal is that note, and nobody
+    waits for the disk twice. One whose worker died in printing is for the recorder to look at, which goes by the note.
+    """
+    printed, intent = entry.study.printed, entry.intent
+    if printed is None or intent is None:
+        return
+    if not is_drawn(printed.result) or printed.failure:
+        begin_printing(out, entry.study.study_key, intent)
+        return
+    tidy_report(out, printed)
+    if not intent.keeps_earlier:
+        remove_earlier_reports(report_folder(out, entry.study.study_key))
 
 
 def _entries(out: Path, plan: ShardPlan) -> Iterator[Entry]:

@@ -134,13 +134,7 @@ OF_WORK = (
     "report-written:2=kill",
     "intent-remove=kill",
 )
-OF_MERGE = (
-    "intent-written:2=kill",
-    "ledger-commit:4=kill",
-    "tidy=kill",
-    "ledger-committed:6=kill",
-    "table-written:2=kill",
-)
+OF_MERGE = ("tidy=kill", "tidied:3=kill", "ledger-commit:4=kill", "ledger-committed:6=kill", "table-written:2=kill")
 
 
 def test_killed_anywhere_the_same_commands_again_end_as_one_run(archive: Archive, out: Path, runs: FaultedRuns) -> None:
