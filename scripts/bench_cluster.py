@@ -72,7 +72,10 @@ def measure(images: Path, nodes: int, settings: Settings, work: Work = process_c
         before = time.process_time()
         report = run_batch(images, out, settings, progress, means=Means(make_processor=make))
         driver_s = time.process_time() - before
-    return Measured(nodes, report.studies["reported"], _rate(out, nodes), 1000 * driver_s / report.studies["reported"])
+    reported = report.studies["reported"]
+    measured = Measured(nodes, reported, _rate(out, nodes), 1000 * driver_s / reported)
+    print(measured, file=sys.stderr, flush=True)
+    return measured
 
 
 def _rate(out: Path, nodes: int) -> float:
@@ -157,13 +160,16 @@ def table(title: str, measured: list[Measured]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, and write bench/cluster/result.md."""
+    global WORK  # noqa: PLW0603  # one measurement, one folder
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--studies", type=int, default=400, help="studies of the part that sleeps")
     parser.add_argument("--each-s", type=float, default=0.25, help="how long a study takes a node there")
     parser.add_argument("--nodes", default="1,2,4,8", help="numbers of nodes there")
     parser.add_argument("--engine", default="", help="a real engine for the second part; without it there is none")
     parser.add_argument("--real-studies", type=int, default=60)
+    parser.add_argument("--folder", type=Path, default=WORK, help="where to work, such as in memory")
     wanted = parser.parse_args(arguments)
+    WORK = wanted.folder
     shutil.rmtree(WORK, ignore_errors=True)
     head = (
         f"scripts/bench_cluster.py, {datetime.now().astimezone():%Y-%m-%d %H:%M}, {os.cpu_count()} cores ({_cpu()}), "
