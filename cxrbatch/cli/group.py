@@ -9,6 +9,7 @@ from cxrbatch.system.threads import keep_numpy_to_one_thread
 
 SECTIONS = {
     "Run": ("run", "watch", "report"),
+    "Spread": ("shard", "work", "merge"),
     "Connect": ("receive", "pull", "send"),
     "Look after": ("status", "serve", "repair", "prune", "inspect", "doctor", "bench", "engines"),
     "Hand on": ("export", "schema"),

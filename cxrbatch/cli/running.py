@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cxrbatch.cli.clustering import cluster_option, processors
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import (
     BACKENDS,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     help="Confirm that INPUT was emptied on purpose, and is no unmounted share.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, going by the headers; change nothing.")
+@cluster_option
 @settings_options
 @loudness_options
 def run(
@@ -81,14 +83,14 @@ def run(
     from cxrbatch.config import load_settings
     from cxrbatch.run.processes import open_workers
 
-    loudness, is_dry = options.pop("loudness"), options.pop("dry_run")
+    loudness, is_dry, cluster = (options.pop(name) for name in ("loudness", "dry_run", "cluster"))
     if not is_dry:
         put_work_first()
     settings = load_settings(options, config_file=config_file)
     with open_terminal(loudness) as console:
         if is_dry:
             return _foresee(console, input_path, out, settings, since)
-        with open_workers(settings, ahead_of=out) as workers:
+        with open_workers(settings, ahead_of=out) as workers, processors(cluster) as make_processor:
             # Loaded while a worker gets ready: that takes both as long.
             from cxrbatch.cli.print_run import print_summary
             from cxrbatch.run.batch import Means, run_batch
@@ -97,7 +99,9 @@ def run(
 
             hours = Hours.parse(since, deadline)
             with RunProgress(console) as progress:
-                report = run_batch(input_path, out, settings, progress, hours=hours, means=Means(workers))
+                report = run_batch(
+                    input_path, out, settings, progress, hours=hours, means=Means(workers, make_processor)
+                )
         print_summary(console, report, out)
     return report.exit_code
 

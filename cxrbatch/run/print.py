@@ -213,7 +213,8 @@ def _printed(outcome: Outcome[PrintJob, PrintedStudy], result: StudyResult) -> P
 def _tidy_up(job: PrintJob) -> None:
     """Remove what a worker left half written: one that was killed cannot do it itself, its successor begins with it."""
 
-    with suppress(OSError):  # then whoever opens this output next tries again
+    # Where it fails, whoever opens this output next tries again.
+    with job.place.writing(), suppress(OSError):
         remove_temporaries(report_folder(job.place.out, job.study_key))
 
 

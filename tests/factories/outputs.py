@@ -15,7 +15,7 @@ from tests.factories.studies import read_rows
 _PASSING = re.compile(r'\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\+00:00| UTC)?|"(output_id|session)": "[0-9a-f]+"')
 # Written as the run goes, or about the run and not about the studies.
 _OF_THE_RUN = (
-    *("ledger.sqlite*", "*.damaged-*", "cxrbatch.log*", ".cxrbatch.lock"),
+    *("ledger.sqlite*", "*.damaged-*", "cxrbatch.log*", ".cxrbatch.lock", ".cxrbatch-fence"),
     *("run.json", "metrics.prom", "runs", "runs/*"),
 )
 # Named after their content, in which the time of arrival stands.

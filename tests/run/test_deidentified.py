@@ -247,8 +247,8 @@ def test_an_output_that_names_patients_is_refused_and_left_as_it_is(
     assert run_command_line(command(name, images, out, engine, "--deidentify")) == ExitCode.USAGE
     assert "--deidentify-existing" in capsys.readouterr().err
     after = fingerprint(out)
-    # The lock says which process asked last, the marker which session.
-    asked = {".cxrbatch.lock", ".cxrbatch.json"}
+    # The lock says which process asked last, marker and fence which session.
+    asked = {".cxrbatch.lock", ".cxrbatch.json", ".cxrbatch-fence"}
     assert {path: after[path] for path in before if path not in asked} == {
         path: seen for path, seen in before.items() if path not in asked
     }

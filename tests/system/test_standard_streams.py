@@ -37,8 +37,8 @@ LIMIT_S = 120.0
 PRINTING = {"doctor", "engines", "inspect", "schema", "status"}
 # These leave results in a folder.
 WORKING = {
-    "adjust", "build", "compare", "demo", "describe", "evaluate", "export", "import", "pretrain", "pull", "receive",
-    "repair", "report", "send", "serve", "train", "watch",
+    "adjust", "build", "compare", "demo", "describe", "evaluate", "export", "import", "merge", "pretrain", "pull",
+    "receive", "repair", "report", "send", "serve", "shard", "train", "watch", "work",
 }  # fmt: skip
 BOTH = {"bench", "prune", "run"}
 

@@ -13,6 +13,7 @@ from cxrbatch.errors import OutputNotWritable
 from cxrbatch.output.folder.lock import LOCK_FILE, locked
 from cxrbatch.output.folder.place import HeldOutput
 from cxrbatch.output.folder.settle import Settling
+from cxrbatch.output.folder.sharded import refuse_sharded
 from cxrbatch.output.folder.state import (
     UNFINISHED,
     begin_session,
@@ -56,21 +57,25 @@ def held_output(
                 home.marker.reread()
             else:
                 claim_output(home)
+            home.raise_fence()
             stack.enter_context(logging_to(out, log_limits))
         yield home
 
 
 @contextmanager
-def open_output(out: Path, log_limits: LogLimits | None = None, *, state: str = "") -> Iterator[Ledger]:
+def open_output(
+    out: Path, log_limits: LogLimits | None = None, *, state: str = "", sharded: bool = False
+) -> Iterator[Ledger]:
     """Hold the output folder: its lock, its log and its ledger, with what a killed run left cleared away.
 
     Args:
         out: the output folder.
         log_limits: how large its log may become.
         state: the folder for its ledger and its lock; by default the one that `out` names, or `out` itself.
+        sharded: whether its studies may be dealt out in shards.
 
     Raises:
-        UsageError: the ledger lies elsewhere, is missing, or is that of another output folder.
+        UsageError: the ledger lies elsewhere, is missing, or is that of another output folder; shards are at work.
         OutputNotWritable: the folder cannot be made or written.
         OutputLocked: another run holds it.
         LedgerDamaged: its ledger cannot be read; after a run that was killed, all of it is looked at.
@@ -79,6 +84,8 @@ def open_output(out: Path, log_limits: LogLimits | None = None, *, state: str = 
         durable.make_folder(out)
     with ExitStack() as stack:
         home = stack.enter_context(held_output(out, log_limits, state=state))
+        if not sharded:
+            refuse_sharded(out)
         ledger = stack.enter_context(open_ledger(home))
         with output_errors_explained(out):
             _remember_place(home)

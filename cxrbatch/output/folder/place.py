@@ -1,16 +1,20 @@
 """Where an output folder and its ledger are: a run whose folder is moved, removed or replaced notices, and ends.
 
 A path may come to mean something else while a run is at work: the folder is renamed, a share is unmounted, somebody
-tidies up. What is written to the path then is lost, or lands in a folder of somebody else's.
+tidies up. What is written to the path then is lost, or lands in a folder of somebody else's. And the run itself may be
+over, while somebody still works for it: then the folder is another run's (`fence`).
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cxrbatch.errors import OutputNotWritable
+from cxrbatch.output.folder.fence import FENCE_FILE, inside_fence, raise_fence, token_of
 from cxrbatch.output.folder.marker import HeldMarker
 
 
@@ -24,18 +28,78 @@ class _Landmark:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeFence:
+    """The fence of one node of a cluster, a file in OUT, and what it says as long as that node is counted on."""
+
+    name: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
-    """What a run found as it began, in a form that crosses to worker processes."""
+    """What a run found as it began, in a form that crosses to worker processes.
+
+    `token` is what the fence says while the run lasts; '' where nobody holds the folder, as in a test.
+    `session` is the folder that the fence lies in, and notes of what is being printed: `out`, but for a shard.
+    `node`: who works for the run from another machine is kept out once it was given up.
+    """
 
     out: Path
     landmarks: tuple[_Landmark, ...]
+    token: str = ""
+    session: Path | None = None
+    node: NodeFence | None = None
 
-    def check(self) -> None:
-        """Look whether everything still lies where it was.
+    @property
+    def notes(self) -> Path:
+        """The folder for fence and notes."""
+        return self.session or self.out
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Write below OUT: within this block nobody else begins to.
 
         Raises:
-            OutputNotWritable: something was moved, removed or replaced.
+            OutputNotWritable: something was moved, removed or replaced, or the run is over.
         """
+        if not self.token:
+            self.check()
+            yield
+            return
+        with ExitStack() as stack:
+            try:
+                token = stack.enter_context(inside_fence(self.notes))
+                given_up = self.node and stack.enter_context(inside_fence(self.out, self.node.name)) != self.node.token
+            except OSError as error:
+                raise self._fence_is_gone(error) from error
+            self._refuse_other("" if given_up else token)
+            self._check_landmarks()
+            yield
+
+    def check(self) -> None:
+        """Look whether everything still lies where it was, and is this run's.
+
+        Raises:
+            OutputNotWritable: something was moved, removed or replaced, or the run is over.
+        """
+        self._check_landmarks()
+        if self.token:
+            try:
+                self._refuse_other(token_of(self.notes))
+            except OSError as error:
+                raise self._fence_is_gone(error) from error
+
+    def _refuse_other(self, token: str) -> None:
+        if token != self.token:
+            raise OutputNotWritable(
+                f"{self.out}: another run holds it by now, or this process was given up by its own: it is no longer to "
+                "write there. Nothing more is written; others do what was left to do."
+            )
+
+    def _fence_is_gone(self, error: OSError) -> OutputNotWritable:
+        return _moved(self.out, self.notes / FENCE_FILE, f"is gone ({error.strerror})")
+
+    def _check_landmarks(self) -> None:
         for mark in self.landmarks:
             try:
                 status = mark.path.stat()
@@ -66,6 +130,14 @@ class HeldOutput:
         self._descriptors: list[int] = []
         self.place = Place(out, ())
 
+    def raise_fence(self, session: Path | None = None) -> None:
+        """Begin to work in the folder, alone: whoever worked for an earlier run writes no more.
+
+        Args:
+            session: the folder of a shard, whose worker keeps out those of the same shard only.
+        """
+        self.place = replace(self.place, token=raise_fence(session or self.out), session=session)
+
     def __enter__(self) -> HeldOutput:
         return self
 
@@ -83,7 +155,7 @@ class HeldOutput:
             self._descriptors.append(os.open(path, os.O_PATH))
             status = os.fstat(self._descriptors[-1])
             mark = _Landmark(path, status.st_dev, status.st_ino)
-            self.place = Place(self.out, (*self.place.landmarks, mark))
+            self.place = replace(self.place, landmarks=(*self.place.landmarks, mark))
 
     @property
     def keeps_ledger_inside(self) -> bool:

@@ -33,10 +33,12 @@ from cxrbatch.output.report.report_files import (
 from cxrbatch.output.report.write_folder import (
     earlier_object,
     folder_of,
+    notes_of,
     open_folder,
     printed_study,
     write_folder,
     write_objects,
+    writing,
 )
 from cxrbatch.pages.language import gettext as _, speaking
 from cxrbatch.pages.page import render_page
@@ -112,10 +114,12 @@ def reprint_study(
     objects, failed = _render_objects(page, reports.get(REPORT_PDF, b""), folder, {})
     if failure or failed:
         raise StudyFailed(failure or failed)
-    open_folder(where, result.study_key)
-    begin_printing(out, result.study_key, Intent(result_mark(result), html, pdf, dicom=tuple(objects)))
-    replace_files(folder, reports)
-    write_objects(folder, objects)
+    with writing(where):
+        open_folder(where, result.study_key)
+        intent = Intent(result_mark(result), html, pdf, dicom=tuple(objects))
+        begin_printing(notes_of(where), result.study_key, intent)
+        replace_files(folder, reports)
+        write_objects(folder, objects)
     kept = [name for name in (REPORT_HTML, REPORT_PDF) if name in reports or is_report_of(folder / name, result)]
     # Overlays of another choice of heatmaps, or a kind that is not asked for now, would contradict what is new.
     return replace(printed_study(result, kept, {}, "", objects or objects_of(folder, result)), priors=manner.priors)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -58,13 +59,15 @@ def write_folder(
     """
     reach("report-write")
     record = encode(f"{to_json(result, indent=2)}\n")
-    folder = open_folder(where, result.study_key)
-    keeps_earlier = keeps_earlier_reports(folder, result)
-    intent = Intent(result_mark(result), REPORT_HTML in reports, REPORT_PDF in reports, keeps_earlier, tuple(objects))
-    begin_printing(folder_of(where), result.study_key, intent)
-    keep_earlier_report(folder, result)
-    replace_files(folder, {**pictures, RESULT_JSON: record, **reports})
-    write_objects(folder, objects)
+    with writing(where):
+        folder = open_folder(where, result.study_key)
+        keeps_earlier = keeps_earlier_reports(folder, result)
+        printed = (REPORT_HTML in reports, REPORT_PDF in reports)
+        intent = Intent(result_mark(result), *printed, keeps_earlier, tuple(objects))
+        begin_printing(notes_of(where), result.study_key, intent)
+        keep_earlier_report(folder, result)
+        replace_files(folder, {**pictures, RESULT_JSON: record, **reports})
+        write_objects(folder, objects)
     reach("report-written")
 
 
@@ -87,6 +90,16 @@ def _holds(path: Path, content: bytes) -> bool:
 def folder_of(where: Path | Place) -> Path:
     """Return the output folder."""
     return where.out if isinstance(where, Place) else where
+
+
+def notes_of(where: Path | Place) -> Path:
+    """Return the folder for notes of what is being printed."""
+    return where.notes if isinstance(where, Place) else where
+
+
+def writing(where: Path | Place) -> AbstractContextManager[None]:
+    """Write below OUT, where that is still the run's that this process works for."""
+    return where.writing() if isinstance(where, Place) else nullcontext()
 
 
 def open_folder(where: Path | Place, study_key: str) -> Path:

@@ -13,6 +13,7 @@ import pytest
 
 from cxrbatch.config import MARKER_FILE
 from cxrbatch.errors import LedgerDamaged, OutputLocked, OutputNotWritable, UsageError
+from cxrbatch.output.folder.fence import FENCE_FILE
 from cxrbatch.output.folder.lock import LOCK_FILE
 from cxrbatch.output.folder.marker import read_marker
 from cxrbatch.output.folder.opening import open_output
@@ -51,7 +52,7 @@ def journal_of(ledger: Path) -> int:
 
 def test_ledger_and_lock_lie_in_the_state_folder_and_nothing_of_them_in_out(out: Path, state: Path) -> None:
     fill(out, state)
-    assert sorted(os.listdir(out)) == sorted([MARKER_FILE, "cxrbatch.log"])
+    assert sorted(os.listdir(out)) == sorted([MARKER_FILE, FENCE_FILE, "cxrbatch.log"])
     assert {LEDGER_FILE, LOCK_FILE} <= set(os.listdir(state))
     assert stat.S_IMODE(state.stat().st_mode) == 0o750
     assert stat.S_IMODE((state / LEDGER_FILE).stat().st_mode) == 0o640

@@ -1,0 +1,48 @@
+"""The engine of studies that are scored elsewhere: described, never opened here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cxrbatch.config import Settings
+from cxrbatch.engine.bundle import EngineBundle
+from cxrbatch.engine.contract import Engine
+from cxrbatch.engine.manifest import Manifest
+from cxrbatch.errors import EngineError
+from cxrbatch.records import EngineDescription, TrainingReference
+from cxrbatch.run.score import EngineSlot
+
+
+class RecordedSlot(EngineSlot):
+    """Stands where a run has its engine, and knows of it what was recorded where it scored."""
+
+    def __init__(
+        self, settings: Settings, description: EngineDescription, reference: TrainingReference | None = None
+    ) -> None:
+        """Take what was recorded.
+
+        Args:
+            settings: those of the run.
+            description: the engine, as it was where it ran.
+            reference: what it was validated on, for drift.
+        """
+        self._settings, self._is_verified = settings, True
+        self._opening = self._engine = self._exact = None
+        self.description = description
+        manifest = Manifest(
+            name=description.name,
+            created=description.created,
+            architecture=description.architecture,
+            task=description.task,
+            labels=description.labels,
+            input=description.input,
+            files={},
+            reference=reference,
+        )
+        self.bundle = EngineBundle(Path(), manifest)
+
+    def open_ahead(self) -> None:
+        """Do nothing: nothing is scored here."""
+
+    def _open(self) -> Engine:
+        raise EngineError(f"engine {self.description.name}: its scores were recorded elsewhere; it is not here to run.")
