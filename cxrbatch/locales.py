@@ -20,6 +20,11 @@ def locales() -> tuple[str, ...]:
     return (ENGLISH, *sorted(path.name for path in CATALOGUES.iterdir() if any(path.glob("*.mo"))))
 
 
+def known_locale(name: str) -> str:
+    """Return a language that was noted somewhere; English where this version has it no more, or nothing was."""
+    return name if name in locales() else ENGLISH
+
+
 def check_locale(name: str) -> None:
     """Refuse a language that there is none of.
 

@@ -30,6 +30,7 @@ from jinja2.ext import babel_extract
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from cxrbatch.locales import CATALOGUES
+from cxrbatch.pages import wording
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,6 +40,7 @@ PARTS = ("pages", "workshop", "kept")
 KEYWORDS = {
     **dict.fromkeys(("_", "gettext", "msgid")),
     "ngettext": (1, 2),
+    "nmsgid": (1, 2),
     "pgettext": ((1, "c"), 2),
     "npgettext": ((1, "c"), 2, 3),
 }
@@ -88,6 +90,9 @@ def extract_texts() -> dict[str, Catalog]:
         with path.open("rb") as file:
             for line, text, comments, _ in extract(method, file, KEPT_KEYWORDS, ("Translators:",), _OPTIONS):
                 found["kept"].add(text, locations=[(name, line)], auto_comments=comments)
+    for table in wording.TABLES:
+        for text in table.values():
+            found["pages"].add(text, locations=[("cxrbatch/pages/wording.py", 1)])
     for message in list(found["workshop"]):
         if message.id and found["pages"].get(message.id, message.context):
             found["workshop"].delete(message.id, message.context)

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from cxrbatch.cli import commands
 from cxrbatch.config import CONFIG_FILE, ENVIRONMENT_PREFIX, Meaning, Settings, notes, ranges
 from cxrbatch.errors import ExitCode
+from cxrbatch.locales import locales
 
 ROOT = Path(__file__).parents[1]
 MADE_BY = "<!-- Made by `make reference`. -->\n\n"
@@ -123,6 +124,7 @@ def _what_settings_take() -> dict[str, str]:
     """Return the words or numbers that each setting takes."""
     types = get_type_hints(Settings)
     words = {name: get_args(kind) for name, kind in types.items() if get_origin(kind) is Literal}
+    words["locale"] = locales()
     choices = {name: ", ".join(f"`{word}`" for word in among) for name, among in words.items()}
     switches = {name: "`true`, `false`" for name, kind in types.items() if kind is bool}
     return (

@@ -14,7 +14,24 @@
   const marks = [...form.querySelectorAll(".mark input")];
   const fill = (name, values = {}) =>
     said.texts[name].replace(/\{(\w+)\}/g, (_, key) => (typeof values[key] === "number" ? grouped : String)(values[key]));
-  const grouped = (number) => Number(number).toLocaleString("en");
+  const grouped = (number) => Number(number).toLocaleString(said.locale);
+
+  // Dates, names and figures come as they are sorted and found, and are written as the language does.
+  const isEnglish = said.locale === "en";
+  const dayFormat = new Intl.DateTimeFormat(said.locale, { dateStyle: "medium", timeZone: "UTC" });
+  const minuteFormat = new Intl.DateTimeFormat(said.locale, { dateStyle: "medium", timeStyle: "short" });
+  const days = new Map();
+  const dayOf = (date) => {
+    if (isEnglish || !/^\d{4}-\d\d-\d\d$/.test(date)) return date;
+    if (!days.has(date)) days.set(date, dayFormat.format(new Date(`${date}T00:00:00Z`)));
+    return days.get(date);
+  };
+  const named = (name) => said.names[name] || name;
+  const imagesOf = (study) => {
+    const [scored, images] = study.images.split(" of ");
+    return fill("images", { scored, images });
+  };
+  const figure = (probability) => probability.replace(".", said.decimal);
 
   let studies = [];       // every study, in the order of arrival
   let ordered = [];       // the same, in the order that is chosen
@@ -90,7 +107,8 @@
       date: day, priority: said.priorities[urgency], status: said.statuses[state],
       badge: texts[badge], images: texts[images], coverage: texts[coverage], unlike: texts[unlike],
       thumbnail, html: texts[html], pdf: texts[pdf],
-      text: `${accession} ${day} ${day.replaceAll("-", "")} ${key} ${names.join(" ")}`.toLowerCase(),
+      text: [accession, day, day.replaceAll("-", ""), key, ...names, ...(isEnglish ? [] : [dayOf(day), ...names.map(named)])]
+        .join(" ").toLowerCase(),
     };
   };
 
@@ -147,7 +165,7 @@
     page("notice").textContent = facts.notice;
     page("notice").parentElement.hidden = !facts.notice;
     const known = new Set([...finding.options].map((option) => option.value));
-    for (const name of facts.findings) if (!known.has(name)) finding.add(new Option(name, name));
+    for (const name of facts.findings) if (!known.has(name)) finding.add(new Option(named(name), name));
   };
   const complain = (what) => {
     trouble.textContent = fill(what, { folder: said.data, seconds: POLL_MS / 1000 });
@@ -213,7 +231,7 @@
     }
     for (const [select, known] of [[finding, counts.finding], [status, counts.status]]) {
       for (const option of select.options) {
-        if (!option.dataset.name) option.dataset.name = option.textContent.replace(/ \(\d+\)$/, "");
+        option.dataset.name ||= option.textContent;
         option.textContent = `${option.dataset.name} (${grouped(known.get(option.value) || 0)})`;
       }
     }
@@ -239,6 +257,7 @@
   const pathOf = (study, name) => `${said.reports}/${study.key}/${name}`;
   const localTime = (seconds) => {
     if (!seconds) return "";
+    if (!isEnglish) return minuteFormat.format(new Date(seconds * 1000));
     const at = new Date(seconds * 1000), two = (number) => String(number).padStart(2, "0");
     return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${two(at.getHours())}:${two(at.getMinutes())}`;
   };
@@ -264,12 +283,12 @@
   const foundOf = ({ texts, found, highest, cautions, remarks }) => {
     const inside = [];
     for (let at = 0; at < found.length; at += 3) {
-      const chip = made("span", found[at + 2] ? "chip urgent" : "chip", `${texts[found[at]]} `, made("b", "", texts[found[at + 1]]));
+      const chip = made("span", found[at + 2] ? "chip urgent" : "chip", `${named(texts[found[at]])} `, made("b", "", figure(texts[found[at + 1]])));
       inside.push(chip, " ");
     }
     if (highest.length) {
       const rank = texts[highest[3]];
-      const words = fill("highest", { name: texts[highest[0]], probability: texts[highest[1]] });
+      const words = fill("highest", { name: named(texts[highest[0]]), probability: figure(texts[highest[1]]) });
       inside.push(made("span", "highest", words + (rank ? fill("not_judged", { rank }) : "")));
     }
     for (const sentence of cautions) inside.push(made("span", "remark caution", texts[sentence]));
@@ -292,14 +311,14 @@
     const accession = study.accession ? made("span", "accession", study.accession) : null;
     if (accession) accession.dir = "auto";
     const head = made("th", "study", "",
-      made("span", "date", study.date || fill("no_date")), " ", accession, " ", made("span", "key mono", study.key));
+      made("span", "date", dayOf(study.date) || fill("no_date")), " ", accession, " ", made("span", "key mono", study.key));
     head.setAttribute("role", "rowheader");
     head.scope = "row";
     const wasRead = read.has(study.key) && !isRead(study);
     row.append(
       cell("thumb", thumbOf(study)), head, cell("priority", ...prioritiesOf(study)),
       cell("found", ...foundOf(study), notes.has(study.key) && made("span", "remark note", notes.get(study.key))),
-      cell("images", made("span", "", study.images), " ", made("span", "state", localTime(study.arrived)),
+      cell("images", made("span", "", imagesOf(study)), " ", made("span", "state", localTime(study.arrived)),
         wasRead && made("span", "state unlike", fill("read_again"))),
       cell("links", linkOf(study, study.html, fill("open")), linkOf(study, study.pdf, fill("pdf")),
         buttonOf("mark-read", isRead(study) ? fill("unread") : fill("read"), isRead(study)),

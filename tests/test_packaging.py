@@ -16,6 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TEMPLATES = {f"cxrbatch/templates/{path.name}" for path in (ROOT / "templates").iterdir() if path.is_file()}
 
+CATALOGUES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "cxrbatch" / "catalogues").glob("*/*.[mp]o")}
+
 
 def build(source: Path, what: str, into: Path) -> Path:
     command = [sys.executable, "-m", "build", f"--{what}", "--no-isolation", "--outdir", str(into), str(source)]
@@ -57,11 +59,18 @@ def test_no_folder_of_tests_is_passed_over(pytestconfig: pytest.Config) -> None:
 
 def test_there_are_templates() -> None:
     assert "cxrbatch/templates/report.html.j2" in TEMPLATES
+    assert {"cxrbatch/catalogues/de/pages.mo", "cxrbatch/catalogues/de/pages.po"} <= CATALOGUES
 
 
 def test_a_wheel_holds_every_template_and_no_tests(tmp_path: Path) -> None:
     names = contents(build(source_tree(tmp_path), "wheel", tmp_path / "dist"))
-    assert names >= {*TEMPLATES, "cxrbatch/py.typed", "cxrbatch/intake/read.py", "cxrbatch/phantom/__init__.py"}
+    assert names >= {
+        *TEMPLATES,
+        *CATALOGUES,
+        "cxrbatch/py.typed",
+        "cxrbatch/intake/read.py",
+        "cxrbatch/phantom/__init__.py",
+    }
     assert not [name for name in names if name.startswith(("tests", "templates", "scripts"))]
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from cxrbatch import __version__
 from cxrbatch.config import OBJECT_KINDS, Meaning, Settings, notes, ranges
+from cxrbatch.locales import locales
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import StudyResult
 
@@ -47,4 +48,5 @@ def _explain_settings(properties: dict[str, Any]) -> None:
             # Of what may also be null they bind the numbers alone.
             properties[field.name] |= {"minimum": numbers[field.name].least, "maximum": numbers[field.name].most}
     kind = f" *({'|'.join(OBJECT_KINDS)}) *"
+    properties["locale"]["enum"] = list(locales())
     properties["dicom"]["pattern"] = f"^({kind}(,{kind})*)?$"

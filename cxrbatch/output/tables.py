@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cxrbatch import __version__
-from cxrbatch.locales import ENGLISH
+from cxrbatch.locales import known_locale
 from cxrbatch.output.ledger.ledger import LOCALE, Ledger
 from cxrbatch.output.ledger.patients import keys_with_prior
 from cxrbatch.output.ledger.store import DERIVED
@@ -71,7 +71,7 @@ def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
     write_tables(out, ledger.results.file_rows(), ledger.results.study_rows(), engine)
     ledger.home.check()
     studies, with_prior = ledger.results.study_rows_by_arrival(), keys_with_prior(ledger.store)
-    with speaking(ledger.fact(LOCALE)):
+    with speaking(known_locale(ledger.fact(LOCALE))):
         write_worklist(out, studies, engine=engine, generated_at=now_text(), with_prior=with_prior)
     ledger.remember(DERIVED, _as_derived(out, ledger, engine))
 
@@ -84,7 +84,7 @@ def _as_derived(out: Path, ledger: Ledger, engine: EngineDescription) -> str:
     except OSError:
         return ""
     return hashlib.sha256(
-        f"{__version__} {ledger.fact(LOCALE) or ENGLISH} {files} {to_json(engine)}".encode()
+        f"{__version__} {known_locale(ledger.fact(LOCALE))} {files} {to_json(engine)}".encode()
     ).hexdigest()
 
 

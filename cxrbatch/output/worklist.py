@@ -14,7 +14,7 @@ from heapq import nsmallest
 from pathlib import Path
 
 from cxrbatch.output.report.content import SHORT_HASH
-from cxrbatch.output.report.findings import engine_coverage, label_name
+from cxrbatch.output.report.findings import engine_coverage, own_name
 from cxrbatch.output.report.report_files import REPORTS
 from cxrbatch.output.worklist_data import DATA_FOLDER, Facts, ShardWriter, replace_where_new
 from cxrbatch.output.worklist_lines import (
@@ -27,7 +27,10 @@ from cxrbatch.output.worklist_lines import (
     worklist_line,
 )
 from cxrbatch.pages import wording
+from cxrbatch.pages.labels import KNOWN, shown_label
+from cxrbatch.pages.language import gettext as _, msgid, ngettext, spoken, whole
 from cxrbatch.pages.page import asset, render_page
+from cxrbatch.pages.retold import retold
 from cxrbatch.records import EngineDescription, Label, Priority, StudyRow
 from cxrbatch.system.durable import encode, make_folder
 
@@ -37,46 +40,51 @@ FIRST_ROWS = 100
 """Studies that stand in the page itself: what is read at once, and all there is where no script runs."""
 
 MARK_NAMES = {
-    "unread": "Unread",
-    "recent": "Since yesterday",
-    "caution": "Caution",
-    "refused": "Refused images",
-    "unlike": "Unlike training images",
-    "prior": "Prior study",
+    "unread": msgid("Unread"),
+    "recent": msgid("Since yesterday"),
+    "caution": msgid("Caution"),
+    "refused": msgid("Refused images"),
+    "unlike": msgid("Unlike training images"),
+    "prior": msgid("Prior study"),
 }
 """What one may ask for beside priority, finding and status; what is unread or recent only the page can tell."""
 
-SORT_NAMES = {"priority": "Priority", "arrived": "Time of arrival, newest first", "date": "Study date, newest first"}
+SORT_NAMES = {
+    "priority": msgid("Priority"),
+    "arrived": msgid("Time of arrival, newest first"),
+    "date": msgid("Study date, newest first"),
+}
 
 TEXTS = {
-    "shown": "{first}-{last} of {fit} studies",
-    "shown_of": "{first}-{last} of {fit} studies that fit; {total} in all",
-    "nothing": "No study fits. {total} in all",
-    "loading": "Loading: {loaded} of {total} studies",
-    "new": "{count} changed or new",
-    "no_data": "The other studies cannot be loaded: the folder {folder} is missing beside this page, or was just "
-    "rewritten. Tried again in {seconds} seconds.",
-    "newer_page": "This page itself was updated: reload it.",
-    "no_date": "No date",
-    "open": "Open",
-    "pdf": "PDF",
-    "read": "Mark read",
-    "unread": "Read",
-    "read_again": "Changed since read",
-    "note": "Note",
-    "highest": "highest: {name} {probability}",
-    "not_judged": ", not judged ({rank})",
-    "arrived": "came {time}",
-    "scored": "{images} scored",
-    "caution": "Caution",
-    "prior": "Prior study",
-    "changed": "last changed {time}",
-    "not_kept": "This browser does not keep read marks: its store is full, or is not allowed.",
+    "shown": msgid("{first}-{last} of {fit} studies"),
+    "shown_of": msgid("{first}-{last} of {fit} studies that fit; {total} in all"),
+    "nothing": msgid("No study fits. {total} in all"),
+    "loading": msgid("Loading: {loaded} of {total} studies"),
+    "new": msgid("{count} changed or new"),
+    "no_data": msgid(
+        "The other studies cannot be loaded: the folder {folder} is missing beside this page, or was just rewritten. "
+        "Tried again in {seconds} seconds."
+    ),
+    "newer_page": msgid("This page itself was updated: reload it."),
+    "no_date": msgid("No date"),
+    "open": msgid("Open"),
+    "pdf": msgid("PDF"),
+    "read": msgid("Mark read"),
+    "unread": msgid("Read"),
+    "read_again": msgid("Changed since read"),
+    "note": msgid("Note"),
+    "images": msgid("{scored} of {images}"),
+    "highest": msgid("highest: {name} {probability}"),
+    "not_judged": msgid(", not judged ({rank})"),
+    "arrived": msgid("came {time}"),
+    "scored": msgid("{images} scored"),
+    "caution": msgid("Caution"),
+    "prior": msgid("Prior study"),
+    "changed": msgid("last changed {time}"),
+    "not_kept": msgid("This browser does not keep read marks: its store is full, or is not allowed."),
     "export": "study_key,accession_number,study_date,priority,revision,read_at",
-    "priorities": dict(wording.PRIORITY_NAMES),
-    "statuses": dict(wording.STATUS_NAMES),
 }
-"""What the page's script says; {...} are filled in by it."""
+"""What the page's script says; {...} are filled in by it, and `export` is the head of a table, which is English."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +142,7 @@ def write_worklist(
     lines = nsmallest(FIRST_ROWS, (taken.take(worklist_line(row, with_prior)) for row in studies), key=reading_order)
     facts = _facts(taken, engine)
     stamp = taken.data.finish(facts, page=_page_version(), changed_at=generated_at)
+    status_names = wording.names_of(wording.STATUS_NAMES)
     page = render_page(
         "worklist.html.j2",
         styles=("look.css", "worklist.css"),
@@ -141,45 +150,65 @@ def write_worklist(
         loads_data=True,
         lines=lines,
         total=taken.total,
-        priorities=_choices(taken.priorities, READING_ORDER, wording.PRIORITY_NAMES),
-        statuses=_choices(taken.statuses, wording.STATUS_NAMES, wording.STATUS_NAMES),
+        priorities=_choices(taken.priorities, READING_ORDER, wording.names_of(wording.PRIORITY_NAMES)),
+        statuses=_choices(taken.statuses, wording.STATUS_NAMES, status_names),
         findings=_finding_choices(taken.findings, engine.labels),
         marks=_mark_choices(taken, facts),
-        sorts=SORT_NAMES,
+        sorts=wording.names_of(SORT_NAMES),
         first_of=_first_of(lines),
-        status_names=wording.STATUS_NAMES,
+        status_names=status_names,
         facts=facts,
-        said=json.dumps(
-            {
-                "texts": TEXTS,
-                "priorities": READING_ORDER,
-                "statuses": STATUS_ORDER,
-                "marks": MARKS,
-                "data": DATA_FOLDER,
-                "reports": REPORTS,
-            }
-        ),
+        said=json.dumps(_said()),
         changed_at=wording.moment(stamp.changed_at),
-        not_for_diagnosis=wording.NOT_FOR_DIAGNOSIS,
+        not_for_diagnosis=_(wording.NOT_FOR_DIAGNOSIS),
     )
     taken.data.publish(stamp)
     replace_where_new(out / INDEX_HTML, encode(page))
     taken.data.tidy(stamp)
 
 
+def _said() -> dict[str, object]:
+    """Return what the page's script is told: names of things, its texts, and how the language writes."""
+    names = {name: shown for name in sorted(KNOWN) if (shown := shown_label(name)) != name}
+    return {
+        "texts": {
+            **wording.names_of(TEXTS),
+            "export": TEXTS["export"],
+            "statuses": wording.names_of(wording.STATUS_NAMES),
+        },
+        "locale": spoken().tag,
+        "decimal": spoken().decimal,
+        "names": names,
+        "priorities": READING_ORDER,
+        "statuses": STATUS_ORDER,
+        "marks": MARKS,
+        "data": DATA_FOLDER,
+        "reports": REPORTS,
+    }
+
+
 def _page_version() -> str:
-    """Return what stands for the page's own script, which a page that stays open does not get anew."""
-    return hashlib.sha256(asset("worklist.js").encode()).hexdigest()[:16]
+    """Return what stands for the page's script and language, which a page that stays open does not get anew."""
+    return hashlib.sha256(f"{spoken().tag} {asset('worklist.js')}".encode()).hexdigest()[:16]
 
 
 def _facts(taken: _Studies, engine: EngineDescription) -> Facts:
-    known = [label_name(label) for label in engine.labels if not label.normal]
-    studies = "1 study" if taken.total == 1 else f"{taken.total} studies"
-    scored_by = f"scored by {wording.visible(engine.name)}"
+    known = [own_name(label) for label in engine.labels if not label.normal]
+    about = ngettext(
+        "{count} study, scored by {engine} {hash} on {backend}, {precision}",
+        "{count} studies, scored by {engine} {hash} on {backend}, {precision}",
+        taken.total,
+    )
     return Facts(
-        about=f"{studies}, {scored_by} {engine.sha256[:SHORT_HASH]} on {engine.backend}, {engine.precision}",
+        about=about.format(
+            count=whole(taken.total),
+            engine=wording.visible(engine.name),
+            hash=engine.sha256[:SHORT_HASH],
+            backend=engine.backend,
+            precision=engine.precision,
+        ),
         coverage=engine_coverage(engine.labels),
-        notice=wording.plain(engine.notice, longest=600),
+        notice=retold(wording.plain(engine.notice, longest=600)),
         findings=tuple(dict.fromkeys([*known, *sorted(taken.findings)])),
         tells_unlike="distance" in engine.extra_outputs or taken.unlike > 0,
         total=taken.total,
@@ -191,15 +220,15 @@ def _choices(counts: Mapping[str, int], order: Iterable[str], names: Mapping[str
 
 
 def _finding_choices(counts: Mapping[str, int], labels: Sequence[Label]) -> list[Choice]:
-    names = dict.fromkeys([*(label_name(label) for label in labels if not label.normal), *sorted(counts)])
-    return [Choice(name, name, counts[name]) for name in names]
+    names = dict.fromkeys([*(own_name(label) for label in labels if not label.normal), *sorted(counts)])
+    return [Choice(name, shown_label(name), counts[name]) for name in names]
 
 
 def _mark_choices(taken: _Studies, facts: Facts) -> list[Choice]:
     """Return what one may ask for beside priority, finding and status; the page counts what only it knows."""
     counts = taken.marks | {"unlike": taken.unlike}
     return [
-        Choice(value, name, counts.get(value, 0))
+        Choice(value, _(name), counts.get(value, 0))
         for value, name in MARK_NAMES.items()
         if value != "unlike" or facts.tells_unlike
     ]

@@ -11,11 +11,12 @@ from cxrbatch.errors import Flag
 from cxrbatch.output.report.findings import (
     contested_sentence,
     coverage,
-    label_name,
+    own_name,
     priority_name,
     rank_in_words,
 )
 from cxrbatch.pages import wording
+from cxrbatch.pages.language import gettext as _
 from cxrbatch.records import Label, Priority, StudyResult, StudyRow, StudyStatus, Verdict
 
 READING_ORDER: tuple[Priority, ...] = ("urgent", "abnormal", "incomplete", "unscored", "normal")
@@ -42,7 +43,7 @@ _NEVER = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """One finding of a study as the worklist shows it."""
+    """One finding of a study: its name as the engine has it, its probability with a point, in every language."""
 
     name: str
     probability: str
@@ -53,6 +54,8 @@ class Chip:
 class WorklistLine:
     """One study of the worklist.
 
+    Sentences are in the language spoken; `date`, `images`, names and figures are not: the page sorts, finds and writes
+    them, and programs read them.
     `arrived` is when it came, in seconds since 1970, 0 where nobody knows. `highest` is its strongest finding where
     none is positive, `rank` where that lies among the validation images if nobody may judge it; `coverage` says how
     many findings were judged where not all were; `strength` is the probability of what is shown first. `cautions` tell
@@ -99,10 +102,10 @@ def worklist_line(row: StudyRow, with_prior: AbstractSet[str] = frozenset()) -> 
         study_key=row.study_key,
         revision=row.revision,
         arrived=_seconds(row.arrived_at),
-        date=wording.day(row.header.study_date),
+        date=wording.iso_day(row.header.study_date),
         accession=wording.plain(row.header.accession_number, longest=40),
         priority=verdict.priority if verdict else row.priority,
-        badge=priority_name(row.result, verdict) if row.result and verdict else wording.PRIORITY_NAMES[row.priority],
+        badge=priority_name(row.result, verdict) if row.result and verdict else _(wording.PRIORITY_NAMES[row.priority]),
         status=row.status,
         images=f"{row.n_scored} of {row.n_images}",
         findings=tuple(_chip(each) for each in scored if each.called),
@@ -163,27 +166,29 @@ def _ranked(result: StudyResult, verdict: Verdict) -> list[_Scored]:
 
 def _chip(scored: _Scored) -> Chip:
     label = scored.label
-    return Chip(label_name(label), wording.probability(scored.probability, label.operating_point), label.urgent)
+    return Chip(own_name(label), wording.plain_probability(scored.probability, label.operating_point), label.urgent)
 
 
 def _unlike(result: StudyResult) -> str:
     unlike, images = len(result.unlike_training), len(result.images)
     if not unlike:
         return ""
-    return "Unlike the training images" if images == 1 else f"{unlike} of {images} unlike the training images"
+    if images == 1:
+        return _("Unlike the training images")
+    return _("{unlike} of {images} unlike the training images").format(unlike=unlike, images=images)
 
 
 def _cautions(result: StudyResult) -> tuple[str, ...]:
     """Return why the study's scores may be worth less than others, a sentence per reason."""
     flags = dict.fromkeys(flag for image in result.images for flag in image.flags if flag not in _HARMLESS)
-    sentences = [wording.FLAG_SENTENCES[flag] for flag in flags]
+    sentences = [wording.flag_sentence(flag) for flag in flags]
     return tuple(filter(None, (*sentences, contested_sentence(result))))
 
 
 def _remarks(row: StudyRow) -> tuple[str, ...]:
     """Return, for a study without a score, one sentence per reason; a failed one is tried again."""
     if row.status == "failed":
-        return ("It could not be finished; the next run tries it again.", *_reason_sentences(row.reasons))
+        return (_("It could not be finished; the next run tries it again."), *_reason_sentences(row.reasons))
     return _reason_sentences(row.reasons) if row.result is None else ()
 
 

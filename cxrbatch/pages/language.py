@@ -101,6 +101,11 @@ def msgid(text: str) -> str:
     return text
 
 
+def nmsgid(singular: str, plural: str) -> tuple[str, str]:
+    """Return both texts as they are: marked for the catalogues, for `ngettext` where one is said."""
+    return singular, plural
+
+
 def gettext(text: str) -> str:
     """Return a text in the language spoken; what no catalogue has stays as it is."""
     said = _SPOKEN.get()
@@ -151,6 +156,14 @@ def day(value: date) -> str:
     """Return a date: 2026-11-22 in English, 22.11.2026 in German."""
     said = _SPOKEN.get()
     return value.isoformat() if said is _ENGLISH else _formatted_day(said.locale, value)
+
+
+def day_text(text: str) -> str:
+    """Return a date that stands as 2026-11-22 as the language has it; whatever is no date as it is."""
+    try:
+        return text if _SPOKEN.get() is _ENGLISH else day(date.fromisoformat(text))
+    except ValueError:
+        return text
 
 
 def minute(value: datetime) -> str:

@@ -12,6 +12,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from cxrbatch.pages import language
+from cxrbatch.pages.labels import shown_label
 
 Shown = Callable[[object], object]
 
@@ -43,8 +44,8 @@ def teach(environment: Environment, shown: Shown) -> None:
 
     spoken = {"gettext": gettext, "_": gettext, "ngettext": ngettext, "pgettext": pgettext, "npgettext": npgettext}
     environment.globals.update(spoken)
-    environment.globals.update(whole=language.whole, number=language.number)
-    environment.filters["localised"] = language.localised
+    environment.globals.update(whole=language.whole, number=language.number, named=shown_label)
+    environment.filters.update(localised=language.localised, day=language.day_text)
     # What `trans` makes is text of which these functions fill the gaps.
     environment.newstyle_gettext = True  # type: ignore[attr-defined]
     environment.policies["ext.i18n.trimmed"] = True

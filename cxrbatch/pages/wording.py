@@ -1,4 +1,7 @@
-"""The words that a reader of a report sees for codes and DICOM values."""
+"""The words that a reader of a report sees for codes and DICOM values, in the language that is spoken (`language`).
+
+Tables of sentences are in English; the functions beside them look them up.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 
 from cxrbatch.errors import Flag, Reason
+from cxrbatch.pages.language import day as spoken_day, gettext as _, localised, minute, msgid, ngettext, nmsgid
 from cxrbatch.records import RefusedImage
 
 LONGEST_TEXT = 160
@@ -30,12 +34,12 @@ UNSEEN = (
 """For the inside of [...] in a regular expression: controls, line separators, and all that formats without being seen,
 but for the joiners that shape Persian and Indic names."""
 
-NOT_FOR_DIAGNOSIS = (
+NOT_FOR_DIAGNOSIS = msgid(
     "Research software. Not for diagnostic use: a qualified person reads the radiograph itself before anything is "
     "decided about a patient."
 )
 
-EVIDENCE = (
+EVIDENCE = msgid(
     "A heatmap shows where a score came from: colour is the share of that map's own peak, the line encloses what "
     "reaches half of it, the ring marks the peak. It is not a segmentation, its edges are as coarse as the network's "
     "last layer, and colours of two maps cannot be compared."
@@ -122,13 +126,22 @@ STATUS_NAMES: dict[str, str] = {
     "pending": "Waiting",
 }
 
+TABLES = (PLACES, FLAG_SENTENCES, REASON_SENTENCES, PRIORITY_NAMES, STATUS_NAMES)
+"""What of this is in the catalogues as it stands: `make catalogues` goes through them."""
+
 _REFUSED_SENTENCES = {
-    "rejected": "The image was refused.",
-    "duplicate": "The same image is already in this study; it was scored once.",
-    "failed": "The image could not be processed; the next run tries it again.",
+    "rejected": msgid("The image was refused."),
+    "duplicate": msgid("The same image is already in this study; it was scored once."),
+    "failed": msgid("The image could not be processed; the next run tries it again."),
 }
-_SEXES = {"M": "male", "F": "female", "O": "other"}
-_AGE_UNITS = {"D": "day", "W": "week", "M": "month", "Y": "year"}
+_SEXES = {"M": msgid("male"), "F": msgid("female"), "O": msgid("other")}
+_AGES = {
+    "D": nmsgid("{count} day", "{count} days"),
+    "W": nmsgid("{count} week", "{count} weeks"),
+    "M": nmsgid("{count} month", "{count} months"),
+    "Y": nmsgid("{count} year", "{count} years"),
+}
+_DIGITS = re.compile(r"\d{8}", re.ASCII)
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSEEN = re.compile(f"[{UNSEEN}]")
 # Zero-width (non-)joiners shape Persian and Indic names; every other format character only hides or reorders text.
@@ -194,14 +207,23 @@ def _alphabetic_name(group: str) -> str:
 
 
 def day(value: str) -> str:
-    """Return a DICOM date YYYYMMDD as YYYY-MM-DD; whatever is no date as it is (PS3.5 section 6.2, VR DA)."""
+    """Return a DICOM date as people read it, 2026-11-22; whatever is no date as it is (PS3.5 section 6.2, VR DA)."""
+    when = _date(value)
+    return plain(value) if when is None else spoken_day(when)
+
+
+def iso_day(value: str) -> str:
+    """Return a DICOM date YYYYMMDD as YYYY-MM-DD in every language; whatever is no date as it is."""
+    when = _date(value)
+    return plain(value) if when is None else when.isoformat()
+
+
+def _date(value: str) -> date | None:
     shown = plain(value)
     try:
-        if not re.fullmatch(r"\d{8}", shown, re.ASCII):
-            return shown
-        return date(int(shown[:4]), int(shown[4:6]), int(shown[6:])).isoformat()
+        return date(int(shown[:4]), int(shown[4:6]), int(shown[6:])) if _DIGITS.fullmatch(shown) else None
     except ValueError:
-        return shown
+        return None
 
 
 def moment(value: str) -> str:
@@ -211,7 +233,7 @@ def moment(value: str) -> str:
         when = datetime.fromisoformat(value.removesuffix("Z") + ("+00:00" if value.endswith("Z") else ""))
     except ValueError:
         return plain(value)
-    return f"{when:%Y-%m-%d %H:%M} {when.tzname() or ''}".rstrip()
+    return minute(when)
 
 
 def duration(seconds: float) -> str:
@@ -224,14 +246,15 @@ def duration(seconds: float) -> str:
 
 
 def counts(numbers: Mapping[str, int]) -> str:
-    """Return counts as a list, the greatest first: 12 scored, 3 rejected."""
+    """Return counts as a list in English, the greatest first: 12 scored, 3 rejected."""
     falling = sorted(numbers.items(), key=lambda item: -item[1])
     return ", ".join(f"{number} {what}" for what, number in falling) or "none"
 
 
 def sex(value: str) -> str:
     """Return a DICOM sex code in words."""
-    return _SEXES.get(value.strip().upper(), plain(value))
+    known = _SEXES.get(value.strip().upper())
+    return _(known) if known else plain(value)
 
 
 def age(value: str) -> str:
@@ -239,15 +262,21 @@ def age(value: str) -> str:
     match = re.fullmatch(r"(\d{1,3})([DWMY])", value.strip().upper(), re.ASCII)
     if not match:
         return plain(value)
-    return counted(int(match[1]), _AGE_UNITS[match[2]])
+    count = int(match[1])
+    return ngettext(*_AGES[match[2]], count).format(count=count)
 
 
 def counted(count: int, what: str) -> str:
-    """Return a number of things in words: 1 image, 2 images."""
+    """Return a number of things in English, for terminals and logs: 1 image, 2 images."""
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def probability(value: float, operating_point: float | None = None) -> str:
+    """Return a probability with the decimal sign of the language; of its decimals `plain_probability` says more."""
+    return localised(plain_probability(value, operating_point))
+
+
+def plain_probability(value: float, operating_point: float | None = None) -> str:
     """Return a probability with two decimals, or as many as it takes to stand on its side of the operating point.
 
     Without that, 0.498 below an operating point of 0.50 would read "0.50, negative".
@@ -266,7 +295,7 @@ def operating_point(value: float | None) -> str:
     """Return an operating point with two decimals, three where it has them; a dash for none."""
     if value is None:
         return NO_VALUE
-    return f"{value:.2f}" if round(value, 2) == round(value, 3) else f"{value:.3f}"
+    return localised(f"{value:.2f}" if round(value, 2) == round(value, 3) else f"{value:.3f}")
 
 
 def _plain_character(character: str) -> str:
@@ -276,19 +305,43 @@ def _plain_character(character: str) -> str:
     return "" if category in {"Cf", "Cs"} and character not in _KEPT_FORMAT_CHARACTERS else character
 
 
+def listed(names: Sequence[str]) -> str:
+    """Return names as a list in words: A, B and C."""
+    if len(names) == 1:
+        return names[0]
+    return _("{names} and {last}").format(names=", ".join(names[:-1]), last=names[-1])
+
+
 def outside_sentence(names: Sequence[str]) -> str:
     """Return the caution that the heatmaps of these findings peak outside of the lungs."""
-    which = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-    have, score = ("has its", "this score") if len(names) == 1 else ("have their", "these scores")
-    maps = "heatmap" if len(names) == 1 else "heatmaps"
-    return f"The {maps} of {which} {have} peak outside of the lungs: {score} may come from something else."
+    said = ngettext(
+        "The heatmap of {names} has its peak outside of the lungs: this score may come from something else.",
+        "The heatmaps of {names} have their peak outside of the lungs: these scores may come from something else.",
+        len(names),
+    )
+    return said.format(names=listed(names))
 
 
 def refused_sentence(refused: RefusedImage) -> str:
     """Return why this image got no score, in one sentence."""
-    return reason_sentence(refused.reason) or _REFUSED_SENTENCES[refused.status]
+    return reason_sentence(refused.reason) or _(_REFUSED_SENTENCES[refused.status])
 
 
 def reason_sentence(reason: str) -> str:
     """Return the sentence of a reason code; empty for a code that is not known."""
-    return REASON_SENTENCES[Reason(reason)] if reason in Reason._value2member_map_ else ""
+    return _(REASON_SENTENCES[Reason(reason)]) if reason in Reason._value2member_map_ else ""
+
+
+def flag_sentence(flag: Flag) -> str:
+    """Return the sentence of a flag."""
+    return _(FLAG_SENTENCES[flag])
+
+
+def place_name(place: str) -> str:
+    """Return a place where a heatmap can have its peak, in words; empty where that is not known."""
+    return _(PLACES[place]) if place in PLACES else ""
+
+
+def names_of(table: Mapping[str, str]) -> dict[str, str]:
+    """Return what the names of a table are in the language spoken, by the same keys."""
+    return {key: _(name) for key, name in table.items()}

@@ -152,7 +152,7 @@ def test_what_was_not_judged_comes_before_what_is_normal(tmp_path: Path, read_pa
     for text in (
         "2 Urgent 2 Abnormal 1 Incomplete 2 Not scored 1 Normal",
         "Incomplete 1 of 3 findings judged highest: Hernia 0.90, not judged (higher than 90 % of validation images)",
-        "This engine judges 1 of its 3 findings, so it calls no study normal: Hernia, Mass have no operating point.",
+        "This engine judges 1 of its 3 findings, so it calls no study normal: Hernia, Mass have no threshold.",
     ):
         assert text in page.text
     row = next(attributes for tag, attributes in page.elements if tag == "tr" and attributes.get("id") == "incomplete")

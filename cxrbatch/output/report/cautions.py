@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cxrbatch.errors import Flag
 from cxrbatch.output.report.findings import contested_sentence, novelty
 from cxrbatch.pages import wording
+from cxrbatch.pages.language import gettext as _, ngettext
 from cxrbatch.records import StudyResult, Verdict
 
 CAUTION_FLAGS = (
@@ -54,8 +55,13 @@ def flag_remarks(result: StudyResult, flags: tuple[Flag, ...]) -> Iterator[Remar
     for flag in flags:
         numbers = [str(n) for n, image in enumerate(result.images, start=1) if flag in image.flags]
         if numbers:
-            source = f"Image{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}" if len(result.images) > 1 else ""
-            yield Remark(source, wording.FLAG_SENTENCES[flag])
+            source = ngettext("Image {numbers}", "Images {numbers}", len(numbers)).format(numbers=", ".join(numbers))
+            yield Remark(source if len(result.images) > 1 else "", wording.flag_sentence(flag))
+
+
+def image_name(number: int) -> str:
+    """Return what an image of a study is called, by its place."""
+    return _("Image {number}").format(number=number)
 
 
 def unscored_sentence(result: StudyResult) -> str:
@@ -64,5 +70,9 @@ def unscored_sentence(result: StudyResult) -> str:
     if not missing:
         return ""
     whole = missing + len(result.images)
-    have = "has" if missing == 1 else "have"
-    return f"{missing} of {wording.counted(whole, 'image')} of this study {have} no score; the reasons stand below."
+    said = ngettext(
+        "{missing} of {count} images of this study has no score; the reasons stand below.",
+        "{missing} of {count} images of this study have no score; the reasons stand below.",
+        missing,
+    )
+    return said.format(missing=missing, count=whole)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cxrbatch.config import HeatmapChoice
-from cxrbatch.output.report.cautions import Remark, cautions, quality
+from cxrbatch.output.report.cautions import Remark, cautions, image_name, quality
 from cxrbatch.output.report.findings import (
     FindingLine,
     coverage,
@@ -22,9 +22,12 @@ from cxrbatch.output.report.priors import PriorsTable, priors_table
 from cxrbatch.output.report.trust import spread_note, trust_note
 from cxrbatch.output.report.verdict_lines import VerdictLine, misses_sentence, verdict_lines
 from cxrbatch.pages import wording
+from cxrbatch.pages.language import day_text, gettext as _
+from cxrbatch.pages.retold import retold
 from cxrbatch.records import (
     EngineDescription,
     Header,
+    Heatmap,
     ImageResult,
     Label,
     Priority,
@@ -138,7 +141,7 @@ def report_content(
         coverage=coverage(verdict),
         verdict=verdict_lines(result, verdict, heatmaps),
         summary=" ".join(filter(None, (summary(result, verdict), misses_sentence(result, verdict)))),
-        notice=wording.plain(result.engine.notice, longest=600),
+        notice=retold(wording.plain(result.engine.notice, longest=600)),
         cautions=cautions(result, verdict, outside_remarks(result, heatmaps)),
         images=tuple(_image_section(result, number, heatmaps) for number in range(1, len(result.images) + 1)),
         map_notes=map_notes(result, heatmaps),
@@ -150,9 +153,9 @@ def report_content(
         refused=tuple(Remark(_source(result, image), wording.refused_sentence(image)) for image in result.refused),
         engine=_engine_facts(result.engine),
         origin=_facts(
-            ("Revision", str(result.revision)),
-            ("Scored at", wording.moment(result.scored_at)),
-            ("Program", f"cxrbatch {result.cxrbatch_version}"),
+            (_("Revision"), str(result.revision)),
+            (_("Scored at"), wording.moment(result.scored_at)),
+            (_("Program"), f"cxrbatch {result.cxrbatch_version}"),
         ),
     )
 
@@ -160,16 +163,17 @@ def report_content(
 def _image_section(result: StudyResult, number: int, heatmaps: HeatmapChoice) -> ImageSection:
     image = result.images[number - 1]
     view, total = wording.plain(image.header.view), len(result.images)
-    alt = ("Chest radiograph", view, f"image {number} of {total}" if total > 1 else "", "as scored")
+    place = _("image {number} of {total}").format(number=number, total=total) if total > 1 else ""
+    alt = (_("Chest radiograph"), view, place, _("as scored"))
     radiograph = ReportPicture(
         file=image.image_file,
-        title="Radiograph",
+        title=_("Radiograph"),
         detail=" · ".join(filter(None, (view, _size(image.header)))),
         alt=", ".join(filter(None, alt)),
         heatmap=False,
     )
     return ImageSection(
-        title=f"Image {number}",
+        title=image_name(number),
         source=_source(result, image),
         figures=(radiograph, *_heatmap_figures(image, result.engine, heatmaps)),
     )
@@ -184,10 +188,10 @@ def study_heading(result: StudyResult) -> str:
     header = result.header
     name = wording.person_name(header.patient_name)
     if name or result.deidentified or header.modality or header.sop_class_uid or header.study_instance_uid:
-        return name or f"Study {result.study_key}"
+        return name or _("Study {key}").format(key=result.study_key)
     first = result.images[0].path
     path = first if len(result.images) == 1 else first.rpartition("/")[0] or first
-    return wording.input_path(path, longest=_LONGEST_HEADING) or f"Study {result.study_key}"
+    return wording.input_path(path, longest=_LONGEST_HEADING) or _("Study {key}").format(key=result.study_key)
 
 
 def _source(result: StudyResult, image: ImageResult | RefusedImage) -> str:
@@ -203,49 +207,58 @@ def _heatmap_figures(image: ImageResult, engine: EngineDescription, choice: Heat
     figures = []
     for heatmap in shown_heatmaps(image, engine.labels, choice):
         label, value, call = scored[heatmap.label]
-        detail = "no part of the radiograph speaks for it" if heatmap.faint else place_in_words(heatmap)
+        detail = _("no part of the radiograph speaks for it") if heatmap.faint else place_in_words(heatmap)
         if not (call and not label.normal) and not heatmap.faint:
             why = _uncalled_detail(label, call, exclusive=engine.verdict_rule == "argmax")
             detail = f"{why}; {detail}" if detail else why
         if not label.has_validated_maps:
-            detail = f"{NOT_VALIDATED}; {detail}" if detail else NOT_VALIDATED
-        alt = f"Heatmap of {label_name(label)} over the radiograph"
-        if not heatmap.faint:
-            alt += f"; its peak is at column {heatmap.peak_x:.0f}, row {heatmap.peak_y:.0f} of the stored image"
-            alt += f", {wording.PLACES[heatmap.place]}" if heatmap.place in wording.PLACES else ""
-        figures.append(ReportPicture(heatmap.file, named_score(label, value), detail, alt, heatmap=True))
+            detail = f"{_(NOT_VALIDATED)}; {detail}" if detail else _(NOT_VALIDATED)
+        title, alt = named_score(label, value), _heatmap_alt(label, heatmap)
+        figures.append(ReportPicture(heatmap.file, title, detail, alt, heatmap=True))
     return figures
+
+
+def _heatmap_alt(label: Label, heatmap: Heatmap) -> str:
+    """Say what a heatmap shows to who cannot see it."""
+    said = _("Heatmap of {label} over the radiograph").format(label=label_name(label))
+    if heatmap.faint:
+        return said
+    peak = _("its peak is at column {column}, row {row} of the stored image")
+    said += f"; {peak.format(column=f'{heatmap.peak_x:.0f}', row=f'{heatmap.peak_y:.0f}')}"
+    place = wording.place_name(heatmap.place)
+    return f"{said}, {place}" if place else said
 
 
 def _uncalled_detail(label: Label, call: bool | None, *, exclusive: bool) -> str:
     """Say why there is a heatmap of what was not called."""
     if call is None:
-        return "highest score, not judged"
+        return _("highest score, not judged")
     if exclusive:
-        return "highest score of a finding, not the likeliest class"
-    return f"highest score, below {wording.operating_point(label.operating_point)}"
+        return _("highest score of a finding, not the likeliest class")
+    point = wording.operating_point(label.operating_point)
+    return _("highest score, below {threshold}").format(threshold=point)
 
 
 def _patient_facts(header: Header) -> tuple[Fact, ...]:
     return _facts(
-        ("Patient ID", wording.plain(header.patient_id)),
-        ("Birth date", wording.day(header.patient_birth_date)),
-        ("Sex", wording.sex(header.patient_sex)),
-        ("Age", wording.age(header.patient_age)),
-        ("Study date", wording.day(header.study_date)),
-        ("Accession number", wording.plain(header.accession_number)),
-        ("Description", wording.plain(header.study_description)),
+        (_("Patient ID"), wording.plain(header.patient_id)),
+        (_("Birth date"), wording.day(header.patient_birth_date)),
+        (_("Sex"), wording.sex(header.patient_sex)),
+        (_("Age"), wording.age(header.patient_age)),
+        (_("Study date"), wording.day(header.study_date)),
+        (_("Accession number"), wording.plain(header.accession_number)),
+        (_("Description"), wording.plain(header.study_description)),
     )
 
 
 def _engine_facts(engine: EngineDescription) -> tuple[Fact, ...]:
     return _facts(
-        ("Engine", f"{wording.plain(engine.name)} ({engine.sha256[:SHORT_HASH]})"),
-        ("Network", f"{wording.plain(engine.architecture)}, {engine.task}"),
-        ("Input", f"{engine.input.size_px} {wording.TIMES} {engine.input.size_px} px, {engine.input.fit}"),
-        ("Ran on", f"{engine.backend}, {engine.precision}"),
-        ("Gate of INT8", wording.plain(engine.gate)),
-        ("Built", engine.created[:10]),
+        (_("Engine"), f"{wording.plain(engine.name)} ({engine.sha256[:SHORT_HASH]})"),
+        (_("Network"), f"{wording.plain(engine.architecture)}, {engine.task}"),
+        (_("Input"), f"{engine.input.size_px} {wording.TIMES} {engine.input.size_px} px, {engine.input.fit}"),
+        (_("Ran on"), f"{engine.backend}, {engine.precision}"),
+        (_("Gate of INT8"), retold(wording.plain(engine.gate))),
+        (_("Built"), day_text(engine.created[:10])),
     )
 
 

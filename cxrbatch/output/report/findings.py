@@ -7,9 +7,13 @@ from dataclasses import dataclass, replace
 
 from cxrbatch.output.report.trust import Trust, trust_in
 from cxrbatch.pages import wording
+from cxrbatch.pages.labels import shown_label
+from cxrbatch.pages.language import gettext as _, msgid, ngettext, number
 from cxrbatch.records import Label, StudyResult, Verdict, VerdictRule
 
-NOT_JUDGED = "Not judged"
+NOT_JUDGED = msgid("Not judged")
+_NOT_NORMAL = msgid("So this study is not called normal.")
+_WITHOUT_VERDICT = msgid("This engine gives probabilities without a verdict. The highest is {highest}.")
 # Of the findings that an engine cannot judge, so many are named.
 _LABELS_NAMED = 14
 
@@ -42,14 +46,16 @@ class FindingLine:
 def priority_name(result: StudyResult, verdict: Verdict) -> str:
     """Return the study's priority in words; an engine without operating points calls nothing normal."""
     if all(label.operating_point is None for label in result.engine.labels):
-        return "No verdict"
-    return wording.PRIORITY_NAMES[verdict.priority]
+        return _("No verdict")
+    return _(wording.PRIORITY_NAMES[verdict.priority])
 
 
 def coverage(verdict: Verdict) -> str:
     """Return how many of the engine's findings were judged; empty where all or none were."""
     judged, asked = len(verdict.judged), len(verdict.asked)
-    return "" if judged in {0, asked} else f"{judged} of {asked} findings judged"
+    if judged in {0, asked}:
+        return ""
+    return _("{judged} of {asked} findings judged").format(judged=judged, asked=asked)
 
 
 def engine_coverage(labels: Sequence[Label]) -> str:
@@ -59,13 +65,19 @@ def engine_coverage(labels: Sequence[Label]) -> str:
     if not without:
         return ""
     if len(without) == len(asked):
-        return "This engine gives no verdict: none of its findings has an operating point."
-    named = ", ".join(without[:_LABELS_NAMED]) + (" and others" if len(without) > _LABELS_NAMED else "")
-    have = "has" if len(without) == 1 else "have"
-    return (
-        f"This engine judges {len(asked) - len(without)} of its {len(asked)} findings, so it calls no study normal: "
-        f"{named} {have} no operating point."
+        return _("This engine gives no verdict: none of its findings has a threshold.")
+    said = ngettext(
+        "This engine judges {judged} of its {asked} findings, so it calls no study normal: {names} has no threshold.",
+        "This engine judges {judged} of its {asked} findings, so it calls no study normal: {names} have no threshold.",
+        len(without),
     )
+    return said.format(judged=len(asked) - len(without), asked=len(asked), names=some_of(without, _LABELS_NAMED))
+
+
+def some_of(names: Sequence[str], most: int) -> str:
+    """Return names with commas between them, and that there are others where there are more than `most`."""
+    named = ", ".join(names[:most])
+    return _("{names} and others").format(names=named) if len(names) > most else named
 
 
 def summary(result: StudyResult, verdict: Verdict) -> str:
@@ -80,35 +92,37 @@ def contested_sentence(result: StudyResult) -> str:
     named = [label_name(label) for label, at in zip(result.engine.labels, result.contested, strict=True) if at]
     if not named:
         return ""
-    shown = ", ".join(named[:_LABELS_NAMED]) + (" and others" if len(named) > _LABELS_NAMED else "")
-    return f"The members of this engine disagree about {shown}."
+    return _("The members of this engine disagree about {names}.").format(names=some_of(named, _LABELS_NAMED))
 
 
 def _points_sentence(result: StudyResult, verdict: Verdict) -> str:
     scored = dict(zip((label.name for label in verdict.labels), result.probabilities, strict=True))
     highest = _highest(verdict.asked, scored)
     if not verdict.judged:
-        return f"This engine gives probabilities without a verdict. The highest is {highest}."
+        return _(_WITHOUT_VERDICT).format(highest=highest)
     if all(label.normal for label in verdict.asked):
-        reached = "reaches" if verdict.priority == "normal" else "does not reach"
-        return f"The one class of this engine {reached} its threshold: {highest}."
+        if verdict.priority == "normal":
+            return _("The one class of this engine reaches its threshold: {highest}.").format(highest=highest)
+        return _("The one class of this engine does not reach its threshold: {highest}.").format(highest=highest)
     if len(verdict.judged) < len(verdict.asked):
-        return f"No judged finding reaches its threshold; the highest is {_highest(verdict.judged, scored)}."
-    return f"No finding reaches its threshold. The highest is {highest}."
+        said = _("No judged finding reaches its threshold; the highest is {highest}.")
+        return said.format(highest=_highest(verdict.judged, scored))
+    return _("No finding reaches its threshold. The highest is {highest}.").format(highest=highest)
 
 
 def _classes_sentence(result: StudyResult, verdict: Verdict) -> str:
     """Say which class wins, where classes exclude each other; in several images several may."""
     scored = dict(zip((label.name for label in verdict.labels), result.probabilities, strict=True))
     if not any(call is not None for call in verdict.calls):
-        return f"This engine gives probabilities without a verdict. The highest is {_highest(verdict.labels, scored)}."
+        return _(_WITHOUT_VERDICT).format(highest=_highest(verdict.labels, scored))
     called = [label for label, call in zip(verdict.labels, verdict.calls, strict=True) if call]
     if not called:
-        return f"No class that may be judged is the likeliest. The highest is {_highest(verdict.labels, scored)}."
+        said = _("No class that may be judged is the likeliest. The highest is {highest}.")
+        return said.format(highest=_highest(verdict.labels, scored))
     named = ", ".join(named_score(label, scored[label.name]) for label in called)
     if len(result.images) == 1:
-        return f"The likeliest class is {named}."
-    return f"The likeliest class of every image: {named}."
+        return _("The likeliest class is {names}.").format(names=named)
+    return _("The likeliest class of every image: {names}.").format(names=named)
 
 
 def novelty(result: StudyResult, verdict: Verdict) -> str:
@@ -116,15 +130,16 @@ def novelty(result: StudyResult, verdict: Verdict) -> str:
     unlike, count = result.unlike_training, len(result.images)
     if not unlike:
         return ""
-    learned = "unlike those that the engine learned from"
     if count == 1:
-        said = f"This image is {learned}: its scores may mean little."
-    elif len(unlike) == 1:
-        said = f"Image {unlike[0]} of {count} is {learned}: its scores may mean little."
+        said = _("This image is unlike those that the engine learned from: its scores may mean little.")
     else:
-        said = f"Images {', '.join(map(str, unlike))} of {count} are {learned}: their scores may mean little."
+        said = ngettext(
+            "Image {numbers} of {count} is unlike those that the engine learned from: its scores may mean little.",
+            "Images {numbers} of {count} are unlike those that the engine learned from: their scores may mean little.",
+            len(unlike),
+        ).format(numbers=", ".join(map(str, unlike)), count=count)
     would_be_normal = verdict.priority == "incomplete" and len(verdict.judged) == len(verdict.asked)
-    return f"{said} So this study is not called normal." if would_be_normal and not verdict.findings else said
+    return f"{said} {_(_NOT_NORMAL)}" if would_be_normal and not verdict.findings else said
 
 
 def _not_judged(result: StudyResult, verdict: Verdict) -> str:
@@ -132,10 +147,12 @@ def _not_judged(result: StudyResult, verdict: Verdict) -> str:
     left = [label for label in verdict.asked if label not in verdict.judged]
     if not left or not verdict.judged:
         return ""
-    cannot = "one has" if len(left) == 1 else f"{len(left)} have"
-    judged = f"Only {len(verdict.judged)} of {len(verdict.asked)} findings were judged: {cannot} no operating point"
-    nothing = " So this study is not called normal." if verdict.priority == "incomplete" else ""
-    return f"{judged}{_highest_rank(result, left)}.{nothing}"
+    judged = ngettext(
+        "Only {judged} of {asked} findings were judged: one has no threshold{rank}.",
+        "Only {judged} of {asked} findings were judged: {left} have no threshold{rank}.",
+        len(left),
+    ).format(judged=len(verdict.judged), asked=len(verdict.asked), left=len(left), rank=_highest_rank(result, left))
+    return f"{judged} {_(_NOT_NORMAL)}" if verdict.priority == "incomplete" else judged
 
 
 def _highest_rank(result: StudyResult, labels: Sequence[Label]) -> str:
@@ -143,9 +160,11 @@ def _highest_rank(result: StudyResult, labels: Sequence[Label]) -> str:
     ranked = [(rank, label.urgent, label) for label in labels if (rank := label.rank(scored[label.name])) is not None]
     if not ranked:
         return ""
-    _, _, first = max(ranked, key=lambda item: item[:2])
-    which = "it is" if len(labels) == 1 else f"of these, {label_name(first)} is"
-    return f"; {which} {rank_in_words(first, scored[first.name])}"
+    first = max(ranked, key=lambda item: item[:2])[2]
+    words = rank_in_words(first, scored[first.name])
+    if len(labels) == 1:
+        return _("; it is {rank}").format(rank=words)
+    return _("; of these, {name} is {rank}").format(name=label_name(first), rank=words)
 
 
 def _highest(labels: Sequence[Label], scored: dict[str, float]) -> str:
@@ -165,11 +184,11 @@ def finding_lines(result: StudyResult, verdict: Verdict) -> tuple[FindingLine, .
         highest = max(values)
         called = call is True and not label.normal
         place = (not (called and label.urgent), not called, call is not None or label.normal, -highest, n)
-        source = f"image {values.index(highest) + 1}" if len(values) > 1 else ""
+        source = _("image {number}").format(number=values.index(highest) + 1) if len(values) > 1 else ""
         line = _finding_line(label, call, highest, result.engine.verdict_rule)
         word = _verdict_word(label, call, verdict)
-        spread = f"± {spreads[n]:.2f}" if spreads else ""
-        contested = contests[n] and word not in {wording.NO_VALUE, NOT_JUDGED}
+        spread = f"± {number(spreads[n], 2)}" if spreads else ""
+        contested = contests[n] and word not in {wording.NO_VALUE, _(NOT_JUDGED)}
         lines.append((place, replace(line, verdict=word, image=source, spread=spread, contested=contested)))
     return tuple(line for _, line in sorted(lines, key=lambda item: item[0]))
 
@@ -192,13 +211,13 @@ def _finding_line(label: Label, call: bool | None, value: float, rule: VerdictRu
 
 def _verdict_word(label: Label, call: bool | None, verdict: Verdict) -> str:
     if call is None:
-        return NOT_JUDGED
+        return _(NOT_JUDGED)
     if label.normal:
         # It may be called although something else was found, or left unjudged.
-        return "Nothing found" if call and verdict.priority == "normal" else wording.NO_VALUE
+        return _("Nothing found") if call and verdict.priority == "normal" else wording.NO_VALUE
     if call:
-        return "Positive, urgent" if label.urgent else "Positive"
-    return "Negative"
+        return _("Positive, urgent") if label.urgent else _("Positive")
+    return _("Negative")
 
 
 def rank_in_words(label: Label, value: float) -> str:
@@ -207,15 +226,21 @@ def rank_in_words(label: Label, value: float) -> str:
     if rank is None:
         return ""
     if value > label.reference[-1]:
-        return "higher than all validation images"
+        return _("higher than all validation images")
     if rank < 0.01:
-        return f"among the lowest 1{wording.FIXED_SPACE}% of validation images"
+        return _("among the lowest {percent} of validation images").format(percent=f"1{wording.FIXED_SPACE}%")
     # Downwards, and never all of them: 99.9 % is not, nor is the highest of them higher than itself.
-    return f"higher than {min(int(100 * rank), 99)}{wording.FIXED_SPACE}% of validation images"
+    percent = f"{min(int(100 * rank), 99)}{wording.FIXED_SPACE}%"
+    return _("higher than {percent} of validation images").format(percent=percent)
 
 
 def label_name(label: Label) -> str:
-    """Return a label as people write it: NIH's Pleural_Thickening is Pleural Thickening."""
+    """Return a label as people read it, in the language spoken where it is known: NIH's Pleural_Thickening."""
+    return shown_label(own_name(label))
+
+
+def own_name(label: Label) -> str:
+    """Return a label as the engine has it, in every language, with spaces: Pleural Thickening."""
     return wording.plain(label.name.replace("_", " "), longest=80)
 
 

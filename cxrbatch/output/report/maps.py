@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from cxrbatch.config import HeatmapChoice
 from cxrbatch.output.report.findings import label_name
 from cxrbatch.pages import wording
+from cxrbatch.pages.language import gettext as _, msgid, ngettext
+from cxrbatch.pages.retold import retold
 from cxrbatch.records import Heatmap, ImageResult, Label, StudyResult
 
-NOT_VALIDATED = "not validated"
-NOBODY_CHECKED = "nobody has checked, on images in which the finding is marked, whether they point at it"
+NOT_VALIDATED = msgid("not validated")
+NOBODY_CHECKED = msgid("nobody has checked, on images in which the finding is marked, whether they point at it")
 
 _MOST_NAMED = 4
 _LONGEST_REASON = 300
@@ -34,21 +36,25 @@ def map_notes(result: StudyResult, choice: HeatmapChoice) -> tuple[str, ...]:
             by_reason.setdefault(reason_of(label), []).append(label)
     sentences = []
     for reason, labels in by_reason.items():
-        what = f"Heatmaps of {_named(labels)} are {NOT_VALIDATED}"
-        sentences.append(f"{what if choice == 'all' else f'{what} and left out'}: {reason}.")
+        shown = _("Heatmaps of {names} are not validated: {reason}.")
+        said = shown if choice == "all" else _("Heatmaps of {names} are not validated and left out: {reason}.")
+        sentences.append(said.format(names=_named(labels), reason=reason))
     if sentences and choice != "all":
-        sentences.append(f"Printing the report again with “--heatmaps{wording.FIXED_SPACE}all” shows them.")
+        option = f"--heatmaps{wording.FIXED_SPACE}all"
+        sentences.append(_("Printing the report again with “{option}” shows them.").format(option=option))
     return tuple(sentences)
 
 
 def reason_of(label: Label) -> str:
     """Say in words why a label's maps are not validated."""
-    told = wording.plain(label.maps.reason, longest=_LONGEST_REASON) if label.maps else ""
-    return told or NOBODY_CHECKED
+    told = retold(wording.plain(label.maps.reason, longest=_LONGEST_REASON)) if label.maps else ""
+    return told or _(NOBODY_CHECKED)
 
 
 def _named(labels: Iterable[Label]) -> str:
     names = [label_name(label) for label in labels]
     if len(names) > _MOST_NAMED:
-        names = [*names[: _MOST_NAMED - 1], f"{len(names) - _MOST_NAMED + 1} other findings"]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+        others = len(names) - _MOST_NAMED + 1
+        more = ngettext("{count} other finding", "{count} other findings", others).format(count=others)
+        names = [*names[: _MOST_NAMED - 1], more]
+    return wording.listed(names)

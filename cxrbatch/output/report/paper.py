@@ -19,6 +19,7 @@ from cxrbatch.output.report.content import Fact, ReportContent, report_content
 from cxrbatch.output.report.findings import FindingLine
 from cxrbatch.output.report.heatmap import colour_scale
 from cxrbatch.output.report.paper_pictures import PaperPictures, place_pictures
+from cxrbatch.pages.language import gettext as _, pgettext
 from cxrbatch.pages.page import render_page
 from cxrbatch.pages.wording import EVIDENCE, FIXED_SPACE, NO_VALUE, NOT_FOR_DIAGNOSIS, plain
 from cxrbatch.records import ImageResult, PriorStudy, StudyResult
@@ -117,8 +118,8 @@ def render_paper(
         paper=arrange(content),
         line_break=_LINE,
         colours=colour_scale(),
-        evidence=EVIDENCE,
-        not_for_diagnosis=NOT_FOR_DIAGNOSIS,
+        evidence=_(EVIDENCE),
+        not_for_diagnosis=_(NOT_FOR_DIAGNOSIS),
     )
     # A character without a glyph would be a box, or nothing at all.
     return with_codes(page)
@@ -146,7 +147,7 @@ def arrange(content: ReportContent) -> Paper:
         wide=_is_wide(content),
         patient=tuple(_fact_rows(content.patient)),
         columns=columns,
-        scores_heading=_tabbed(["Probability", *["Operating point"] * content.has_points, "Verdict"]),
+        scores_heading=_scores_heading(content),
         figures_heading=_figures_heading(content),
         groups=groups,
         pictures=place_pictures(content, sum(group.height_mm for group in groups) + 7),
@@ -199,9 +200,14 @@ def _length_mm(name: str) -> float:
     )
 
 
+def _scores_heading(content: ReportContent) -> Markup:
+    probability = pgettext("a column 19 mm wide", "Probability")
+    return _tabbed([probability, *[_("Threshold")] * content.has_points, _("Verdict")])
+
+
 def _figures_heading(content: ReportContent) -> Markup:
-    last = ["AUROC"] * content.has_auroc + ["Images"] * content.has_images_counted
-    shares = ["Sensitivity", "Specificity"] * content.has_verdicts_measured
+    last = [_("AUROC")] * content.has_auroc + [_("Images")] * content.has_images_counted
+    shares = [_("Sensitivity"), _("Specificity")] * content.has_verdicts_measured
     return _tabbed([*shares, (2 * FIXED_SPACE).join(last)])
 
 

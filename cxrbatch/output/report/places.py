@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cxrbatch.config import HeatmapChoice
-from cxrbatch.output.report.cautions import Remark
+from cxrbatch.output.report.cautions import Remark, image_name
 from cxrbatch.output.report.findings import label_name
 from cxrbatch.output.report.maps import shown_heatmaps
 from cxrbatch.pages import wording
+from cxrbatch.pages.language import gettext as _
 from cxrbatch.records import OUTSIDE_LUNGS, Heatmap, ImageResult, Label, StudyResult
 
 
 def place_in_words(heatmap: Heatmap) -> str:
     """Return where a heatmap has its peak, for a caption; empty where that is not known, or there is no peak."""
-    place = wording.PLACES.get(heatmap.place, "")
-    return f"peak: {place}" if place and not heatmap.faint else ""
+    place = wording.place_name(heatmap.place)
+    return _("peak: {place}").format(place=place) if place and not heatmap.faint else ""
 
 
 def place_of(result: StudyResult, label: Label, choice: HeatmapChoice) -> str:
@@ -34,7 +35,7 @@ def outside_remarks(result: StudyResult, choice: HeatmapChoice) -> list[Remark]:
     for number, image in enumerate(result.images, start=1):
         outside = [names[name] for name in _outside(image, result.engine.labels, choice) if name in called]
         if outside:
-            source = f"Image {number}" if len(result.images) > 1 else ""
+            source = image_name(number) if len(result.images) > 1 else ""
             remarks.append(Remark(source, wording.outside_sentence(outside)))
     return remarks
 

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 from cxrbatch.output.report.findings import label_name
 from cxrbatch.pages import wording
+from cxrbatch.pages.labels import shown_label
+from cxrbatch.pages.language import gettext as _, msgid, number
 from cxrbatch.records import Label, PriorStudy, StudyResult, Verdict
 
 _MOST_LABELS = 4
-_CHANGE = (
+_CHANGE = msgid(
     "Change: the probability of this study less that of the other one, both scored by the same engine. It says "
     "nothing of what else differs: position, exposure, equipment."
 )
-_UNDATED = "Their dates are left out, so it is not said which came first, nor what changed."
+_UNDATED = msgid("Their dates are left out, so it is not said which came first, nor what changed.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,9 @@ def priors_table(result: StudyResult, verdict: Verdict, priors: Sequence[PriorSt
     labels = _compared(result, verdict, priors)
     lines = tuple(_line(prior, result, labels) for prior in priors)
     dated = any(prior.study_date for prior in priors)
-    note = _CHANGE if any(cell.change for line in lines for cell in line.cells) else "" if dated else _UNDATED
+    note = _(_CHANGE) if any(cell.change for line in lines for cell in line.cells) else "" if dated else _(_UNDATED)
     return PriorsTable(
-        title="Earlier studies of this patient" if dated else "Other studies of this patient",
+        title=_("Earlier studies of this patient") if dated else _("Other studies of this patient"),
         labels=tuple(label_name(result.engine.labels[n]) for n in labels),
         now=tuple(_shown(result.engine.labels[n], result.probabilities[n]) for n in labels),
         lines=lines,
@@ -94,18 +96,25 @@ def _line(prior: PriorStudy, result: StudyResult, labels: Sequence[int]) -> Prio
     if _is_comparable(prior, result):
         cells = tuple(_cell(prior, result, n, same_day=same_day) for n in labels)
     else:
-        named = ", ".join(wording.plain(name.replace("_", " "), longest=80) for name in prior.findings[:_MOST_LABELS])
-        called = f"it called {named}" if named else "it called nothing"
-        said = f"scored by another engine ({wording.plain(prior.engine, longest=40)}): {called}"
+        said = _said(prior)
     return PriorLine(
-        date=f"{date}, the same day" if same_day else date or "date left out",
+        date=_("{date}, the same day").format(date=date) if same_day else date or _("date left out"),
         study_key=prior.study_key,
         href=f"../{prior.study_key}/{prior.report}" if prior.report else "",
         priority=prior.priority,
-        priority_name=wording.PRIORITY_NAMES[prior.priority],
+        priority_name=_(wording.PRIORITY_NAMES[prior.priority]),
         cells=cells,
         said=said,
     )
+
+
+def _said(prior: PriorStudy) -> str:
+    """Say what another engine called."""
+    engine = wording.plain(prior.engine, longest=40)
+    names = [shown_label(wording.plain(name.replace("_", " "), longest=80)) for name in prior.findings[:_MOST_LABELS]]
+    if not names:
+        return _("scored by another engine ({engine}): it called nothing").format(engine=engine)
+    return _("scored by another engine ({engine}): it called {names}").format(engine=engine, names=", ".join(names))
 
 
 def _cell(prior: PriorStudy, result: StudyResult, n: int, *, same_day: bool) -> PriorCell:
@@ -114,8 +123,8 @@ def _cell(prior: PriorStudy, result: StudyResult, n: int, *, same_day: bool) -> 
     if same_day or not prior.study_date:
         return PriorCell(_shown(result.engine.labels[n], value))
     change = round(result.probabilities[n] - value, 2)
-    words = f"{change:+.2f}".replace("-", "\N{MINUS SIGN}") if change else "\N{PLUS-MINUS SIGN}0.00"
-    return PriorCell(_shown(result.engine.labels[n], value), f"change {words}")
+    words = number(change, 2, signed=True) if change else f"\N{PLUS-MINUS SIGN}{number(0, 2)}"
+    return PriorCell(_shown(result.engine.labels[n], value), _("change {difference}").format(difference=words))
 
 
 def _shown(label: Label, value: float) -> str:

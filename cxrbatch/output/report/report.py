@@ -38,7 +38,7 @@ from cxrbatch.output.report.write_folder import (
     write_folder,
     write_objects,
 )
-from cxrbatch.pages.language import speaking
+from cxrbatch.pages.language import gettext as _, speaking
 from cxrbatch.pages.page import render_page
 from cxrbatch.pages.wording import EVIDENCE, NO_VALUE, NOT_FOR_DIAGNOSIS
 from cxrbatch.records import ImagePixels, PrintedStudy, PriorStudy, StudyResult
@@ -132,9 +132,9 @@ def render_report(
         mark=result_mark(result),
         report=report_content(result, heatmaps, priors),
         colours=colour_scale(),
-        evidence=EVIDENCE,
+        evidence=_(EVIDENCE),
         no_value=NO_VALUE,
-        not_for_diagnosis=NOT_FOR_DIAGNOSIS,
+        not_for_diagnosis=_(NOT_FOR_DIAGNOSIS),
     )
 
 

@@ -5,20 +5,21 @@ The figures are those of engine.json; an engine of an earlier version has fewer 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cxrbatch.pages import wording
+from cxrbatch.pages.language import gettext as _, msgid, number, whole
 from cxrbatch.records import FEWEST_IMAGES, EngineDescription, Label, VerdictRule
 
-TOO_FEW = "too few"
+TOO_FEW = msgid("too few")
 
 _POINTS, _EPOCH = "operating points", "epoch"
 _PARTS = {
-    "val": "validation images",
-    "test": "test images",
-    "train": "training images",
-    "out-of-fold": "images of all folds",
+    "val": msgid("validation images"),
+    "test": msgid("test images"),
+    "train": msgid("training images"),
+    "out-of-fold": msgid("images of all folds"),
 }
 
 
@@ -51,7 +52,7 @@ def trust_in(label: Label, rule: VerdictRule) -> Trust:
     images = ""
     if label.images_with is not None and label.images_without is not None:
         images = f"{label.images_with}{wording.FIXED_SPACE}/{wording.FIXED_SPACE}{label.images_without}"
-    ranking = TOO_FEW if label.has_too_few_images else "" if auroc is None else f"{auroc:.2f}"
+    ranking = _(TOO_FEW) if label.has_too_few_images else "" if auroc is None else number(auroc, 2)
     if label.operating_point is None:
         return Trust(auroc=ranking, images=images)
     return Trust(_share(label, "sensitivity", rule), _share(label, "specificity", rule), ranking, images)
@@ -62,42 +63,60 @@ def _share(label: Label, name: str, rule: VerdictRule) -> Share:
     if value is None:
         return Share()
     # An interval without width is a bootstrap's at the edge, where it knows nothing: 15 of 15 is not certainty.
-    known = low is not None and high is not None and low < high
-    return Share(f"{value:.2f}", f"{low:.2f}{wording.RANGE}{high:.2f}" if known else "")
+    if low is None or high is None or low >= high:
+        return Share(number(value, 2))
+    return Share(number(value, 2), f"{number(low, 2)}{wording.RANGE}{number(high, 2)}")
 
 
 def trust_note(engine: EngineDescription, lines: tuple[Trust, ...]) -> str:
     """Say in plain words what the figures beside the verdicts mean and where they come from; empty without any."""
     if not any(trust.has_verdicts or trust.auroc for trust in lines):
         return ""
-    sentences = []
+    too_few, sentences = _(TOO_FEW), list[str]()
     if any(trust.has_verdicts for trust in lines):
-        has_intervals = any(trust.sensitivity.interval or trust.specificity.interval for trust in lines)
-        brackets = f"; in brackets the 95{wording.FIXED_SPACE}% interval" if has_intervals else ""
-        called = "named the likeliest class" if engine.verdict_rule == "argmax" else "called positive"
-        sentences.append(
-            f"Sensitivity: of the images with the finding, the share that is {called}. Specificity: of the images "
-            f"without it, the share that is not{brackets}."
-        )
-    if any(trust.auroc not in {"", TOO_FEW} for trust in lines):
-        sentences.append("AUROC: how well probabilities tell the two kinds apart (0.5 is chance, 1 is always).")
+        sentences += _verdict_sentences(engine, lines)
+    if any(trust.auroc not in {"", too_few} for trust in lines):
+        said = _("AUROC: how well probabilities tell the two kinds apart ({half} is chance, 1 is always).")
+        sentences.append(said.format(half=number(0.5, 1)))
     if any(trust.images for trust in lines):
-        sentences.append("Images: how many had the finding / had it not.")
-    if any(trust.auroc == TOO_FEW for trust in lines):
-        sentences.append(
-            f"“{TOO_FEW}”: fewer than {FEWEST_IMAGES} images with the finding or without it, too few to measure."
-        )
+        sentences.append(_("Images: how many had the finding / had it not."))
+    if any(trust.auroc == too_few for trust in lines):
+        said = _("“{few}”: fewer than {count} images with the finding or without it, too few to measure.")
+        sentences.append(said.format(few=too_few, count=FEWEST_IMAGES))
     return " ".join([*sentences, measured_on(engine)])
 
 
-SPREAD = (
+def _verdict_sentences(engine: EngineDescription, lines: tuple[Trust, ...]) -> Iterator[str]:
+    """Say what is measured of verdicts, and first what they go by."""
+    exclusive = engine.verdict_rule == "argmax"
+    if not exclusive:
+        yield _("Threshold: the probability from which on a finding is called positive.")
+    has_intervals = any(trust.sensitivity.interval or trust.specificity.interval for trust in lines)
+    interval = _("; in brackets the {percent} interval").format(percent=f"95{wording.FIXED_SPACE}%")
+    brackets = interval if has_intervals else ""
+    if exclusive:
+        said = _(
+            "Sensitivity: of the images with the finding, the share that is named the likeliest class. Specificity: of "
+            "the images without it, the share that is not{brackets}."
+        )
+    else:
+        said = _(
+            "Sensitivity: of the images with the finding, the share that is called positive. Specificity: of the "
+            "images without it, the share that is not{brackets}."
+        )
+    yield said.format(brackets=brackets)
+
+
+SPREAD = msgid(
     "±: how far the networks of this engine, an ensemble, lie apart (standard deviation of their probabilities). "
     "“Members disagree”: the verdict would be another within that distance. Where they agree they can still all be "
     "wrong: they learned from much the same images."
 )
 """What a report says of the disagreement of an ensemble's members."""
 
-UNMEASURED = "Nobody measured this engine as a whole: it is an ensemble, and what is known is known of its members."
+UNMEASURED = msgid(
+    "Nobody measured this engine as a whole: it is an ensemble, and what is known is known of its members."
+)
 
 
 def spread_note(engine: EngineDescription, spreads: Iterable[str]) -> str:
@@ -105,7 +124,7 @@ def spread_note(engine: EngineDescription, spreads: Iterable[str]) -> str:
     if not any(spreads):
         return ""
     is_measured = any(label.metrics for label in engine.labels)
-    return SPREAD if is_measured else f"{SPREAD} {UNMEASURED}"
+    return _(SPREAD) if is_measured else f"{_(SPREAD)} {_(UNMEASURED)}"
 
 
 def measured_on(engine: EngineDescription) -> str:
@@ -113,14 +132,21 @@ def measured_on(engine: EngineDescription) -> str:
     facts = engine.training
     part, images, data = facts.get("measured_on"), facts.get("images"), wording.plain(str(facts.get("data") or ""))
     if not isinstance(part, str) or not part:
-        return "The engine does not say on which images this was measured."
+        return _("The engine does not say on which images this was measured.")
     count = images.get(part) if isinstance(images, dict) else None
-    named = _PARTS.get(part, f"images of the part {wording.plain(part)}")
-    where = f"{count} {named}" if isinstance(count, int) else named
-    source = f" of its own data ({data})" if data else ""
-    chose = _chosen_by(part, facts.get("chosen_on"))
-    caution = f"They also chose the {chose}, so expect" if chose else "Expect"
-    return f"Measured on the {where}{source}. {caution} somewhat less on images from elsewhere."
+    where = _(_PARTS[part]) if part in _PARTS else _("images of the part {part}").format(part=wording.plain(part))
+    where = f"{whole(count)} {where}" if isinstance(count, int) else where
+    form = _("Measured on the {images} of its own data ({data}).") if data else _("Measured on the {images}.")
+    return f"{form.format(images=where, data=data)} {_caution(_chosen_by(part, facts.get('chosen_on')))}"
+
+
+def _caution(chose: str) -> str:
+    """Say that figures flatter, and more so where the same images chose something."""
+    if chose == _POINTS:
+        return _("They also chose the thresholds, so expect somewhat less on images from elsewhere.")
+    if chose == _EPOCH:
+        return _("They also chose the epoch, so expect somewhat less on images from elsewhere.")
+    return _("Expect somewhat less on images from elsewhere.")
 
 
 def _chosen_by(part: str, chosen_on: object) -> str:

@@ -9,19 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cxrbatch.config import HeatmapChoice
-from cxrbatch.output.report.findings import label_name
+from cxrbatch.output.report.findings import label_name, some_of
 from cxrbatch.output.report.places import place_of
 from cxrbatch.pages import wording
+from cxrbatch.pages.language import gettext as _, msgid, ngettext, whole
 from cxrbatch.records import FEWEST_IMAGES, EngineDescription, Label, StudyResult, Verdict, VerdictRule
 
 _MOST_LINES = 4
 _MOST_NAMED = 14
 _LIKELY_FROM = 0.5
 _WHERE = {
-    "val": "in validation",
-    "test": "on its test images",
-    "train": "on its training images",
-    "out-of-fold": "in cross-validation",
+    "val": msgid("in validation"),
+    "test": msgid("on its test images"),
+    "train": msgid("on its training images"),
+    "out-of-fold": msgid("in cross-validation"),
 }
 
 
@@ -50,9 +51,9 @@ def verdict_lines(
     ]
     others = found[len(shown) :]
     if others:
-        named = ", ".join(_named(label, scored[label.name]) for label in others[:_MOST_NAMED])
-        more = " and others" if len(others) > _MOST_NAMED else ""
-        lines.append(VerdictLine(f"{len(others)} other findings: {named}{more}"))
+        named = some_of([_named(label, scored[label.name]) for label in others], _MOST_NAMED)
+        said = ngettext("{count} other finding: {names}", "{count} other findings: {names}", len(others))
+        lines.append(VerdictLine(said.format(count=len(others), names=named)))
     return tuple(lines)
 
 
@@ -65,20 +66,25 @@ def misses_sentence(result: StudyResult, verdict: Verdict) -> str:
     if not known:
         return ""
     known.sort(key=lambda item: not item[0].urgent)
-    told = [f"{label_name(label)} {missed}" for label, missed in known[:_MOST_NAMED]]
-    more = " and others" if len(known) > _MOST_NAMED else ""
-    return f"How often it misses {_where(result.engine, 'where that was measured')}: {', '.join(told)}{more}."
+    told = some_of([f"{label_name(label)} {missed}" for label, missed in known], _MOST_NAMED)
+    where = _where(result.engine, _("where that was measured"))
+    return _("How often it misses {where}: {names}.").format(where=where, names=told)
 
 
 def _line(label: Label, value: float, result: StudyResult) -> VerdictLine:
     rule = result.engine.verdict_rule
-    word = "likely" if value >= _LIKELY_FROM else "possible"
     point = None if rule == "argmax" else label.operating_point
     if rule == "argmax":
-        why = "the likeliest class" if len(result.images) == 1 else "the likeliest class of at least one image"
+        alone = len(result.images) == 1
+        why = _("the likeliest class") if alone else _("the likeliest class of at least one image")
     else:
-        why = f"threshold {wording.operating_point(point)}"
-    said = f"{label_name(label)} {word}: {wording.probability(value, point)}, {why}"
+        why = _("threshold {value}").format(value=wording.operating_point(point))
+    form = (
+        _("{name} likely: {probability}, {why}")
+        if value >= _LIKELY_FROM
+        else _("{name} possible: {probability}, {why}")
+    )
+    said = form.format(name=label_name(label), probability=wording.probability(value, point), why=why)
     return VerdictLine(said, trust=_trust(label, result.engine), urgent=label.urgent)
 
 
@@ -89,7 +95,7 @@ def _named(label: Label, value: float) -> str:
 def _trust(label: Label, engine: EngineDescription) -> str:
     missed = _misses(label, engine.verdict_rule)
     alarms = _false_alarms(label, engine.verdict_rule)
-    known = [f"misses {missed}" if missed else "", alarms]
+    known = [_("misses {share}").format(share=missed) if missed else "", alarms]
     said = ", ".join(filter(None, known))
     return " ".join(filter(None, (said, _where(engine)))) if said else ""
 
@@ -100,7 +106,9 @@ def _misses(label: Label, rule: VerdictRule) -> str:
     if share is None or count is None or count < FEWEST_IMAGES:
         return ""
     # A share of nothing is certain of nobody: of so many images there was none.
-    return f"none of {count}" if share >= 1 else f"{_of_hundred(1 - share)} of 100"
+    if share >= 1:
+        return _("none of {count}").format(count=whole(count))
+    return _("{number} of 100").format(number=_of_hundred(1 - share))
 
 
 def _false_alarms(label: Label, rule: VerdictRule) -> str:
@@ -109,19 +117,21 @@ def _false_alarms(label: Label, rule: VerdictRule) -> str:
     if share is None or count is None or count < FEWEST_IMAGES:
         return ""
     if share >= 1:
-        return f"no false alarm on {count} without it"
-    number = _of_hundred(1 - share)
-    return f"{number} false alarm{'' if number == '1' else 's'} per 100 without it"
+        return _("no false alarm on {count} without it").format(count=whole(count))
+    said = ngettext(
+        "{number} false alarm per 100 without it", "{number} false alarms per 100 without it", round(100 * (1 - share))
+    )
+    return said.format(number=_of_hundred(1 - share))
 
 
 def _of_hundred(share: float) -> str:
     number = round(100 * share)
-    return str(number) if number else "fewer than 1"
+    return str(number) if number else _("fewer than 1")
 
 
 def _where(engine: EngineDescription, otherwise: str = "") -> str:
     part = engine.training.get("measured_on")
-    return _WHERE.get(part, otherwise) if isinstance(part, str) else otherwise
+    return _(_WHERE[part]) if isinstance(part, str) and part in _WHERE else otherwise
 
 
 def _by_name(result: StudyResult) -> dict[str, float]:

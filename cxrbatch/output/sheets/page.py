@@ -7,37 +7,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import quote
 
-from cxrbatch.output.drift import DriftLine, DriftReport, drift_in_words
+from cxrbatch.output.drift import DriftLine, DriftReport
 from cxrbatch.output.report.findings import label_name
 from cxrbatch.output.run_json import RunReport
+from cxrbatch.output.sheets.drift_words import drift_said, left_out_said
 from cxrbatch.output.sheets.facts import RunSheet, UrgentStudy
+from cxrbatch.output.sheets.needs import needs_a_person
 from cxrbatch.pages import wording
+from cxrbatch.pages.language import day_text, gettext as _, msgid, number, pgettext, whole
 from cxrbatch.pages.page import render_page
 from cxrbatch.records import EngineDescription
 
-FAILURES_SHOWN = 10
-ALARMS_SHOWN = 8
-_LONGEST_MESSAGE = 300
 _PRIORITIES = ("urgent", "abnormal", "incomplete", "normal", "unscored")
 _STATUSES = {
-    "scored": "Scored",
-    "rejected": "Refused",
-    "duplicate": "Doubled",
-    "failed": "Failed, tried again in the next run",
-    "pending": "Waiting",
+    "scored": msgid("Scored"),
+    "rejected": msgid("Refused"),
+    "duplicate": msgid("Doubled"),
+    "failed": msgid("Failed, tried again in the next run"),
+    "pending": msgid("Waiting"),
 }
 _STAGES = {
-    "index": "Reading headers",
-    "read": "Reading pixels",
-    "preprocess": "Preparing",
-    "infer": "Scoring",
-    "pictures": "Drawing pictures",
-    "html": "Writing HTML",
-    "pdf": "Printing PDF",
-    "write": "Writing files",
-    "tables": "Writing tables",
+    "index": msgid("Reading headers"),
+    "read": msgid("Reading pixels"),
+    "preprocess": msgid("Preparing"),
+    "infer": msgid("Scoring"),
+    "pictures": msgid("Drawing pictures"),
+    "html": msgid("Writing HTML"),
+    "pdf": msgid("Printing PDF"),
+    "write": msgid("Writing files"),
+    "tables": msgid("Writing tables"),
 }
 # The picture of a trend: as many bars as runs, in a box of this size.
 _BAR_WIDTH, _BAR_GAP, _CHART_HEIGHT = 8, 2, 44
@@ -114,8 +115,8 @@ def render_sheet(
         title=_title(sheet),
         until=wording.moment(sheet.finished_at),
         took=wording.duration(sheet.wall_s),
-        needs=list(_needs_a_person(sheet, report)),
-        priorities=[(each, wording.PRIORITY_NAMES[each], sheet.priorities.get(each, 0)) for each in _PRIORITIES],
+        needs=list(needs_a_person(sheet, report)),
+        priorities=[(each, _(wording.PRIORITY_NAMES[each]), sheet.priorities.get(each, 0)) for each in _PRIORITIES],
         urgent=[_urgent_line(study) for study in most_urgent],
         files=_file_lines(sheet),
         reasons=_reason_lines(sheet),
@@ -124,67 +125,18 @@ def render_sheet(
         scanners=_scanner_rows(drift) if drift else [],
         drift=drift,
         stages=_stage_lines(sheet.ms_per_study),
-        ms_per_study=f"{sum(sheet.ms_per_study.values()):.0f}",
-        rate=f"{sheet.studies_done / sheet.wall_s:.1f}" if sheet.wall_s else "",
+        left_out=[left_out_said(each) for each in drift.left_out[:3]] if drift else [],
+        ms_per_study=number(sum(sheet.ms_per_study.values()), 0),
+        rate=number(sheet.studies_done / sheet.wall_s, 1) if sheet.wall_s else "",
         trends=list(_trends([*earlier, sheet])),
-        not_for_diagnosis=wording.NOT_FOR_DIAGNOSIS,
+        not_for_diagnosis=_(wording.NOT_FOR_DIAGNOSIS),
     )
 
 
 def _title(sheet: RunSheet) -> str:
-    day, _, number = sheet.name.rpartition("-")
-    return f"{'Watch' if sheet.kind == 'watch' else 'Run'} of {day}, no. {number}"
-
-
-def _needs_a_person(sheet: RunSheet, report: RunReport) -> Iterator[str]:
-    """Say, the worst first, what somebody should look at; nothing where the run needs nobody."""
-    if not sheet.finished and sheet.kind == "run":
-        yield "The run was stopped before its end. The same command goes on with what is left."
-    if urgent := sheet.priorities.get("urgent", 0):
-        yield f"{_studies(urgent, 'urgent ')} to be read first."
-    yield from _failure_sentences(sheet, report)
-    yield from _input_sentences(sheet, report)
-    yield from _drift_sentences(report.drift)
-    if sheet.came > 0 and 2 * sheet.refused > sheet.came:
-        yield f"More than half of what came was refused ({sheet.refused} of {sheet.came} files): see the reasons below."
-    if sheet.came == 0 and sheet.studies_done == 0 and sheet.finished:
-        yield "Nothing came. If there should have been studies, look at what sends them."
-
-
-def _failure_sentences(sheet: RunSheet, report: RunReport) -> Iterator[str]:
-    if not (failed := sheet.studies.get("failed", 0)):
-        return
-    yield f"{_studies(failed)} failed, and will be tried again in the next run:"
-    messages = list(report.failures.items())
-    for key, message in messages[:FAILURES_SHOWN]:
-        yield f"study {key}: {wording.plain(message, longest=_LONGEST_MESSAGE)}"
-    if len(messages) > FAILURES_SHOWN:
-        yield f"... and {len(messages) - FAILURES_SHOWN} more in run.json."
-
-
-def _input_sentences(sheet: RunSheet, report: RunReport) -> Iterator[str]:
-    if sheet.unlistable:
-        yield f"{sheet.unlistable} folders of the input cannot be listed: check permissions and mounts."
-    if sheet.deferred:
-        yield f"{sheet.deferred} files cannot be read now; every run tries them again."
-    if report.folders_hidden:
-        yield f"{report.folders_hidden} folders of the input were left out, for they say that cxrbatch wrote them."
-
-
-def _studies(count: int, kind: str = "") -> str:
-    return f"{count} {kind}{'study' if count == 1 else 'studies'}"
-
-
-def _drift_sentences(drift: DriftReport | None) -> Iterator[str]:
-    if drift is None:
-        return
-    said = [f"Drift: {drift_in_words(line)}." for line in drift.alarms]
-    for each in drift.scanners:
-        name = wording.plain(each.scanner, longest=120)
-        said += [f"Drift on {name}: {drift_in_words(line)}." for line in each.alarms]
-    yield from said[:ALARMS_SHOWN]
-    if len(said) > ALARMS_SHOWN:
-        yield f"... and {len(said) - ALARMS_SHOWN} more that drifted: see below."
+    day, place = sheet.name.rsplit("-", 1)
+    form = _("Watch of {day}, no. {place}") if sheet.kind == "watch" else _("Run of {day}, no. {place}")
+    return form.format(day=day_text(day), place=place)
 
 
 def _urgent_line(study: UrgentStudy) -> dict[str, object]:
@@ -195,7 +147,7 @@ def _urgent_line(study: UrgentStudy) -> dict[str, object]:
     return {
         "study_key": study.study_key,
         "priority": study.priority,
-        "badge": wording.PRIORITY_NAMES[study.priority],
+        "badge": _(wording.PRIORITY_NAMES[study.priority]),
         "findings": shown[:4],
         "more": max(0, len(shown) - 4),
         "link": f"../{quote(study.report_html)}" if study.report_html else "",
@@ -205,7 +157,7 @@ def _urgent_line(study: UrgentStudy) -> dict[str, object]:
 
 def _file_lines(sheet: RunSheet) -> list[CountLine]:
     return [
-        CountLine(name, _signed(sheet.new_files.get(status, 0)), sheet.files.get(status, 0))
+        CountLine(_(name), _signed(sheet.new_files.get(status, 0)), sheet.files.get(status, 0))
         for status, name in _STATUSES.items()
         if sheet.files.get(status, 0) or sheet.new_files.get(status, 0)
     ]
@@ -226,8 +178,8 @@ def _reason_lines(sheet: RunSheet) -> list[CountLine]:
     ]
 
 
-def _signed(number: int) -> str:
-    return f"{number:+d}".replace("-", "\N{MINUS SIGN}") if number else "0"
+def _signed(count: int) -> str:
+    return whole(count, signed=True) if count else "0"
 
 
 # --------------------------------------------------------------------------- drift
@@ -236,7 +188,7 @@ def _signed(number: int) -> str:
 def _cells(lines: Sequence[DriftLine], label: str, wanted: Sequence[tuple[str, str]]) -> list[DriftCell]:
     found = {(line.what, line.against): line for line in lines if line.label == label}
     return [
-        DriftCell(f"{found[each].psi:.2f}", found[each].alarm) if each in found else DriftCell("", alarm=False)
+        DriftCell(number(found[each].psi, 2), found[each].alarm) if each in found else DriftCell("", alarm=False)
         for each in wanted
     ]
 
@@ -249,7 +201,7 @@ def _drift_rows(drift: DriftReport, engine: EngineDescription, sheet: RunSheet) 
     return [
         {
             "name": label_name(label),
-            "called": "not judged" if label.operating_point is None else str(sheet.positives.get(label.name, 0)),
+            "called": _("not judged") if label.operating_point is None else whole(sheet.positives.get(label.name, 0)),
             "cells": _cells(drift.lines, label.name, _OF_LABELS),
         }
         for label in engine.labels
@@ -257,7 +209,7 @@ def _drift_rows(drift: DriftReport, engine: EngineDescription, sheet: RunSheet) 
 
 
 def _other_rows(drift: DriftReport) -> list[dict[str, object]]:
-    named = {"grey": "Grey levels", "view": "Views", "age": "Ages"}
+    named = {"grey": _("Grey levels"), "view": _("Views"), "age": _("Ages")}
     rows = [(name, _cells(drift.lines, "", ((what, "training"), (what, "recent")))) for what, name in named.items()]
     return [{"name": name, "cells": cells} for name, cells in rows if any(cell.value for cell in cells)]
 
@@ -271,7 +223,7 @@ def _scanner_rows(drift: DriftReport) -> list[dict[str, object]]:
                 "name": wording.plain(each.scanner, longest=120),
                 "studies": each.studies,
                 "recent": each.recent_studies,
-                "worst": drift_in_words(worst) if worst else "too few studies to tell",
+                "worst": drift_said(worst) if worst else _("too few studies to tell"),
                 "alarms": len(each.alarms),
             }
         )
@@ -284,7 +236,10 @@ def _scanner_rows(drift: DriftReport) -> list[dict[str, object]]:
 def _stage_lines(ms_per_study: Mapping[str, float]) -> list[StageLine]:
     total = sum(ms_per_study.values()) or 1.0
     falling = sorted(ms_per_study.items(), key=lambda item: -item[1])
-    return [StageLine(_STAGES.get(stage, stage), f"{ms:.1f}", f"{100 * ms / total:.1f}") for stage, ms in falling]
+    return [
+        StageLine(_(_STAGES[stage]) if stage in _STAGES else stage, number(ms, 1), f"{100 * ms / total:.1f}")
+        for stage, ms in falling
+    ]
 
 
 def _share(part: str) -> Callable[[RunSheet], float | None]:
@@ -293,33 +248,40 @@ def _share(part: str) -> Callable[[RunSheet], float | None]:
 
 def _trends(sheets: Sequence[RunSheet]) -> Iterator[Trend]:
     """Yield the pictures of the figures that at least two runs have."""
-    asked: list[tuple[str, Callable[[RunSheet], float | None], str]] = [
-        ("Files that came", lambda sheet: max(0, sheet.came), "{:.0f}"),
-        ("Studies scored", lambda sheet: sheet.scored_studies, "{:.0f}"),
-        ("Files refused", lambda sheet: max(0, sheet.refused), "{:.0f}"),
-        ("Studies failed", lambda sheet: sheet.studies.get("failed", 0), "{:.0f}"),
-        ("Urgent, of the studies scored", _share("urgent"), "{:.1f} %"),
-        ("Abnormal, of the studies scored", _share("abnormal"), "{:.1f} %"),
-        ("Milliseconds per study", lambda sheet: sum(sheet.ms_per_study.values()) or None, "{:.0f}"),
-        ("Drift alarms", lambda sheet: sheet.alarms, "{:.0f}"),
+    asked: list[tuple[str, Callable[[RunSheet], float | None], int, str]] = [
+        (_("Files that came"), lambda sheet: max(0, sheet.came), 0, ""),
+        (_("Studies scored"), lambda sheet: sheet.scored_studies, 0, ""),
+        (_("Files refused"), lambda sheet: max(0, sheet.refused), 0, ""),
+        (_("Studies failed"), lambda sheet: sheet.studies.get("failed", 0), 0, ""),
+        (_("Urgent, of the studies scored"), _share("urgent"), 1, " %"),
+        (_("Abnormal, of the studies scored"), _share("abnormal"), 1, " %"),
+        (_("Milliseconds per study"), lambda sheet: sum(sheet.ms_per_study.values()) or None, 0, ""),
+        (_("Drift alarms"), lambda sheet: sheet.alarms, 0, ""),
     ]
-    for name, figure, form in asked:
+    for name, figure, decimals, unit in asked:
         values = [figure(sheet) for sheet in sheets]
         known = [value for value in values if value is not None]
         if len(known) > 1:
-            yield _trend(name, values, form, sheets)
+            yield _trend(name, values, partial(_with_unit, decimals, unit), sheets)
 
 
-def _trend(name: str, values: Sequence[float | None], form: str, sheets: Sequence[RunSheet]) -> Trend:
+def _with_unit(decimals: int, unit: str, value: float) -> str:
+    return number(value, decimals) + unit
+
+
+def _trend(
+    name: str, values: Sequence[float | None], shown: Callable[[float], str], sheets: Sequence[RunSheet]
+) -> Trend:
     known = [value for value in values if value is not None]
     top = max(known) or 1.0
     bars = []
     for place, (value, sheet) in enumerate(zip(values, sheets, strict=True)):
         if value is not None:
             height = round(max(_LEAST_HEIGHT, (_CHART_HEIGHT - 2) * value / top), 1)
-            title = f"{sheet.name}: {form.format(value)}"
+            title = f"{sheet.name}: {shown(value)}"
             x = place * (_BAR_WIDTH + _BAR_GAP)
             bars.append(Bar(x, round(_CHART_HEIGHT - height, 1), height, title, place == len(values) - 1))
-    latest = form.format(values[-1]) if values[-1] is not None else "none"
-    between = f"{form.format(min(known))} to {form.format(max(known))}"
+    last = values[-1]
+    latest = shown(last) if last is not None else pgettext("no figure", "none")
+    between = _("{least} to {most}").format(least=shown(min(known)), most=shown(max(known)))
     return Trend(name, latest, between, tuple(bars), len(values) * (_BAR_WIDTH + _BAR_GAP))

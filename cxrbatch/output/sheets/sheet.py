@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cxrbatch.config import RUNS
+from cxrbatch.locales import known_locale
 from cxrbatch.output.ledger.ledger import LOCALE, Ledger
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.output.sheets.facts import RunSheet, ScoredSince, SheetKind, gather_sheet, is_news, read_scored
@@ -68,7 +69,7 @@ class Sheets:
         scored = read_scored(ledger, self.before.scored_until if self.before else "")
         sheet = gather_sheet(report, scored, self.before, name=self.name, kind=self.kind)
         history = [told for name in earlier[1 - TREND :] if (told := read_sheet(folder, name))]
-        with speaking(ledger.fact(LOCALE)):
+        with speaking(known_locale(ledger.fact(LOCALE))):
             page = render_sheet(sheet, report, scored.most_urgent, history)
         ledger.home.check()
         durable.make_folder(folder, within=out)

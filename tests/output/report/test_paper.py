@@ -81,8 +81,8 @@ def test_paper_says_what_the_page_says(name: str, read_page: Callable[[str], Pag
     result, _ = drawn(CASES[name])
     paper = ET.fromstring(render_paper(result))
     page = read_page(render_report(result))
-    # "Bar of the probability with a tick at the operating point" is for who cannot see the bars, "Worklist" a link.
-    said = words(page.text) - words("Bar of the probability with a tick at the operating point Worklist")
+    # "Bar of the probability with a tick at the threshold" is for who cannot see the bars, "Worklist" a link.
+    said = words(page.text) - words("Bar of the probability with a tick at the threshold Worklist")
     assert said - {word.removesuffix(":") for word in words(" ".join(paper.itertext()))} == set()
     pictures = [(img.get("src"), img.get("alt")) for img in paper.iter("img")]
     assert pictures == list(zip(page.attributes("img", "src"), page.attributes("img", "alt"), strict=True))
@@ -96,7 +96,7 @@ def rows(result: StudyResult) -> list[str]:
 def test_each_finding_is_one_row_in_reading_order() -> None:
     none, measured = wording.NO_VALUE, "0.91 (0.80~0.95) 0.87 (0.78~0.92)".replace("~", wording.RANGE)
     assert rows(ensemble()) == [
-        "Finding Probability Operating point Verdict Sensitivity Specificity AUROC Images",
+        "Finding Probability Threshold Verdict Sensitivity Specificity AUROC Images",
         f"Pneumothorax 0.90 ± 0.40 0.35 ▲ Positive, urgent image 1 {measured} 0.90 1303 / 90",
         f"Effusion 0.60 ± 0.02 0.50 ▲ Positive image 1 {measured} too few 3 / 900",
         f"Mass 0.30 ± 0.10 {none} Not judged: higher than 30 % of validation images image 2 0.80 {none}",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cxrbatch.config import PdfVariant
+from cxrbatch.locales import locales
 from cxrbatch.output.report.content import report_content
 from cxrbatch.output.report.manner import Manner
 from cxrbatch.output.report.paper import arrange, render_paper
@@ -21,6 +22,7 @@ from cxrbatch.output.report.pdf import PictureFetcher, render_pdf
 from cxrbatch.output.report.pictures import draw_study
 from cxrbatch.output.report.report import PRINT_STYLES, print_study
 from cxrbatch.output.report.report_files import is_report_of
+from cxrbatch.pages.language import speaking
 from cxrbatch.records import Label, StudyResult
 from tests.factories.output import STUDY_KEY, make_header, make_pixels, make_study_result
 from tests.factories.validated import VALIDATED
@@ -82,23 +84,30 @@ def test_pictures_are_as_large_as_the_page_lets_them(calls: tuple[int, ...]) -> 
     assert with_more.row_mm <= pictures.row_mm or with_more.row_mm in {74, 50}, "where it takes two pages"
 
 
+@pytest.mark.parametrize("locale", locales())
 @pytest.mark.parametrize("calls", [(1,), (4,), (5,), (1, 1)])
-def test_a_usual_report_is_one_page(calls: tuple[int, ...], read_pdf: Callable[[bytes], bytes]) -> None:
+def test_a_usual_report_is_one_page(calls: tuple[int, ...], locale: str, read_pdf: Callable[[bytes], bytes]) -> None:
     result, pictures = study(*calls, notice="Knows phantoms only. " * 5)
-    pdf = render_pdf(render_paper(result), PictureFetcher(pictures), styles=PRINT_STYLES)
+    with speaking(locale):
+        pdf = render_pdf(render_paper(result), PictureFetcher(pictures), styles=PRINT_STYLES)
     assert read_pdf(pdf).count(b"/Type /Page/") == 1
 
 
-def pdf_of(tmp_path: Path, variant: PdfVariant) -> Path:
+def pdf_of(tmp_path: Path, variant: PdfVariant, locale: str = "en") -> Path:
     print_study(
         RESULT,
         [make_pixels()],
         tmp_path,
         html=False,
         pdf=True,
-        manner=Manner(pdf_variant=variant),
+        manner=Manner(pdf_variant=variant, locale=locale),
     )
     return tmp_path / "reports" / STUDY_KEY / "report.pdf"
+
+
+@leaves_a_file_open
+def test_a_pdf_declares_the_language_that_it_is_printed_in(tmp_path: Path, read_pdf: Callable[[bytes], bytes]) -> None:
+    assert b"/Lang (de)" in read_pdf(pdf_of(tmp_path, "plain", "de").read_bytes())
 
 
 @leaves_a_file_open

@@ -114,7 +114,7 @@ def test_without_an_operating_point_there_is_no_verdict(tmp_path: Path, read_pag
     page = read_page(render_report(result))
     assert "This engine gives probabilities without a verdict." in page.text
     assert "Nodule 0.99 Not judged" in page.text
-    assert "Operating point" not in page.text
+    assert "Threshold" not in page.text
     assert page.attributes("u", "style") == []
     assert page.with_class("positive") == []
 

@@ -58,7 +58,7 @@ def test_what_nobody_may_judge_has_its_rank_and_the_study_is_not_normal(tmp_path
     for text in (
         "Incomplete 1 of 3 findings judged",
         "No judged finding reaches its threshold; the highest is Effusion 0.10.",
-        "Only 1 of 3 findings were judged: 2 have no operating point; of these, Hernia is higher than 97 % of",
+        "Only 1 of 3 findings were judged: 2 have no threshold; of these, Hernia is higher than 97 % of",
         "So this study is not called normal.",
         "Hernia 0.10 \N{EN DASH} Not judged: higher than 97 % of validation images",
         "Pneumothorax 0.98 \N{EN DASH} Not judged \N{EN DASH}",
@@ -75,7 +75,7 @@ def test_a_finding_beside_what_nobody_may_judge_is_told_first(tmp_path: Path, re
     assert "Abnormal 1 of 2 findings judged" in page.text
     assert (
         "Effusion likely: 0.90, threshold 0.50 misses 10 of 100, 15 false alarms per 100 without it in "
-        "validation Only 1 of 2 findings were judged: one has no operating point; it is among the lowest 1 % of "
+        "validation Only 1 of 2 findings were judged: one has no threshold; it is among the lowest 1 % of "
         "validation images."
     ) in page.text
     assert "not called normal" not in page.text
@@ -107,7 +107,7 @@ def test_one_image_is_one_class(tmp_path: Path, read_page: ReadPage) -> None:
         "the share that is named the likeliest class",
     ):
         assert text in page.text
-    assert "perating point" not in page.text.replace("chose the operating points", "")
+    assert "hreshold" not in page.text.replace("chose the thresholds", "")
     assert page.attributes("u", "style") == []
 
 
@@ -142,11 +142,12 @@ def test_how_far_to_trust_a_verdict_is_said_in_words(tmp_path: Path, read_page: 
     page = page_of(read_page, tmp_path, (EFFUSION, HERNIA), ((0.1, 0.0),))
     for text in (
         "Effusion 0.10 0.50 Negative 0.90 (0.78\N{EN DASH}0.96) 0.85 (0.80\N{EN DASH}0.89) 0.93 42 / 158",
+        "Threshold: the probability from which on a finding is called positive.",
         "of the images with the finding, the share that is called positive",
         "too few 1 / 199",
         "fewer than 10 images with the finding or without it, too few to measure",
         "Measured on the 200 validation images of its own data (chest, csv layout: 1000 images).",
-        "They also chose the operating points, so expect somewhat less on images from elsewhere.",
+        "They also chose the thresholds, so expect somewhat less on images from elsewhere.",
     ):
         assert text in page.text
     assert page.text.count("0.93") == 1, "one image with the finding is no AUROC"

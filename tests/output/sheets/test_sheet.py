@@ -247,7 +247,7 @@ def test_whatever_needs_a_person_is_said() -> None:
         "12 studies failed",
         "study 0000000000000009: no number",
         "... and 2 more in run.json",
-        "1 folders of the input cannot be listed",
+        "1 folder of the input cannot be listed",
         "4 files cannot be read now",
         "Drift: scores of Nodule against the last 30 days, 0.40",
         "Drift on Maker / Model: scores of Nodule",
