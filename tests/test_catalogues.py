@@ -9,12 +9,13 @@ import re
 from pathlib import Path
 
 import pytest
+from babel.messages import pofile
 from babel.messages.catalog import Catalog, Message
 from babel.messages.checkers import python_format
 from jinja2 import Environment
 
 from cxrbatch.locales import CATALOGUES, ENGLISH, locales
-from scripts.catalogues import PARTS, compiled, extract_texts, is_translated, read_catalogue
+from scripts.catalogues import PARTS, compiled, extract_texts, is_translated, read_catalogue, translations, updated
 from tests.factories.pseudo_language import Seen
 
 ROOT = Path(__file__).parents[1]
@@ -87,6 +88,34 @@ def gaps(text: str) -> set[str]:
 def test_what_programs_read_is_what_people_wrote(locale: str, part: str) -> None:
     path = CATALOGUES / locale / f"{part}.po"
     assert path.with_suffix(".mo").read_bytes() == compiled(path), "run `make catalogues`"
+
+
+def write_po(path: Path, **entries: str) -> Path:
+    catalogue = Catalog(locale="de")
+    for text, string in entries.items():
+        catalogue.add(text, string)
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as file:
+        pofile.write_po(file, catalogue)
+    return path
+
+
+def test_a_text_takes_its_translation_from_wherever_there_is_one(tmp_path: Path) -> None:
+    own = write_po(tmp_path / "de" / "pages.po", Both="eigen", Gone="fort", Open="")
+    write_po(tmp_path / "de" / "workshop.po", Moved="umgezogen", Both="anderswo")
+    theirs = write_po(tmp_path / "theirs.po", Both="ihres", Open="offen", Moved="ihres")
+    said = Catalog()
+    for text in ("Both", "Open", "Moved", "New"):
+        said.add(text)
+    known = translations(tmp_path / "de", [theirs])
+    catalogue = updated(own, said, known)
+    assert {str(message.id): message.string for message in catalogue if message.id} == {
+        "Both": "eigen",
+        "Open": "offen",
+        "Moved": "ihres",
+        "New": None,
+    }
+    assert translations(tmp_path / "fr", [theirs])["pages"] == []
 
 
 # --------------------------------------------------------------------------- templates

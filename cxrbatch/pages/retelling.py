@@ -113,7 +113,10 @@ def _filled(name: str, value: str) -> str:
     parts = _ITEMS.split(value) if name.startswith("list") else [value]
     if len(parts) > 1:
         return ("; " if "; " in value else ", ").join(map(retold, parts))
-    return retold(value)
+    said, known = _told(value)
+    if not known and (phrase := _retold(value[:1].lower() + value[1:])) is not None:
+        return phrase[:1].upper() + phrase[1:]
+    return said
 
 
 @cache

@@ -23,6 +23,14 @@ FEW_IN_GERMAN = (
     "Patienten mit Befund, 7 ohne), A, B (1 Patient mit Befund, 2 ohne). Nötig sind 5 auf jeder Seite; Mittelwerte "
     "gehen über die übrigen Label."
 )
+RIVALS = (
+    "Image height alone reaches the model's AUROC for A (0.661), B (0.642, within its interval). The model may have "
+    "learned that instead of the finding."
+)
+RIVALS_IN_GERMAN = (
+    "Bildhöhe: Schon dies allein erreicht die AUROC des Modells bei A (0,661), B (0,642, innerhalb seines Intervalls). "
+    "Das Modell hat womöglich das gelernt und nicht den Befund."
+)
 LEAKS = "Pictures that are in two parts: 1 (a. B.png in train). Patients with images in two parts: 2 (c in val)."
 LEAKS_IN_GERMAN = (
     "Bilder, die in zwei Teilen sind: 1 (a. B.png in train). Patienten mit Bildern in zwei Teilen: 2 (c in val)."
@@ -53,6 +61,7 @@ def test_every_sentence_is_recognised_with_what_stands_in_it(message: object) ->
     [
         ("Not scored, and in no figure: 1 image.", "Nicht bewertet und in keiner Zahl enthalten: 1 Bild."),
         ("Not scored, and in no figure: 1,234 images.", "Nicht bewertet und in keiner Zahl enthalten: 1.234 Bilder."),
+        (RIVALS, RIVALS_IN_GERMAN),
         (FEW, FEW_IN_GERMAN),
         (LEAKS, LEAKS_IN_GERMAN),
         (
