@@ -9,10 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cxrbatch.pages import wording
-from cxrbatch.pages.language import gettext as _, msgid, number, whole
+from cxrbatch.pages.language import gettext as _, msgid, number, pgettext, whole
 from cxrbatch.records import FEWEST_IMAGES, EngineDescription, Label, VerdictRule
-
-TOO_FEW = msgid("too few")
 
 _POINTS, _EPOCH = "operating points", "epoch"
 _PARTS = {
@@ -52,7 +50,7 @@ def trust_in(label: Label, rule: VerdictRule) -> Trust:
     images = ""
     if label.images_with is not None and label.images_without is not None:
         images = f"{label.images_with}{wording.FIXED_SPACE}/{wording.FIXED_SPACE}{label.images_without}"
-    ranking = _(TOO_FEW) if label.has_too_few_images else "" if auroc is None else number(auroc, 2)
+    ranking = _too_few() if label.has_too_few_images else "" if auroc is None else number(auroc, 2)
     if label.operating_point is None:
         return Trust(auroc=ranking, images=images)
     return Trust(_share(label, "sensitivity", rule), _share(label, "specificity", rule), ranking, images)
@@ -72,7 +70,7 @@ def trust_note(engine: EngineDescription, lines: tuple[Trust, ...]) -> str:
     """Say in plain words what the figures beside the verdicts mean and where they come from; empty without any."""
     if not any(trust.has_verdicts or trust.auroc for trust in lines):
         return ""
-    too_few, sentences = _(TOO_FEW), list[str]()
+    too_few, sentences = _too_few(), list[str]()
     if any(trust.has_verdicts for trust in lines):
         sentences += _verdict_sentences(engine, lines)
     if any(trust.auroc not in {"", too_few} for trust in lines):
@@ -84,6 +82,11 @@ def trust_note(engine: EngineDescription, lines: tuple[Trust, ...]) -> str:
         said = _("“{few}”: fewer than {count} images with the finding or without it, too few to measure.")
         sentences.append(said.format(few=too_few, count=FEWEST_IMAGES))
     return " ".join([*sentences, measured_on(engine)])
+
+
+def _too_few() -> str:
+    """Return what stands for an AUROC; on paper in a column of 10 mm, beyond which it would push what follows away."""
+    return pgettext("at most seven letters", "too few")
 
 
 def _verdict_sentences(engine: EngineDescription, lines: tuple[Trust, ...]) -> Iterator[str]:
