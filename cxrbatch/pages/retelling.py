@@ -124,7 +124,10 @@ def _entries(locale: str) -> tuple[_Entry, ...]:
     """Return what files may keep, what says most first: a sentence is of the entry that has most of its words."""
     from babel.messages.mofile import read_mo
 
-    with (locales.CATALOGUES / locale / CATALOGUE).open("rb") as file:
+    path = locales.CATALOGUES / locale / CATALOGUE
+    if not path.is_file():
+        return ()
+    with path.open("rb") as file:
         messages = [message.id for message in read_mo(file) if message.id]
     found: list[_Entry] = []
     for texts in messages:
