@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import Formatter, ScalarFormatter
 
@@ -108,9 +107,6 @@ class _SpokenFormatter(Formatter):
 
     def get_offset(self) -> str:
         return localised(self._other.get_offset())
-
-    def set_axis(self, axis: Axis | None) -> None:
-        self._other.set_axis(axis)
 
 
 def as_svg(canvas: Canvas) -> bytes:
