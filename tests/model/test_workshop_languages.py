@@ -142,7 +142,7 @@ def test_training(locale: str, tmp_path: Path) -> None:
     test = TrainingPart("test", 90, 44, (40, 12, 1), (0, 0, 0), of_unknown=3)
     run = make_run()
     facts = replace(run.facts, notice=leak, training=replace(run.facts.training, init=init))
-    told = {"leaks": (leak,), "notes": notes, "facts": facts, "parts": (*run.parts, test)}
+    told: dict[str, Any] = {"leaks": (leak,), "notes": notes, "facts": facts, "parts": (*run.parts, test)}
     run = replace(run, **told, interrupted=True, operating_point_rule="sensitivity=0.9")
     known = data_of(msgspec.to_builtins(run), but=(leak, *notes, init, "epoch", "loss"))
     names = {"chest", "images", "average", "a.png in train, b.png in val", "table.csv", "a.st", "resnet18"}
