@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cxrbatch.engine.agreement import too_many_flips
 from cxrbatch.engine.manifest import AccuracyFigures, Manifest, ParityFigures
+from cxrbatch.pages.retelling import kept
 
 INT8 = "onnx_int8"
 
@@ -14,15 +15,15 @@ def int8_obstacle(manifest: Manifest) -> str:
     Its figures are held against the limits that stand beside them, whatever the build made of them.
     """
     if INT8 not in manifest.files:
-        return "the engine has no INT8 file"
+        return kept("the engine has no INT8 file")
     if not isinstance(manifest.parity.get(INT8), ParityFigures):
-        return "INT8 was not compared with the checkpoint"
+        return kept("INT8 was not compared with the checkpoint")
     figures = manifest.accuracy.get(INT8)
     if figures is None:
-        return "no labelled images have judged INT8"
+        return kept("no labelled images have judged INT8")
     if figures.worst_limit is None or figures.flip_limit is None or not figures.verdicts:
-        return "the gate of INT8 counted no verdicts"
-    return "" if _passed(figures, figures.worst_limit, figures.flip_limit) else "INT8 did not pass its gate"
+        return kept("the gate of INT8 counted no verdicts")
+    return "" if _passed(figures, figures.worst_limit, figures.flip_limit) else kept("INT8 did not pass its gate")
 
 
 def _passed(figures: AccuracyFigures, worst_limit: float, flip_limit: float) -> bool:
@@ -34,9 +35,16 @@ def _passed(figures: AccuracyFigures, worst_limit: float, flip_limit: float) -> 
 def int8_in_words(manifest: Manifest) -> str:
     """Say what the gate of the INT8 file measured, for a report; why it does not count where it does not."""
     if obstacle := int8_obstacle(manifest):
-        return f"not passed: {obstacle}"
+        return kept("not passed: {obstacle}").format(obstacle=obstacle)
     figures = manifest.accuracy[INT8]
-    return (
-        f"passed: mean AUROC {figures.auroc:.4f} beside {figures.auroc_reference:.4f} in FP32, "
-        f"{figures.decision_flips} of {figures.verdicts} verdicts differ ({figures.images} {figures.source})"
+    return kept(
+        "passed: mean AUROC {auroc} beside {reference} in FP32, {flips} of {verdicts} verdicts differ ({images} "
+        "{source})"
+    ).format(
+        auroc=f"{figures.auroc:.4f}",
+        reference=f"{figures.auroc_reference:.4f}",
+        flips=figures.decision_flips,
+        verdicts=figures.verdicts,
+        images=figures.images,
+        source=figures.source,
     )

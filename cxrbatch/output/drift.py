@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cxrbatch.pages.retelling import kept
 from cxrbatch.records import EngineDescription, TrainingReference, call_image
 from cxrbatch.records.reference import age_band, view_of
 
@@ -152,7 +153,8 @@ def find_drift(
     """
     found = _compare(engine, reference, (now, recent))
     if now and len(now) < FEWEST_STUDIES:
-        found.left_out.append(f"{len(now)} studies are too few to tell: {FEWEST_STUDIES} are needed")
+        few = kept("{studies} studies are too few to tell: {needed} are needed")
+        found.left_out.append(few.format(studies=len(now), needed=FEWEST_STUDIES))
     lines = tuple(_judged(line, degrees, limit, len(found.lines)) for line, degrees in found.lines)
     scanners = _find_scanners(engine, reference, (now, recent), limit)
     unknown = sum(not study.scanner for study in now)

@@ -30,7 +30,7 @@ from cxrbatch.pages import wording
 from cxrbatch.pages.labels import KNOWN, shown_label
 from cxrbatch.pages.language import gettext as _, msgid, ngettext, spoken, whole
 from cxrbatch.pages.page import asset, render_page
-from cxrbatch.pages.retold import retold
+from cxrbatch.pages.retelling import retold
 from cxrbatch.records import EngineDescription, Label, Priority, StudyRow
 from cxrbatch.system.durable import encode, make_folder
 

@@ -28,7 +28,6 @@ from cxrbatch.model.train.folds import summarise_folds
 from cxrbatch.model.train.origin import SETTING_NAMES
 from cxrbatch.model.train.page import write_training_page
 from cxrbatch.model.train.record import TrainingPart
-from cxrbatch.pages import wording
 from cxrbatch.pages.language import choose, speaking
 from cxrbatch.pages.page import render_page
 from cxrbatch.records import Label, MapCheck
@@ -47,7 +46,6 @@ from tests.factories.training import CLASSES, make_run, without_validation
 
 # Names of data, files and commands, which are the same in every language, and units.
 SAME = {
-    *(wording.NOT_FOR_DIAGNOSIS, *wording.REASON_SENTENCES.values(), "female", "male"),
     "sigmoid",
     "OTHER_DATA",
     "cxrbatch",

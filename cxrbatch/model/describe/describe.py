@@ -22,7 +22,6 @@ from cxrbatch.model.data.pixels import BadImage, ReportProgress, fill_cache
 from cxrbatch.model.data.splits import check_patients, check_pixels, split_data
 from cxrbatch.model.describe import plots
 from cxrbatch.model.describe.summary import DataSummary, GroupLine, ImageSize, MeasuredImages, Share, summarise_data
-from cxrbatch.model.figures.figure_lines import listed
 from cxrbatch.pages import wording
 from cxrbatch.pages.cells import write_rows
 from cxrbatch.pages.language import gettext as _, localised, speaking, spoken
@@ -195,7 +194,7 @@ def _render(summary: DataSummary, mosaics: Sequence[Mosaic], drawings: Iterable[
         percent=_percent,
         tables=TABLES,
         retold=retold,
-        listed=listed,
+        listed=wording.listed,
         group_name=_group_name,
         why_unread=_why_unread,
     )

@@ -97,13 +97,6 @@ def images_in_words(count: int) -> str:
     return ngettext("{count} image", "{count} images", count).format(count=whole(count))
 
 
-def listed(phrases: Sequence[str]) -> str:
-    """Return phrases, in the language that is spoken, as a list in words: A, B and C."""
-    if len(phrases) < 2:
-        return "".join(phrases)
-    return _("{names} and {last}").format(names=", ".join(phrases[:-1]), last=phrases[-1])
-
-
 def numbers(estimates: Estimates, figures: Sequence[Figure]) -> tuple[Number, ...]:
     """Show these figures, in this order."""
     return tuple(number(estimates.get(figure)) for figure in figures)
@@ -154,11 +147,6 @@ def describe_too_few(measured: MeasuredLabels) -> str:
     ).format(list=", ".join(few), number=FEWEST_PATIENTS)
 
 
-def point_in_words(value: float | None) -> str:
-    """Return an operating point in the language that is spoken."""
-    return localised(wording.operating_point(value))
-
-
 def _ranked(label: LabelFigures) -> tuple[Number, ...]:
     shown = numbers(label.figures, RANKING_FIGURES)
     few = [label.too_few and figure in RANKING for figure in RANKING_FIGURES]
@@ -180,4 +168,4 @@ def _mean_line(measured: MeasuredLabels, figures: Sequence[Figure]) -> list[Line
 def _point(label: LabelFigures, task: Task) -> str:
     if label.operating_point is None:
         return _("no verdict")
-    return _("likeliest class") if task == "multiclass" else point_in_words(label.operating_point)
+    return _("likeliest class") if task == "multiclass" else wording.operating_point(label.operating_point)

@@ -16,9 +16,7 @@ from cxrbatch.model.figures.figure_lines import (
     figure_name,
     headlines,
     images_in_words,
-    listed,
     percent,
-    point_in_words,
     ranking_lines,
 )
 from cxrbatch.model.figures.metrics import CALIBRATION_BINS
@@ -219,7 +217,7 @@ _CHOICES = {
 def _choices(run: TrainingRun) -> str:
     """Name what the images of the figures chose, such as: the calibration and the operating points."""
     chosen = run.facts.training.chosen_by_the_measured or CHOICES
-    return listed([_(_CHOICES[choice]) for choice in chosen])
+    return wording.listed([_(_CHOICES[choice]) for choice in chosen])
 
 
 # --------------------------------------------------------------------------- verdicts and data
@@ -250,7 +248,7 @@ def _verdicts(run: TrainingRun) -> list[Verdict]:
 
 def _point(label: Label, task: Task) -> str:
     exclusive = task == "multiclass" and label.operating_point is not None
-    return _("likeliest class") if exclusive else point_in_words(label.operating_point)
+    return _("likeliest class") if exclusive else wording.operating_point(label.operating_point)
 
 
 def _remarks(label: Label, calibration: tuple[float, float]) -> Iterator[str]:

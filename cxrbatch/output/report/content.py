@@ -23,7 +23,7 @@ from cxrbatch.output.report.trust import spread_note, trust_note
 from cxrbatch.output.report.verdict_lines import VerdictLine, misses_sentence, verdict_lines
 from cxrbatch.pages import wording
 from cxrbatch.pages.language import day_text, gettext as _
-from cxrbatch.pages.retold import retold
+from cxrbatch.pages.retelling import retold
 from cxrbatch.records import (
     EngineDescription,
     Header,

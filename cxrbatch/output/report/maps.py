@@ -8,7 +8,7 @@ from cxrbatch.config import HeatmapChoice
 from cxrbatch.output.report.findings import label_name
 from cxrbatch.pages import wording
 from cxrbatch.pages.language import gettext as _, msgid, ngettext
-from cxrbatch.pages.retold import retold
+from cxrbatch.pages.retelling import retold
 from cxrbatch.records import Heatmap, ImageResult, Label, StudyResult
 
 NOT_VALIDATED = msgid("not validated")

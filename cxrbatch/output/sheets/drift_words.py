@@ -8,7 +8,7 @@ from cxrbatch.locales import ENGLISH
 from cxrbatch.output.drift import DriftLine
 from cxrbatch.pages.labels import shown_label
 from cxrbatch.pages.language import gettext as _, msgid, number, spoken
-from cxrbatch.pages.retold import retold
+from cxrbatch.pages.retelling import retold
 
 _WHAT = {
     "score": msgid("scores of {label}"),
