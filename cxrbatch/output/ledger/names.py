@@ -11,7 +11,9 @@ from typing import Protocol
 from cxrbatch.errors import Flag, Reason
 from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.output.ledger.outbox import forget_announcements
+from cxrbatch.output.ledger.patients import forget_visits
 from cxrbatch.output.ledger.schema import NO_REPORT
+from cxrbatch.output.ledger.standing import standing
 from cxrbatch.output.ledger.store import LedgerStore
 from cxrbatch.records import Header, StudyResult
 from cxrbatch.system.record_json import to_json
@@ -39,6 +41,7 @@ def take_names_out(ledger: Ledger, names: Names) -> None:
         for study_key in _rewrite_names(ledger.store, names):
             ledger.store.execute(f"UPDATE studies SET {NO_REPORT} WHERE study_key = ?", (study_key,))
             ledger.queue.put(study_key)
+        forget_visits(ledger.store)
         # What was noted so far names patients as they were called.
         ledger.store.execute("DELETE FROM patients_due")
         ledger.store.execute("INSERT INTO patients_due SELECT DISTINCT patient FROM studies WHERE patient != ''")
@@ -57,14 +60,14 @@ def _rewrite_names(store: LedgerStore, names: Names) -> list[str]:
     burned_in = []
     for key, new_key in renamed.items():
         text = store.value("SELECT result FROM studies WHERE study_key = ?", (key,))
-        result = without_names(store.parse(text, StudyResult), names) if text else None
+        result = without_names(store.parse_result(text), names) if text else None
         if result is not None and shows_a_name(result):
             burned_in.append(new_key)
             result = None
         store.execute(
             "UPDATE studies SET study_key = ?, result = ?, report_html = '', report_pdf = '', priors = '', "
-            "message = CASE WHEN message = '' THEN '' ELSE ? END WHERE study_key = ?",
-            (new_key, to_json(result) if result else None, TRIED_AGAIN, key),
+            "message = CASE WHEN message = '' THEN '' ELSE ? END, priority = ?, strength = ? WHERE study_key = ?",
+            (new_key, store.engines.text(result) if result else None, TRIED_AGAIN, *standing(result), key),
         )
     return burned_in
 

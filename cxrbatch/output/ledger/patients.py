@@ -1,9 +1,15 @@
-"""Which studies have an earlier one of the same patient in this ledger, told without naming anybody."""
+"""Which studies have an earlier one of the same patient in this ledger, told without naming anybody.
+
+Whose study is of what day stands in the table `visits`, who that is as a number of 64 bits; it is written when the
+worklist is. A patient is who has the same ID, issuer and date of birth: what stands for "unknown" in a clinic is not one
+person. The first image of a study that names its patient speaks for it; one without a date counts as made when it came.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 from cxrbatch.output.ledger.store import LedgerStore
 
@@ -19,29 +25,66 @@ _QUERY = (
     f"SELECT files.study_key, {_WHO}, coalesce(json_extract(header, '$.study_date'), ''), arrived_at "
     f"FROM files JOIN studies ON studies.study_key = files.study_key WHERE {_HAS_ID} != ''"
 )
+_OF_STUDY = f"{_QUERY} AND files.study_key = ? ORDER BY path LIMIT 1"
+_EARLIEST = "SELECT min(day) FROM visits WHERE patient = ?"
 
 
-@dataclass(slots=True)
-class _Seen:
-    """The patients' earliest days, and each study's patient and day; who that is is a number of 64 bits."""
+@dataclass(frozen=True, slots=True)
+class WithPrior:
+    """The keys of the studies of whose patient there is one of an earlier day, as `visits` has them."""
 
-    earliest: dict[int, str] = field(default_factory=dict)
-    studies: dict[str, tuple[int, str]] = field(default_factory=dict)
+    store: LedgerStore
 
-    def add(self, study_key: str, who: str, day: str) -> None:
-        patient = int.from_bytes(hashlib.blake2b(who.encode(), digest_size=8).digest(), "big")
-        self.studies.setdefault(study_key, (patient, day))
-        self.earliest[patient] = min(day, self.earliest.get(patient, day))
+    def __contains__(self, study_key: object) -> bool:
+        query = (
+            "SELECT 1 FROM visits AS own WHERE own.study_key = ? AND EXISTS "
+            "(SELECT 1 FROM visits AS other WHERE other.patient = own.patient AND other.day < own.day)"
+        )
+        return self.store.value(query, (study_key,)) is not None
 
 
-def keys_with_prior(store: LedgerStore) -> set[str]:
-    """Return the keys of all studies of whose patient there is one of an earlier day.
+def write_visits(store: LedgerStore) -> None:
+    """Write the table anew, in one transaction."""
+    with store.transaction():
+        store.execute("DELETE FROM visits")
+        for visit in _visits(store, _QUERY, ()):
+            # Of several images the first; files come by path.
+            store.execute("INSERT OR IGNORE INTO visits VALUES (?, ?, ?)", visit)
 
-    A patient is who has the same ID, issuer and date of birth: what stands for "unknown" in a clinic is not one person.
-    A study without a date counts as made when it came.
+
+def update_visits(store: LedgerStore, study_keys: Collection[str]) -> set[str]:
+    """Bring the rows of some studies up to date.
+
+    Returns:
+        The keys of others that may have a prior study now, or none any more.
     """
-    seen = _Seen()
-    for study_key, who, date, arrived_at in store.rows(_QUERY):
+    others: set[str] = set()
+    with store.transaction():
+        for key in study_keys:
+            new = next(_visits(store, _OF_STUDY, (key,)), None)
+            former = next(store.rows("SELECT study_key, patient, day FROM visits WHERE study_key = ?", (key,)), None)
+            if new == former:
+                continue
+            patients = {visit[1] for visit in (new, former) if visit is not None}
+            earliest = {patient: store.value(_EARLIEST, (patient,)) for patient in patients}
+            store.execute("DELETE FROM visits WHERE study_key = ?", (key,))
+            if new is not None:
+                store.execute("INSERT INTO visits VALUES (?, ?, ?)", new)
+            for patient, day in earliest.items():
+                if store.value(_EARLIEST, (patient,)) != day:
+                    rows = store.rows("SELECT study_key FROM visits WHERE patient = ?", (patient,))
+                    others.update(other for (other,) in rows)
+    return others - set(study_keys)
+
+
+def forget_visits(store: LedgerStore) -> None:
+    """Forget, inside a transaction, whose studies these are: patients get other names, and all is derived anew."""
+    store.execute("DELETE FROM visits")
+
+
+def _visits(store: LedgerStore, query: str, parameters: tuple[str, ...]) -> Iterator[tuple[str, int, str]]:
+    for study_key, who, date, arrived_at in store.rows(query, parameters):
         is_date = len(date) == 8 and date.isascii() and date.isdigit()
-        seen.add(study_key, who, date if is_date else str(arrived_at)[:10].replace("-", ""))
-    return {key for key, (patient, day) in seen.studies.items() if day > seen.earliest[patient]}
+        digest = hashlib.blake2b(who.encode(), digest_size=8).digest()
+        patient = int.from_bytes(digest, "big", signed=True)
+        yield study_key, patient, date if is_date else str(arrived_at)[:10].replace("-", "")

@@ -128,7 +128,7 @@ class Priors:
     def _known(self, row: tuple[str, str, str, str]) -> _Known:
         result, html, pdf, priors = row
         name = PurePosixPath(html or pdf).name
-        return _Known(self._store.parse(result, StudyResult), name, priors, bool(html), bool(pdf))
+        return _Known(self._store.parse_result(result), name, priors, bool(html), bool(pdf))
 
 
 def text_of(priors: Sequence[PriorStudy]) -> str:

@@ -1,0 +1,35 @@
+"""Ledgers of earlier versions, made of those of this one."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+_COMES_AFTER_7 = {
+    "index": ("studies_by_reading", "studies_with_reports"),
+    "table": ("visits", "shards", "folders", "changed_files", "changed_studies"),
+}
+
+
+def as_schema_7(database: sqlite3.Connection) -> None:
+    """Turn a ledger into what schema 7 knew: every result with its engine, and nothing that came later."""
+    triggers = database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    for name, _ in triggers:
+        database.execute(f"DROP TRIGGER {name}")
+    engines = {number: json.loads(record) for number, record in database.execute("SELECT id, record FROM engines")}
+    for key, text in database.execute("SELECT study_key, result FROM studies WHERE result IS NOT NULL").fetchall():
+        result = json.loads(text)
+        result["engine"] = engines[result["engine"]]
+        text = json.dumps(result, separators=(",", ":"))
+        database.execute("UPDATE studies SET result = ? WHERE study_key = ?", (text, key))
+    for kind, names in _COMES_AFTER_7.items():
+        for name in names:
+            database.execute(f"DROP {kind} {name}")
+    database.execute("DROP TABLE engines")
+    for column in ("priority", "strength"):
+        database.execute(f"ALTER TABLE studies DROP COLUMN {column}")
+    for name, statement in triggers:
+        if "changed_" not in statement:
+            database.execute(statement)
+    database.execute("PRAGMA user_version = 7")
+    database.commit()
