@@ -1,9 +1,12 @@
-"""Ledgers of earlier versions, made of those of this one."""
+"""What a ledger holds, read past its own code; and ledgers of earlier versions, made of those of this one."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
+
+from cxrbatch.records import StudyResult
+from cxrbatch.system.record_json import from_json
 
 _COMES_AFTER_7 = {
     "index": ("studies_by_reading", "studies_with_reports"),
@@ -33,3 +36,12 @@ def as_schema_7(database: sqlite3.Connection) -> None:
             database.execute(statement)
     database.execute("PRAGMA user_version = 7")
     database.commit()
+
+
+def stored_result(database: sqlite3.Connection, text: str) -> StudyResult:
+    """Return the result that a cell of `studies` holds."""
+    result = json.loads(text)
+    if isinstance(result["engine"], int):
+        ((record,),) = database.execute("SELECT record FROM engines WHERE id = ?", (result["engine"],))
+        result["engine"] = json.loads(record)
+    return from_json(json.dumps(result), StudyResult)

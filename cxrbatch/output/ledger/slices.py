@@ -10,7 +10,6 @@ from __future__ import annotations
 from cxrbatch.output.ledger.schema import STUDY_CHANGED, WITH_ENGINES
 from cxrbatch.output.ledger.standing import standing
 from cxrbatch.output.ledger.store import LedgerStore
-from cxrbatch.system.faults import reach
 
 SLICE = 2000
 """Studies of one transaction."""
@@ -26,7 +25,6 @@ def move_engines(store: LedgerStore) -> int:
     """
     moved, after = 0, store.value("SELECT value FROM meta WHERE key = ?", (WITH_ENGINES,))
     while after is not None:
-        reach("slice")
         after, count = _move_slice(store, str(after))
         moved += count
     return moved
