@@ -8,11 +8,9 @@ hard links to two real ones, and a study's report folder is there without its re
 from __future__ import annotations
 
 import os
-import random
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from cxrbatch.config import Settings
 from cxrbatch.intake.discover import index_file, study_key, walk
 from cxrbatch.output.folder.opening import open_output
 from cxrbatch.output.ledger.ledger import LEDGER_FILE, Ledger
-from cxrbatch.records import EngineDescription, ImageFile, ImageResult, IndexedFile, PrintedStudy, StudyResult
+from cxrbatch.records import EngineDescription, ImageFile, ImageResult, PrintedStudy, StudyResult
 from cxrbatch.run.index import INDEX_RULES, index_rules
 from tests.factories.intake import blobs, write_dicom
 
@@ -128,61 +126,60 @@ def walk_first(tree: Path) -> list[ImageFile]:
 
 
 def _multiply(database: sqlite3.Connection, n_studies: int) -> None:
-    """Write the rows of study 0 for all others."""
+    """Write the rows of study 0 for all others, in the order of their keys, and then the indexes."""
     database.execute("PRAGMA synchronous = OFF")
-    database.execute("PRAGMA cache_size = -400000")
-    triggers = database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    database.execute("PRAGMA cache_size = -200000")
+    query = "SELECT type, name, sql FROM sqlite_master WHERE type IN ('trigger', 'index') AND sql IS NOT NULL"
+    dropped = database.execute(query).fetchall()
     database.execute("BEGIN")
-    for name, _ in triggers:
-        database.execute(f"DROP TRIGGER {name}")
+    for kind, name, _ in dropped:
+        database.execute(f"DROP {kind} {name}")
     database.execute("DELETE FROM patients_due")
-    for table in ("files", "studies"):
-        described = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
-        rows = database.execute(f"SELECT {', '.join(described)} FROM {table}").fetchall()
-        marks = ", ".join("?" * len(described))
-        made = _rows_like([dict(zip(described, row, strict=True)) for row in rows], n_studies)
-        database.executemany(f"INSERT OR REPLACE INTO {table} ({', '.join(described)}) VALUES ({marks})", made)
-    for _, statement in triggers:
+    _multiply_table(database, "files", range(n_studies))
+    _multiply_table(database, "studies", sorted(range(n_studies), key=lambda number: study_key(uid(5, number))))
+    for *_, statement in dropped:
         database.execute(statement)
     database.execute("COMMIT")
 
 
-def _rows_like(templates: list[dict[str, object]], n_studies: int) -> Iterator[list[object]]:
-    """Yield the rows of every study, those of study 0 with the names of that study in their place."""
-    draw, key_0 = random.Random(0), study_key(uid(5, 0))
-    for number in range(n_studies):
-        key, minute = study_key(uid(5, number)), (BEGAN + timedelta(seconds=number)).isoformat(timespec="seconds")
-        chance = f"{draw.random():.6f}"
-        changes = (
-            (key_0, key),
-            (uid(5, 0), uid(5, number)),
-            *((uid(8, place), uid(8, 2 * number + place)) for place in (1, 0)),
-            *((f"000000/{place:08}.dcm", _path(2 * number + place)) for place in (1, 0)),
-            (patient_id(0), patient_id(number)),
-            ("0.123456", chance),
-            ("2025-01-01T00:00:00+00:00", minute),
-        )
-        for row in templates:
-            yield [_changed(name, value, changes, minute) for name, value in row.items()]
+def _multiply_table(database: sqlite3.Connection, table: str, numbers: Iterable[int]) -> None:
+    columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+    rows = database.execute(f"SELECT {', '.join(columns)} FROM {table}").fetchall()  # noqa: S608  # our own names
+    templates = [dict(zip(columns, row, strict=True)) for row in rows]
+    insert = f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+    database.executemany(insert, (row for number in numbers for row in _rows_like(templates, number)))
+
+
+def _rows_like(templates: list[dict[str, object]], number: int) -> Iterator[list[object]]:
+    """Yield the rows of a study: those of study 0 with the names of this one in their place."""
+    minute = (BEGAN + timedelta(seconds=number)).isoformat(timespec="seconds")
+    # Any order but that of keys, so that what is read first lies everywhere.
+    strength = number * 7919 % 1_000_003 / 1_000_003
+    changes = (
+        (study_key(uid(5, 0)), study_key(uid(5, number))),
+        (uid(5, 0), uid(5, number)),
+        *((uid(8, place), uid(8, 2 * number + place)) for place in (1, 0)),
+        *((_path(place), _path(2 * number + place)) for place in (1, 0)),
+        (patient_id(0), patient_id(number)),
+        ("0.123456", f"{strength:.6f}"),
+        ("2025-01-01T00:00:00+00:00", minute),
+    )
+    for row in templates:
+        changed = {name: _changed(value, changes) for name, value in row.items()}
+        if "arrived_at" in changed:
+            changed |= {"arrived_at": minute, "reported_at": minute, "strength": round(strength, 6)}
+        yield list(changed.values())
 
 
 def _path(number: int) -> str:
     return f"{number // FILES_PER_FOLDER:06}/{number:08}.dcm"
 
 
-def _changed(name: str, value: object, changes: tuple[tuple[str, str], ...], minute: str) -> object:
-    if name in {"arrived_at", "reported_at"} and value:
-        return minute
+def _changed(value: object, changes: tuple[tuple[str, str], ...]) -> object:
     if isinstance(value, bytes):
-        return _changed("", value.decode(), changes, minute).encode()  # type: ignore[attr-defined]
+        return str(_changed(value.decode(), changes)).encode()
     if isinstance(value, str):
         for former, new in changes:
             if former in value:
                 value = value.replace(former, new)
     return value
-
-
-def entry_like(entry: IndexedFile, number: int) -> IndexedFile:
-    """Return the entry of study 0 as that of another study."""
-    header = replace(entry.header, study_instance_uid=uid(5, number), patient_id=patient_id(number))
-    return replace(entry, study_key=study_key(uid(5, number)), header=header)

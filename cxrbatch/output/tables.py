@@ -124,7 +124,7 @@ def _study_patch(ledger: Ledger, engine: EngineDescription, study_keys: Sequence
 def _unchanged_behind(ledger: Ledger, changed: Sequence[Key], query: str) -> list[Key | None]:
     """Return for each key, which are sorted, the next one that did not change; None where there is none."""
     found: list[Key | None] = []
-    names, behind = set(changed), {}
+    names, behind = set(changed), dict[Key, Key | None]()
     for key in reversed(changed):
         after = ledger.store.value(query, (key,))
         behind[key] = behind[after] if after in names else after

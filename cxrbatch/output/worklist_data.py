@@ -121,8 +121,9 @@ class _Counter:
         self.unlike += bool(line.unlike)
 
     def counted(self) -> ShardCounts:
-        counters = (self.priorities, self.statuses, self.findings, self.marks)
-        return ShardCounts(self.statuses.total(), *map(dict, counters), self.unlike)
+        by_priority, by_status = dict(self.priorities), dict(self.statuses)
+        total = self.statuses.total()
+        return ShardCounts(total, by_priority, by_status, dict(self.findings), dict(self.marks), self.unlike)
 
 
 def sum_counts(shards: Iterable[WrittenShard]) -> ShardCounts:

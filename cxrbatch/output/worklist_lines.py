@@ -19,6 +19,8 @@ from cxrbatch.output.report.findings import (
 from cxrbatch.pages import wording
 from cxrbatch.records import Label, Priority, StudyResult, StudyRow, StudyStatus, Verdict
 
+__all__ = ["READING_ORDER"]
+
 STATUS_ORDER: tuple[StudyStatus, ...] = ("reported", "failed", "unscored", "pending")
 
 MARKS = ("caution", "refused", "unlike", "prior")

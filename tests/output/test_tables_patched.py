@@ -20,7 +20,16 @@ from cxrbatch.records import Header, ImageFile, ImageResult, IndexedFile, Printe
 from tests.output.ledger.test_ledger import ENGINE, indexed, printed
 
 # What spreadsheets would run, what CSV quotes, what is no text, and what sorts otherwise as text than as bytes.
-NAMES = ("=1+1.png", "a,b.png", 'say "no".png', "'=x.png", "b\udcff.png", "line\nbreak.png", "\U0001f600.png", "\uffee.png")
+NAMES = (
+    "=1+1.png",
+    "a,b.png",
+    'say "no".png',
+    "'=x.png",
+    "b\udcff.png",
+    "line\nbreak.png",
+    "\U0001f600.png",
+    "\uffee.png",
+)
 
 
 def entry(path: str, key: str, patient: str = "", day: str = "") -> IndexedFile:
@@ -37,7 +46,9 @@ def score_all(ledger: Ledger, probability: float = 0.5) -> None:
             ImageResult(file.file.path, file.header, (), (probability, (task.revision % 7) / 10), "ab")
             for file in task.files
         )
-        result = StudyResult(task.study_key, task.revision, ENGINE, images, task.refused, "2026-01-01T00:00:00+00:00", "1")
+        result = StudyResult(
+            task.study_key, task.revision, ENGINE, images, task.refused, "2026-01-01T00:00:00+00:00", "1"
+        )
         ledger.results.record(PrintedStudy(result, f"reports/{task.study_key}/report.html"))
 
 
@@ -135,7 +146,9 @@ def patched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     for name in ("write_tables", "patch_worklist"):
         real = getattr(tables, name)
 
-        def noting(*arguments: object, _name: str = name, _real: Callable[..., object] = real, **named: object) -> object:
+        def noting(
+            *arguments: object, _name: str = name, _real: Callable[..., object] = real, **named: object
+        ) -> object:
             written.append(_name)
             return _real(*arguments, **named)
 

@@ -72,7 +72,7 @@ class Changes:
     def shards(self) -> list[WrittenShard]:
         """Return the shards of the worklist as they were written last."""
         rows = self._store.rows("SELECT name, arrived_at, study_key, counts FROM shards ORDER BY number")
-        return [WrittenShard(*row, from_json(counts, ShardCounts)) for *row, counts in rows]
+        return [WrittenShard(name, at, key, from_json(counts, ShardCounts)) for name, at, key, counts in rows]
 
     def settled(self, derived: str, shards: Sequence[WrittenShard]) -> None:
         """Note, in one transaction, that tables and worklist say what the ledger does, and as which files."""

@@ -51,7 +51,8 @@ class EngineTable:
         """
         stored = from_json(text, _STORED)
         engine = stored.engine if isinstance(stored.engine, EngineDescription) else self._engine(stored.engine)
-        return StudyResult(**{name: engine if name == "engine" else getattr(stored, name) for name in _NAMES})
+        values: dict[str, Any] = {name: getattr(stored, name) for name in _NAMES}
+        return StudyResult(**(values | {"engine": engine}))
 
     def forget(self) -> None:
         """Forget what was read: a transaction was rolled back, perhaps with a row of the table."""
@@ -74,5 +75,3 @@ class EngineTable:
                 raise LookupError(f"no engine {number}")
             self._known[number] = from_json(record, EngineDescription)
         return self._known[number]
-
-

@@ -1,8 +1,9 @@
 """Which studies have an earlier one of the same patient in this ledger, told without naming anybody.
 
 Whose study is of what day stands in the table `visits`, who that is as a number of 64 bits; it is written when the
-worklist is. A patient is who has the same ID, issuer and date of birth: what stands for "unknown" in a clinic is not one
-person. The first image of a study that names its patient speaks for it; one without a date counts as made when it came.
+worklist is. A patient is who has the same ID, issuer and date of birth: what stands for "unknown" in a clinic is not
+one person. The first image of a study that names its patient speaks for it; one without a date counts as made when it
+came.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from cxrbatch.records import Header, ImageFile, IndexedFile, PriorStudy, Refused
 
 GONE = "gone from the input before it could be scored"
 
+
 @dataclass(frozen=True, slots=True)
 class StudyTask:
     """One study to process: every file of it that may be scored, and those that cannot be, with the reason.

@@ -83,7 +83,8 @@ class Restorer:
         result = study.result
         self.store.execute(
             "INSERT INTO studies (study_key, status, revision, message, engine_sha256, report_html, report_pdf, "
-            "reported_at, result, priors, arrived_at, priority, strength) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "reported_at, result, priors, arrived_at, priority, strength) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 result.study_key,
                 "failed" if study.failure else "reported",

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cxrbatch.errors import Flag
 from cxrbatch.output.ledger.attempts import ATTEMPTS
 from cxrbatch.output.ledger.outbox import Outbox, forget_announcements
 from cxrbatch.output.ledger.priors import text_of
+from cxrbatch.output.ledger.rows import FILE_COLUMNS, file_row
 from cxrbatch.output.ledger.schema import BY_STUDY, NO_REPORT
 from cxrbatch.output.ledger.standing import standing
 from cxrbatch.output.ledger.store import LedgerStore, storable
@@ -185,36 +185,13 @@ class StudyResults:
         """Return the keys of all studies that have a result, of this revision or the one before."""
         return {key for (key,) in self._store.rows("SELECT study_key FROM studies WHERE result IS NOT NULL")}
 
-    def file_rows(self, path: bytes | None = None) -> Iterator[FileRow]:
-        """Yield one row per file that was ever met, by path; with `path`, that one only."""
+    def file_rows(self, only: bytes | None = None) -> Iterator[FileRow]:
+        """Yield one row per file that was ever met, by path; with `only`, that one alone."""
         rows = self._store.rows(
-            "SELECT path, status, reason, message, study_key, header, flags, engine, engine_sha256, backend, "
-            "precision, probabilities, scored_at, disagreement, distance, places FROM files "
-            f"{'ORDER BY path' if path is None else 'WHERE path = ?'}",
-            () if path is None else (path,),
+            f"SELECT {FILE_COLUMNS} FROM files {'ORDER BY path' if only is None else 'WHERE path = ?'}",
+            () if only is None else (only,),
         )
-        for path, status, reason, message, study_key, header, flags, *scoring in rows:
-            engine, engine_sha256, backend, precision, probabilities, scored_at, disagreement, distance, places = (
-                scoring if status == "scored" else ("", "", "", "", "[]", "", "[]", None, "[]")
-            )
-            yield FileRow(
-                path=os.fsdecode(path),
-                status=status,
-                reason=reason,
-                message=message,
-                study_key=study_key,
-                header=self._store.parse(header, Header),
-                flags=self._store.parse(flags, tuple[Flag, ...]),
-                engine=engine,
-                engine_sha256=engine_sha256,
-                backend=backend,
-                precision=precision,
-                probabilities=self._store.parse(probabilities, tuple[float, ...]),
-                scored_at=scored_at,
-                disagreement=self._store.parse(disagreement, tuple[float, ...]),
-                distance=distance,
-                places=self._store.parse(places, tuple[tuple[str, str], ...]),
-            )
+        return (file_row(self._store, row) for row in rows)
 
     def study_rows(self, study_key: str = "") -> Iterator[StudyRow]:
         """Yield one row per study, by key; with `study_key`, that one only."""

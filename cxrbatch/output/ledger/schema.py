@@ -57,6 +57,8 @@ WITH_ENGINES = "with_engines"
 """The fact that stands while results of earlier versions still hold their engines: up to which key they do not."""
 
 _IS_DERIVED = f"EXISTS (SELECT 1 FROM meta WHERE key = '{DERIVED}' AND value != '')"
+
+
 def _note(table: str, **values: str) -> str:
     # What conflicts would be an error: an upsert that fires a trigger overrules what its statements say of conflicts.
     there = " AND ".join(f"{name} = {value}" for name, value in values.items())

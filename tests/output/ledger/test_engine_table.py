@@ -147,4 +147,3 @@ def test_a_damaged_result_stops_the_migration_and_says_so(earlier: tuple[Path, l
         database.commit()
     with pytest.raises(RunError, match="damaged"):
         Ledger(folder)
-
