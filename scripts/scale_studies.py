@@ -106,7 +106,7 @@ def make_output(out: Path, tree: Path, engine: EngineDescription, n_studies: int
 
 
 def _record_first(ledger: Ledger, tree: Path, engine: EngineDescription, settings: Settings) -> None:
-    found = [file for file in walk_first(tree)]
+    found = walk_first(tree)
     ledger.index.record(index_file(tree, file, settings) for file in found)
     (task,) = ledger.queue.take(ledger.queue.pending_keys())
     scores = tuple(0.123456 for _ in engine.labels)
@@ -146,7 +146,8 @@ def _multiply_table(database: sqlite3.Connection, table: str, numbers: Iterable[
     columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
     rows = database.execute(f"SELECT {', '.join(columns)} FROM {table}").fetchall()  # noqa: S608  # our own names
     templates = [dict(zip(columns, row, strict=True)) for row in rows]
-    insert = f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+    names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+    insert = f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})"  # noqa: S608  # our own names
     database.executemany(insert, (row for number in numbers for row in _rows_like(templates, number)))
 
 

@@ -20,8 +20,8 @@ from cxrbatch.records import ImageFile, storable_ns
 
 SLOW_S = 0.0005
 """Where a look takes longer than this on average, threads look ahead; on a local disk it takes a hundredth of it."""
-# So many looks tell; so many files are one task of a thread; so many folders per thread are listed ahead.
-_LOOKS_THAT_TELL, _FILES_AT_ONCE, _AHEAD = 40, 64, 4
+# So many looks tell; so many files are one task of a thread; so many tasks per thread are given ahead.
+_LOOKS_THAT_TELL, _FILES_AT_ONCE, _AHEAD = 40, 16, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +119,20 @@ class _Listed:
     described: list[ImageFile | None] = field(default_factory=list)
 
 
+_Entries = list[os.DirEntry[str]]
+_Found = list[ImageFile | None]
+
+
 @dataclass(slots=True)
 class _Node:
-    """A folder that is yet to come, and what was found out about it ahead."""
+    """A folder that is yet to come, and what was found out about it ahead: up to which of its files, and which."""
 
     path: str
     within: str
     future: Future[_Listed | None] | None = None
     below: list[_Node] | None = None
+    asked: int = 0
+    waiting: deque[tuple[_Entries, Future[_Found]]] = field(default_factory=deque)
 
     def children(self, listed: _Listed) -> list[_Node]:
         """Return the folders in it, in their order."""
@@ -176,33 +182,44 @@ class _Walker:
 
     def _described(self, node: _Node, listed: _Listed) -> Iterator[tuple[os.DirEntry[str], ImageFile | None]]:
         entries = listed.entries or []
-        done = len(listed.described)
-        yield from zip(entries[:done], listed.described, strict=True)
-        chunks = (entries[at : at + _FILES_AT_ONCE] for at in range(done, len(entries), _FILES_AT_ONCE))
-        waiting: deque[tuple[list[os.DirEntry[str]], Future[list[ImageFile | None]]]] = deque()
-        for chunk in chunks:
+        yield from zip(entries[: len(listed.described)], listed.described, strict=True)
+        node.asked = max(node.asked, len(listed.described))
+        while node.waiting or node.asked < len(entries):
             if self._executor is None:
-                with self._timed(len(chunk)):
-                    found = _describe_all(chunk, self._base, node.within)
-                yield from zip(chunk, found, strict=True)
-                continue
-            waiting.append((chunk, self._executor.submit(_describe_all, chunk, self._base, node.within)))
-            if len(waiting) > _AHEAD * self._manner.threads:
-                yield from _first_of(waiting)
-        while waiting:
-            yield from _first_of(waiting)
+                some = entries[node.asked : node.asked + _FILES_AT_ONCE]
+                node.asked += len(some)
+                with self._timed(len(some)):
+                    found = _describe_all(some, self._base, node.within)
+            else:
+                self._ask(node, listed, _AHEAD * self._manner.threads - len(node.waiting))
+                some, future = node.waiting.popleft()
+                found = future.result()
+            yield from zip(some, found, strict=True)
+
+    def _ask(self, node: _Node, listed: _Listed, tasks: int) -> int:
+        """Let threads look at further files of a folder, in so many tasks at most; return in how many."""
+        entries = listed.entries or []
+        node.asked, given = max(node.asked, len(listed.described)), 0
+        while given < tasks and node.asked < len(entries):
+            assert self._executor is not None
+            some = entries[node.asked : node.asked + _FILES_AT_ONCE]
+            node.asked += len(some)
+            node.waiting.append((some, self._executor.submit(_describe_all, some, self._base, node.within)))
+            given += 1
+        return given
 
     def _look_ahead(self, node: _Node, pending: list[_Node]) -> None:
-        """List the folders that come next, in their order, as far as they are known by now."""
+        """List the folders that come next, in their order, as far as they are known by now, and look at their files."""
         left = _AHEAD * self._manner.threads
         coming = [*pending[-left:], node]
-        while coming and left:
+        while coming and left > 0:
             each = coming.pop()
             left -= 1
             if each.future is None:
                 assert self._executor is not None
                 each.future = self._executor.submit(_list_ahead, each, self._base, self._remembered(each))
             elif each.future.done() and each.future.exception() is None and (listed := each.future.result()):
+                left -= self._ask(each, listed, left)
                 coming.extend(reversed(each.children(listed)[:left]))
 
     def _remembered(self, node: _Node) -> RememberedFolder | None:
@@ -234,13 +251,6 @@ class _Timed:
         self.walker.note(self.looks, time.monotonic() - self.started)
 
 
-def _first_of(
-    waiting: deque[tuple[list[os.DirEntry[str]], Future[list[ImageFile | None]]]],
-) -> Iterator[tuple[os.DirEntry[str], ImageFile | None]]:
-    chunk, future = waiting.popleft()
-    return zip(chunk, future.result(), strict=True)
-
-
 def _list(node: _Node, base: str, remembered: RememberedFolder | None) -> _Listed | None:
     # Before it is listed: what changes it meanwhile makes its time another one than what is remembered.
     mtime_ns = storable_ns(os.stat(node.path).st_mtime_ns)  # noqa: PTH116  # once per folder
@@ -263,5 +273,5 @@ def _list_ahead(node: _Node, base: str, remembered: RememberedFolder | None) -> 
     return listed
 
 
-def _describe_all(entries: list[os.DirEntry[str]], base: str, within: str) -> list[ImageFile | None]:
+def _describe_all(entries: _Entries, base: str, within: str) -> _Found:
     return [describe_entry(entry, base, within) for entry in entries]

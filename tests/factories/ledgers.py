@@ -9,7 +9,7 @@ from cxrbatch.records import StudyResult
 from cxrbatch.system.record_json import from_json
 
 _COMES_AFTER_7 = {
-    "index": ("studies_by_reading", "studies_with_reports"),
+    "index": ("studies_by_reading",),
     "table": ("visits", "shards", "folders", "changed_files", "changed_studies"),
 }
 
@@ -23,15 +23,16 @@ def as_schema_7(database: sqlite3.Connection) -> None:
     for key, text in database.execute("SELECT study_key, result FROM studies WHERE result IS NOT NULL").fetchall():
         result = json.loads(text)
         result["engine"] = engines[result["engine"]]
-        text = json.dumps(result, separators=(",", ":"))
-        database.execute("UPDATE studies SET result = ? WHERE study_key = ?", (text, key))
+        whole = json.dumps(result, separators=(",", ":"))
+        database.execute("UPDATE studies SET result = ? WHERE study_key = ?", (whole, key))
     for kind, names in _COMES_AFTER_7.items():
         for name in names:
             database.execute(f"DROP {kind} {name}")
     database.execute("DROP TABLE engines")
     for column in ("priority", "strength"):
         database.execute(f"ALTER TABLE studies DROP COLUMN {column}")
-    for name, statement in triggers:
+    database.execute("CREATE INDEX studies_with_result ON studies (study_key) WHERE result IS NOT NULL")
+    for _, statement in triggers:
         if "changed_" not in statement:
             database.execute(statement)
     database.execute("PRAGMA user_version = 7")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cxrbatch.config import LOG_FILE, MARKER_FILE
-from cxrbatch.intake import walking
+from cxrbatch.intake import folders as folder_entries, walking
 from cxrbatch.intake.walking import MetFolder, RememberedFolder, WalkManner, walk
 from cxrbatch.records import ImageFile
 
@@ -115,7 +115,7 @@ def test_looks_wait_together_where_each_takes_long(tmp_path: Path, monkeypatch: 
         (tmp_path / f"p{number:02}" / "study").mkdir(parents=True)
         (tmp_path / f"p{number:02}" / "study" / "1").write_bytes(b"x")
     at_once, most, lock = 0, 0, threading.Lock()
-    real = walking.describe_entry
+    real = folder_entries.describe_entry
 
     def slow(*arguments: object) -> object:
         nonlocal at_once, most
@@ -179,9 +179,12 @@ def test_a_remembered_folder_is_not_listed_but_those_below_it_are_looked_at(
     assert again()[0] == ["a/x/1", "a/y/2", "b/3"]
     listed: list[str] = []
     real = os.scandir
-    monkeypatch.setattr(
-        os, "scandir", lambda folder: (listed.append(os.path.relpath(folder, tmp_path)), real(folder))[1]
-    )
+
+    def noting(folder: str) -> object:
+        listed.append(os.path.relpath(folder, tmp_path))
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", noting)
     assert again()[0] == []
     assert listed == []
     (tmp_path / "a" / "y" / "new").write_bytes(b"x")

@@ -21,10 +21,10 @@ import pytest
 from cxrbatch.errors import ExitCode
 from cxrbatch.records import StudyResult
 from cxrbatch.system.record_json import from_json, to_json
-from tests.factories.ledgers import stored_result
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.faulted import Ended, FaultedRuns
 from tests.factories.judged import disagreements, finished_reports
+from tests.factories.ledgers import stored_result
 from tests.factories.output import as_earlier_version, plain
 from tests.factories.outputs import leftovers
 from tests.factories.studies import read_rows, write_image

@@ -45,13 +45,15 @@ class FolderTable:
         """Take note of a folder; return how many files of it are there as they were, not having been looked at."""
         if folder.is_unchanged:
             return self._known.meet_folder(folder.path.rstrip("/"))
-        if folder.youngest_ns is not None and folder.youngest_ns < self._quiet_before_ns:
-            row = (os.fsencode(folder.path), folder.mtime_ns, to_json(folder.folders))
-            self._store.execute("INSERT OR REPLACE INTO folders_met VALUES (?, ?, ?)", row)
+        is_quiet = folder.youngest_ns is not None and folder.youngest_ns < self._quiet_before_ns
+        # What was remembered of one that is not quiet goes: its time may be set back to what it was.
+        row = (os.fsencode(folder.path), folder.mtime_ns if is_quiet else None, to_json(folder.folders))
+        self._store.execute("INSERT OR REPLACE INTO folders_met VALUES (?, ?, ?)", row)
         return 0
 
     def settle(self) -> None:
         """Remember what was met: every file of it is in the ledger."""
         with self._store.transaction():
-            self._store.execute("INSERT OR REPLACE INTO folders SELECT * FROM folders_met")
+            self._store.execute("DELETE FROM folders WHERE path IN (SELECT path FROM folders_met)")
+            self._store.execute("INSERT INTO folders SELECT * FROM folders_met WHERE mtime_ns IS NOT NULL")
         self._store.execute("DELETE FROM folders_met")

@@ -108,13 +108,12 @@ BEGIN {_noted_study("old", "old.arrived_at")} END;
 CREATE TRIGGER study_noted_delete AFTER DELETE ON studies WHEN {_IS_DERIVED}
 BEGIN {_noted_study("old", "old.arrived_at")} END;
 """
-_STANDING = ("priority TEXT NOT NULL DEFAULT 'unscored'", "strength REAL NOT NULL DEFAULT 0")
+_STANDING = ("priority TEXT NOT NULL DEFAULT 'unscored'", "strength REAL")
 _GROWTH = f"""
 CREATE TABLE engines (id INTEGER PRIMARY KEY, record TEXT NOT NULL UNIQUE);
 CREATE INDEX studies_by_reading ON studies (
     priority, (status != 'failed'), strength DESC, (arrived_at = ''), arrived_at, study_key
 );
-CREATE INDEX studies_with_reports ON studies (study_key) WHERE report_html != '' OR report_pdf != '';
 CREATE TABLE visits (                   -- whose study is of what day; who that is as a number of 64 bits
     study_key TEXT PRIMARY KEY,
     patient INTEGER NOT NULL,
@@ -183,14 +182,13 @@ CREATE TABLE studies (
     arrived_at TEXT NOT NULL DEFAULT '', -- when its first file was met in UTC; '' where nobody knows
     -- its patient ID or the keyed hash of that
     {_PATIENT},
-    -- both follow from its result
+    -- both follow from its result; without one there is no strength
     {", ".join(_STANDING)}
 ) WITHOUT ROWID;
 CREATE INDEX studies_by_arrival ON studies (arrived_at, study_key);
 CREATE INDEX studies_by_status ON studies (status, study_key);
 CREATE INDEX studies_by_queue ON studies (status, queued_at);
 CREATE INDEX studies_by_engine ON studies (status, engine_sha256);
-CREATE INDEX studies_with_result ON studies (study_key) WHERE result IS NOT NULL;
 CREATE INDEX studies_without_pictures ON studies (study_key) WHERE json_extract(result, '$.pictures') = 0;
 CREATE TABLE arrivals (
     path BLOB PRIMARY KEY,              -- as in files, of which it is one that nobody has scored yet
@@ -205,7 +203,7 @@ CREATE TABLE arrivals (
 
 NO_REPORT = (
     "result = NULL, report_html = '', report_pdf = '', reported_at = '', priors = '', "
-    "priority = 'unscored', strength = 0"
+    "priority = 'unscored', strength = NULL"
 )
 """What is set of a study that has no report any more."""
 
@@ -268,6 +266,7 @@ MIGRATIONS = {
     7: f"""
     ALTER TABLE studies ADD COLUMN {_STANDING[0]};
     ALTER TABLE studies ADD COLUMN {_STANDING[1]};
+    DROP INDEX studies_with_result;
     {_GROWTH}
     DELETE FROM meta WHERE key = '{DERIVED}';
     INSERT OR REPLACE INTO meta VALUES ('{WITH_ENGINES}', '');

@@ -14,10 +14,10 @@ READING_ORDER: tuple[Priority, ...] = ("urgent", "abnormal", "incomplete", "unsc
 incomplete one not enough."""
 
 
-def standing(result: StudyResult | None) -> tuple[Priority, float]:
-    """Return priority and strength of a study with this result."""
+def standing(result: StudyResult | None) -> tuple[Priority, float | None]:
+    """Return priority and strength of a study with this result; without one it has no strength."""
     if result is None:
-        return "unscored", 0.0
+        return "unscored", None
     verdict = result.verdict
     return verdict.priority, strength(verdict, result.probabilities)
 

@@ -57,7 +57,7 @@ def test_results_of_two_engines_are_told_apart_and_hold_neither(tmp_path: Path) 
 def test_an_engine_whose_transaction_is_rolled_back_gets_its_row_the_next_time(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         ledger.index.record([indexed("a.dcm", "s1")])
-        ledger.store.guard = lambda: (_ for _ in ()).throw(OSError("gone")) if ledger.store._db.in_transaction else None  # noqa: SLF001
+        ledger.store.guard = lambda: (_ for _ in ()).throw(OSError("gone")) if ledger.store._db.in_transaction else None
         with pytest.raises(OSError, match="gone"):
             finish_all(ledger)
         ledger.store.guard = lambda: None

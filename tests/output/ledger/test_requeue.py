@@ -102,12 +102,12 @@ def test_no_slice_reads_more_than_its_studies(scored: Path) -> None:
         plans = {
             query: " ".join(str(step[3]) for step in ledger.store.rows(f"EXPLAIN QUERY PLAN {query}", parameters))
             for query, parameters in (
-                (requeue._FAILED, ("", 2)),  # noqa: SLF001
-                (requeue._OF_ENGINE, (OTHER, "", 2)),  # noqa: SLF001
-                (requeue._UNDRAWN, (OTHER, "", 2)),  # noqa: SLF001
-                (requeue._WITHOUT_MAPS, (OTHER, "", 2)),  # noqa: SLF001
-                (requeue._NEXT_ENGINE, ("",)),  # noqa: SLF001
+                (requeue._FAILED, ("", 2)),
+                (requeue._OF_ENGINE, (OTHER, "", 2)),
+                (requeue._UNDRAWN, (OTHER, "", 2)),
+                (requeue._WITHOUT_MAPS, (OTHER, "", 2)),
+                (requeue._NEXT_ENGINE, ("",)),
             )
         }
         assert [plan for plan in plans.values() if "TEMP B-TREE" in plan or "SCAN" in plan] == []
-        assert "study_key>?" in plans[requeue._OF_ENGINE]  # noqa: SLF001
+        assert "study_key>?" in plans[requeue._OF_ENGINE]
