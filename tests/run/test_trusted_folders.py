@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrbatch.intake import walking
+from cxrbatch.intake import folders, walking
 from cxrbatch.output.ledger.ledger import Ledger
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.studies import read_rows, run_quietly, write_image
@@ -34,7 +34,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[s
     age(images)
     write_tiny_bundle(tmp_path / "engines")
     listed: list[str] = []
-    real = walking.list_sorted
+    real = folders.list_sorted
 
     def noting(folder: str) -> list[os.DirEntry[str]]:
         listed.append(os.path.relpath(folder, images))
