@@ -21,12 +21,12 @@ import json
 import math
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -36,18 +36,16 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from cxrbatch.engine.bundle import load_bundle
 from cxrbatch.engine.open import plan_engine
-from cxrbatch.intake.walking import WalkManner, walk
-from cxrbatch.output.ledger.ledger import ENGINE, LEDGER_FILE, Ledger
-from cxrbatch.output.tables import derive_tables, refresh_tables
+from cxrbatch.output.ledger.ledger import LEDGER_FILE
 from cxrbatch.records import EngineDescription
-from cxrbatch.system.record_json import from_json
 from scripts import bench_inputs
 from scripts.bench_scale import NEVER, record_as_scored
+from scripts.growth_step import resident_mb
 from scripts.scale_studies import make_links, make_output, make_studies, make_templates
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "bench" / "growth"
-SHIM = Path(__file__).with_name("slow_share.c")
+STEP, SHIM = (Path(__file__).with_name(name) for name in ("growth_step.py", "slow_share.c"))
 NEW_STUDIES = 1000
 SHARE_STUDIES, SHARE_MS, THREADS = 5000, 5, (1, 16)
 
@@ -61,72 +59,33 @@ class Spent:
     wall_s: float = 0.0
 
 
-# --------------------------------------------------------------------------- steps, each in a process of its own
-
-
-def step_walk(tree: Path, _: Path) -> None:
-    """Walk over the tree, keeping nothing."""
-    for _file in walk(tree):
-        pass
-
-
-def step_share(tree: Path, out: Path) -> None:
-    """Walk over a slow share on as many threads as OUT is named after."""
-    for _file in walk(tree, manner=WalkManner(int(out.name))):
-        pass
-
-
-def step_new(_: Path, out: Path) -> None:
-    """Bring the tables up to date."""
-    with Ledger(out) as ledger:
-        refresh_tables(out, ledger, from_json(ledger.fact(ENGINE), EngineDescription))
-
-
-def step_all(_: Path, out: Path) -> None:
-    """Write all tables anew."""
-    with Ledger(out) as ledger:
-        derive_tables(out, ledger, from_json(ledger.fact(ENGINE), EngineDescription))
-
-
-def step_requeue(_: Path, out: Path) -> None:
-    """Queue all studies again for another engine."""
-    with Ledger(out) as ledger:
-        ledger.queue.requeue(engine_sha256="f" * 64)
-
-
-STEPS: dict[str, Callable[[Path, Path], None]] = {
-    "walk": step_walk,
-    "share": step_share,
-    "new": step_new,
-    "all": step_all,
-    "requeue": step_requeue,
-}
-
-
 def spend(step: str, tree: Path, out: Path, **environment: str) -> Spent:
     """Take a step in a process of its own."""
-    command = [sys.executable, __file__, "--step", step, str(tree), str(out)]
+    command = [sys.executable, str(STEP), step, str(tree), str(out)]
     text = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | environment).stdout
     return Spent(**json.loads(text.splitlines()[-1]))
-
-
-def take_step(step: str, tree: Path, out: Path) -> None:
-    """Take a step here, and print what it took beyond starting."""
-    cpu, wall = time.process_time(), time.monotonic()
-    STEPS[step](tree, out)
-    spent = time.process_time() - cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"cpu_s": spent[0], "rss_mb": spent[1], "wall_s": time.monotonic() - wall}))
 
 
 def spend_run(tree: Path, out: Path, engine: Path) -> Spent:
     """Run `cxrbatch run`, scoring nothing."""
     command = [sys.executable, "-m", "cxrbatch", "run", str(tree), "-o", str(out), "-e", str(engine), "--since", NEVER]
-    child = subprocess.Popen([*command, "--no-pdf"], cwd=ROOT, stdout=subprocess.DEVNULL)
+    child, peak = subprocess.Popen([*command, "--no-pdf"], cwd=ROOT, stdout=subprocess.DEVNULL), [0.0]
+    # Not what wait4 says of memory, in which a child begins with what its parent has.
+    sampler = threading.Thread(target=_sample, args=(child.pid, peak))
+    sampler.start()
     _, status, used = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
+    sampler.join()
     if child.returncode:
         sys.exit(f"failed with exit code {child.returncode}: {' '.join(command)}")
-    return Spent(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    return Spent(used.ru_utime + used.ru_stime, peak[0])
+
+
+def _sample(process: int, peak: list[float]) -> None:
+    with suppress(OSError):
+        while (found := resident_mb(process)) is not None:
+            peak[0] = max(peak[0], found)
+            time.sleep(0.05)
 
 
 # --------------------------------------------------------------------------- one size
@@ -209,11 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--engine", type=Path, help="engine bundle whose record results hold; by default a small one")
-    parser.add_argument("--step", nargs=3, metavar=("STEP", "TREE", "OUT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.step:
-        take_step(options.step[0], Path(options.step[1]), Path(options.step[2]))
-        return
     engine = options.engine or bench_inputs.make_small_engine(WORK / "engines")
     description = plan_engine(load_bundle(engine), backend="auto", precision="auto")
     found = {size: measure(size, engine, description) for size in options.sizes}
