@@ -28,7 +28,7 @@ from cxrbatch.pages.cells import LIST_SEPARATOR, harmless, list_cell, restored, 
 from cxrbatch.records import Calls, EngineDescription, FileRow, StudyRow, Verdict, call_image, now_text
 from cxrbatch.system.durable import replacing
 from cxrbatch.system.faults import reach
-from cxrbatch.system.record_json import to_json
+from cxrbatch.system.record_json import from_json, to_json
 
 IMAGES_CSV = "images.csv"
 STUDIES_CSV = "studies.csv"
@@ -139,7 +139,9 @@ def _as_derived(out: Path, engine: EngineDescription) -> str:
         files = [(path.name, (state := path.stat()).st_size, state.st_mtime_ns) for path in paths]
     except OSError:
         return ""
-    return hashlib.sha256(f"{__version__} {files} {to_json(engine)}".encode()).hexdigest()
+    # As the ledger gives it back: a number that was written as 0 is one that is 0.0 there.
+    described = to_json(from_json(to_json(engine), EngineDescription))
+    return hashlib.sha256(f"{__version__} {files} {described}".encode()).hexdigest()
 
 
 def write_tables(out: Path, files: Iterable[FileRow], studies: Iterable[StudyRow], engine: EngineDescription) -> None:

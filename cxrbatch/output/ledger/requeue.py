@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from cxrbatch.output.ledger.schema import BY_STUDY
 from cxrbatch.output.ledger.store import LedgerStore
 from cxrbatch.records import now_text
-from cxrbatch.system.faults import reach
 
 SLICE = 2000
 """Studies of one transaction."""
@@ -69,7 +68,6 @@ class Requeue:
 
 def requeue(store: LedgerStore, wish: Requeue, told: Told = _untold) -> None:
     """Queue studies again, as far as all of each is still there."""
-    reach("requeue")
     if wish.draws:
         # Its scores are the same: it stays the same revision.
         _in_slices(store, _UNDRAWN, (wish.engine_sha256,), _AGAIN_AS_SAME_REVISION, told)
@@ -78,7 +76,6 @@ def requeue(store: LedgerStore, wish: Requeue, told: Told = _untold) -> None:
     for engine_sha256 in _engines(store):
         if engine_sha256 != wish.engine_sha256:
             _in_slices(store, _OF_ENGINE, (engine_sha256,), _AGAIN, told)
-    reach("requeued")
 
 
 def requeue_without_maps(store: LedgerStore, engine_sha256: str, told: Told = _untold) -> None:
