@@ -19,7 +19,7 @@ from cxrbatch import __version__
 from cxrbatch.output.ledger.changes import Changed
 from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.output.ledger.patients import WithPrior, write_visits
-from cxrbatch.output.ledger.schema import DERIVED
+from cxrbatch.output.ledger.schema_growth import DERIVED
 from cxrbatch.output.table_patch import TablePatch, Unfit, patch_table
 from cxrbatch.output.worklist import INDEX_HTML, write_worklist
 from cxrbatch.output.worklist_data import DATA_FOLDER

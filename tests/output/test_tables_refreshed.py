@@ -10,7 +10,7 @@ import pytest
 
 from cxrbatch.output import tables
 from cxrbatch.output.ledger.ledger import Ledger
-from cxrbatch.output.ledger.schema import DERIVED
+from cxrbatch.output.ledger.schema_growth import DERIVED
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.studies import read_rows, run_quietly, write_image
 

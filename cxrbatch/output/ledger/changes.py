@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cxrbatch.output.ledger.schema import DERIVED
+from cxrbatch.output.ledger.schema_growth import DERIVED
 from cxrbatch.output.ledger.store import LedgerStore
 from cxrbatch.system.record_json import from_json, to_json
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
+from cxrbatch.output.ledger.schema_growth import DERIVED, GROWTH, STANDING, WITH_ENGINES
 from cxrbatch.system.faults import reach
 
 SCHEMA_VERSION = 8
@@ -50,89 +51,6 @@ BEGIN
     WHERE EXISTS (SELECT 1 FROM studies WHERE patient = old.patient);
 END;
 """
-DERIVED = "derived"
-"""The fact that says of which files tables and worklist are that were written last."""
-
-WITH_ENGINES = "with_engines"
-"""The fact that stands while results of earlier versions still hold their engines: up to which key they do not."""
-
-_IS_DERIVED = f"EXISTS (SELECT 1 FROM meta WHERE key = '{DERIVED}' AND value != '')"
-
-
-def _note(table: str, **values: str) -> str:
-    # What conflicts would be an error: an upsert that fires a trigger overrules what its statements say of conflicts.
-    there = " AND ".join(f"{name} = {value}" for name, value in values.items())
-    return (
-        f"INSERT INTO {table} SELECT {', '.join(values.values())} "
-        f"WHERE NOT EXISTS (SELECT 1 FROM {table} WHERE {there});"
-    )
-
-
-def _noted_file(row: str) -> str:
-    file = _note("changed_files", path=f"{row}.path")
-    return f"{file} {_note('changed_studies', study_key=f'{row}.study_key', arrived_at=_STILL_THERE)}"
-
-
-def _noted_study(row: str, arrived_at: str) -> str:
-    return _note("changed_studies", study_key=f"{row}.study_key", arrived_at=arrived_at)
-
-
-_STILL_THERE = "''"
-
-
-# What changed since tables and worklist were derived last. Notes nothing before they first were: then all is written.
-_CHANGES = f"""
-CREATE TABLE changed_files (path BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE changed_studies (
-    study_key TEXT NOT NULL,
-    arrived_at TEXT NOT NULL,           -- of a study that was removed; it tells where it was listed
-    PRIMARY KEY (study_key, arrived_at)
-) WITHOUT ROWID;
-CREATE TRIGGER file_noted_insert BEFORE INSERT ON files WHEN {_IS_DERIVED}
-BEGIN
-    {_noted_file("new")}
-    INSERT INTO changed_studies SELECT study_key, '' FROM files WHERE path = new.path
-    AND NOT EXISTS (SELECT 1 FROM changed_studies AS noted WHERE noted.study_key = files.study_key AND arrived_at = '');
-END;
-CREATE TRIGGER file_noted_update AFTER UPDATE ON files WHEN {_IS_DERIVED}
-BEGIN {_noted_file("old")} {_noted_file("new")} END;
-CREATE TRIGGER file_noted_delete AFTER DELETE ON files WHEN {_IS_DERIVED}
-BEGIN {_noted_file("old")} END;
-CREATE TRIGGER study_noted_insert BEFORE INSERT ON studies WHEN {_IS_DERIVED}
-BEGIN {_noted_study("new", _STILL_THERE)} END;
-CREATE TRIGGER study_noted_update AFTER UPDATE ON studies WHEN {_IS_DERIVED}
-BEGIN {_noted_study("new", _STILL_THERE)} END;
-CREATE TRIGGER study_renamed AFTER UPDATE OF study_key ON studies
-WHEN {_IS_DERIVED} AND old.study_key != new.study_key
-BEGIN {_noted_study("old", "old.arrived_at")} END;
-CREATE TRIGGER study_noted_delete AFTER DELETE ON studies WHEN {_IS_DERIVED}
-BEGIN {_noted_study("old", "old.arrived_at")} END;
-"""
-_STANDING = ("priority TEXT NOT NULL DEFAULT 'unscored'", "strength REAL")
-_GROWTH = f"""
-CREATE TABLE engines (id INTEGER PRIMARY KEY, record TEXT NOT NULL UNIQUE);
-CREATE INDEX studies_by_reading ON studies (
-    priority, (status != 'failed'), strength DESC, (arrived_at = ''), arrived_at, study_key
-);
-CREATE TABLE visits (                   -- whose study is of what day; who that is as a number of 64 bits
-    study_key TEXT PRIMARY KEY,
-    patient INTEGER NOT NULL,
-    day TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX visits_by_patient ON visits (patient, day);
-CREATE TABLE shards (                   -- of the worklist's data; by arrival of the first study of each
-    number INTEGER PRIMARY KEY,
-    name TEXT NOT NULL,
-    arrived_at TEXT NOT NULL,
-    study_key TEXT NOT NULL,
-    counts TEXT NOT NULL
-);
-CREATE TABLE folders (                  -- of INPUT: when each last changed and was looked at
-    path BLOB PRIMARY KEY,
-    mtime_ns INTEGER NOT NULL,
-    folders TEXT NOT NULL               -- the names of those in it
-) WITHOUT ROWID;
-{_CHANGES}"""
 SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE files (
@@ -183,7 +101,7 @@ CREATE TABLE studies (
     -- its patient ID or the keyed hash of that
     {_PATIENT},
     -- both follow from its result; without one there is no strength
-    {", ".join(_STANDING)}
+    {", ".join(STANDING)}
 ) WITHOUT ROWID;
 CREATE INDEX studies_by_arrival ON studies (arrived_at, study_key);
 CREATE INDEX studies_by_status ON studies (status, study_key);
@@ -199,7 +117,7 @@ CREATE TABLE arrivals (
     cut_short INTEGER NOT NULL,         -- 1: it ends before its pixels do
     held_back INTEGER NOT NULL          -- 1: it looks like a file that has only begun to arrive
 ) WITHOUT ROWID;
-{_PATIENTS_DUE}{_GROWTH}"""
+{_PATIENTS_DUE}{GROWTH}"""
 
 NO_REPORT = (
     "result = NULL, report_html = '', report_pdf = '', reported_at = '', priors = '', "
@@ -264,10 +182,10 @@ MIGRATIONS = {
     6: "",
     # The results of schema 7 hold their engines, and give their studies a standing, slice by slice: see `slices`.
     7: f"""
-    ALTER TABLE studies ADD COLUMN {_STANDING[0]};
-    ALTER TABLE studies ADD COLUMN {_STANDING[1]};
+    ALTER TABLE studies ADD COLUMN {STANDING[0]};
+    ALTER TABLE studies ADD COLUMN {STANDING[1]};
     DROP INDEX studies_with_result;
-    {_GROWTH}
+    {GROWTH}
     DELETE FROM meta WHERE key = '{DERIVED}';
     INSERT OR REPLACE INTO meta VALUES ('{WITH_ENGINES}', '');
     """,

@@ -7,7 +7,8 @@ opens the ledger, where it was.
 
 from __future__ import annotations
 
-from cxrbatch.output.ledger.schema import STUDY_CHANGED, WITH_ENGINES
+from cxrbatch.output.ledger.schema import STUDY_CHANGED
+from cxrbatch.output.ledger.schema_growth import WITH_ENGINES
 from cxrbatch.output.ledger.standing import standing
 from cxrbatch.output.ledger.store import LedgerStore
 

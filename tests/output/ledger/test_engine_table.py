@@ -15,7 +15,8 @@ import pytest
 from cxrbatch.errors import RunError
 from cxrbatch.output.ledger import slices
 from cxrbatch.output.ledger.ledger import LEDGER_FILE, Ledger
-from cxrbatch.output.ledger.schema import SCHEMA_VERSION, WITH_ENGINES
+from cxrbatch.output.ledger.schema import SCHEMA_VERSION
+from cxrbatch.output.ledger.schema_growth import WITH_ENGINES
 from cxrbatch.output.ledger.store import LedgerStore
 from cxrbatch.records import StudyRow
 from cxrbatch.system.record_json import to_json
