@@ -10,8 +10,8 @@ export CXRBATCH_SHARED_DATA ?= $(realpath ../shared/data)
 # Every worker process imports; compiled modules save it half of its start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo demo-pacs test pytest check format reference catalogues docs bench bench-quick bench-intake bench-scale pixel-check
-.PHONY: anatomy-model arrivals gpu-check bench-worklist container-check fuzz hostile damage soak screenshots setup clean
+.PHONY: demo demo-pacs test pytest check format reference catalogues docs bench bench-quick bench-intake bench-scale bench-tree
+.PHONY: pixel-check anatomy-model arrivals gpu-check bench-worklist container-check fuzz hostile damage soak screenshots setup clean
 
 demo: setup
 	$(BIN)/cxrbatch demo -o demo
@@ -55,8 +55,12 @@ bench-quick: setup
 gpu-check: setup
 	$(BIN)/python scripts/gpu_check.py $(GPU_CHECK_ARGS)
 
+# Archives of 1,000, 10,000 and 100,000 studies; BENCH_SCALE_ARGS="--sizes 1000 10000 100000 1000000" takes half an hour more.
 bench-scale: setup
-	$(BIN)/python scripts/bench_scale.py $(BENCH_SCALE_ARGS)
+	$(BIN)/python scripts/bench_growth.py $(BENCH_SCALE_ARGS)
+
+bench-tree: setup
+	$(BIN)/python scripts/bench_scale.py $(BENCH_TREE_ARGS)
 
 bench-intake: setup
 	$(BIN)/python scripts/bench_intake.py $(BENCH_INTAKE_ARGS)

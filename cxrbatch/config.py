@@ -97,6 +97,12 @@ class Settings:
     input_emptied: Annotated[
         bool, Meaning("an INPUT that lost all its files at once was emptied, and is no share that is not mounted")
     ] = False
+    walk_threads: Annotated[
+        int, Range(1, 256), Meaning("looks at INPUT that wait at once where each takes long, as on a share")
+    ] = 16
+    trust_folder_mtime: Annotated[
+        bool, Meaning("pass over folders whose time is as it was; what is rewritten in place there is not noticed")
+    ] = False
     html: Annotated[bool, Meaning("write `report.html` per study")] = True
     pdf: Annotated[bool, Meaning("write `report.pdf` per study")] = True
     sheet_pdf: Annotated[bool, Meaning("write the sheet of each run, `runs/<date>-<n>.html`, as PDF too")] = False

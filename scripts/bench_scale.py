@@ -1,4 +1,4 @@
-"""`make bench-scale`: an input tree of 200,000 files: the first index, a rerun with nothing to do, and their memory.
+"""`make bench-tree`: an input tree of 200,000 files: the first index, a rerun with nothing to do, and their memory.
 
 The files are real DICOM files (64x64, two views to a study, a hundred to a folder); every header is read through the
 same worker processes as in any run. Scoring them would take an hour and says nothing about the tree, so the studies are
@@ -179,7 +179,7 @@ def report(n_files: int, first: list[tuple[str, str]], reruns: list[Measured], r
             ("  RSS of the main process at its highest, MB", f"{again.rss_mb:.0f}"),
         ]
     today = datetime.now().astimezone().date()
-    heading = f"`make bench-scale`, {today}, {psutil.cpu_count()} cores ({cpu}), Python {platform.python_version()}"
+    heading = f"`make bench-tree`, {today}, {psutil.cpu_count()} cores ({cpu}), Python {platform.python_version()}"
     return "\n".join([heading, "", "| | |", "| --- | ---: |", *(f"| {what} | {value} |" for what, value in rows), ""])
 
 

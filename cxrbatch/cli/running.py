@@ -29,6 +29,7 @@ from cxrbatch.cli.options import (
 )
 from cxrbatch.cli.peer_options import sending_options
 from cxrbatch.cli.terminal import open_console, open_terminal, say
+from cxrbatch.cli.walking import walking_options
 from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.system.standard_streams import put_work_first
 
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     help="Only studies with a file modified since a date (2026-11-20) or within a time (36h, 7d).",
 )
 @click.option("--deadline", metavar="HH:MM", help="Start no study that would not be finished by then; the rest waits.")
+@walking_options
 @click.option(
     "--input-emptied",
     is_flag=True,
@@ -124,6 +126,7 @@ def _foresee(console: Console, input_path: Path, out: Path, settings: Settings, 
 @click.argument("input_folder", metavar="INPUT", type=WATCHED_FOLDER)
 @click.option("-o", "--output", "out", metavar="OUT", type=NEW_FOLDER, required=True, help="Folder for all results.")
 @scoring_options
+@walking_options
 @click.option(
     "--settle",
     "settle_s",

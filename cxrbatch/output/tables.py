@@ -10,22 +10,28 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from cxrbatch import __version__
 from cxrbatch.locales import known_locale
+from cxrbatch.output.ledger.changes import Changed
 from cxrbatch.output.ledger.ledger import LOCALE, Ledger
-from cxrbatch.output.ledger.store import DERIVED
+from cxrbatch.output.ledger.priors import WithPrior
+from cxrbatch.output.ledger.schema_growth import DERIVED
+from cxrbatch.output.table_patch import TablePatch, Unfit, patch_table
 from cxrbatch.output.worklist import INDEX_HTML, write_worklist
 from cxrbatch.output.worklist_data import DATA_FOLDER
+from cxrbatch.output.worklist_patch import WorklistPatch, patch_worklist
 from cxrbatch.pages.cells import LIST_SEPARATOR, harmless, list_cell, restored, write_rows
 from cxrbatch.pages.language import speaking
 from cxrbatch.pages.own_templates import in_use
 from cxrbatch.records import Calls, EngineDescription, FileRow, StudyRow, Verdict, call_image, now_text
 from cxrbatch.system.durable import replacing
 from cxrbatch.system.faults import reach
-from cxrbatch.system.record_json import to_json
+from cxrbatch.system.record_json import from_json, to_json
 
 IMAGES_CSV = "images.csv"
 STUDIES_CSV = "studies.csv"
@@ -45,20 +51,24 @@ _STUDY_COLUMNS_BEFORE = (
 )
 
 Cell = str | int
+Key = TypeVar("Key", bytes, str)
 
 _NO_SCORES: tuple[tuple[float, ...], Calls, tuple[float, ...]] = ((), (), ())
 
 
 def refresh_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
-    """Write the tables and the worklist unless they lie there as they were written, and nothing changed since.
+    """Bring the tables and the worklist up to date; where they lie as they were written, only what changed since.
 
     Raises:
         OutputNotWritable: `out` is no longer where it was.
     """
     ledger.home.check()
     derived = ledger.fact(DERIVED)
-    if not derived or derived != _as_derived(out, ledger, engine):
-        derive_tables(out, ledger, engine)
+    if derived and derived == _as_derived(out, ledger, engine):
+        changed = ledger.changes.since_derived()
+        if changed is not None and (not changed or _patch_tables(out, ledger, engine, changed)):
+            return
+    derive_tables(out, ledger, engine)
 
 
 def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
@@ -68,12 +78,62 @@ def derive_tables(out: Path, ledger: Ledger, engine: EngineDescription) -> None:
         OutputNotWritable: `out` is no longer where it was.
     """
     ledger.home.check()
+    ledger.changes.unsettled()
     write_tables(out, ledger.results.file_rows(), ledger.results.study_rows(), engine)
     ledger.home.check()
-    studies, with_prior = ledger.results.study_rows_by_arrival(), ledger.priors.keys_with_prior()
+    studies, with_prior = ledger.results.study_rows_by_arrival(), WithPrior(ledger.priors)
     with speaking(known_locale(ledger.fact(LOCALE))):
-        write_worklist(out, studies, engine=engine, generated_at=now_text(), with_prior=with_prior)
-    ledger.remember(DERIVED, _as_derived(out, ledger, engine))
+        shards = write_worklist(out, studies, engine=engine, generated_at=now_text(), with_prior=with_prior)
+    ledger.changes.settled(_as_derived(out, ledger, engine), shards)
+
+
+def _patch_tables(out: Path, ledger: Ledger, engine: EngineDescription, changed: Changed) -> bool:
+    """Bring the tables and the worklist up to date with what changed; return whether they could be."""
+    shards = ledger.changes.shards()
+    if not shards:
+        return False
+    try:
+        patch_table(out / IMAGES_CSV, _image_patch(ledger, engine, changed.files))
+        patch_table(out / STUDIES_CSV, _study_patch(ledger, engine, sorted(changed.studies)))
+    except Unfit:
+        return False
+    ledger.home.check()
+    patch = WorklistPatch(shards, changed.studies)
+    with speaking(known_locale(ledger.fact(LOCALE))):
+        written = patch_worklist(out, ledger, patch, engine=engine, generated_at=now_text())
+    ledger.changes.settled(_as_derived(out, ledger, engine), written)
+    return True
+
+
+def _image_patch(ledger: Ledger, engine: EngineDescription, paths: Sequence[bytes]) -> TablePatch:
+    patch = TablePatch()
+    places = _unchanged_behind(ledger, paths, "SELECT path FROM files WHERE path > ? ORDER BY path LIMIT 1")
+    for path, before in zip(paths, places, strict=True):
+        patch.drop(os.fsdecode(path))
+        for row in ledger.results.file_rows(path):
+            patch.add(_image_cells(row, engine), os.fsdecode(before) if before is not None else None)
+    return patch
+
+
+def _study_patch(ledger: Ledger, engine: EngineDescription, study_keys: Sequence[str]) -> TablePatch:
+    patch = TablePatch()
+    query = "SELECT study_key FROM studies WHERE study_key > ? ORDER BY study_key LIMIT 1"
+    for key, before in zip(study_keys, _unchanged_behind(ledger, study_keys, query), strict=True):
+        patch.drop(key)
+        for row in ledger.results.study_rows(key):
+            patch.add(_study_cells(row, engine), before)
+    return patch
+
+
+def _unchanged_behind(ledger: Ledger, changed: Sequence[Key], query: str) -> list[Key | None]:
+    """Return for each key, which are sorted, the next one that did not change; None where there is none."""
+    found: list[Key | None] = []
+    names, behind = set(changed), dict[Key, Key | None]()
+    for key in reversed(changed):
+        after = ledger.store.value(query, (key,))
+        behind[key] = behind[after] if after in names else after
+        found.append(behind[key])
+    return found[::-1]
 
 
 def _as_derived(out: Path, ledger: Ledger, engine: EngineDescription) -> str:
@@ -84,7 +144,9 @@ def _as_derived(out: Path, ledger: Ledger, engine: EngineDescription) -> str:
     except OSError:
         return ""
     spoken = known_locale(ledger.fact(LOCALE))
-    return hashlib.sha256(f"{__version__}{in_use().mark} {spoken} {files} {to_json(engine)}".encode()).hexdigest()
+    # As the ledger gives it back: a number that was written as 0 is one that is 0.0 there.
+    described = to_json(from_json(to_json(engine), EngineDescription))
+    return hashlib.sha256(f"{__version__}{in_use().mark} {spoken} {files} {described}".encode()).hexdigest()
 
 
 def write_tables(out: Path, files: Iterable[FileRow], studies: Iterable[StudyRow], engine: EngineDescription) -> None:

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set as AbstractSet
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from heapq import nsmallest
 from pathlib import Path
 
+from cxrbatch.output.ledger.changes import ShardCounts, WrittenShard
 from cxrbatch.output.report.content import SHORT_HASH
 from cxrbatch.output.report.findings import engine_coverage, own_name
 from cxrbatch.output.report.report_files import REPORTS
-from cxrbatch.output.worklist_data import DATA_FOLDER, Facts, ShardWriter, replace_where_new
+from cxrbatch.output.worklist_data import DATA_FOLDER, Facts, ShardWriter, replace_where_new, sum_counts
 from cxrbatch.output.worklist_lines import (
     MARKS,
     READING_ORDER,
     STATUS_ORDER,
     WorklistLine,
-    marks_of,
     reading_order,
     worklist_line,
 )
@@ -96,38 +95,14 @@ class Choice:
     count: int
 
 
-@dataclass(slots=True)
-class _Studies:
-    """What is counted of all studies, of which only those on the page stay in memory."""
-
-    data: ShardWriter
-    total: int = 0
-    priorities: Counter[str] = field(default_factory=Counter)
-    statuses: Counter[str] = field(default_factory=Counter)
-    findings: Counter[str] = field(default_factory=Counter)
-    marks: Counter[str] = field(default_factory=Counter)
-    unlike: int = 0
-
-    def take(self, line: WorklistLine) -> WorklistLine:
-        """Count this study, put it into the page's data, and return it."""
-        self.data.add(line)
-        self.total += 1
-        self.priorities[line.priority] += 1
-        self.statuses[line.status] += 1
-        self.findings.update(chip.name for chip in line.findings)
-        self.marks.update(marks_of(line))
-        self.unlike += bool(line.unlike)
-        return line
-
-
 def write_worklist(
     out: Path,
     studies: Iterable[StudyRow],
     *,
     engine: EngineDescription,
     generated_at: str,
-    with_prior: AbstractSet[str] = frozenset(),
-) -> None:
+    with_prior: Container[str] = frozenset(),
+) -> list[WrittenShard]:
     """Write index.html and the data that its script reads; what would be as it is already is not touched.
 
     Args:
@@ -136,12 +111,31 @@ def write_worklist(
         engine: the engine of this run; its notice is shown.
         generated_at: when, as ISO 8601 text; the page tells it as the time of its last change.
         with_prior: the keys of studies of whose patient there is an earlier one.
+
+    Returns:
+        What was written, shard by shard.
     """
+    data = open_data(out)
+    lines = (data.add(worklist_line(row, with_prior), row.arrived_at) for row in studies)
+    first = nsmallest(FIRST_ROWS, lines, key=reading_order)
+    publish(out, data, first, engine, generated_at)
+    return data.shards
+
+
+def open_data(out: Path) -> ShardWriter:
+    """Return what writes the rows of the worklist of `out`."""
     make_folder(out / DATA_FOLDER, within=out)
-    taken = _Studies(ShardWriter(out / DATA_FOLDER))
-    lines = nsmallest(FIRST_ROWS, (taken.take(worklist_line(row, with_prior)) for row in studies), key=reading_order)
+    return ShardWriter(out / DATA_FOLDER)
+
+
+def publish(
+    out: Path, data: ShardWriter, lines: Sequence[WorklistLine], engine: EngineDescription, generated_at: str
+) -> None:
+    """Write the page over these rows, which begins with `lines`; from here on it is this one that is read."""
+    data.end_shard()
+    taken = sum_counts(data.shards)
     facts = _facts(taken, engine)
-    stamp = taken.data.finish(facts, page=_page_version(), changed_at=generated_at)
+    stamp = data.finish(facts, page=_page_version(), changed_at=generated_at)
     status_names = wording.names_of(wording.STATUS_NAMES)
     page = render_page(
         "worklist.html.j2",
@@ -162,9 +156,9 @@ def write_worklist(
         changed_at=wording.moment(stamp.changed_at),
         not_for_diagnosis=_(wording.NOT_FOR_DIAGNOSIS),
     )
-    taken.data.publish(stamp)
+    data.publish(stamp)
     replace_where_new(out / INDEX_HTML, encode(page))
-    taken.data.tidy(stamp)
+    data.tidy(stamp)
 
 
 def _said() -> dict[str, object]:
@@ -192,7 +186,7 @@ def _page_version() -> str:
     return hashlib.sha256(f"{spoken().tag} {asset('worklist.js')}".encode()).hexdigest()[:16]
 
 
-def _facts(taken: _Studies, engine: EngineDescription) -> Facts:
+def _facts(taken: ShardCounts, engine: EngineDescription) -> Facts:
     known = [own_name(label) for label in engine.labels if not label.normal]
     about = ngettext(
         "{count} study, scored by {engine} {hash} on {backend}, {precision}",
@@ -216,17 +210,17 @@ def _facts(taken: _Studies, engine: EngineDescription) -> Facts:
 
 
 def _choices(counts: Mapping[str, int], order: Iterable[str], names: Mapping[str, str]) -> list[Choice]:
-    return [Choice(value, names[value], counts[value]) for value in order]
+    return [Choice(value, names[value], counts.get(value, 0)) for value in order]
 
 
 def _finding_choices(counts: Mapping[str, int], labels: Sequence[Label]) -> list[Choice]:
     names = dict.fromkeys([*(own_name(label) for label in labels if not label.normal), *sorted(counts)])
-    return [Choice(name, shown_label(name), counts[name]) for name in names]
+    return [Choice(name, shown_label(name), counts.get(name, 0)) for name in names]
 
 
-def _mark_choices(taken: _Studies, facts: Facts) -> list[Choice]:
+def _mark_choices(taken: ShardCounts, facts: Facts) -> list[Choice]:
     """Return what one may ask for beside priority, finding and status; the page counts what only it knows."""
-    counts = taken.marks | {"unlike": taken.unlike}
+    counts = {**taken.marks, "unlike": taken.unlike}
     return [
         Choice(value, _(name), counts.get(value, 0))
         for value, name in MARK_NAMES.items()

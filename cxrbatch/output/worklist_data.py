@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cxrbatch.output.ledger.changes import ShardCounts, WrittenShard
 from cxrbatch.output.report.report_files import REPORTS
 from cxrbatch.output.worklist_lines import (
     MARKS,
@@ -102,24 +104,78 @@ class _Shard:
 
 
 @dataclass(slots=True)
+class _Counter:
+    """What is counted of the studies of a shard."""
+
+    priorities: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[str] = field(default_factory=Counter)
+    findings: Counter[str] = field(default_factory=Counter)
+    marks: Counter[str] = field(default_factory=Counter)
+    unlike: int = 0
+
+    def count(self, line: WorklistLine) -> None:
+        self.priorities[line.priority] += 1
+        self.statuses[line.status] += 1
+        self.findings.update(chip.name for chip in line.findings)
+        self.marks.update(marks_of(line))
+        self.unlike += bool(line.unlike)
+
+    def counted(self) -> ShardCounts:
+        by_priority, by_status = dict(self.priorities), dict(self.statuses)
+        total = self.statuses.total()
+        return ShardCounts(total, by_priority, by_status, dict(self.findings), dict(self.marks), self.unlike)
+
+
+def sum_counts(shards: Iterable[WrittenShard]) -> ShardCounts:
+    """Return what all shards together count."""
+    total = _Counter()
+    for shard in shards:
+        total.priorities.update(shard.counts.priorities)
+        total.statuses.update(shard.counts.statuses)
+        total.findings.update(shard.counts.findings)
+        total.marks.update(shard.counts.marks)
+        total.unlike += shard.counts.unlike
+    return total.counted()
+
+
+@dataclass(slots=True)
 class ShardWriter:
-    """Writes rows into a folder, shard by shard as they come: what is in memory is one shard, and the names of all."""
+    """Writes rows into a folder, shard by shard as they come: what is in memory is one shard, and what tells of all."""
 
     folder: Path
-    names: list[str] = field(default_factory=list)
+    shards: list[WrittenShard] = field(default_factory=list)
     shard: _Shard = field(default_factory=_Shard)
+    counter: _Counter = field(default_factory=_Counter)
+    first: tuple[str, str] = ("", "")
 
-    def add(self, line: WorklistLine) -> None:
-        """Take one more row."""
+    def add(self, line: WorklistLine, arrived_at: str) -> WorklistLine:
+        """Take one more row of a study that came then; return it."""
+        if not self.shard.rows:
+            self.first = (arrived_at, line.study_key)
         self.shard.add(line)
+        self.counter.count(line)
         if len(self.shard.rows) == SHARD_ROWS:
-            self._write()
+            self.end_shard()
+        return line
+
+    def keep(self, shard: WrittenShard) -> None:
+        """Take a shard that is there already: its rows did not change."""
+        self.end_shard()
+        self.shards.append(shard)
+
+    def end_shard(self) -> None:
+        """Write the rows that came since the last shard, if any did, as one."""
+        if self.shard.rows:
+            rows = self.shard.encoded()
+            name = _digest(rows)
+            replace_where_new(self.folder / shard_file(name), encode(f'{_CALL}rows("{name}",{rows});\n'))
+            self.shards.append(WrittenShard(name, *self.first, self.counter.counted()))
+            self.shard, self.counter = _Shard(), _Counter()
 
     def finish(self, facts: Facts, *, page: str, changed_at: str) -> Stamp:
-        """Write the last shard; return what counts from now on, with the time since when it does."""
-        if self.shard.rows:
-            self._write()
-        stamp = Stamp("", changed_at, moment(changed_at), page, tuple(self.names), facts)
+        """Return what counts from now on, with the time since when it does; the last shard is to be ended before."""
+        names = tuple(shard.name for shard in self.shards)
+        stamp = Stamp("", changed_at, moment(changed_at), page, names, facts)
         version = _digest(_json([stamp.page, stamp.shards, asdict(facts)]))
         known = _read_known(self.folder / NOW_JS)
         if known.get("version") == version and isinstance(known.get("changed_at"), str):
@@ -136,13 +192,6 @@ class ShardWriter:
         for path in self.folder.iterdir():
             if path.name not in kept and not path.is_dir():
                 path.unlink()
-
-    def _write(self) -> None:
-        rows = self.shard.encoded()
-        name = _digest(rows)
-        replace_where_new(self.folder / shard_file(name), encode(f'{_CALL}rows("{name}",{rows});\n'))
-        self.names.append(name)
-        self.shard = _Shard()
 
 
 @dataclass(frozen=True, slots=True)

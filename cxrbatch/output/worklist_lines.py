@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set as AbstractSet
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote
 
 from cxrbatch.errors import Flag
+from cxrbatch.output.ledger.standing import READING_ORDER, strength
 from cxrbatch.output.report.findings import (
     contested_sentence,
     coverage,
@@ -19,9 +20,7 @@ from cxrbatch.pages import wording
 from cxrbatch.pages.language import gettext as _
 from cxrbatch.records import Label, Priority, StudyResult, StudyRow, StudyStatus, Verdict
 
-READING_ORDER: tuple[Priority, ...] = ("urgent", "abnormal", "incomplete", "unscored", "normal")
-"""What to read first. A study without a score comes before the normal ones: nothing is known of it, and of an
-incomplete one not enough."""
+__all__ = ["READING_ORDER"]
 
 STATUS_ORDER: tuple[StudyStatus, ...] = ("reported", "failed", "unscored", "pending")
 
@@ -93,7 +92,7 @@ def marks_of(line: WorklistLine) -> Iterator[str]:
     return (mark for mark in MARKS if has[mark])
 
 
-def worklist_line(row: StudyRow, with_prior: AbstractSet[str] = frozenset()) -> WorklistLine:
+def worklist_line(row: StudyRow, with_prior: Container[str] = frozenset()) -> WorklistLine:
     """Reduce one study to what the worklist shows of it."""
     verdict = row.result.verdict if row.result else None
     scored = _ranked(row.result, verdict) if row.result and verdict else []
@@ -120,7 +119,7 @@ def worklist_line(row: StudyRow, with_prior: AbstractSet[str] = frozenset()) -> 
         thumbnail=quote(row.thumbnail),
         report_html=quote(row.report_html),
         report_pdf=quote(row.report_pdf),
-        strength=round(scored[0].probability, 6) if scored else 0.0,
+        strength=strength(verdict, row.result.probabilities) if row.result and verdict else 0.0,
     )
 
 

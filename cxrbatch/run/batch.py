@@ -35,6 +35,7 @@ from cxrbatch.run.print import PRINTED, check_printing, print_again, print_overt
 from cxrbatch.run.processes import is_new, open_workers
 from cxrbatch.run.processor import LocalProcessor, MakeProcessor, MayGrow, Workplace
 from cxrbatch.run.record import Indexed, Recorder, RunAccount, open_place, remove_half_written
+from cxrbatch.run.requeued import telling_of_requeued
 from cxrbatch.run.schedule import AT_ANY_TIME, Deadline, Hours, in_time
 from cxrbatch.run.score import EngineSlot
 from cxrbatch.run.source import Order, Postponed, check_folders, claim_input
@@ -209,10 +210,10 @@ class Run:
 
     def requeue(self, *, retry_failed: bool = True) -> None:
         """Queue again what failed, what another engine scored, and what lacks pictures or maps that are asked for."""
-        keeps = requeue_unkept(self.ledger, self.settings, self.engine.sha256)
-        self.ledger.queue.requeue(
-            engine_sha256=self.engine.sha256, retry_failed=retry_failed, draws=self.settings.pictures
-        )
+        queue, engine, draws = self.ledger.queue, self.engine.sha256, self.settings.pictures
+        with telling_of_requeued(self.progress) as told:
+            keeps = requeue_unkept(self.ledger, self.settings, engine, told)
+            queue.requeue(engine_sha256=engine, retry_failed=retry_failed, draws=draws, told=told)
         remember_kept(self.ledger, keeps)
 
     def process(

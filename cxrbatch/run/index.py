@@ -12,6 +12,8 @@ from typing import Any, get_args
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import RunError
+from cxrbatch.output.ledger.folder_table import FolderTable
+from cxrbatch.output.ledger.known import KnownFiles
 from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.records import FileStatus, ImageFile, IndexedFile
 from cxrbatch.run.deidentification import Pseudonyms
@@ -112,13 +114,16 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
         RunError: a file was met that has no row afterwards (promise 1: nothing vanishes).
     """
     order = index.order
-    known = ledger.index.known_files()
-    known_before = len(known)
+    trusts = order.settings.trust_folder_mtime
+    known = KnownFiles(ledger.store, by_folder=trusts)
     rules, former_rules = index_rules(order.settings, order.pseudonyms), ledger.fact(INDEX_RULES)
     former_keys = _FormerKeys(index.root, ledger) if _version_of(former_rules) < _PICTURE_KEYS_SINCE else None
     progress.begin(INDEXED)
     on_met = partial(progress.advance, INDEXED)
-    met = Walk(order.source, order.out, known, postponed=index.postponed, on_met=on_met)
+    # Where every file is to be read anew, none is passed over with its folder.
+    quiet = trusts and former_rules == rules and not index.reread_refused
+    folders = FolderTable(ledger.store, known, trusts=quiet) if trusts else None
+    met = Walk(order, known, folders=folders, postponed=index.postponed, on_met=on_met)
     read = deferred = 0
     changed = met.changed_files(reread=former_rules != rules, reread_refused=index.reread_refused)
     for read_now in read_headers(index.root, _announced(changed, index.on_news), workers, order.settings):
@@ -132,7 +137,9 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
     ledger.index.record_returned(met.returned)
     gone = met.gone()
     ledger.index.record_gone(gone)
-    total = known_before + met.new
+    if folders is not None:
+        folders.settle()
+    total = len(known) + met.new
     account_for(ledger, total)
     return IndexCount(met.met, read, deferred + met.postponed, len(gone), met.unlistable, total, met.hidden)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -28,17 +29,22 @@ def check_kept(settings: Settings, engine: EngineDescription) -> None:
         )
 
 
-def requeue_unkept(ledger: Ledger, settings: Settings, engine_sha256: str) -> str:
-    """Queue what lacks what this run is to keep and the last one did not; return what `remember_kept` is to note."""
+def requeue_unkept(
+    ledger: Ledger, settings: Settings, engine_sha256: str, told: Callable[[int], object] = lambda _: None
+) -> str:
+    """Queue what lacks what this run is to keep and the last one did not; return what `remember_kept` is to note.
+
+    `told` is told, slice by slice, how many more studies wait.
+    """
     before, wanted = ledger.fact(KEEPS).split(), ""
     if settings.keep_maps:
         wanted = MAPS
         if MAPS not in before:
-            ledger.queue.requeue_without("maps", engine_sha256)
+            ledger.queue.requeue_without("maps", engine_sha256, told)
     if settings.keep_embeddings:
         wanted = f"{wanted} {EMBEDDINGS}".strip()
         if EMBEDDINGS not in before:
-            ledger.queue.requeue_without("embeddings", engine_sha256)
+            ledger.queue.requeue_without("embeddings", engine_sha256, told)
     return wanted
 
 

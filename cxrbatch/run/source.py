@@ -13,9 +13,11 @@ from pathlib import Path
 from cxrbatch.config import Settings
 from cxrbatch.errors import UsageError
 from cxrbatch.intake.discover import describe_file, is_output_folder, walk
+from cxrbatch.intake.walking import MetFolder, WalkManner
 from cxrbatch.output.folder.marker import hash_of_folder
 from cxrbatch.output.folder.opening import output_errors_explained
-from cxrbatch.output.ledger.index import KnownFile
+from cxrbatch.output.ledger.folder_table import FolderTable
+from cxrbatch.output.ledger.known import KnownFiles
 from cxrbatch.output.ledger.ledger import INPUT, INPUT_SHA256, Ledger
 from cxrbatch.records import ImageFile
 from cxrbatch.run.deidentification import Pseudonyms
@@ -130,14 +132,15 @@ class Walk:
 
     def __init__(
         self,
-        source: Source,
-        out: Path,
-        known: dict[str, KnownFile],
+        order: Order,
+        known: KnownFiles,
         *,
+        folders: FolderTable | None = None,
         postponed: Postponed | None = None,
         on_met: Callable[[int], object] = lambda _: None,
     ) -> None:
-        self._source, self._out, self._known = source, out, known
+        self._source, self._out, self._known = order.source, order.out, known
+        self._folders, self._threads = folders, order.settings.walk_threads
         self._postponed, self._on_met = postponed, on_met
         self.met = self.new = self.unlistable = self.postponed = self.hidden = 0
         self.returned: list[str] = []
@@ -146,7 +149,7 @@ class Walk:
     def changed_files(self, *, reread: bool, reread_refused: bool) -> Iterator[ImageFile]:
         """Yield the files that are new or changed; on demand every file, or every refused one.
 
-        Takes what it meets out of `known`.
+        What it meets, `known` knows from then on.
 
         Raises:
             UsageError: the input folder itself cannot be listed.
@@ -156,7 +159,7 @@ class Walk:
             self.met += 1
             if self.met % _TOLD_EVERY == 0:
                 self._on_met(_TOLD_EVERY)
-            known = self._known.pop(file.path, None)
+            known = self._known.meet(file.path)
             self.new += known is None
             if known is not None and self._postponed is not None and self._postponed.holds(file):
                 self.postponed += 1
@@ -172,7 +175,7 @@ class Walk:
         What lies in a folder that cannot be listed now, or that was left out, is hidden, not gone.
         """
         hidden = tuple(self._hidden)
-        return [path for path, known in self._known.items() if known.present and not path.startswith(hidden)]
+        return [path for path in self._known.gone() if not path.startswith(hidden)]
 
     def refuse_emptied(self) -> None:
         """Refuse an input folder without any file where there were some: a share that is not mounted looks like that.
@@ -193,11 +196,25 @@ class Walk:
             if self._source.only:
                 yield from describe_file(folder / self._source.only)
                 return
-            yield from walk(folder, exclude=self._out, on_error=self._note_unlistable, on_hidden=self._note_hidden)
+            manner, on_error, on_hidden = self._manner(), self._note_unlistable, self._note_hidden
+            yield from walk(folder, exclude=self._out, on_error=on_error, on_hidden=on_hidden, manner=manner)
         except OSError as error:
             raise UsageError(
                 f"{folder}: cannot be listed ({error.strerror}). Check that it is mounted and readable."
             ) from error
+
+    def _manner(self) -> WalkManner:
+        if self._folders is None:
+            return WalkManner(self._threads)
+        return WalkManner(self._threads, self._folders.remembered, self._note_folder)
+
+    def _note_folder(self, folder: MetFolder) -> None:
+        assert self._folders is not None
+        unseen = self._folders.meet(folder)
+        self.met += unseen
+        if unseen:
+            stop_if_asked()
+            self._on_met(unseen)
 
     def _note_unlistable(self, error: OSError) -> None:
         self.unlistable += 1

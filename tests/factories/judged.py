@@ -16,6 +16,7 @@ from cxrbatch.output.report.report_files import is_drawn, kept_names
 from cxrbatch.records import PriorStudy, StudyResult
 from cxrbatch.system.durable import TEMPORARY_PREFIX
 from cxrbatch.system.record_json import from_json
+from tests.factories.ledgers import stored_result
 from tests.factories.studies import read_rows
 
 _HASHED = re.compile(r".*-([0-9a-f]{12})\.(?:jpg|npy)")
@@ -53,7 +54,7 @@ def _disagreements(out: Path, database: sqlite3.Connection) -> Iterator[str]:
             continue
         if (row["report_html"], row["report_pdf"]) != (html, pdf):
             yield f"{key}: studies.csv names other reports than the ledger"
-        result = from_json(text, StudyResult) if text else None
+        result = stored_result(database, text) if text else None
         if result is None or not is_drawn(result):
             yield from [f"{key}: a report folder without a result"] if key in folders else []
             continue

@@ -10,7 +10,7 @@ import pytest
 
 from cxrbatch.output import tables
 from cxrbatch.output.ledger.ledger import Ledger
-from cxrbatch.output.ledger.store import DERIVED
+from cxrbatch.output.ledger.schema_growth import DERIVED
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.studies import read_rows, run_quietly, write_image
 
@@ -106,6 +106,7 @@ def test_another_engine_or_version_writes_them_anew(scored: Path, monkeypatch: p
 def test_no_change_of_a_row_goes_unnoticed(scored: Path, statement: str) -> None:
     with Ledger(scored) as ledger:
         assert ledger.fact(DERIVED)
+        assert not ledger.changes.since_derived()
         with ledger.store.transaction():
             ledger.store.execute(statement)
-        assert not ledger.fact(DERIVED)
+        assert ledger.changes.since_derived()

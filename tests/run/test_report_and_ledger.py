@@ -24,6 +24,7 @@ from cxrbatch.system.record_json import from_json, to_json
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.faulted import Ended, FaultedRuns
 from tests.factories.judged import disagreements, finished_reports
+from tests.factories.ledgers import stored_result
 from tests.factories.output import as_earlier_version, plain
 from tests.factories.outputs import leftovers
 from tests.factories.studies import read_rows, write_image
@@ -315,7 +316,7 @@ def as_left_by_an_earlier_version(out: Path, *, unfinished: str = "") -> None:
     """Turn an output folder into what earlier versions left: plain names, reports that do not say what they are of."""
     with closing(sqlite3.connect(out / "ledger.sqlite")) as ledger, ledger:
         for (text,) in ledger.execute("SELECT result FROM studies WHERE result IS NOT NULL").fetchall():
-            result = as_earlier_version(from_json(text, StudyResult))
+            result = as_earlier_version(stored_result(ledger, text))
             ledger.execute("UPDATE studies SET result = ? WHERE study_key = ?", (to_json(result), result.study_key))
         ledger.execute("DELETE FROM meta WHERE key = 'session'")
         ledger.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('unfinished', ?)", (unfinished,))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cxrbatch.errors import RunError
 from cxrbatch.output.dicom.object_files import has_foreign_objects, objects_of, tidy_objects
+from cxrbatch.output.folder.key_sets import as_text, key_set, without
 from cxrbatch.output.ledger.ledger import DEIDENTIFIED, Ledger
 from cxrbatch.output.ledger.restore import (
     LOST,
@@ -41,6 +42,7 @@ from cxrbatch.output.report.report_files import (
     remove_earlier_reports,
     remove_stale_pictures,
     report_folder,
+    report_folder_names,
     report_folders,
 )
 from cxrbatch.records import PrintedStudy, StudyResult
@@ -231,9 +233,10 @@ def settle_strays(settling: Settling) -> Strays:
     ledger never heard of was finished before the ledger was lost, and is taken over.
     """
     ledger, out = settling.ledger, settling.out
-    with_result, folders = ledger.results.keys_with_report(), {folder.name for folder in report_folders(out)}
+    folders = key_set(report_folder_names(out))
     orphans, settled = [], Settled()
-    for study_key in sorted(folders - with_result):
+    with_result = key_set(ledger.results.keys_with_result())
+    for study_key in as_text(without(folders, with_result)):
         found, known = read_result(report_folder(out, study_key)), known_study(ledger, study_key)
         if known is not None:
             orphans += [study_key] if known.status == "unscored" else []
@@ -241,7 +244,10 @@ def settle_strays(settling: Settling) -> Strays:
             orphans.append(study_key)
         else:
             settling._settle_study(study_key, None, settled)
-    lost = record_lost(ledger, sorted(with_result - folders)) if with_result - folders else 0
+    missing = without(with_result, folders)
+    if len(missing):
+        missing = without(missing, key_set(ledger.results.keys_without_pictures()))
+    lost = record_lost(ledger, as_text(missing)) if len(missing) else 0
     if lost:
         log_event("report folders are missing", studies=lost)
     return Strays(orphans, settled.adopted, lost)

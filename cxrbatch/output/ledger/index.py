@@ -120,6 +120,9 @@ class FileIndex:
             gone = list(paths)
             for path in gone:
                 self._store.execute("UPDATE files SET present = 0 WHERE path = ?", (os.fsencode(path),))
+                # Should its folder come back as it is now, it is looked into.
+                folder = path[: path.rfind("/") + 1]
+                self._store.execute("DELETE FROM folders WHERE path = ?", (os.fsencode(folder),))
             settled = self._keys_settled_by_removal() if gone else set()
             for study_key in {self._study_of(path) for path in gone} & settled:
                 self._queue.put(study_key)

@@ -13,10 +13,12 @@ from types import TracebackType
 
 from cxrbatch.output.folder.place import HeldOutput
 from cxrbatch.output.ledger.arrivals import ArrivalTable
+from cxrbatch.output.ledger.changes import Changes
 from cxrbatch.output.ledger.index import FileIndex
 from cxrbatch.output.ledger.priors import Priors
 from cxrbatch.output.ledger.queue import StudyQueue
 from cxrbatch.output.ledger.results import StudyResults
+from cxrbatch.output.ledger.slices import move_engines
 from cxrbatch.output.ledger.store import LedgerStore, storable
 from cxrbatch.system.record_json import from_json
 
@@ -67,6 +69,12 @@ class Ledger:
         self.results = StudyResults(self.store)
         self.priors = Priors(self.store)
         self.arrivals = ArrivalTable(self.store)
+        self.changes = Changes(self.store)
+        try:
+            move_engines(self.store)
+        except BaseException:
+            self.store.close()
+            raise
 
     def __enter__(self) -> Ledger:
         return self

@@ -12,6 +12,7 @@ from cxrbatch.errors import Flag, Reason
 from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.output.ledger.outbox import forget_announcements
 from cxrbatch.output.ledger.schema import NO_REPORT
+from cxrbatch.output.ledger.standing import standing
 from cxrbatch.output.ledger.store import LedgerStore
 from cxrbatch.records import Header, StudyResult
 from cxrbatch.system.record_json import to_json
@@ -57,14 +58,14 @@ def _rewrite_names(store: LedgerStore, names: Names) -> list[str]:
     burned_in = []
     for key, new_key in renamed.items():
         text = store.value("SELECT result FROM studies WHERE study_key = ?", (key,))
-        result = without_names(store.parse(text, StudyResult), names) if text else None
+        result = without_names(store.parse_result(text), names) if text else None
         if result is not None and shows_a_name(result):
             burned_in.append(new_key)
             result = None
         store.execute(
             "UPDATE studies SET study_key = ?, result = ?, report_html = '', report_pdf = '', priors = '', "
-            "message = CASE WHEN message = '' THEN '' ELSE ? END WHERE study_key = ?",
-            (new_key, to_json(result) if result else None, TRIED_AGAIN, key),
+            "message = CASE WHEN message = '' THEN '' ELSE ? END, priority = ?, strength = ? WHERE study_key = ?",
+            (new_key, store.engines.text(result) if result else None, TRIED_AGAIN, *standing(result), key),
         )
     return burned_in
 

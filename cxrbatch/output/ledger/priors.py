@@ -13,28 +13,16 @@ from pathlib import PurePosixPath
 
 from cxrbatch.intake.patient import are_same_patient, identify
 from cxrbatch.output.ledger.schema import PATIENTS_DATE
+from cxrbatch.output.ledger.schema_growth import MOST_STUDIES, UNKNOWN_PRIORS
 from cxrbatch.output.ledger.store import LedgerStore, storable
 from cxrbatch.records import Header, PriorStudy, StudyResult
 from cxrbatch.system.record_json import to_json
 
-UNKNOWN_PRIORS = "?"
-"""Kept of a report that was taken over from the disk, where nobody knows which priors it names: it is printed again."""
-
 MOST_PRIORS = 5
 """So many earlier studies a report names, the latest."""
 
-MOST_STUDIES = 200
-"""An ID under which there are more is taken for nobody's, such as ANON or 0: what shares it are no priors."""
-
 # Read at once of a patient's studies; of most patients there are no more.
 _PAGE = 16
-# Those whose reports say nothing of priors that can be read: of patients who have another study, and are somebody.
-_UNTOLD = f"""
-SELECT study_key FROM studies WHERE patient != '' AND result IS NOT NULL
-AND (priors = '{UNKNOWN_PRIORS}' OR (report_html = '' AND report_pdf = ''))
-AND patient IN (SELECT patient FROM studies WHERE patient != '' AND result IS NOT NULL
-                GROUP BY patient HAVING count(*) BETWEEN 2 AND {MOST_STUDIES})
-"""
 _OF_PATIENT = "FROM studies WHERE patient = ? AND patient != '' AND result IS NOT NULL"
 _KNOWN = "SELECT result, report_html, report_pdf, priors"
 
@@ -56,6 +44,16 @@ class _Known:
     priors: str
     html: bool
     pdf: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WithPrior:
+    """The keys of the studies that have a prior one, asked for one by one."""
+
+    priors: Priors
+
+    def __contains__(self, study_key: object) -> bool:
+        return isinstance(study_key, str) and self.priors.has_prior(study_key)
 
 
 class Priors:
@@ -88,17 +86,18 @@ class Priors:
                 if (study.html or study.pdf) and result.pictures and text_of(priors) != study.priors:
                     yield Overtaken(result, priors, study.html, study.pdf)
 
-    def keys_with_prior(self) -> set[str]:
-        """Return the keys of the studies whose reports name an earlier one; of those without a report, who would.
+    def has_prior(self, study_key: str) -> bool:
+        """Tell whether the report of a study names an earlier one; of a study without a report, whether it would.
 
         So a list of studies that marks these says what the reports say, at any moment. What was not scored has neither.
         """
-        told = self._store.rows("SELECT study_key FROM studies WHERE priors NOT IN ('', ?)", (UNKNOWN_PRIORS,))
-        keys = {key for (key,) in told}
-        for study in filter(None, map(self._study, list(self._store.rows(_UNTOLD)))):
-            if self.of(study.result.study_key, study.result.header):
-                keys.add(study.result.study_key)
-        return keys
+        rows = self._store.rows(f"{_KNOWN} FROM studies WHERE study_key = ? AND result IS NOT NULL", (study_key,))
+        for result, html, pdf, priors in rows:
+            if priors != UNKNOWN_PRIORS and (priors or html or pdf):
+                return priors != ""
+            header = self._store.parse_result(result).header
+            return bool(self.of(study_key, header))
+        return False
 
     def due(self) -> list[str]:
         """Return the patients of whom anything changed."""
@@ -147,7 +146,7 @@ class Priors:
     def _known(self, row: tuple[str, str, str, str]) -> _Known:
         result, html, pdf, priors = row
         name = PurePosixPath(html or pdf).name
-        return _Known(self._store.parse(result, StudyResult), name, priors, bool(html), bool(pdf))
+        return _Known(self._store.parse_result(result), name, priors, bool(html), bool(pdf))
 
 
 def text_of(priors: Sequence[PriorStudy]) -> str:

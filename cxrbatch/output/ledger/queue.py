@@ -9,20 +9,12 @@ from typing import Literal
 
 from cxrbatch.errors import Flag, Reason
 from cxrbatch.output.ledger.priors import Priors
+from cxrbatch.output.ledger.requeue import REVISION_OF_RESULT, WAITING, Requeue, Told, requeue, requeue_without
 from cxrbatch.output.ledger.schema import BY_STUDY, NO_REPORT
 from cxrbatch.output.ledger.store import LARGEST_INTEGER, LedgerStore
 from cxrbatch.records import Header, ImageFile, IndexedFile, PriorStudy, RefusedImage, SourceFile, now_text
 
 GONE = "gone from the input before it could be scored"
-
-# What it was scored before stays in the ledger, though in no table: if the file is gone by then, that stands.
-_WAITING = "status = 'pending', reason = '', message = ''"
-# A study that failed is to be done again under the same revision, and counts one less until then.
-_REVISION_OF_RESULT = "revision = max(revision, coalesce(json_extract(result, '$.revision'), 0))"
-_ALL_THERE = (
-    "NOT EXISTS (SELECT 1 FROM files WHERE files.study_key = studies.study_key AND NOT present "
-    "AND NOT refused_by_header)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +109,7 @@ class StudyQueue:
     def put(self, study_key: str) -> None:
         """Set the study to `pending`; to `unscored` where nothing of it can be scored; drop it without files."""
         self._store.execute(
-            f"UPDATE files SET {_WAITING} WHERE study_key = ? AND present AND NOT refused_by_header "
+            f"UPDATE files SET {WAITING} WHERE study_key = ? AND present AND NOT refused_by_header "
             "AND status != 'pending'",
             (study_key,),
         )
@@ -140,7 +132,7 @@ class StudyQueue:
     def give_up_gone(self) -> None:
         """Let go, inside a transaction, of studies with files that are gone and nothing left that could be scored."""
         self._store.execute(
-            f"UPDATE studies SET message = '', {_REVISION_OF_RESULT}, "
+            f"UPDATE studies SET message = '', {REVISION_OF_RESULT}, "
             "status = CASE WHEN result IS NULL THEN 'unscored' ELSE 'reported' END "
             "WHERE status IN ('pending', 'failed') "
             "AND EXISTS (SELECT 1 FROM files WHERE files.study_key = studies.study_key AND NOT present) "
@@ -150,58 +142,41 @@ class StudyQueue:
             f"AND (studies.status = 'failed' OR {BY_STUDY} IN ('pending', 'failed')))"
         )
 
-    def requeue(self, *, engine_sha256: str, retry_failed: bool = True, draws: bool = True) -> None:
+    def requeue(
+        self, *, engine_sha256: str, retry_failed: bool = True, draws: bool = True, told: Told = lambda _: None
+    ) -> None:
         """Queue again what failed, and, as far as all of it is still there, what another engine scored.
 
         Where this run `draws`, also what was scored without pictures, under the same revision: its scores are the same.
+        All of that in slices; `told` is told of each how many more studies wait.
         """
-        failed = "status = 'failed' OR " if retry_failed else ""
+        requeue(self._store, Requeue(engine_sha256, retry_failed, draws), told)
         with self._store.transaction():
-            if draws:
-                self._requeue_undrawn(engine_sha256)
-            # Two ranges, not !=, which no index serves: with nothing to do, no study is looked at.
             self._store.execute(
-                f"UPDATE studies SET status = 'pending', queued_at = ? WHERE {failed}"
-                f"(status = 'reported' AND (engine_sha256 < ? OR engine_sha256 > ?) AND {_ALL_THERE})",
-                (now_text(), engine_sha256, engine_sha256),
-            )
-            self._store.execute(
-                f"UPDATE files SET {_WAITING} WHERE present AND NOT refused_by_header AND {BY_STUDY} != 'pending' "
+                f"UPDATE files SET {WAITING} WHERE present AND NOT refused_by_header AND {BY_STUDY} != 'pending' "
                 "AND study_key IN (SELECT study_key FROM studies WHERE status = 'pending')"
             )
             self._requeue_failed_of_other_engines(engine_sha256)
             # Its files went to another study, or were refused since: nothing of it is left to score.
             self._store.execute(
-                f"UPDATE studies SET message = '', {_REVISION_OF_RESULT}, "
+                f"UPDATE studies SET message = '', {REVISION_OF_RESULT}, "
                 "status = CASE WHEN result IS NULL THEN 'unscored' ELSE 'reported' END WHERE status = 'pending' "
                 "AND NOT EXISTS (SELECT 1 FROM files WHERE files.study_key = studies.study_key "
                 "AND present AND NOT refused_by_header)"
             )
 
-    def _requeue_undrawn(self, engine_sha256: str) -> None:
-        """Queue what this engine scored without pictures; an index knows these, mostly none."""
-        self._store.execute(
-            "UPDATE studies SET status = 'pending', queued_at = ?, revision = max(revision - 1, 0) "
-            f"WHERE json_extract(result, '$.pictures') = 0 AND +status = 'reported' AND +engine_sha256 = ? "
-            f"AND {_ALL_THERE}",
-            (now_text(), engine_sha256),
-        )
-
-    def requeue_without(self, kept: Literal["maps", "embeddings"], engine_sha256: str) -> None:
+    def requeue_without(
+        self, kept: Literal["maps", "embeddings"], engine_sha256: str, told: Told = lambda _: None
+    ) -> None:
         """Queue what this engine scored and kept none of these of, under the same revision; looks at every result."""
-        with self._store.transaction():
-            self._store.execute(
-                "UPDATE studies SET status = 'pending', queued_at = ?, revision = max(revision - 1, 0) "
-                "WHERE status = 'reported' AND +engine_sha256 = ? "
-                f"AND NOT coalesce(json_extract(result, '$.keeps_{kept}'), 0) AND {_ALL_THERE}",
-                (now_text(), engine_sha256),
-            )
+        requeue_without(self._store, kept, engine_sha256, told)
 
     def _requeue_failed_of_other_engines(self, engine_sha256: str) -> None:
         """Queue the studies of files that another engine gave no number for; this one may."""
         others = "failed_engine != '' AND (failed_engine < ? OR failed_engine > ?)"
-        query = f"SELECT DISTINCT study_key FROM files WHERE present AND {others}"
-        for (study_key,) in list(self._store.rows(query, (engine_sha256, engine_sha256))):
+        # Named, lest SQLite read all files in the order of their studies, to tell these apart.
+        query = f"SELECT study_key FROM files INDEXED BY files_by_failed_engine WHERE present AND {others}"
+        for study_key in sorted({key for (key,) in self._store.rows(query, (engine_sha256, engine_sha256))}):
             self.put(study_key)
         self._store.execute(
             f"UPDATE files SET attempts = 0, failed_engine = '' WHERE {others}", (engine_sha256, engine_sha256)

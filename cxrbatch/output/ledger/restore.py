@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from cxrbatch.errors import Reason
 from cxrbatch.intake.patient import identify
 from cxrbatch.output.ledger.ledger import Ledger
-from cxrbatch.output.ledger.priors import UNKNOWN_PRIORS
+from cxrbatch.output.ledger.schema_growth import UNKNOWN_PRIORS
+from cxrbatch.output.ledger.standing import standing
 from cxrbatch.output.ledger.store import LedgerStore, storable
 from cxrbatch.records import Header, ImageResult, PrintedStudy, RefusedImage, SourceFile, StudyResult
 from cxrbatch.system.record_json import to_json
@@ -82,7 +83,8 @@ class Restorer:
         result = study.result
         self.store.execute(
             "INSERT INTO studies (study_key, status, revision, message, engine_sha256, report_html, report_pdf, "
-            "reported_at, result, priors, arrived_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "reported_at, result, priors, arrived_at, priority, strength) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 result.study_key,
                 "failed" if study.failure else "reported",
@@ -92,9 +94,10 @@ class Restorer:
                 study.report_html,
                 study.report_pdf,
                 study.reported_at,
-                to_json(result),
+                self.store.engines.text(result),
                 UNKNOWN_PRIORS if identify(result.header).patient_id else "",
                 result.scored_at,
+                *standing(result),
             ),
         )
 
@@ -169,7 +172,7 @@ def known_study(ledger: Ledger, study_key: str) -> KnownStudy | None:
     """Return what the ledger has of this study; None where it does not know it."""
     query = "SELECT status, result, report_html, report_pdf FROM studies WHERE study_key = ?"
     for status, result, report_html, report_pdf in ledger.store.rows(query, (study_key,)):
-        known = ledger.store.parse(result, StudyResult) if result else None
+        known = ledger.store.parse_result(result) if result else None
         return KnownStudy(status, known, report_html, report_pdf)
     return None
 
@@ -241,7 +244,7 @@ def unprinted_results(ledger: Ledger) -> list[StudyResult]:
         "AND message LIKE ? ORDER BY study_key",
         (f"%{UNPRINTED}",),
     )
-    return [ledger.store.parse(result, StudyResult) for (result,) in rows]
+    return [ledger.store.parse_result(result) for (result,) in rows]
 
 
 def owners(ledger: Ledger, result: StudyResult) -> set[str | None]:

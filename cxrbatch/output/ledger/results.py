@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cxrbatch.errors import Flag
 from cxrbatch.output.ledger.attempts import ATTEMPTS
 from cxrbatch.output.ledger.outbox import Outbox, forget_announcements
 from cxrbatch.output.ledger.priors import text_of
+from cxrbatch.output.ledger.rows import FILE_COLUMNS, file_row
 from cxrbatch.output.ledger.schema import BY_STUDY, NO_REPORT
+from cxrbatch.output.ledger.standing import standing
 from cxrbatch.output.ledger.store import LedgerStore, storable
 from cxrbatch.records import FileRow, Header, ImageResult, PrintedStudy, RefusedImage, StudyResult, StudyRow, now_text
 from cxrbatch.system.record_json import to_json
@@ -64,7 +65,8 @@ class StudyResults:
             self._record_refused(result.refused)
             self._store.execute(
                 "UPDATE studies SET status = ?, revision = ?, message = ?, engine_sha256 = ?, report_html = ?, "
-                "report_pdf = ?, reported_at = ?, result = ?, attempts = ?, priors = ? WHERE study_key = ?",
+                "report_pdf = ?, reported_at = ?, result = ?, attempts = ?, priors = ?, priority = ?, strength = ? "
+                "WHERE study_key = ?",
                 (
                     "failed" if failure else "reported",
                     result.revision - 1 if failure else result.revision,
@@ -73,9 +75,10 @@ class StudyResults:
                     printed.report_html,
                     printed.report_pdf,
                     now_text() if printed.is_printed or not failure else "",
-                    to_json(result),
+                    self._store.engines.text(result),
                     attempts,
                     text_of(printed.priors),
+                    *standing(result),
                     result.study_key,
                 ),
             )
@@ -180,69 +183,59 @@ class StudyResults:
 
     def keys_with_report(self) -> set[str]:
         """Return the keys of all studies that have a result, of this revision or the one before."""
-        return {key for (key,) in self._store.rows("SELECT study_key FROM studies WHERE result IS NOT NULL")}
+        return set(self.keys_with_result())
 
-    def file_rows(self) -> Iterator[FileRow]:
-        """Yield one row per file that was ever met, by path."""
+    def keys_with_result(self) -> Iterator[str]:
+        """Yield the same keys, one by one."""
+        # Named: what it needs is in this index, and of a million rows each is looked up from any other one.
+        query = "SELECT study_key FROM studies INDEXED BY studies_by_reading WHERE strength IS NOT NULL"
+        return (key for (key,) in self._store.rows(query))
+
+    def keys_without_pictures(self) -> Iterator[str]:
+        """Yield the keys of all studies whose results have no pictures, and so no reports."""
+        query = "SELECT study_key FROM studies WHERE json_extract(result, '$.pictures') = 0"
+        return (key for (key,) in self._store.rows(query))
+
+    def file_rows(self, only: bytes | None = None) -> Iterator[FileRow]:
+        """Yield one row per file that was ever met, by path; with `only`, that one alone."""
         rows = self._store.rows(
-            "SELECT path, status, reason, message, study_key, header, flags, engine, engine_sha256, backend, "
-            "precision, probabilities, scored_at, disagreement, distance, places FROM files ORDER BY path"
+            f"SELECT {FILE_COLUMNS} FROM files {'ORDER BY path' if only is None else 'WHERE path = ?'}",
+            () if only is None else (only,),
         )
-        for path, status, reason, message, study_key, header, flags, *scoring in rows:
-            engine, engine_sha256, backend, precision, probabilities, scored_at, disagreement, distance, places = (
-                scoring if status == "scored" else ("", "", "", "", "[]", "", "[]", None, "[]")
-            )
-            yield FileRow(
-                path=os.fsdecode(path),
-                status=status,
-                reason=reason,
-                message=message,
-                study_key=study_key,
-                header=self._store.parse(header, Header),
-                flags=self._store.parse(flags, tuple[Flag, ...]),
-                engine=engine,
-                engine_sha256=engine_sha256,
-                backend=backend,
-                precision=precision,
-                probabilities=self._store.parse(probabilities, tuple[float, ...]),
-                scored_at=scored_at,
-                disagreement=self._store.parse(disagreement, tuple[float, ...]),
-                distance=distance,
-                places=self._store.parse(places, tuple[tuple[str, str], ...]),
-            )
+        return (file_row(self._store, row) for row in rows)
 
     def study_rows(self, study_key: str = "") -> Iterator[StudyRow]:
         """Yield one row per study, by key; with `study_key`, that one only."""
         chosen = ("WHERE study_key = ?", (study_key,)) if study_key else ("", ())
-        return self._study_rows(f"{chosen[0]} ORDER BY study_key", chosen[1])
+        return self.select_studies(f"{chosen[0]} ORDER BY study_key", chosen[1])
 
     def reported_since(self, moment: str) -> Iterator[StudyRow]:
         """Yield the studies whose report is from after `moment` (UTC, as `now_text`), by key."""
-        return self._study_rows("WHERE reported_at > ? ORDER BY study_key", (moment,))
+        return self.select_studies("WHERE reported_at > ? ORDER BY study_key", (moment,))
 
     def study_rows_by_arrival(self) -> Iterator[StudyRow]:
         """Yield one row per study, the one that came first first: what comes later changes nothing before it."""
         # Named, lest SQLite sort all results, which are most of the ledger.
-        return self._study_rows("INDEXED BY studies_by_arrival ORDER BY arrived_at, study_key", ())
+        return self.select_studies("INDEXED BY studies_by_arrival ORDER BY arrived_at, study_key", ())
 
-    def _study_rows(self, which: str, parameters: tuple[str, ...]) -> Iterator[StudyRow]:
+    def select_studies(self, which: str, parameters: tuple[str, ...]) -> Iterator[StudyRow]:
+        """Yield the studies that the end of a query selects, in its order."""
         rows = self._store.rows(
             "SELECT study_key, status, revision, message, report_html, report_pdf, reported_at, result, arrived_at "
             f"FROM studies {which}",
             parameters,
         )
         for key, status, revision, message, html, pdf, reported_at, result, arrived_at in rows:
-            query = "SELECT status, reason, header FROM files WHERE study_key = ? ORDER BY path"
-            files = list(self._store.rows(query, (key,)))
-            known = self._store.parse(result, StudyResult) if result else None
+            files = list(self._store.rows("SELECT status, reason FROM files WHERE study_key = ?", (key,)))
+            known = self._store.parse_result(result) if result else None
             yield StudyRow(
                 study_key=key,
-                header=known.header if known else self._store.parse(files[0][2], Header) if files else Header(),
+                header=known.header if known else self._first_header(key),
                 revision=revision,
                 status=status,
                 n_images=len(files),
-                n_scored=sum(file_status == "scored" for file_status, _, _ in files),
-                reasons=tuple(sorted({reason for _, reason, _ in files if reason})),
+                n_scored=sum(file_status == "scored" for file_status, _ in files),
+                reasons=tuple(sorted({reason for _, reason in files if reason})),
                 message=message,
                 report_html=html,
                 report_pdf=pdf,
@@ -251,6 +244,10 @@ class StudyResults:
                 result=known,
                 arrived_at=arrived_at,
             )
+
+    def _first_header(self, study_key: str) -> Header:
+        text = self._store.value("SELECT header FROM files WHERE study_key = ? ORDER BY path LIMIT 1", (study_key,))
+        return self._store.parse(text, Header) if text else Header()
 
     def _pairs(self, query: str) -> Iterator[tuple[str, Any]]:
         return ((first, second) for first, second in self._store.rows(query))

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import sqlite3
 
+from cxrbatch.output.ledger.schema_growth import DERIVED, GROWTH, STANDING, WITH_ENGINES
 from cxrbatch.system.faults import reach
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 TABLES = {
     "meta": 1,
     "files": 1,
     "studies": 1,
     "arrivals": 3,
     "patients_due": 6,
+    "engines": 7,
+    "changed_files": 7,
+    "changed_studies": 7,
+    "shards": 7,
+    "folders": 7,
 }
 """Every table, and the schema version that brought it."""
 _PATIENT = (
@@ -22,15 +28,18 @@ _PATIENT = (
 PATIENTS_DATE = "json_extract(result, '$.images[0].header.study_date')"
 """The date of a study's first image, by which the studies of a patient are indexed."""
 # What a result or report says of a patient, the reports of their later studies say as well.
-_PATIENTS_DUE = f"""
-CREATE INDEX studies_by_patient ON studies (patient, {PATIENTS_DATE}, study_key) WHERE patient != '';
-CREATE TABLE patients_due (patient TEXT PRIMARY KEY) WITHOUT ROWID;
+STUDY_CHANGED = """
 CREATE TRIGGER study_changed AFTER UPDATE OF result, report_html, report_pdf ON studies
 WHEN old.result IS NOT new.result OR old.report_html != new.report_html OR old.report_pdf != new.report_pdf
 BEGIN
     INSERT OR IGNORE INTO patients_due SELECT old.patient WHERE old.patient != '';
     INSERT OR IGNORE INTO patients_due SELECT new.patient WHERE new.patient != '';
 END;
+"""
+_PATIENTS_DUE = f"""
+CREATE INDEX studies_by_patient ON studies (patient, {PATIENTS_DATE}, study_key) WHERE patient != '';
+CREATE TABLE patients_due (patient TEXT PRIMARY KEY) WITHOUT ROWID;
+{STUDY_CHANGED}
 CREATE TRIGGER study_restored AFTER INSERT ON studies WHEN new.patient != ''
 BEGIN
     INSERT OR IGNORE INTO patients_due VALUES (new.patient);
@@ -89,13 +98,14 @@ CREATE TABLE studies (
     priors TEXT NOT NULL DEFAULT '',    -- the earlier studies that its report names
     arrived_at TEXT NOT NULL DEFAULT '', -- when its first file was met in UTC; '' where nobody knows
     -- its patient ID or the keyed hash of that
-    {_PATIENT}
+    {_PATIENT},
+    -- both follow from its result; without one there is no strength
+    {", ".join(STANDING)}
 ) WITHOUT ROWID;
 CREATE INDEX studies_by_arrival ON studies (arrived_at, study_key);
 CREATE INDEX studies_by_status ON studies (status, study_key);
 CREATE INDEX studies_by_queue ON studies (status, queued_at);
 CREATE INDEX studies_by_engine ON studies (status, engine_sha256);
-CREATE INDEX studies_with_result ON studies (study_key) WHERE result IS NOT NULL;
 CREATE INDEX studies_without_pictures ON studies (study_key) WHERE json_extract(result, '$.pictures') = 0;
 CREATE TABLE arrivals (
     path BLOB PRIMARY KEY,              -- as in files, of which it is one that nobody has scored yet
@@ -106,9 +116,12 @@ CREATE TABLE arrivals (
     cut_short INTEGER NOT NULL,         -- 1: it ends before its pixels do
     held_back INTEGER NOT NULL          -- 1: it looks like a file that has only begun to arrive
 ) WITHOUT ROWID;
-{_PATIENTS_DUE}"""
+{_PATIENTS_DUE}{GROWTH}"""
 
-NO_REPORT = "result = NULL, report_html = '', report_pdf = '', reported_at = '', priors = ''"
+NO_REPORT = (
+    "result = NULL, report_html = '', report_pdf = '', reported_at = '', priors = '', "
+    "priority = 'unscored', strength = NULL"
+)
 """What is set of a study that has no report any more."""
 
 # The plus keeps SQLite from looking through all files of a status for those of a study: it cannot know that these
@@ -163,6 +176,15 @@ MIGRATIONS = {
     CREATE INDEX studies_by_arrival ON studies (arrived_at, study_key);
     ALTER TABLE studies ADD COLUMN {_PATIENT};
     {_PATIENTS_DUE}
+    """,
+    # The results of schema 6 hold their engines, and give their studies a standing, slice by slice: see `slices`.
+    6: f"""
+    ALTER TABLE studies ADD COLUMN {STANDING[0]};
+    ALTER TABLE studies ADD COLUMN {STANDING[1]};
+    DROP INDEX studies_with_result;
+    {GROWTH}
+    DELETE FROM meta WHERE key = '{DERIVED}';
+    INSERT OR REPLACE INTO meta VALUES ('{WITH_ENGINES}', '');
     """,
 }
 """What leads from each schema version to the next one."""

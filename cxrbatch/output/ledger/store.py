@@ -10,20 +10,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from cxrbatch.errors import LedgerDamaged, OutputLocked, OutputNotWritable, RunError
+from cxrbatch.output.ledger.engine_table import EngineTable
 from cxrbatch.output.ledger.schema import SCHEMA_VERSION, create, migrate, schema_version, table_names, tables_of
+from cxrbatch.records import StudyResult
 from cxrbatch.system.faults import reach
 from cxrbatch.system.record_json import from_json
 
 Parsed = TypeVar("Parsed")
 
-DERIVED = "derived"
-"""The fact that says of which files the tables are that were written last; whatever changes a row takes it away."""
-
 LOCK_WAIT_S = 10.0
 # What SQLite can compare a time with; in nanoseconds, the year 2262.
 LARGEST_INTEGER = 2**63 - 1
 _FETCHED_AT_ONCE = 200
-_IN_TABLES = ("files", "studies")
 _DAMAGE = ("not a database", "malformed", "no such table", "no such column")
 
 MOUNTINFO = Path("/proc/self/mountinfo")
@@ -60,6 +58,7 @@ class LedgerStore:
         """
         self.path = path
         self.guard: Callable[[], None] = lambda: None
+        self.engines = EngineTable(self)
         self._may_be_empty = may_be_empty if path.exists() else lambda: True
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=LOCK_WAIT_S)
@@ -105,6 +104,13 @@ class LedgerStore:
         except ValueError as error:
             raise damaged_ledger(self.path, f"{kind.__name__}: {error}") from error
 
+    def parse_result(self, text: str) -> StudyResult:
+        """Return the result that a cell holds; raises what `parse` does."""
+        try:
+            return self.engines.result(text)
+        except (ValueError, LookupError) as error:
+            raise damaged_ledger(self.path, f"StudyResult: {error}") from error
+
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[None]:
         """Commit what is executed inside, or nothing of it; `guard` is asked before both ends of it.
@@ -123,6 +129,7 @@ class LedgerStore:
                 self._db.execute("COMMIT")
                 reach("ledger-committed")
         except BaseException:
+            self.engines.forget()
             if self._db.in_transaction:
                 # Where the disk fails, that may fail, too; closing the database rolls back all the same.
                 with suppress(sqlite3.DatabaseError):
@@ -178,13 +185,6 @@ class LedgerStore:
         # What is overwritten, such as a patient's name before a de-identified run, leaves no trace in free pages.
         self._db.execute("PRAGMA secure_delete = ON")
         create(self._db) if version == 0 else migrate(self._db)
-        # Of this connection only, and in the transaction of the change itself: a killed process leaves both or neither.
-        for table in _IN_TABLES:
-            for change in ("INSERT", "UPDATE", "DELETE"):
-                self._db.execute(
-                    f"CREATE TEMP TRIGGER {table}_{change} AFTER {change} ON main.{table} "
-                    f"BEGIN DELETE FROM meta WHERE key = '{DERIVED}'; END"
-                )
 
     def _refuse_foreign(self, version: int) -> None:
         """Refuse what is no ledger, or that of a newer cxrbatch, before anything in it is changed."""

@@ -42,10 +42,15 @@ def report_folder(out: Path, study_key: str) -> Path:
 
 def report_folders(out: Path) -> Iterator[Path]:
     """Yield the folders of `out` that hold reports, in no order."""
+    return (report_folder(out, name) for name in report_folder_names(out))
+
+
+def report_folder_names(out: Path) -> Iterator[str]:
+    """Yield the names of these folders, which are study keys; of a million, paths would take a minute."""
     with suppress(FileNotFoundError), os.scandir(out / REPORTS) as entries:
         for entry in entries:
             if STUDY_KEY.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
-                yield Path(entry.path)
+                yield entry.name
 
 
 def is_report_of(report: Path, result: StudyResult) -> bool:

@@ -11,10 +11,11 @@ from cxrbatch.config import Settings
 from cxrbatch.errors import RunError
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.sharded import SHARDS
-from cxrbatch.output.ledger.ledger import KEEPS, MAPS, Ledger
+from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.records import now_text
 from cxrbatch.run.deidentified_output import settle_names
 from cxrbatch.run.index import INDEX_RULES, Index, IndexCount, index_input
+from cxrbatch.run.kept import remember_kept, requeue_unkept
 from cxrbatch.run.print import check_printing
 from cxrbatch.run.processes import open_workers
 from cxrbatch.run.record import open_place
@@ -60,11 +61,9 @@ def shard_input(root: Path, out: Path, settings: Settings, of: int, progress: Ru
 def _requeue(ledger: Ledger, settings: Settings) -> None:
     """Queue again what the next run with the same engine would: which one it will be is not known here."""
     engine_sha256 = ledger.engine_sha256
-    keeps = MAPS if settings.keep_maps else ""
-    if keeps and ledger.fact(KEEPS) != keeps:
-        ledger.queue.requeue_without_maps(engine_sha256)
+    keeps = requeue_unkept(ledger, settings, engine_sha256)
     ledger.queue.requeue(engine_sha256=engine_sha256, draws=settings.pictures)
-    ledger.remember(KEEPS, keeps)
+    remember_kept(ledger, keeps)
     if settings.retry == "rejected":
         ledger.queue.requeue_unprinted()
 

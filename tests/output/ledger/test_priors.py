@@ -16,6 +16,7 @@ from cxrbatch.output.ledger.priors import MOST_PRIORS, text_of
 from cxrbatch.output.ledger.schema import PATIENTS_DATE
 from cxrbatch.records import Header, ImageFile, IndexedFile, PrintedStudy
 from cxrbatch.run.deidentification import Pseudonyms
+from tests.factories.ledgers import as_schema_6
 from tests.factories.output import LABELS, make_engine, make_header, make_study_result
 
 PSEUDONYMS = Pseudonyms(b"k" * 32)
@@ -159,6 +160,7 @@ def test_a_ledger_of_schema_5_finds_priors_among_what_it_has(tmp_path: Path) -> 
     with Ledger(tmp_path) as ledger:
         report(ledger, 1, "20230101")
     with closing(sqlite3.connect(tmp_path / LEDGER_FILE)) as database:
+        as_schema_6(database)
         for statement in (
             *("DROP TRIGGER study_changed", "DROP TRIGGER study_restored", "DROP TRIGGER study_forgotten"),
             *("DROP INDEX studies_by_patient", "DROP TABLE patients_due", "ALTER TABLE studies DROP COLUMN patient"),

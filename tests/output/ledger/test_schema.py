@@ -164,7 +164,8 @@ def test_a_newer_ledger_is_refused_and_not_touched(tmp_path: Path) -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The time that the ledger reads; change its only entry."""
     time = ["2026-01-01T00:00:00+00:00"]
-    monkeypatch.setattr("cxrbatch.output.ledger.queue.now_text", lambda: time[0])
+    for module in ("queue", "requeue"):
+        monkeypatch.setattr(f"cxrbatch.output.ledger.{module}.now_text", lambda: time[0])
     return time
 
 

@@ -1,0 +1,187 @@
+"""`make bench-scale`: what an archive of 10^3 to 10^6 studies costs a run that finds little that is new.
+
+Archives are made up (`scale_studies`): of two images a study, all scored, with tables. Measured are CPU seconds and the
+highest resident memory of a process of its own for each step, so that others on the machine count little:
+
+- walk: the walk over INPUT alone, on one thread, from the page cache;
+- nothing new: `cxrbatch run`, whole, and what of it is not the walk;
+- 1,000 new: their tables, once they are indexed and scored (a stub scores them);
+- all tables: written anew, as after a change of engine or version;
+- requeue: all studies queued again for another engine, and the largest journal beside the ledger meanwhile.
+
+A slope is that of log(seconds) over log(studies) between two sizes: 1 is proportional, 0 does not grow. Then the walk
+over a share is imitated: a shim makes each open, listing and stat take 5 ms. Prints tables and writes them to
+bench/growth/result.md. --sizes takes others than 1000 10000 100000; 1000000 needs 25 GB and half an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from cxrbatch.engine.bundle import load_bundle
+from cxrbatch.engine.open import plan_engine
+from cxrbatch.output.ledger.ledger import LEDGER_FILE
+from cxrbatch.records import EngineDescription
+from scripts import bench_inputs
+from scripts.bench_scale import NEVER, record_as_scored
+from scripts.growth_step import resident_mb
+from scripts.scale_studies import make_links, make_output, make_studies, make_templates
+
+ROOT = Path(__file__).parents[1]
+WORK = ROOT / "bench" / "growth"
+STEP, SHIM = (Path(__file__).with_name(name) for name in ("growth_step.py", "slow_share.c"))
+NEW_STUDIES = 1000
+SHARE_STUDIES, SHARE_MS, THREADS = 5000, 5, (1, 16)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one step took: CPU seconds, and MB of resident memory at the highest; `wall_s` where that is what counts."""
+
+    cpu_s: float
+    rss_mb: float
+    wall_s: float = 0.0
+
+
+def spend(step: str, tree: Path, out: Path, **environment: str) -> Spent:
+    """Take a step in a process of its own."""
+    command = [sys.executable, str(STEP), step, str(tree), str(out)]
+    text = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | environment).stdout
+    return Spent(**json.loads(text.splitlines()[-1]))
+
+
+def spend_run(tree: Path, out: Path, engine: Path) -> Spent:
+    """Run `cxrbatch run`, scoring nothing."""
+    command = [sys.executable, "-m", "cxrbatch", "run", str(tree), "-o", str(out), "-e", str(engine), "--since", NEVER]
+    child, peak = subprocess.Popen([*command, "--no-pdf"], cwd=ROOT, stdout=subprocess.DEVNULL), [0.0]
+    # Not what wait4 says of memory, in which a child begins with what its parent has.
+    sampler = threading.Thread(target=_sample, args=(child.pid, peak))
+    sampler.start()
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    sampler.join()
+    if child.returncode:
+        sys.exit(f"failed with exit code {child.returncode}: {' '.join(command)}")
+    return Spent(used.ru_utime + used.ru_stime, peak[0])
+
+
+def _sample(process: int, peak: list[float]) -> None:
+    with suppress(OSError):
+        while (found := resident_mb(process)) is not None:
+            peak[0] = max(peak[0], found)
+            time.sleep(0.05)
+
+
+# --------------------------------------------------------------------------- one size
+
+
+def measure(size: int, engine: Path, description: EngineDescription) -> dict[str, Spent]:
+    """Make an archive of this size and measure it."""
+    folder = bench_inputs.fresh(WORK / f"studies-{size}")
+    tree, out = folder / "tree", folder / "out"
+    make_links(tree, make_templates(folder / "templates"), range(size))
+    make_output(out, tree, description, size)
+    spend_run(tree, out, engine)  # writes all tables
+    found = {"walk": spend("walk", tree, out), "nothing new": spend_run(tree, out, engine)}
+    make_studies(tree, range(size, size + NEW_STUDIES))
+    spend_run(tree, out, engine)
+    record_as_scored(out, description)
+    found["1,000 new: tables"] = spend("new", tree, out)
+    found["all tables"] = spend("all", tree, out)
+    found["requeue"] = spend("requeue", tree, out)
+    kilobytes = (out / LEDGER_FILE).stat().st_size / 1000 / size
+    found["kB of the ledger per study"] = Spent(kilobytes, 0.0)
+    shutil.rmtree(folder)
+    return found
+
+
+def slope(small: float, large: float, sizes: tuple[int, int]) -> str:
+    """Return the slope between two sizes in the logarithms of both."""
+    if min(small, large) <= 0:
+        return ""
+    return f"{math.log(large / small) / math.log(sizes[1] / sizes[0]):.2f}"
+
+
+def table_of(found: dict[int, dict[str, Spent]]) -> str:
+    """Return the figures of all sizes in Markdown, with the slope between the last two."""
+    sizes = sorted(found)
+    for spent in found.values():
+        beyond = spent["nothing new"].cpu_s - spent["walk"].cpu_s
+        spent["nothing new, beyond the walk"] = Spent(beyond, 0.0)
+    rows = []
+    for what in found[sizes[0]]:
+        cpu = [found[size][what].cpu_s for size in sizes]
+        last = slope(cpu[-2], cpu[-1], (sizes[-2], sizes[-1])) if len(sizes) > 1 else ""
+        rows.append(f"| {what}{'' if what.startswith('kB') else ', CPU-s'} | {_row(cpu)} | {last} |")
+        if found[sizes[0]][what].rss_mb:
+            rows.append(f"|   MB | {' | '.join(f'{found[size][what].rss_mb:.0f}' for size in sizes)} | |")
+    head = f"| studies | {' | '.join(f'{size:,}' for size in sizes)} | slope |"
+    return "\n".join([head, f"| --- |{' ---: |' * (len(sizes) + 1)}", *rows])
+
+
+def _row(values: list[float]) -> str:
+    return " | ".join(f"{value:.2f}" for value in values)
+
+
+# --------------------------------------------------------------------------- a slow share
+
+
+def measure_share() -> str:
+    """Walk over a tree of which each look takes 5 ms, on one thread and on many; say what 10^6 files would take."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        return "No C compiler: the walk over a slow share was not measured."
+    folder = bench_inputs.fresh(WORK / "share")
+    folder.mkdir(parents=True)
+    shim = folder / "slow_share.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", shim, SHIM, "-ldl"], check=True)
+    make_links(folder / "tree", make_templates(folder / "templates"), range(SHARE_STUDIES))
+    n_files, lines = 2 * SHARE_STUDIES, []
+    for threads in THREADS:
+        slow = {"LD_PRELOAD": str(shim), "SLOW_SHARE": str(folder / "tree"), "SLOW_SHARE_MS": str(SHARE_MS)}
+        spent = spend("share", folder / "tree", Path(str(threads)), **slow)
+        minutes = spent.wall_s * 1_000_000 / n_files / 60
+        lines.append(f"| {threads} | {spent.wall_s:.1f} | {spent.cpu_s:.1f} | {minutes:.1f} |")
+    shutil.rmtree(folder)
+    head = f"| threads | s for {n_files:,} files at {SHARE_MS} ms a look | CPU-s | minutes for 10^6, in proportion |"
+    return "\n".join([head, "| ---: | ---: | ---: | ---: |", *lines])
+
+
+def main() -> None:
+    """Measure all sizes, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    parser.add_argument("--engine", type=Path, help="engine bundle whose record results hold; by default a small one")
+    options = parser.parse_args()
+    engine = options.engine or bench_inputs.make_small_engine(WORK / "engines")
+    description = plan_engine(load_bundle(engine), backend="auto", precision="auto")
+    found = {size: measure(size, engine, description) for size in options.sizes}
+    cpu = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    heading = f"`make bench-scale`, {datetime.now().astimezone().date()}, {psutil.cpu_count()} cores ({cpu})"
+    text = f"{heading}\n\n{table_of(found)}\n\n{measure_share()}\n"
+    (WORK / "result.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()
