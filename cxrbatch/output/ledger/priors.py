@@ -94,7 +94,7 @@ class Priors:
         rows = self._store.rows(f"{_KNOWN} FROM studies WHERE study_key = ? AND result IS NOT NULL", (study_key,))
         for result, html, pdf, priors in rows:
             if priors != UNKNOWN_PRIORS and (priors or html or pdf):
-                return priors != ""
+                return bool(priors)
             header = self._store.parse_result(result).header
             return bool(self.of(study_key, header))
         return False
