@@ -65,8 +65,8 @@ LOSSES = {
     "reports replaced": "mv out/reports out/old; mkdir out/reports",
 }
 MOMENTS = (
-    *(("report-write", 2), ("intent-written", 2), ("files-renamed", 12), ("report-written", 2), ("ledger-commit", 13)),
-    *(("ledger-committed", 13), ("tidied", 2), ("tidied", 4), ("table-write", 1), ("table-written", 2)),
+    *(("report-write", 2), ("intent-written", 2), ("files-renamed", 12), ("report-written", 2), ("ledger-commit", 14)),
+    *(("ledger-committed", 14), ("tidied", 2), ("tidied", 4), ("table-write", 1), ("table-written", 2)),
 )
 
 

@@ -234,9 +234,10 @@ def test_the_mark_of_a_report_is_that_of_versions_that_did_not_know_of_pictures(
     said = json.loads(to_json(replace(result, scored_at="", files=())))
     assert said.pop("pictures") is True
     assert said.pop("keeps_maps") is False
+    assert said.pop("keeps_embeddings") is False
     for image in said["images"]:
         assert [image["header"].pop(name) for name in ("patient_orientation", "scanner", "source")] == ["", "", None]
-        assert [image.pop(name) for name in ("maps_file", "geometry")] == ["", None]
+        assert [image.pop(name) for name in ("maps_file", "embedding_file", "geometry")] == ["", "", None]
         assert {heatmap.pop("place") for heatmap in image["heatmaps"]} == {""}
     digest = hashlib.sha256(json.dumps(said, separators=(",", ":")).encode()).hexdigest()
     assert result_mark(result) == f"{digest[:32]} {result.scored_at}"

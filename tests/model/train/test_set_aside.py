@@ -160,6 +160,6 @@ def test_a_report_says_what_the_measured_images_chose() -> None:
         engine = EngineDescription("x", "0" * 64, "torch", "fp32", "tiny", "binary", (), InputSpec(64))
         return measured_on(replace(engine, training=training))
 
-    assert "They also chose the operating points, so expect" in said({})
+    assert "They also chose the thresholds, so expect" in said({})
     assert "They also chose the epoch, so expect" in said({"epoch": "val", "operating points": "calibration"})
     assert "Expect somewhat less" in said({"operating points": "calibration"})
