@@ -23,6 +23,7 @@ from cxrbatch.errors import EngineError, RunError
 from cxrbatch.output.folder.place import HeldOutput, NodeFence
 from cxrbatch.output.ledger.queue import StudyTask
 from cxrbatch.output.report.report_files import REPORTS
+from cxrbatch.pages.own_templates import PACKAGED, OwnTemplates, printing_with
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.processes import open_workers
 from cxrbatch.run.processor import LocalProcessor, Workplace
@@ -36,13 +37,14 @@ class NodeOrder:
     """What every node of a run is told, in paths of the driver's.
 
     `token` is the run's in the fence of OUT, by which a node knows that it sees the same folder. `engine` is what the
-    driver would score with, `engine_folder` where that lies.
+    driver would score with, `engine_folder` where that lies. `templates` are those that the driver has tried.
     """
 
     order: Order
     token: str
     engine: EngineDescription
     engine_folder: Path
+    templates: OwnTemplates = PACKAGED
     version: str = __version__
 
 
@@ -88,6 +90,7 @@ class _Node:
         self._stack = ExitStack()
         try:
             self._at = self._open(told, fence)
+            self._templates = told.templates
         except BaseException:
             self._stack.close()
             raise
@@ -137,7 +140,8 @@ class _Node:
         while (job := self._jobs.get()) is not None:
             waiting: dict[str, _Job] = {}
             try:
-                self._process(job, waiting)
+                with printing_with(self._templates):
+                    self._process(job, waiting)
             except BaseException as error:  # noqa: BLE001  # raised again where the chunk is waited for
                 for each in {id(each): each for each in waiting.values()}.values():
                     each.future.set_exception(error)

@@ -16,6 +16,7 @@ from cxrbatch.cluster.members import Event, Members, Work
 from cxrbatch.cluster.node import ChunkDone, NodeOrder, process_chunk
 from cxrbatch.errors import EngineError, RunError
 from cxrbatch.output.ledger.queue import StudyTask
+from cxrbatch.pages.own_templates import in_use
 from cxrbatch.run.processor import Workplace
 from cxrbatch.run.source import Order, Source
 from cxrbatch.run.stages import FinishedStudy
@@ -68,7 +69,8 @@ class ClusterProcessor:
             settings = replace(settings, workers=settings.workers or self.share, threads=settings.threads or self.share)
         source = Source(order.source.folder.resolve(), order.source.only)
         there = Order(source, order.out.resolve(), settings, order.pseudonyms)
-        return NodeOrder(there, self.at.place.token, engine.description, Path(engine.bundle.folder).resolve())
+        folder = Path(engine.bundle.folder).resolve()
+        return NodeOrder(there, self.at.place.token, engine.description, folder, templates=in_use())
 
     def _settle(self, event: Event, members: Members, feed: Feed) -> Iterator[FinishedStudy]:
         """Take what a node answered."""

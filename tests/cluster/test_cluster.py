@@ -69,6 +69,7 @@ class Archive:
     images: Path
     engine: str
     expected: dict[str, tuple[int, object]] = field(default_factory=dict)
+    asked: dict[str, str] = field(default_factory=dict)
 
     def run(
         self, out: Path, cluster: Cluster, progress: RunProgress | None = None, work: Work = process_chunk
@@ -76,7 +77,7 @@ class Archive:
         def make(at: Workplace) -> StudyProcessor:
             return replace(cluster.processor(at), work=work)
 
-        settings = Settings(engine=self.engine, **USUAL)
+        settings = Settings(engine=self.engine, **USUAL, **self.asked)
         return run_batch(self.images, out, settings, progress or Watched(), means=Means(make_processor=make))
 
     def expect_as_local(self, out: Path) -> None:
@@ -130,6 +131,22 @@ def test_a_run_on_a_cluster_of_which_a_node_is_killed_is_as_a_local_one(
     assert report.exit_code == ExitCode.SOME_STUDIES_FAILED, "one image has no number, as in a local run"
     assert len(events(out, "node lost")) == 1
     assert {"read", "infer", "pictures"} <= report.stage_s.keys()
+
+
+def test_nodes_print_in_the_language_and_with_the_templates_of_the_driver(
+    archive: Archive, cluster: Cluster, tmp_path: Path
+) -> None:
+    images, own = tmp_path / "images", tmp_path / "own"
+    for number in range(2):
+        write_image(images / f"{number}.png", 20 + 60 * number, 60, 120, 240)
+    own.mkdir()
+    page = '{% extends "package/report.html.j2" %}{% block quality %}<p>Of this house</p>{% endblock %}'
+    (own / "report.html.j2").write_text(page)
+    asked = {"locale": "de", "templates": str(own)}
+    run_quietly(images, tmp_path / "local", engine=archive.engine, **asked)
+    assert "Of this house" in next((tmp_path / "local").glob("reports/*/report.html")).read_text()
+    replace(archive, images=images, asked=asked).run(tmp_path / "out", cluster)
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "local")
 
 
 @soak

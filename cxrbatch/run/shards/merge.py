@@ -28,6 +28,7 @@ from cxrbatch.output.run_json import RunReport
 from cxrbatch.run.batch import Run
 from cxrbatch.run.elsewhere import RecordedSlot
 from cxrbatch.run.notify import check_receiver, open_notifier
+from cxrbatch.run.own_pages import pages_by
 from cxrbatch.run.processes import open_workers
 from cxrbatch.run.record import Indexed, Recorder, RunAccount
 from cxrbatch.run.shards.journal import Entry, count_done, read_journal
@@ -74,6 +75,7 @@ def merge_shards(out: Path, here: Settings, progress: RunProgress, *, give_up: b
     check_receiver(settings)
     with ExitStack() as stack:
         workers = stack.enter_context(open_workers(settings))
+        stack.enter_context(pages_by(settings, progress.say, workers))
         ledger = stack.enter_context(open_output(out, log_limits(settings), state=settings.state, sharded=True))
         stack.callback(workers.end)
         if give_up:

@@ -22,6 +22,8 @@ from cxrbatch.output.folder.sharded import shard_folder
 from cxrbatch.output.report.report_files import REPORTS
 from cxrbatch.run.batch import SCORED
 from cxrbatch.run.deidentification import open_pseudonyms
+from cxrbatch.run.kept import check_kept
+from cxrbatch.run.own_pages import pages_by
 from cxrbatch.run.processes import open_workers
 from cxrbatch.run.processor import LocalProcessor, Workplace
 from cxrbatch.run.score import EngineSlot
@@ -76,7 +78,9 @@ def work_on_shard(out: Path, number: int, machine: Settings, progress: RunProgre
             return ShardDone(number, len(journal.done))
         with ExitStack() as stack:
             workers = stack.enter_context(open_workers(settings))
+            stack.enter_context(pages_by(settings, progress.say, workers))
             engine = stack.enter_context(EngineSlot(settings))
+            check_kept(settings, engine.description)
             _agree(out, number, plan, ShardEngine(engine.description, reference=engine.bundle.manifest.reference))
             stack.callback(journal.tidy)
             stack.callback(workers.end)

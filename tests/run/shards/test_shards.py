@@ -126,6 +126,27 @@ def test_merged_shards_are_as_one_run(archive: Archive, out: Path) -> None:
         assert ledger.queue.waiting() == (0, "")
 
 
+def test_merged_shards_have_the_language_and_the_templates_of_one_run(archive: Archive, tmp_path: Path) -> None:
+    images, own = tmp_path / "images", tmp_path / "own"
+    for number in range(3):
+        write_image(images / f"{number}.png", 20 + 60 * number, 60, 120, 240)
+    own.mkdir()
+    page = '{% extends "package/report.html.j2" %}{% block quality %}<p>Of this house</p>{% endblock %}'
+    (own / "report.html.j2").write_text(page)
+    asked = {"locale": "de", "templates": str(own)}
+    one = run_quietly(images, tmp_path / "one", engine=archive.engine, **asked)
+    assert one.exit_code == ExitCode.DONE
+    out = tmp_path / "out"
+    assert shard_input(images, out, Settings(**(USUAL | asked)), 2, QUIET) is not None
+    archive.work(out, 0, 1)
+    assert merge(out).exit_code == ExitCode.DONE
+    assert merged_snapshot(out) == snapshot(tmp_path / "one")
+    reports = [path.read_text() for path in out.glob("reports/*/report.html")]
+    assert len(reports) == 3
+    assert all("Of this house" in report and 'lang="de"' in report for report in reports)
+    assert "Arbeitsliste" in (out / "index.html").read_text()
+
+
 # In a worker: before its report, in the midst of it, before and after it is whole. Points that `work` comes to.
 OF_WORK = (
     "report-write=kill",
