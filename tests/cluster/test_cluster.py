@@ -69,7 +69,7 @@ class Archive:
     images: Path
     engine: str
     expected: dict[str, tuple[int, object]] = field(default_factory=dict)
-    asked: dict[str, str] = field(default_factory=dict)
+    asked: dict[str, Any] = field(default_factory=dict)
 
     def run(
         self, out: Path, cluster: Cluster, progress: RunProgress | None = None, work: Work = process_chunk
