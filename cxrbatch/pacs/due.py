@@ -16,12 +16,12 @@ import pydicom
 from pydicom.uid import UID
 
 from cxrbatch.output.dicom.object_files import DOCUMENT, SR, current_objects, is_mark_of, object_folder
+from cxrbatch.output.ledger.engine_table import read_result_of
 from cxrbatch.output.ledger.ledger import LEDGER_FILE
 from cxrbatch.output.ledger.view import opened_to_read, read_patiently
 from cxrbatch.output.report.intent import read_intent
 from cxrbatch.output.report.report_files import report_folder
 from cxrbatch.records import StudyResult
-from cxrbatch.system.record_json import from_json
 
 _WANTED = ["SOPClassUID", "SOPInstanceUID"]
 
@@ -114,14 +114,13 @@ class DueStudies:
         return read_patiently(self.ledger, read)
 
     def _result(self, study_key: str) -> StudyResult | None:
-        def read(path: Path) -> str | None:
+        def read(path: Path) -> StudyResult | None:
             with opened_to_read(path) as database:
                 query = "SELECT result FROM studies WHERE status = 'reported' AND study_key = ?"
                 row = database.execute(query, (study_key,)).fetchone()
-                return row[0] if row else None
+                return read_result_of(database, row[0]) if row and row[0] else None
 
-        text = read_patiently(self.ledger, read)
-        return from_json(text, StudyResult) if text else None
+        return read_patiently(self.ledger, read)
 
 
 def stamp_of(out: Path, study_key: str) -> int | None:

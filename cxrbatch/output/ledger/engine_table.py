@@ -6,6 +6,8 @@ What describes an engine is half of a result's text, and the same in a million o
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
 from dataclasses import MISSING, field, fields, make_dataclass
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -30,6 +32,30 @@ _STORED = _as_stored()
 _NAMES = [each.name for each in fields(StudyResult)]
 
 
+def _restored(text: str, engine_of: Callable[[int], EngineDescription]) -> StudyResult:
+    stored = from_json(text, _STORED)
+    engine = stored.engine if isinstance(stored.engine, EngineDescription) else engine_of(stored.engine)
+    values: dict[str, Any] = {name: getattr(stored, name) for name in _NAMES}
+    return StudyResult(**(values | {"engine": engine}))
+
+
+def read_result_of(database: sqlite3.Connection, text: str) -> StudyResult:
+    """Return the result of which `text` was made, from a ledger that others have open and this program only reads.
+
+    Raises:
+        ValueError: it is none.
+        LookupError: its engine is not in the table.
+    """
+
+    def engine_of(number: int) -> EngineDescription:
+        row = database.execute("SELECT record FROM engines WHERE id = ?", (number,)).fetchone()
+        if row is None:
+            raise LookupError(f"no engine {number}")
+        return from_json(row[0], EngineDescription)
+
+    return _restored(text, engine_of)
+
+
 class EngineTable:
     """The table `engines` of an open ledger, and the results whose engines are there."""
 
@@ -49,10 +75,7 @@ class EngineTable:
             ValueError: it is none.
             LookupError: its engine is not in the table.
         """
-        stored = from_json(text, _STORED)
-        engine = stored.engine if isinstance(stored.engine, EngineDescription) else self._engine(stored.engine)
-        values: dict[str, Any] = {name: getattr(stored, name) for name in _NAMES}
-        return StudyResult(**(values | {"engine": engine}))
+        return _restored(text, self._engine)
 
     def forget(self) -> None:
         """Forget what was read: a transaction was rolled back, perhaps with a row of the table."""
