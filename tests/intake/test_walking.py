@@ -77,7 +77,7 @@ def test_a_folder_that_cannot_be_listed_is_told_of_in_its_turn(tmp_path: Path, m
     real = os.scandir
 
     def refuse(folder: str) -> object:
-        if folder.endswith(("1", "7")):
+        if folder != str(tmp_path) and folder.endswith(("1", "7")):
             raise PermissionError(13, "Permission denied", folder)
         return real(folder)
 

@@ -39,7 +39,7 @@ KILLS = (
     *(f"files-written:{n}" for n in (2, 4)),
     *(f"files-renamed:{n}" for n in range(2, 8)),
     *("report-written", "ledger-commit:3", "ledger-committed:3", "ledger-commit:4", "ledger-committed:4"),
-    *("tidy", "stale-remove", "stale-removed:2", "intent-remove", "intent-removed", "tidied", "table-write"),
+    *("tidy", "stale-remove", "stale-removed:2", "intent-remove", "intent-removed", "tidied", "table-patch"),
 )
 
 

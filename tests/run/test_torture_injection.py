@@ -55,7 +55,7 @@ OWN_FILE = re.compile(
     r"reports/[0-9a-f]{16}/(report\.html|report\.pdf|result\.json|(image|thumb)-\d+-[0-9a-f]{12}\.jpg|"
     r"heatmap-\d+-\w+-[0-9a-f]{12}\.jpg)"
     r"|images\.csv|studies\.csv|index\.html|run\.json|metrics\.prom|cxrbatch\.log|ledger\.sqlite(-wal|-shm)?"
-    r"|\.cxrbatch\.(lock|json)|worklist/(now|rows-[0-9a-f]{16})\.js|runs/\d{4}-\d\d-\d\d-\d+\.(html|json)"
+    r"|\.cxrbatch(\.lock|\.json|-fence)|worklist/(now|rows-[0-9a-f]{16})\.js|runs/\d{4}-\d\d-\d\d-\d+\.(html|json)"
 )
 
 
