@@ -96,7 +96,8 @@ soak: setup
 	$(BIN)/python scripts/soak.py --changes $(SOAK_ARGS)
 	$(BIN)/python scripts/soak_workers.py
 	CXRBATCH_EVERY_FAULT=1 $(BIN)/python -m pytest --quiet tests/run/test_killed.py tests/run/test_report_and_ledger.py \
-		tests/run/test_moved.py tests/run/test_deidentified.py tests/cluster tests/system/test_workers.py tests/system/test_killed_workers.py
+		tests/run/test_moved.py tests/run/test_deidentified.py tests/cluster tests/system/test_workers.py tests/system/test_killed_workers.py \
+		tests/run/test_dicom_objects.py tests/pacs/test_receive_torture.py
 
 # Edit the .po files; CATALOGUES_ARGS=fr begins French.
 catalogues: setup

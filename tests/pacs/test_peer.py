@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
 import socket
 import ssl
@@ -31,13 +30,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 HURRIED = Patience(connect_s=0.5, associate_s=0.5, answer_s=0.5, send_s=0.3)
 ECHO = [build_context(Verification)]
-
-
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """Let what pynetdicom's servers leave open go within the test that opened it."""
-    yield
-    gc.collect()
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import subprocess
 import sys
@@ -43,13 +42,6 @@ pytestmark = [
 ]
 
 WAYS = ("dicom", "web")
-
-
-@pytest.fixture(autouse=True)
-def _sockets() -> Iterator[None]:
-    """Let go of what pynetdicom leaves of associations that were refused, while nobody minds."""
-    yield
-    gc.collect()
 
 
 US = "CXRBATCH"
