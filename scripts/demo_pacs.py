@@ -207,24 +207,29 @@ def main() -> None:
     """Go round, and say what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-e", "--engine", type=Path, default=ROOT / "engines" / "demo", help="engine's folder")
-    parser.add_argument("-o", "--output", type=Path, help="folder to keep; a temporary one without")
+    parser.add_argument("-o", "--output", type=Path, help="a new folder for all of it; a temporary one without")
     given = parser.parse_args()
     if not is_here():
         sys.exit(WHY_NOT)
     if not (given.engine / "engine.json").exists():
         sys.exit(f"{given.engine}: no engine. `make demo` builds one in minutes; --engine names another.")
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = given.output or Path(temporary)
-        loop = go_round(folder, given.engine.resolve(), todays_films(folder / "films"), print)
-    print(
-        "\n"
-        + "\n".join(f"study {row['study_key']}: revision {row['revision']}, {row['priority']}" for row in loop.studies)
-    )
+    folder = given.output or Path(tempfile.mkdtemp(prefix="cxrbatch-demo-pacs-"))
+    demonstrate(folder, given.engine.resolve(), print)
+    print(f"Everything lies in {folder}")
+
+
+def demonstrate(folder: Path, engine: Path, tell: Tell) -> Loop:
+    """Go round with today's films, and say what came of it; end where anything is not as it should be."""
+    loop = go_round(folder, engine, todays_films(folder / "films"), tell)
+    tell("")
+    for row in loop.studies:
+        tell(f"study {row['study_key']}: revision {row['revision']}, {row['priority']}")
     own = sum(row["reason"] == "own_output" for row in loop.images)
-    print(f"{own} objects of our own came back into INPUT and changed nothing")
+    tell(f"{own} objects of our own came back into INPUT and changed nothing")
     if loop.differing or any(row["revision"] != "1" for row in loop.studies):
         sys.exit("\n".join(["not as it should be:", *loop.differing]))
-    print(f"all {len(loop.written)} objects are in the archive as they were written")
+    tell(f"all {len(loop.written)} objects are in the archive as they were written")
+    return loop
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.demo_pacs import go_round, todays_films
+from scripts.demo_pacs import demonstrate
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.orthanc import WHY_NOT, is_here
 
@@ -19,11 +19,11 @@ pytestmark = [
 
 
 def test_every_object_is_in_the_archive_as_it_was_written_and_our_own_change_nothing(tmp_path: Path) -> None:
-    films = todays_films(tmp_path / "films")
     told: list[str] = []
-    loop = go_round(tmp_path, write_tiny_bundle(tmp_path), films, told.append)
+    loop = demonstrate(tmp_path, write_tiny_bundle(tmp_path), told.append)
     assert not loop.differing
-    assert len(loop.pulled) == len(films) == 3
+    assert told[-1].startswith("all ")
+    assert len(loop.pulled) == len(loop.sources) == 3
     kinds = sorted(path.name for path in loop.written.values())
     assert kinds.count("sr.dcm") == kinds.count("report.dcm") == 3
     assert kinds.count("overlay-1.dcm") >= 1
