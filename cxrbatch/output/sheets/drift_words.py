@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 
-from cxrbatch.locales import ENGLISH
 from cxrbatch.output.drift import DriftLine
 from cxrbatch.pages.labels import shown_label
-from cxrbatch.pages.language import gettext as _, msgid, number, spoken
+from cxrbatch.pages.language import gettext as _, msgid, number, whole
 from cxrbatch.pages.retelling import retold
 
+_SHOWN = 3
 _WHAT = {
     "score": msgid("scores of {label}"),
     "positive": msgid("rate of {label}"),
@@ -32,10 +33,18 @@ def drift_said(line: DriftLine) -> str:
     )
 
 
+def lines_left_out(sentences: Sequence[str]) -> Iterator[str]:
+    """Yield what could not be compared: the first lines of it, and how many more there are."""
+    for sentence in sentences[:_SHOWN]:
+        yield f"{left_out_said(sentence)}."
+    if len(sentences) > _SHOWN:
+        yield _("... and {count} more in run.json.").format(count=whole(len(sentences) - _SHOWN))
+
+
 def left_out_said(sentence: str) -> str:
     """Return a line of run.json on what could not be compared, in the language spoken."""
     found = _LEFT_OUT.fullmatch(sentence)
-    if spoken().locale == ENGLISH or not found:
+    if not found:
         return retold(sentence)
     what = _what(found["what"], found["label"] or "")
     if found["against"]:
@@ -43,7 +52,7 @@ def left_out_said(sentence: str) -> str:
     if found["studies"] is None:
         return _("{what}: not known of the validation images").format(what=what)
     return _("{what}: {studies} and {reference} known, {needed} needed").format(
-        what=what, studies=found["studies"], reference=found["reference"], needed=found["needed"]
+        what=what, **{name: whole(int(found[name])) for name in ("studies", "reference", "needed")}
     )
 
 

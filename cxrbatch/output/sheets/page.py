@@ -13,7 +13,7 @@ from urllib.parse import quote
 from cxrbatch.output.drift import DriftLine, DriftReport
 from cxrbatch.output.report.findings import label_name
 from cxrbatch.output.run_json import RunReport
-from cxrbatch.output.sheets.drift_words import drift_said, left_out_said
+from cxrbatch.output.sheets.drift_words import drift_said, lines_left_out
 from cxrbatch.output.sheets.facts import RunSheet, UrgentStudy
 from cxrbatch.output.sheets.needs import needs_a_person
 from cxrbatch.pages import wording
@@ -125,7 +125,7 @@ def render_sheet(
         scanners=_scanner_rows(drift) if drift else [],
         drift=drift,
         stages=_stage_lines(sheet.ms_per_study),
-        left_out=[left_out_said(each) for each in drift.left_out[:3]] if drift else [],
+        left_out=list(lines_left_out(drift.left_out)) if drift else [],
         ms_per_study=number(sum(sheet.ms_per_study.values()), 0),
         rate=number(sheet.studies_done / sheet.wall_s, 1) if sheet.wall_s else "",
         trends=list(_trends([*earlier, sheet])),
