@@ -38,6 +38,7 @@ TRAINING_HTML = "training.html"
 
 # How the sentence begins that the checkpoint says of its first weights.
 _INIT = "Weights start from "
+# For the catalogues: what of it stands in checkpoints.
 _STARTS = (kept("{origin}; the head is random"), kept("{origin}, with its head"))
 _RULES = {
     "sensitivity": msgid("the highest threshold that still finds {share} of the images with the finding"),

@@ -69,17 +69,6 @@ def referable_images(result: StudyResult) -> list[tuple[int, ImageResult]]:
     return found
 
 
-def lacks_objects(folder: Path, result: StudyResult, kinds: Iterable[str]) -> bool:
-    """Tell whether an object of these kinds is missing from a report folder, or is another result's.
-
-    How many overlays there are depends on which heatmaps were shown: those that are there must be this result's.
-    """
-    objects = object_folder(folder)
-    wanted = [name for kind, name in (("sr", SR), ("pdf", DOCUMENT)) if kind in kinds]
-    is_missing = bool(referable_images(result)) and not all(is_object_of(objects / name, result) for name in wanted)
-    return is_missing or has_foreign_objects(folder, result)
-
-
 def has_foreign_objects(folder: Path, result: StudyResult) -> bool:
     """Tell whether any object but those of earlier revisions is not of this result."""
     return not all(is_object_of(path, result) for path in _current(folder))
