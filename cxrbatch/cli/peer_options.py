@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PORT = click.IntRange(1, 65_535)
+MEGABYTES = click.IntRange(0, 2**40)
 TOKEN_VARIABLE, LOGIN_VARIABLE = "CXRBATCH_SEND_TOKEN", "CXRBATCH_SEND_LOGIN"
 _LONGEST_TITLE = 16
 

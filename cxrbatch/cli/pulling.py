@@ -12,7 +12,7 @@ import click
 
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import COUNT, FILE, NEW_FOLDER, add_options, split_list
-from cxrbatch.cli.peer_options import AE_TITLE, PORT, Command, peer_options, read_authorization, read_peer
+from cxrbatch.cli.peer_options import AE_TITLE, MEGABYTES, PORT, Command, peer_options, read_authorization, read_peer
 from cxrbatch.cli.terminal import say
 from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.system.standard_streams import put_work_first
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _ADVICE = "the same command goes on where it was"
 _TOKEN, _LOGIN = "CXRBATCH_PULL_TOKEN", "CXRBATCH_PULL_LOGIN"
-_MOST_FREE_MB = 2**40
 
 
 def _wish_options(command: Command) -> Command:
@@ -63,7 +62,7 @@ def _wish_options(command: Command) -> Command:
             click.option(
                 "--min-free",
                 "least_free_mb",
-                type=click.IntRange(0, _MOST_FREE_MB),
+                type=MEGABYTES,
                 default=1024,
                 show_default=True,
                 metavar="MB",

@@ -10,6 +10,7 @@ import click
 
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import FILE, NEW_FOLDER
+from cxrbatch.cli.peer_options import MEGABYTES, PORT
 from cxrbatch.cli.terminal import say
 from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.system.standard_streams import put_work_first
@@ -18,13 +19,10 @@ from cxrbatch.system.stopping import Stopped
 if TYPE_CHECKING:
     from cxrbatch.pacs.receive import TlsFiles
 
-_PORT = click.IntRange(1, 65_535)
-_MOST_FREE_MB = 2**40
-
 
 @commands.command(short_help="Receive radiographs by DICOM into a folder.")
 @click.argument("input_folder", metavar="INPUT", type=NEW_FOLDER)
-@click.option("--port", type=_PORT, default=11112, show_default=True, help="TCP port to listen on.")
+@click.option("--port", type=PORT, default=11112, show_default=True, help="TCP port to listen on.")
 @click.option("--aet", default="CXRBATCH", show_default=True, help="Our AE title, which senders have to name.")
 @click.option(
     "--host",
@@ -46,7 +44,7 @@ _MOST_FREE_MB = 2**40
 @click.option(
     "--min-free",
     "least_free_mb",
-    type=click.IntRange(0, _MOST_FREE_MB),
+    type=MEGABYTES,
     default=1024,
     show_default=True,
     metavar="MB",
