@@ -11,8 +11,11 @@ from cxrbatch.output.worklist_data import DATA_FOLDER, NOW_JS
 from cxrbatch.system.durable import TEMPORARY_PREFIX
 from tests.factories.studies import read_rows
 
-# Times, and what .cxrbatch.json tells one OUT from another by.
-_PASSING = re.compile(r'\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\+00:00| UTC)?|"(output_id|session)": "[0-9a-f]+"')
+# Times, in German, too, and what .cxrbatch.json tells one OUT from another by.
+_PASSING = re.compile(
+    r"(\d{4}-\d\d-\d\d[T ]|\d\d\.\d\d\.\d{4} )\d\d:\d\d(:\d\d)?(\+00:00| UTC)?"
+    r'|"(output_id|session)": "[0-9a-f]+"'
+)
 # Written as the run goes, or about the run and not about the studies.
 _OF_THE_RUN = (
     *("ledger.sqlite*", "*.damaged-*", "cxrbatch.log*", ".cxrbatch.lock", ".cxrbatch-fence"),
