@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from cxrbatch.config import Settings
@@ -23,8 +24,8 @@ from cxrbatch.records import ImageFile
 from cxrbatch.run.deidentification import Pseudonyms
 from cxrbatch.system.stopping import stop_if_asked
 
-# So often a walk says how far it is: each time costs as much as some files.
-_TOLD_EVERY = 64
+# So many files are compared with what the ledger knows at once: one by one that would cost more than to meet them.
+_COMPARED_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,20 +155,19 @@ class Walk:
         Raises:
             UsageError: the input folder itself cannot be listed.
         """
-        for file in self._files():
+        files = self._files()
+        while some := list(islice(files, _COMPARED_AT_ONCE)):
             stop_if_asked()
-            self.met += 1
-            if self.met % _TOLD_EVERY == 0:
-                self._on_met(_TOLD_EVERY)
-            known = self._known.meet(file.path)
-            self.new += known is None
-            if known is not None and self._postponed is not None and self._postponed.holds(file):
-                self.postponed += 1
-            elif reread or known is None or not known.is_same(file) or (reread_refused and known.refused):
-                yield file
-            elif not known.present:
-                self.returned.append(file.path)
-        self._on_met(self.met % _TOLD_EVERY)
+            self.met += len(some)
+            self._on_met(len(some))
+            for file, known in self._known.meet(some, tell_refused=reread_refused, tell_all=reread):
+                self.new += known is None
+                if known is not None and self._postponed is not None and self._postponed.holds(file):
+                    self.postponed += 1
+                elif reread or known is None or not known.is_same(file) or (reread_refused and known.refused):
+                    yield file
+                else:
+                    self.returned.append(file.path)
 
     def gone(self) -> list[str]:
         """Return the files that were there at the last walk and were not met by this one.
