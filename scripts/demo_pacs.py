@@ -33,7 +33,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from cxrbatch.phantom import draw_phantom
 from tests.factories.intake import write_dicom
-from tests.factories.orthanc import AET, WHY_NOT, Orthanc, free_port, is_here, running_orthanc
+from tests.factories.orthanc import AET, WHY_NOT, Orthanc, is_here, running_orthanc
+from tests.factories.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 OURS, READER = "CXRBATCH", "READER"

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
+from tests.factories.ports import free_port
+
 
 @pytest.fixture(scope="session")
 def _chromium() -> Iterator[Chrome]:
@@ -20,7 +22,7 @@ def _chromium() -> Iterator[Chrome]:
         options.add_argument(argument)
     # What a page writes to its console, a refused request among it, is for the test to read.
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = Chrome(options=options, service=ChromeService(driver))
+    browser = Chrome(options=options, service=ChromeService(driver, port=free_port()))
     yield browser
     browser.quit()
 

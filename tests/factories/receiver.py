@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+HANGS_S = 30.0
+
 
 @dataclass
 class Receiver:
@@ -36,7 +38,7 @@ def receiving() -> Iterator[Receiver]:
             content = self.rfile.read(int(self.headers["Content-Length"]))
             status = received.answers.pop(0) if received.answers else 200
             if status == 0:
-                received.let_go.wait(30)
+                received.let_go.wait(HANGS_S)
                 return
             if 200 <= status < 300:
                 received.messages.append(json.loads(content))

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,24 @@ def compute(seconds: float) -> float:
     while time.process_time() < end:
         pass
     return seconds
+
+
+def stop_while_computing(seconds: float) -> float:
+    """Burn so many seconds of a core, and stop in the middle; return how long all of that took."""
+    return _stop_between(lambda: compute(seconds / 2))
+
+
+def stop_while_sleeping(seconds: float) -> float:
+    """Do nothing for so long, and stop in the middle; return how long all of that took."""
+    return _stop_between(lambda: time.sleep(seconds / 2))
+
+
+def _stop_between(spend: Callable[[], object]) -> float:
+    began = time.monotonic()
+    spend()
+    os.kill(os.getpid(), signal.SIGSTOP)
+    spend()
+    return time.monotonic() - began
 
 
 def read_all(path: Path) -> bytes:

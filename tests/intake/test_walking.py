@@ -114,16 +114,18 @@ def test_looks_wait_together_where_each_takes_long(tmp_path: Path, monkeypatch: 
     for number in range(24):
         (tmp_path / f"p{number:02}" / "study").mkdir(parents=True)
         (tmp_path / f"p{number:02}" / "study" / "1").write_bytes(b"x")
-    at_once, most, lock = 0, 0, threading.Lock()
+    at_once, most, change = 0, 0, threading.Condition()
     real = folder_entries.describe_entry
 
     def slow(*arguments: object) -> object:
+        """Take long: on a thread of the walk, until three others look, too, if they come."""
         nonlocal at_once, most
-        with lock:
+        is_alone = threading.current_thread() is threading.main_thread()
+        with change:
             at_once += 1
             most = max(most, at_once)
-        time.sleep(0.01)
-        with lock:
+            change.notify_all()
+            change.wait_for(lambda: most >= 4, timeout=0.01 if is_alone else 5)
             at_once -= 1
         return real(*arguments)  # type: ignore[arg-type]
 
@@ -144,7 +146,7 @@ def test_a_walk_that_is_left_ends_its_threads(tmp_path: Path) -> None:
     files = walk(tmp_path, manner=THREADED)
     next(files)
     files.close()  # type: ignore[attr-defined]
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while any(thread.name.startswith("walk") for thread in threading.enumerate()):
         assert time.monotonic() < deadline
         time.sleep(0.01)

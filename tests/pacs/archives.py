@@ -32,7 +32,7 @@ from cxrbatch.output.dicom.encapsulated_pdf import render_document
 from cxrbatch.output.folder.settle import read_result
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.intake import blobs, write_dicom
-from tests.factories.orthanc import free_port
+from tests.factories.ports import free_port
 from tests.factories.studies import run_quietly
 
 CLASSES = (Comprehensive3DSRStorage, SecondaryCaptureImageStorage, EncapsulatedPDFStorage)

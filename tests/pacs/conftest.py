@@ -17,10 +17,11 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from tests.factories.orthanc import WHY_NOT, Orthanc, free_port, is_here, running_orthanc
+from tests.factories.orthanc import WHY_NOT, Orthanc, is_here, running_orthanc
+from tests.factories.ports import free_port
 from tests.pacs.archives import finished, finished_once
 
-__all__ = ["PATIENCE_S", "Server", "StartServer", "finished", "finished_once", "free_port", "radiograph", "wait_for"]
+__all__ = ["PATIENCE_S", "Server", "StartServer", "finished", "finished_once", "radiograph", "wait_for"]
 
 PATIENCE_S = 30.0
 

@@ -20,7 +20,7 @@ from cxrbatch.errors import ExitCode
 from cxrbatch.output.sent import SentObject, SentObjects
 from cxrbatch.output.sent_facts import read_sent
 from cxrbatch.pacs import commitment
-from tests.factories.orthanc import free_port
+from tests.factories.ports import free_port
 from tests.pacs.archives import Archive, Finished, archive
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pydicom
 
 from tests.factories.orthanc import Orthanc
-from tests.pacs.conftest import free_port, radiograph
+from tests.factories.ports import free_port
+from tests.pacs.conftest import radiograph
 
 
 def test_it_keeps_what_it_is_given_knows_whom_it_is_told_and_speaks_dicomweb(orthanc: Orthanc, tmp_path: Path) -> None:

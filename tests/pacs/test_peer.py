@@ -23,7 +23,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they
 
 from cxrbatch.errors import ConfigurationError
 from cxrbatch.pacs.peer import ClientTls, NoAssociation, Patience, Peer, associated
-from tests.factories.orthanc import free_port
+from tests.factories.ports import free_port
 from tests.pacs.conftest import radiograph
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")

@@ -34,7 +34,8 @@ from cxrbatch.pacs.stow import WebPeer
 from cxrbatch.pacs.web_archive import WebArchive
 from tests.factories.certificates import HERE, WHY_NOT as WHY_NO_CERTIFICATES, make_authority, sign
 from tests.factories.orthanc import AET, WHY_NOT, Orthanc, is_here, running_orthanc
-from tests.pacs.conftest import free_port, radiograph, wait_for
+from tests.factories.ports import free_port
+from tests.pacs.conftest import radiograph, wait_for
 
 pytestmark = [
     pytest.mark.skipif(not is_here(), reason=WHY_NOT),

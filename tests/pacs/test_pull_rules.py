@@ -30,7 +30,8 @@ from cxrbatch.pacs.pull import Outcome, Pull, Wish
 from cxrbatch.pacs.pulled import PullInbox
 from cxrbatch.pacs.receive import RADIOGRAPHS
 from cxrbatch.system.stopping import Stopped
-from tests.pacs.conftest import free_port, radiograph
+from tests.factories.ports import free_port
+from tests.pacs.conftest import radiograph
 
 NEVER = datetime.max.replace(tzinfo=timezone.utc)
 NOON = datetime(2026, 3, 10, 12, tzinfo=timezone.utc)

@@ -28,6 +28,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they
 
 from cxrbatch.pacs.inbox import ABANDONED_S, Inbox
 from cxrbatch.pacs.receive import SUCCESS
+from tests.factories.ports import free_port
 from tests.pacs.conftest import Server, StartServer, radiograph, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
@@ -61,9 +62,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Spoken:
     taped, entity = Spoken(), AE("ROUTER")
     entity.add_requested_context(ComputedRadiographyImageStorage)
     entity.add_supported_context(ComputedRadiographyImageStorage)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda _: SUCCESS)])
     association = entity.associate(
         "127.0.0.1", port, ae_title="CXRBATCH", evt_handlers=[(evt.EVT_DATA_SENT, lambda e: taped.said.append(e.data))]

@@ -33,7 +33,7 @@ from cxrbatch.output.sent_facts import SENT_FILE, PeerFacts, read_sent
 from cxrbatch.pacs.courier import judge
 from cxrbatch.pacs.send import Persistence
 from cxrbatch.system.durable import replace_bytes
-from tests.factories.orthanc import free_port
+from tests.factories.ports import free_port
 from tests.pacs.archives import (
     Archive,
     Finished,

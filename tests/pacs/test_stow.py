@@ -21,7 +21,8 @@ from cxrbatch.cli import run_command_line
 from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.output.sent_facts import read_sent
 from cxrbatch.pacs.stow import judge_answer, read_url
-from tests.factories.orthanc import Orthanc, free_port
+from tests.factories.orthanc import Orthanc
+from tests.factories.ports import free_port
 from tests.pacs.archives import Finished
 
 UID = "2.25.1"

@@ -21,7 +21,7 @@ from cxrbatch.output.sent_facts import read_sent
 from cxrbatch.system.progress import RunProgress
 from cxrbatch.watch.daemon import watch_folder
 from cxrbatch.watch.sender import Sender, send_command
-from tests.factories.orthanc import free_port
+from tests.factories.ports import free_port
 from tests.pacs.archives import Finished, archive, ended, until, write_study
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")

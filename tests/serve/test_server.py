@@ -21,6 +21,7 @@ from cxrbatch.errors import ConfigurationError, ExitCode, UsageError
 from cxrbatch.output.folder.opening import open_output
 from cxrbatch.output.folder.settle import remove_as_ordered
 from cxrbatch.output.ledger.ledger import Ledger
+from cxrbatch.output.ledger.store import LOCK_WAIT_S
 from cxrbatch.output.marks import MARKS_FILE, Marks, forget_marks
 from cxrbatch.output.worklist import write_worklist
 from cxrbatch.serve.doors import Doors
@@ -53,7 +54,7 @@ def serving(out: Path, tmp_path: Path, *options: str) -> Iterator[tuple[subproce
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        assert "http" in line, process.communicate(timeout=10)
+        assert "http" in line, process.communicate(timeout=60)
         yield process, line.split()[-1].partition("/?token=")[0]
     finally:
         process.kill()
@@ -64,7 +65,7 @@ def asked(url: str, content: object = None, context: ssl.SSLContext | None = Non
     headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
     data = None if content is None else json.dumps(content).encode()
     request = urllib.request.Request(url, data, headers)
-    with urllib.request.urlopen(request, timeout=20, context=context) as answer:
+    with urllib.request.urlopen(request, timeout=60, context=context) as answer:
         return str(answer.read().decode())
 
 
@@ -76,15 +77,15 @@ def test_it_answers_beside_a_run_which_it_neither_waits_for_nor_holds_up(results
             begin = time.monotonic()
             asked(f"{url}/api/marks", {"study_key": key, "revision": 1, "read": True})
             assert key in asked(f"{url}/api/marks")
-            assert time.monotonic() - begin < 4, "less than anybody waits for a lock"
+            assert time.monotonic() - begin < LOCK_WAIT_S, "it did not wait for the ledger, which is locked"
         ledger.store.vacuum()
         write_worklist(results, made_up_studies(9), engine=make_engine(), generated_at="2024-02-01T07:00:00+00:00")
         assert json.loads(asked(f"{url}/api/studies"))["total"] == 9
         listening = urllib.request.Request(f"{url}/api/events", headers={"Authorization": f"Bearer {TOKEN}"})
-        with urllib.request.urlopen(listening, timeout=20) as events:
+        with urllib.request.urlopen(listening, timeout=60) as events:
             assert events.readline() == b": listening\n"
             process.send_signal(signal.SIGTERM)
-            printed, complained = process.communicate(timeout=20)
+            printed, complained = process.communicate(timeout=60)
     assert (process.returncode, complained) == (ExitCode.DONE, "")
     assert TOKEN not in printed, "beside the address, which was read already, the token is told nowhere"
     assert sorted(path.name for path in results.glob("marks*")) == [MARKS_FILE]

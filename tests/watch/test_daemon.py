@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -31,6 +30,7 @@ from cxrbatch.system.stopping import Stopped
 from cxrbatch.watch.daemon import Requests, watch_folder
 from cxrbatch.watch.file_events import Waker
 from tests.factories.engine import write_tiny_bundle
+from tests.factories.ports import free_port
 from tests.factories.studies import read_rows, run_quietly, write_image
 
 LIMIT_S = 90.0
@@ -335,9 +335,7 @@ def test_an_engine_that_was_built_again_is_taken_up_between_studies(
 
 
 def test_a_scraper_is_told_how_it_stands(images: Path, out: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     monkeypatch.setattr("cxrbatch.watch.daemon._METRICS_EVERY_S", 0.0)
     daemon = Daemon(images, out, lambda: settings_of(engine, metrics_port=port), monkeypatch)
 
