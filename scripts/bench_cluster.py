@@ -34,12 +34,13 @@ from cxrbatch.cluster.connect import Cluster
 from cxrbatch.cluster.members import Work
 from cxrbatch.cluster.node import process_chunk
 from cxrbatch.config import Settings
-from cxrbatch.run.batch import Means, run_batch
+from cxrbatch.run.batch import run_batch
 from cxrbatch.run.processor import StudyProcessor, Workplace
 from cxrbatch.run.shards.divide import shard_input
 from cxrbatch.run.shards.merge import merge_shards
 from cxrbatch.run.shards.work import work_on_shard
 from cxrbatch.system.progress import RunProgress
+from scripts.growth_step import resident_mb
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.intake import blobs
 from tests.factories.nodes import sleep_first
@@ -70,7 +71,7 @@ def measure(images: Path, nodes: int, settings: Settings, work: Work = process_c
             return replace(cluster.processor(at), work=work)
 
         before = time.process_time()
-        report = run_batch(images, out, settings, progress, means=Means(make_processor=make))
+        report = run_batch(images, out, settings, progress, means=replace(cluster.means(), make_processor=make))
         driver_s = time.process_time() - before
     reported = report.studies["reported"]
     measured = Measured(nodes, reported, _rate(out, nodes), 1000 * driver_s / reported)
@@ -183,11 +184,14 @@ def main(arguments: list[str] | None = None) -> None:
         lines += table(
             f"A real engine ({Path(wanted.engine).name}), with reports:", awake(wanted.real_studies, wanted.engine)
         )
+    # Before the shards, which this process scores itself.
+    memory = f"Highest resident memory of the driver, its scheduler with it: {resident_mb():.0f} MB."
     cost = shards(wanted.studies)
     lines += [f"Shards, {cost.studies} studies without pictures, ms a study, CPU (wall): index and deal out "]
     lines[-1] += (
         f"{cost.shard_ms[0]:.1f} ({cost.shard_ms[1]:.1f}), merge {cost.merge_ms[0]:.1f} ({cost.merge_ms[1]:.1f})."
     )
+    lines += ["", memory]
     text = "\n".join(lines)
     print(text)
     (WORK / "result.md").write_text(text)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from cxrbatch.run.processor import MakeProcessor
+    from cxrbatch.run.batch import Means
+    from cxrbatch.system.workers import WorkerPool
 
 cluster_option = click.option(
     "--cluster",
@@ -19,14 +20,14 @@ cluster_option = click.option(
 
 
 @contextmanager
-def processors(cluster: str | None) -> Iterator[MakeProcessor]:
-    """Yield what makes the processor of a run: here, or on the cluster that is named, which is left in the end."""
+def means_on(cluster: str | None, workers: WorkerPool) -> Iterator[Means]:
+    """Yield what does the work of a run: this process, or the cluster that is named, which is left in the end."""
     if cluster is None:
-        from cxrbatch.run.processor import LocalProcessor
+        from cxrbatch.run.batch import Means
 
-        yield LocalProcessor
+        yield Means(workers)
         return
     from cxrbatch.cluster.connect import Cluster
 
     with Cluster(cluster) as found:
-        yield found.processor
+        yield found.means(workers)

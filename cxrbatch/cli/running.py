@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cxrbatch.cli.clustering import cluster_option, processors
+from cxrbatch.cli.clustering import cluster_option, means_on
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import (
     BACKENDS,
@@ -92,18 +92,17 @@ def run(
     with open_terminal(loudness) as console:
         if is_dry:
             return _foresee(console, input_path, out, settings, since)
-        with open_workers(settings, ahead_of=out) as workers, processors(cluster) as make_processor:
+        prints = cluster is None
+        with open_workers(settings, ahead_of=out, prints=prints) as workers, means_on(cluster, workers) as means:
             # Loaded while a worker gets ready: that takes both as long.
             from cxrbatch.cli.print_run import print_summary
-            from cxrbatch.run.batch import Means, run_batch
+            from cxrbatch.run.batch import run_batch
             from cxrbatch.run.schedule import Hours
             from cxrbatch.system.progress import RunProgress
 
             hours = Hours.parse(since, deadline)
             with RunProgress(console) as progress:
-                report = run_batch(
-                    input_path, out, settings, progress, hours=hours, means=Means(workers, make_processor)
-                )
+                report = run_batch(input_path, out, settings, progress, hours=hours, means=means)
         print_summary(console, report, out)
     return report.exit_code
 

@@ -13,9 +13,12 @@ from cxrbatch.cluster.local_tls import local_security
 from cxrbatch.cluster.processor import ClusterProcessor
 from cxrbatch.config import available_cores
 from cxrbatch.errors import RunError, UsageError
+from cxrbatch.run.batch import Means
+from cxrbatch.run.elsewhere import DescribedSlot
 
 if TYPE_CHECKING:
     from cxrbatch.run.processor import Workplace
+    from cxrbatch.system.workers import WorkerPool
 
 _LOCAL = re.compile(r"local:(?P<nodes>[1-9]\d{0,2})")
 _ADDRESS = re.compile(r"(tcp|tls)://[^\s/]+:\d+")
@@ -56,6 +59,10 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def means(self, workers: WorkerPool | None = None) -> Means:
+        """Return what does the work of a run on this cluster, whose driver opens no engine."""
+        return Means(workers, self.processor, DescribedSlot)
 
     def processor(self, at: Workplace) -> ClusterProcessor:
         """Return what processes studies on this cluster."""

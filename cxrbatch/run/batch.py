@@ -50,10 +50,11 @@ SCORED = "studies scored"
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What does the work of a run: worker processes that got ready beforehand, and what makes its processor."""
+    """What does the work of a run: worker processes that got ready before, what makes its processor and its engine."""
 
     workers: WorkerPool | None = None
     make_processor: MakeProcessor = LocalProcessor
+    slot: type[EngineSlot] = EngineSlot
 
 
 def run_batch(
@@ -120,12 +121,11 @@ def open_run(
     check_receiver(settings)
     source = check_folders(root, out, settings.state)
     with ExitStack() as stack:
-        begins = is_new(out)
-        means = means or Means()
+        begins, means = is_new(out), means or Means()
         workers = means.workers or stack.enter_context(open_workers(settings, ahead_of=out))
         stack.enter_context(pages_by(settings, progress.say, workers))
         # Where the same engine was at work before, its file is read and hashed once: by what opens it, or in the end.
-        engine = stack.enter_context(EngineSlot(settings, opens_soon=begins, verifies=begins))
+        engine = stack.enter_context(means.slot(settings, opens_soon=begins, verifies=begins))
         ledger = stack.enter_context(open_output(out, log_limits(settings), state=settings.state))
         claim_input(ledger, root, out)
         engine.stay_with(ledger.engine_sha256)

@@ -1,4 +1,7 @@
-"""The engine of studies that are scored elsewhere: described, never opened here."""
+"""The engine of studies that are scored elsewhere: described, never opened here.
+
+A shard's is known from its record alone; that of a cluster lies here, too, and its nodes are compared with it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,20 @@ from cxrbatch.engine.manifest import Manifest
 from cxrbatch.errors import EngineError
 from cxrbatch.records import EngineDescription, TrainingReference
 from cxrbatch.run.score import EngineSlot
+
+
+class DescribedSlot(EngineSlot):
+    """The engine that other machines are to score with: found and verified here, described, and not opened."""
+
+    def __init__(self, settings: Settings, *, opens_soon: bool = False, verifies: bool = True) -> None:
+        """Find the engine; arguments and errors are those of `EngineSlot`, but nothing is kept to be opened."""
+        super().__init__(settings, verifies=verifies or opens_soon)
+
+    def open_ahead(self) -> None:
+        """Do nothing: nothing is scored here."""
+
+    def _open(self) -> Engine:
+        raise AssertionError(f"engine {self.description.name} is for other machines to open")
 
 
 class RecordedSlot(EngineSlot):

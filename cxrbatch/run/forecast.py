@@ -94,7 +94,7 @@ def _index(source: Source, out: Path, settings: Settings, ledger: Ledger, progre
     reread = settings.retry == "rejected"
     pseudonyms = _pseudonyms(out, ledger, settings)
     index = Index(Order(source, out, settings, pseudonyms), reread_refused=reread)
-    with open_workers(settings) as workers:
+    with open_workers(settings, prints=False) as workers:
         return index_input(index, ledger, workers, progress)
 
 

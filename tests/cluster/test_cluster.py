@@ -29,7 +29,8 @@ from cxrbatch.cluster.node import process_chunk
 from cxrbatch.config import Settings
 from cxrbatch.errors import EngineError, ExitCode, RunError, UsageError
 from cxrbatch.output.run_json import RunReport
-from cxrbatch.run.batch import SCORED, Means, run_batch
+from cxrbatch.run import score
+from cxrbatch.run.batch import SCORED, run_batch
 from cxrbatch.run.processor import StudyProcessor, Workplace
 from cxrbatch.system.progress import RunProgress
 from tests.factories.engine import write_tiny_bundle
@@ -78,7 +79,9 @@ class Archive:
             return replace(cluster.processor(at), work=work)
 
         settings = Settings(engine=self.engine, **USUAL, **self.asked)
-        return run_batch(self.images, out, settings, progress or Watched(), means=Means(make_processor=make))
+        return run_batch(
+            self.images, out, settings, progress or Watched(), means=replace(cluster.means(), make_processor=make)
+        )
 
     def expect_as_local(self, out: Path) -> None:
         assert disagreements(out) == []
@@ -118,6 +121,10 @@ def kill(*processes: int) -> None:
         os.kill(process, signal.SIGKILL)
 
 
+def refuse_to_open(*_: object, **__: object) -> None:
+    raise AssertionError("the driver scores nothing, so it opens no engine")
+
+
 def events(out: Path, name: str) -> list[str]:
     return [line for line in (out / "cxrbatch.log").read_text().splitlines() if f'"event": "{name}' in line]
 
@@ -126,6 +133,7 @@ def test_a_run_on_a_cluster_of_which_a_node_is_killed_is_as_a_local_one(
     archive: Archive, cluster: Cluster, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(members, "LOOK_S", 0.2)
+    monkeypatch.setattr(score, "open_engine", refuse_to_open)  # nodes are processes of their own
     report = archive.run(out, cluster, Watched(6, lambda: kill(processes(cluster)[0])))
     archive.expect_as_local(out)
     assert report.exit_code == ExitCode.SOME_STUDIES_FAILED, "one image has no number, as in a local run"
@@ -213,7 +221,7 @@ def test_nodes_that_all_differ_end_the_run_in_plain_words(
 
     settings = Settings(engine=archive.engine, **USUAL)
     with pytest.raises(EngineError, match=r"no node .*: it has cxrbatch 0\.1\.0, the driver 0\.0\.9"):
-        run_batch(archive.images, out, settings, Watched(), means=Means(make_processor=older))
+        run_batch(archive.images, out, settings, Watched(), means=replace(cluster.means(), make_processor=older))
     assert read_rows(out / "studies.csv")
     assert leftovers(out) == []
 

@@ -11,6 +11,7 @@ from cxrbatch.config import Settings
 from cxrbatch.engine import bundle as bundle_module
 from cxrbatch.errors import EngineError
 from cxrbatch.records import EngineDescription
+from cxrbatch.run.elsewhere import DescribedSlot
 from cxrbatch.run.score import EngineSlot, images_per_call
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.output import make_engine
@@ -150,3 +151,22 @@ def test_batches_suit_where_the_engine_runs_unless_somebody_says_how_large() -> 
     on_cpu, on_gpu = make_engine(), replace(make_engine(), backend="tensorrt")
     assert (images_per_call(Settings(), on_cpu), images_per_call(Settings(), on_gpu)) == (4, 8)
     assert images_per_call(Settings(batch_size=32), on_cpu) == 32
+
+
+def test_an_engine_for_other_machines_is_the_same_by_its_description_checked_and_never_opened(
+    engine: Path, looked_at: list[str]
+) -> None:
+    settings = Settings(engine=str(engine))
+    with EngineSlot(settings) as own:
+        described = own.description
+    looked_at.clear()
+    with DescribedSlot(settings, opens_soon=True) as slot:
+        assert slot.description == described
+        slot.open_ahead()
+        slot.verify()
+        assert looked_at == ["read_file engine.json", "sha256_of_file model.onnx"], "nothing is kept for who opens it"
+        with pytest.raises(AssertionError, match="for other machines"):
+            slot.open()
+    (engine / "model.onnx").write_bytes(b"other")
+    with pytest.raises(EngineError, match="built with"):
+        DescribedSlot(settings, opens_soon=True)

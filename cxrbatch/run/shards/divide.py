@@ -46,7 +46,7 @@ def shard_input(root: Path, out: Path, settings: Settings, of: int, progress: Ru
     check_printing(settings)
     source = check_folders(root, out, settings.state)
     with ExitStack() as stack:
-        workers = stack.enter_context(open_workers(settings))
+        workers = stack.enter_context(open_workers(settings, prints=False))
         ledger = stack.enter_context(open_output(out, log_limits(settings), state=settings.state))
         stack.callback(workers.end)
         claim_input(ledger, root, out)
