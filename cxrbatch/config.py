@@ -1,35 +1,18 @@
-"""Settings of one run: defaults < cxrbatch.toml < CXRBATCH_* variables < command line."""
+"""What a run can be asked to do: every setting with its default, what it takes and what it means."""
 
 from __future__ import annotations
 
-import errno
 import os
-import re
 import reprlib
-import stat
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
-
-import msgspec
+from typing import Annotated, Literal, TypeVar, get_type_hints
 
 from cxrbatch.errors import ConfigurationError
 from cxrbatch.locales import ENGLISH, check_locale
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-CONFIG_FILE = "cxrbatch.toml"
-ENVIRONMENT_PREFIX = "CXRBATCH_"
 # What every output folder holds: its rooms write both, and intake, which must not score its pictures, knows them.
 LOG_FILE, MARKER_FILE, RUNS = "cxrbatch.log", ".cxrbatch.json", "runs"
-_LONGEST_FILE = 1 << 20
-_PLACE = re.compile(r"at `\$\.(\w+)")
 
 Backend = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx", "torch"]
 PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
@@ -227,13 +210,13 @@ class Settings:
         for name, allowed in ranges().items():
             value = getattr(self, name)
             if value is not None and not allowed.holds(value):
-                raise ConfigurationError(f"{name} = {_shown(value)}: must be from {allowed}")
+                raise ConfigurationError(f"{name} = {shown(value)}: must be from {allowed}")
         for field in fields(self):
             if "\0" in str(getattr(self, field.name)):
                 raise ConfigurationError(f"{field.name}: holds a NUL character")
         if unknown := sorted(set(_split(self.dicom)) - set(OBJECT_KINDS)):
             raise ConfigurationError(
-                f"dicom = {_shown(self.dicom)}: {_shown(unknown[0])} is none of {', '.join(OBJECT_KINDS)}"
+                f"dicom = {shown(self.dicom)}: {shown(unknown[0])} is none of {', '.join(OBJECT_KINDS)}"
             )
         check_locale(self.locale)
         if not self.accepted_modalities:
@@ -273,63 +256,8 @@ def notes(kind: type[Note]) -> dict[str, Note]:
     return {name: note for name, notes in noted.items() for note in notes if isinstance(note, kind)}
 
 
-def load_settings(
-    options: Mapping[str, Any], *, config_file: Path | None = None, environment: Mapping[str, str] = os.environ
-) -> Settings:
-    """Merge the four sources of settings; in `options`, None means that the command line is silent.
-
-    Args:
-        options: what the command line says, by field name.
-        config_file: a file named with --config; without it `cxrbatch.toml` in the working folder, if any.
-        environment: where to look for CXRBATCH_ variables.
-
-    Raises:
-        ConfigurationError: a source is missing, names an unknown key or holds a value that does not fit.
-    """
-    sources: dict[str, Mapping[str, Any]] = {
-        str(config_file or CONFIG_FILE): _read_file(config_file),
-        "environment": _read_environment(environment),
-        "command line": {name: value for name, value in options.items() if value is not None},
-    }
-    merged: dict[str, Any] = {}
-    for source, values in sources.items():
-        merged |= values
-        _check(values, source)
-    return msgspec.convert(merged, Settings, strict=False)
-
-
-def _check(values: Mapping[str, Any], source: str) -> None:
-    """Refuse values of one source that do not fit, also where a later source would overrule them."""
-    try:
-        msgspec.convert(values, Settings, strict=False)
-    except (msgspec.ValidationError, UnicodeError, ConfigurationError) as error:
-        raise ConfigurationError(
-            f"settings, {source}: {_explained(values, error)}. See `cxrbatch run --help` for what each option takes."
-        ) from None
-
-
-def _explained(values: Mapping[str, Any], error: Exception) -> str:
-    """Say also of a value of the wrong type which setting and value it is, and what is taken instead."""
-    if isinstance(error, UnicodeError):
-        odd = [name for name, value in values.items() if isinstance(value, str) and not _is_text(value)]
-        return f"{', '.join(odd)}: holds bytes that are not UTF-8"
-    found = _PLACE.search(str(error))
-    if found is None or found[1] not in values:
-        return str(error)
-    allowed = ranges().get(found[1])
-    return f"{found[1]} = {_shown(values[found[1]])}: {error}{f', from {allowed}' if allowed else ''}"
-
-
-def _is_text(value: str) -> bool:
-    """Tell whether it is text, and not the undecodable bytes of a variable, which Python keeps as lone surrogates."""
-    try:
-        value.encode()
-    except UnicodeError:
-        return False
-    return True
-
-
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value that somebody gave as a message quotes it, shortened."""
     try:
         return reprlib.repr(value)
     except ValueError:  # Python writes no number of more than 4300 digits
@@ -343,48 +271,6 @@ def _number(value: float) -> str:
 def available_cores() -> int:
     """Return how many cores this process may use, which in a container is fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _read_file(named: Path | None) -> dict[str, Any]:
-    path = named or Path(CONFIG_FILE)
-    if named is None and not os.path.lexists(path):
-        return {}
-    try:
-        content = tomllib.loads(_read_text(path))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{path}: cannot be read as TOML: {error}") from error
-    _refuse_unknown(content, str(path))
-    return content
-
-
-def _read_text(path: Path) -> str:
-    """Return what a settings file says.
-
-    Raises:
-        OSError: it cannot be read, or is no file: a pipe would be waited for, and be empty when it is read again.
-        ValueError: it is no text, or too long for settings.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file")
-        content = os.read(descriptor, _LONGEST_FILE + 1)
-    finally:
-        os.close(descriptor)
-    if len(content) > _LONGEST_FILE:
-        raise ValueError(f"it is longer than {_LONGEST_FILE} bytes")
-    return content.decode("utf-8-sig")  # Notepad writes a byte order mark
-
-
-def _read_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    known = {f"{ENVIRONMENT_PREFIX}{field.name.upper()}": field.name for field in fields(Settings)}
-    return {field: environment[variable] for variable, field in known.items() if variable in environment}
-
-
-def _refuse_unknown(content: Mapping[str, Any], source: str) -> None:
-    known = {field.name for field in fields(Settings)}
-    if unknown := sorted(set(content) - known):
-        raise ConfigurationError(f"{source}: unknown key {', '.join(unknown)}. Known keys: {', '.join(sorted(known))}.")
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -13,9 +13,10 @@ import click
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from cxrbatch.cli import commands
-from cxrbatch.config import CONFIG_FILE, ENVIRONMENT_PREFIX, Meaning, Settings, notes, ranges
+from cxrbatch.config import Meaning, Settings, notes, ranges
 from cxrbatch.errors import ExitCode
 from cxrbatch.locales import locales
+from cxrbatch.settings_sources import CONFIG_FILE, ENVIRONMENT_PREFIX
 from scripts.template_context import context_page
 
 ROOT = Path(__file__).parents[1]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cxrbatch.config import Settings, load_settings
+from cxrbatch.config import Settings
 from cxrbatch.errors import ConfigurationError
+from cxrbatch.settings_sources import load_settings
 
 
 def write_config(tmp_path: Path, text: str) -> Path:

@@ -18,12 +18,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cxrbatch.cli import commands
-from cxrbatch.config import Settings, load_settings
+from cxrbatch.config import Settings
 from cxrbatch.errors import ExitCode, Flag, Reason
 from cxrbatch.output.drift import DriftLine, DriftReport
 from cxrbatch.output.metrics_prom import describe_run
 from cxrbatch.output.sent_facts import PeerFacts
 from cxrbatch.records import FileStatus, StudyStatus
+from cxrbatch.settings_sources import load_settings
 from cxrbatch.watch.metrics_server import STALE_AFTER_S
 from tests.output.test_metrics_prom import FIVE_STUDIES
 

@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from hypothesis import given, settings, strategies as st
 
 from cxrbatch.cli import commands, run_command_line
-from cxrbatch.config import Settings, load_settings, ranges
+from cxrbatch.config import Settings, ranges
 from cxrbatch.errors import ConfigurationError, ExitCode
+from cxrbatch.settings_sources import load_settings
 
 pytestmark = pytest.mark.hostile("9.14 settings have ranges")
 

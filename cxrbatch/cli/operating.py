@@ -47,8 +47,8 @@ def repair(out: Path, state: str | None, templates: str | None) -> None:
     """
     from functools import partial
 
-    from cxrbatch.config import load_settings
     from cxrbatch.run.own_pages import pages_by
+    from cxrbatch.settings_sources import load_settings
     from cxrbatch.upkeep.repair import repair_output, tell_repair
 
     put_work_first()
@@ -80,9 +80,9 @@ def prune(out: Path, age: str, state: str | None, templates: str | None, *, remo
     """
     from functools import partial
 
-    from cxrbatch.config import load_settings
     from cxrbatch.run.own_pages import pages_by
     from cxrbatch.run.schedule import parse_age
+    from cxrbatch.settings_sources import load_settings
     from cxrbatch.upkeep.prune import prune_output, tell_pruning
 
     if remove:

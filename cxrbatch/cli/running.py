@@ -82,8 +82,8 @@ def run(
       cxrbatch run /pacs/incoming -o /results --dry-run
       cxrbatch run /pacs/incoming -o /results --newest-first --since 7d --deadline 06:00
     """
-    from cxrbatch.config import load_settings
     from cxrbatch.run.processes import open_workers
+    from cxrbatch.settings_sources import load_settings
 
     loudness, is_dry, cluster = (options.pop(name) for name in ("loudness", "dry_run", "cluster"))
     if not is_dry:
@@ -164,7 +164,7 @@ def watch(input_folder: Path, out: Path, config_file: Path | None, *, once: bool
     import signal
 
     from cxrbatch.cli.print_run import print_summary
-    from cxrbatch.config import load_settings
+    from cxrbatch.settings_sources import load_settings
     from cxrbatch.system.progress import RunProgress
     from cxrbatch.system.stopping import Stopped
     from cxrbatch.watch.daemon import Requests, watch_folder
@@ -205,7 +205,7 @@ def report(out: Path, study_key: str, loudness: str | None, config_file: Path | 
       cxrbatch report /results
       cxrbatch report /results --study 0f3a9c1e5b7d2468 --no-pdf
     """
-    from cxrbatch.config import load_settings
+    from cxrbatch.settings_sources import load_settings
     from cxrbatch.system.progress import RunProgress
     from cxrbatch.upkeep.reprint import reprint_reports
 
@@ -245,7 +245,7 @@ def inspect(files: tuple[Path, ...], png_folder: Path | None, config_file: Path 
       cxrbatch inspect --json *.dcm
       cxrbatch inspect --png pictures image.png
     """
-    from cxrbatch.config import load_settings
+    from cxrbatch.settings_sources import load_settings
     from cxrbatch.upkeep.inspection import explain_file, print_inspection
 
     settings = load_settings({}, config_file=config_file)

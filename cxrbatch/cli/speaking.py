@@ -20,8 +20,8 @@ locale_option = click.option(
 
 
 def _choose(_context: click.Context, _option: click.Parameter, given: str | None) -> None:
-    from cxrbatch.config import load_settings
     from cxrbatch.pages.language import choose
+    from cxrbatch.settings_sources import load_settings
 
     choose(load_settings({"locale": given}).locale)
 

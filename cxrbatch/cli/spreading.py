@@ -53,8 +53,8 @@ def shard(input_path: Path, out: Path, of: int, config_file: Path | None, loudne
       cxrbatch work /results --shard 0 -e engines/demo
       cxrbatch merge /results
     """
-    from cxrbatch.config import load_settings
     from cxrbatch.run.shards.divide import shard_input
+    from cxrbatch.settings_sources import load_settings
     from cxrbatch.system.progress import RunProgress
 
     put_work_first()
@@ -100,8 +100,8 @@ def work(out: Path, number: int, config_file: Path | None, loudness: str | None,
       cxrbatch work /results --shard 7 -e engines/demo
       sbatch --array=0-99 --wrap "cxrbatch work /results -e engines/demo"
     """
-    from cxrbatch.config import load_settings
     from cxrbatch.run.shards.work import work_on_shard
+    from cxrbatch.settings_sources import load_settings
     from cxrbatch.system.progress import RunProgress
 
     put_work_first()
@@ -133,8 +133,8 @@ def merge(out: Path, config_file: Path | None, loudness: str | None, *, give_up:
       cxrbatch merge /results
     """
     from cxrbatch.cli.print_run import print_summary
-    from cxrbatch.config import load_settings
     from cxrbatch.run.shards.merge import merge_shards
+    from cxrbatch.settings_sources import load_settings
     from cxrbatch.system.progress import RunProgress
 
     put_work_first()

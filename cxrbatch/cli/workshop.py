@@ -160,9 +160,9 @@ def adjust(engine: str, name: str, engines_folder: Path, **options: Any) -> None
       cxrbatch adjust pneumonia -n checked --data /data/hospital --boxes boxes.csv
     """
     from cxrbatch.cli.print_model import print_adjustment
-    from cxrbatch.config import load_settings
     from cxrbatch.model.build.adjust import AdjustOptions, AdjustReport, adjust_engine
     from cxrbatch.model.build.local import LocalData, parse_points
+    from cxrbatch.settings_sources import load_settings
 
     put_work_first()
     data, split, urgent = options.pop("data"), options.pop("split"), options.pop("urgent")
@@ -225,9 +225,9 @@ def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
       cxrbatch evaluate engines/four /data/four -o four --boxes BBox_List_2017.csv
     """
     from cxrbatch.cli.print_model import print_evaluation
-    from cxrbatch.config import load_settings
     from cxrbatch.model.evaluate.evaluate import EvaluationOptions, evaluate_model
     from cxrbatch.model.evaluate.report import EVALUATION_HTML
+    from cxrbatch.settings_sources import load_settings
 
     put_work_first()
     settings = load_settings({name: options.pop(name) for name in ("backend", "precision", "threads", "workers")})

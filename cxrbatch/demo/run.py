@@ -7,13 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cxrbatch.config import load_settings
 from cxrbatch.demo.engine import ensure_demo_engine
 from cxrbatch.engine.bundle import EngineBundle
 from cxrbatch.errors import UsageError
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.phantom import write_demo_studies, write_truth
 from cxrbatch.run.batch import run_batch
+from cxrbatch.settings_sources import load_settings
 from cxrbatch.system import durable
 from cxrbatch.system.progress import RunProgress
 from cxrbatch.system.record_json import from_json, to_json

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrbatch.config import Settings, load_settings
+from cxrbatch.config import Settings
 from cxrbatch.errors import EngineError, Flag, ImageRejected, Reason, UsageError
 from cxrbatch.intake.anatomy import check_anatomy
 from cxrbatch.intake.preprocess import fit_image, reading_for, source_side
@@ -26,6 +26,7 @@ from cxrbatch.output.tables import IMAGES_CSV, LIST_SEPARATOR, STUDIES_CSV, read
 from cxrbatch.records import EngineDescription, Float32, Gray8, Label, judge_study
 from cxrbatch.run.batch import run_batch
 from cxrbatch.run.score import EngineSlot, ImageScore, Scorer, images_per_call, score_pixels
+from cxrbatch.settings_sources import load_settings
 from cxrbatch.system.progress import RunProgress
 
 if TYPE_CHECKING:

@@ -14,14 +14,12 @@ from functools import partial
 from pathlib import Path
 
 from cxrbatch import __version__
-from cxrbatch.config import RUNS, Settings
-from cxrbatch.errors import RunError
+from cxrbatch.config import Settings
 from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.settle import Settling, order_orphans_removed, remove_as_ordered, settle_strays
 from cxrbatch.output.ledger.ledger import ENGINE, LOCALE, TROUBLE, Ledger
 from cxrbatch.output.ledger.restore import unprinted_results
 from cxrbatch.output.metrics_prom import write_metrics
-from cxrbatch.output.report.report_files import tidy_report
 from cxrbatch.output.run_json import RunReport, write_run_json
 from cxrbatch.output.sheets.sheet import Sheets
 from cxrbatch.output.tables import refresh_tables
@@ -29,17 +27,17 @@ from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentified_output import settle_names
 from cxrbatch.run.index import INDEX_RULES, Index, Judge, account_for, index_input
 from cxrbatch.run.kept import check_kept, remember_kept, requeue_unkept
-from cxrbatch.run.notify import Notifier, check_receiver, open_notifier, tell_of_failed_run
+from cxrbatch.run.notify import Notifier, check_receiver, open_notifier, telling_of_failure
 from cxrbatch.run.own_pages import pages_by
-from cxrbatch.run.print import PRINTED, check_printing, print_again, print_overtaken, print_sheet
+from cxrbatch.run.print import PRINTED, check_printing, print_again, print_overtaken
 from cxrbatch.run.processes import is_new, open_workers
 from cxrbatch.run.processor import LocalProcessor, MakeProcessor, MayGrow, Workplace
 from cxrbatch.run.record import Indexed, Recorder, RunAccount, open_place, remove_half_written
 from cxrbatch.run.requeued import telling_of_requeued
 from cxrbatch.run.schedule import AT_ANY_TIME, Deadline, Hours, in_time
 from cxrbatch.run.score import EngineSlot
+from cxrbatch.run.sheet import write_sheet
 from cxrbatch.run.source import Order, Postponed, check_folders, claim_input
-from cxrbatch.system.durable import replace_bytes
 from cxrbatch.system.logbook import log_event, log_limits
 from cxrbatch.system.progress import RunProgress
 from cxrbatch.system.record_json import to_json
@@ -95,22 +93,8 @@ def run_batch(
 
 
 @contextmanager
-def telling_of_failure(settings: Settings, out: Path) -> Iterator[None]:
-    """Tell whoever is to be told of a run that ends with an error; who stops it knows that."""
-    try:
-        yield
-    except Exception as error:
-        tell_of_failed_run(settings, out.name, error)
-        raise
-
-
-@contextmanager
 def open_run(
-    root: Path,
-    out: Path,
-    settings: Settings,
-    progress: RunProgress,
-    means: Means | None = None,
+    root: Path, out: Path, settings: Settings, progress: RunProgress, means: Means | None = None
 ) -> Iterator[Run]:
     """Hold an output folder, its worker processes and an engine; what stops the block leaves tables all the same.
 
@@ -262,13 +246,9 @@ class Run:
         patients = self.ledger.priors.due() if self.settings.priors else []
         if not patients:
             return
-        place, printed_again = open_place(self.out, self.ledger), 0
-        for printed in print_overtaken(self.ledger, place, self.settings, self.workers):
-            if not printed.failure:
-                with output_errors_explained(self.out):
-                    self.ledger.results.record_printed(printed)
-                    tidy_report(self.out, printed)
-                printed_again += 1
+        place, recorder = open_place(self.out, self.ledger), Recorder(self.out, self.ledger)
+        again = print_overtaken(self.ledger, place, self.settings, self.workers)
+        printed_again = sum(not recorder.record_reprinted(printed).failure for printed in again)
         log_event("reports compared with priors", patients=len(patients), printed_again=printed_again)
         self.ledger.priors.settled(patients)
 
@@ -290,27 +270,10 @@ class Run:
             self.ledger.home.check()
             write_run_json(self.out, report)
         self.write_metrics(report)
-        self._write_sheet(report)
+        write_sheet(self.sheets, self.ledger, report, self.settings, self.workers, self.account.clock)
         self.notifier.settle(report)
         log_event("tables written", studies=report.studies_this_run, images_scored=report.images_scored_this_run)
         return report
-
-    def _write_sheet(self, report: RunReport) -> None:
-        """Write the sheet of the run; a page that cannot be made is no run that failed, a disk that is full is one."""
-        try:
-            with self.account.clock.measure("sheet"), output_errors_explained(self.out):
-                sheet = self.sheets.write(self.ledger, report)
-                if sheet is not None and self.settings.sheet_pdf:
-                    self._print_sheet(self.out / RUNS / f"{sheet.name}.html")
-        except RunError:
-            raise
-        except Exception as error:  # noqa: BLE001  # the results stand
-            log_event("sheet not written", level=logging.ERROR, error=type(error).__name__)
-
-    def _print_sheet(self, page: Path) -> None:
-        jobs, limit_s = [page.read_text(encoding="utf-8")], self.settings.print_timeout_s
-        for outcome in self.workers.run_ahead(print_sheet, jobs, timeout_s=limit_s):
-            replace_bytes(page.with_suffix(".pdf"), outcome.value())
 
     def _settle_strays(self) -> list[str]:
         """Take over finished reports that the ledger does not know; return the keys of those that are to go."""

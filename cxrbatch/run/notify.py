@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from cxrbatch import __version__
@@ -140,7 +141,17 @@ def open_notifier(settings: Settings, ledger: Ledger) -> Notifier:
     return Notifier(ledger, read_receiver(settings.notify) if settings.notify else None)
 
 
-def tell_of_failed_run(settings: Settings, out_name: str, error: BaseException) -> None:
+@contextmanager
+def telling_of_failure(settings: Settings, out: Path) -> Iterator[None]:
+    """Tell whoever is to be told of a run that ends with an error; who stops it knows that."""
+    try:
+        yield
+    except Exception as error:
+        _tell_of_failed_run(settings, out.name, error)
+        raise
+
+
+def _tell_of_failed_run(settings: Settings, out_name: str, error: BaseException) -> None:
     """Tell that a run ended with an error, by its kind: the sentence may name a path."""
     if not settings.notify:
         return

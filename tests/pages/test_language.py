@@ -15,11 +15,12 @@ from babel.messages.mofile import write_mo
 
 from cxrbatch import locales
 from cxrbatch.cli import run_command_line
-from cxrbatch.config import Settings, load_settings
+from cxrbatch.config import Settings
 from cxrbatch.errors import ConfigurationError, ExitCode
 from cxrbatch.pages import language
 from cxrbatch.pages.language import speaking
 from cxrbatch.pages.spoken_templates import teach
+from cxrbatch.settings_sources import load_settings
 
 
 @pytest.fixture
