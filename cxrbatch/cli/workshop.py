@@ -162,7 +162,8 @@ def adjust(engine: str, name: str, engines_folder: Path, **options: Any) -> None
     from cxrbatch.cli.print_model import print_adjustment
     from cxrbatch.config import load_settings
     from cxrbatch.model.build.adjust import AdjustOptions, AdjustReport, adjust_engine
-    from cxrbatch.model.build.local import LocalData, parse_points
+    from cxrbatch.model.build.decision import parse_points
+    from cxrbatch.model.build.local_images import LocalData
 
     put_work_first()
     data, split, urgent = options.pop("data"), options.pop("split"), options.pop("urgent")

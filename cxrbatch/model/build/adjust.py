@@ -23,19 +23,11 @@ from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS
 from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.errors import EngineError, UsageError
+from cxrbatch.model.build.decision import Decision, WantedPoints, carry_points, choose, choose_locally
 from cxrbatch.model.build.gate import Parity, ParityImages, pass_gate, score_by_reference
 from cxrbatch.model.build.images import VALIDATION_IMAGES, Int8Images, draw_gate_images, draw_int8_images
 from cxrbatch.model.build.int8 import ROLE as INT8_ROLE, judge_int8
-from cxrbatch.model.build.local import (
-    Decision,
-    LocalData,
-    LocalImages,
-    WantedPoints,
-    carry_points,
-    choose,
-    choose_locally,
-    score_locally,
-)
+from cxrbatch.model.build.local_images import LocalData, LocalImages, score_locally
 from cxrbatch.model.build.onnx_calibration import read_calibration, write_calibration
 from cxrbatch.model.build.place import entry_of, growing, require_free, require_name
 from cxrbatch.model.data.dataset import PixelSet, prepare_pixels
