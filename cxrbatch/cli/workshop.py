@@ -161,7 +161,8 @@ def adjust(engine: str, name: str, engines_folder: Path, **options: Any) -> None
     """
     from cxrbatch.cli.print_model import print_adjustment
     from cxrbatch.model.build.adjust import AdjustOptions, AdjustReport, adjust_engine
-    from cxrbatch.model.build.local import LocalData, parse_points
+    from cxrbatch.model.build.decision import parse_points
+    from cxrbatch.model.build.local_images import LocalData
     from cxrbatch.settings_sources import load_settings
 
     put_work_first()

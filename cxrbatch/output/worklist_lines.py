@@ -16,7 +16,7 @@ from cxrbatch.output.report.findings import (
     priority_name,
     rank_in_words,
 )
-from cxrbatch.pages import wording
+from cxrbatch.pages import header_words, wording
 from cxrbatch.pages.language import gettext as _
 from cxrbatch.records import Label, Priority, StudyResult, StudyRow, StudyStatus, Verdict
 
@@ -101,7 +101,7 @@ def worklist_line(row: StudyRow, with_prior: Container[str] = frozenset()) -> Wo
         study_key=row.study_key,
         revision=row.revision,
         arrived=_seconds(row.arrived_at),
-        date=wording.iso_day(row.header.study_date),
+        date=header_words.iso_day(row.header.study_date),
         accession=wording.plain(row.header.accession_number, longest=40),
         priority=verdict.priority if verdict else row.priority,
         badge=priority_name(row.result, verdict) if row.result and verdict else _(wording.PRIORITY_NAMES[row.priority]),

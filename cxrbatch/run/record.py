@@ -15,7 +15,8 @@ from cxrbatch import __version__
 from cxrbatch.config import RUNS, Settings
 from cxrbatch.engine.backends import version_of
 from cxrbatch.errors import Reason, RunError, error_name
-from cxrbatch.output.drift import DriftReport, find_drift
+from cxrbatch.output.drift import DriftReport
+from cxrbatch.output.find_drift import find_drift
 from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.output.folder.place import Place
 from cxrbatch.output.folder.settle import Settling

@@ -9,14 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cxrbatch.output.drift import (
-    FEWEST_STUDIES,
-    DriftReport,
-    StudyFacts,
-    chance_limit,
-    find_drift,
-    population_stability_index,
-)
+from cxrbatch.output.drift import DriftReport, StudyFacts
+from cxrbatch.output.find_drift import FEWEST_STUDIES, find_drift
+from cxrbatch.output.population_stability import chance_limit, population_stability_index
 from cxrbatch.records import EngineDescription, Label, TrainingReference
 from tests.factories.output import make_engine
 

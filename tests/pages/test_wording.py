@@ -16,37 +16,9 @@ def test_every_flag_and_reason_has_its_own_sentence() -> None:
     assert all(sentence.endswith(".") and sentence[0].isupper() for sentence in sentences if sentence[0] != "c")
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        ("Doe^Jane", "Doe, Jane"),
-        ("Doe^Jane^Q^Dr^PhD", "Doe, Dr Jane Q, PhD"),
-        ("Doe", "Doe"),
-        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "Yamada, Tarou (山田 太郎, やまだ たろう)"),
-        ("Hong^Gildong=洪^吉洞=홍^길동", "Hong, Gildong (洪 吉洞, 홍 길동)"),
-        ("=山田^太郎", "山田 太郎"),
-        ("=山田^太郎=やまだ^たろう", "山田 太郎 (やまだ たろう)"),
-        ("==やまだ^たろう", "やまだ たろう"),
-        ("Doe=Doe=Doe", "Doe"),
-        ("X" * 500 + "=山田", "X" * 79 + "… (山田)"),
-        ("", ""),
-        ("^^^^", ""),
-    ],
-)
-def test_person_name(value: str, shown: str) -> None:
-    assert wording.person_name(value) == shown
-
-
 def test_of_a_long_path_its_end_is_shown() -> None:
     assert wording.input_path("night/a.png") == "night/a.png"
     assert wording.input_path("deep/" * 100 + "na\u202eme.png", longest=20) == "…/deep/deep/name.png"
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"), [("20240131", "2024-01-31"), ("20240230", "20240230"), ("2024.01.31", "2024.01.31"), ("", "")]
-)
-def test_day(value: str, shown: str) -> None:
-    assert wording.day(value) == shown
 
 
 @pytest.mark.parametrize(
@@ -76,11 +48,6 @@ def test_moment(value: str, shown: str) -> None:
 )
 def test_duration(seconds: float, shown: str) -> None:
     assert wording.duration(seconds) == shown
-
-
-@pytest.mark.parametrize(("value", "shown"), [("058Y", "58 years"), ("001D", "1 day"), ("58", "58"), ("", "")])
-def test_age(value: str, shown: str) -> None:
-    assert wording.age(value) == shown
 
 
 @pytest.mark.parametrize(

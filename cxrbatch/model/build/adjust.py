@@ -5,8 +5,6 @@ The old engine's folder is never written to. Start at `adjust_engine`.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,38 +13,27 @@ import numpy as np
 
 from cxrbatch.engine.agreement import infer_in_batches
 from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
-from cxrbatch.engine.deferred_gate import PARITY_ROLE, TORCH_ROLE, DeferredGate, load_gate, save_gate
+from cxrbatch.engine.deferred_gate import PARITY_ROLE, TORCH_ROLE, load_gate
 from cxrbatch.engine.installed import find_bundle
 from cxrbatch.engine.manifest import PENDING, AccuracyFigures, AdjustedLabel, Adjustment, EngineFile, Manifest
 from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.engine.onnxruntime_engine import OnnxRuntimeEngine
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS
-from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.errors import EngineError, UsageError
+from cxrbatch.model.build.adjusted_files import Change, take_files
+from cxrbatch.model.build.decision import Decision, WantedPoints, carry_points, choose, choose_locally
 from cxrbatch.model.build.gate import Parity, ParityImages, pass_gate, score_by_reference
 from cxrbatch.model.build.images import VALIDATION_IMAGES, Int8Images, draw_gate_images, draw_int8_images
 from cxrbatch.model.build.int8 import ROLE as INT8_ROLE, judge_int8
-from cxrbatch.model.build.local import (
-    Decision,
-    LocalData,
-    LocalImages,
-    WantedPoints,
-    carry_points,
-    choose,
-    choose_locally,
-    score_locally,
-)
-from cxrbatch.model.build.onnx_calibration import read_calibration, write_calibration
-from cxrbatch.model.build.place import entry_of, growing, require_free, require_name
+from cxrbatch.model.build.local_images import LocalData, LocalImages, score_locally
+from cxrbatch.model.build.onnx_calibration import read_calibration
+from cxrbatch.model.build.place import growing, require_free, require_name
 from cxrbatch.model.data.dataset import PixelSet, prepare_pixels
 from cxrbatch.model.data.pixels import ReportProgress
 from cxrbatch.model.data.urgent import mark_urgent
-from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, save_checkpoint
 from cxrbatch.records import Gray8, Label, Scores, now_text
 from cxrbatch.system import durable
 
-CHECKPOINT_ROLE = "checkpoint"
-_ONNX_ROLES = ("onnx", "onnx_fp16", INT8_ROLE)
 _PLAN_ROLES = tuple(flavour.role for flavour in FLAVOURS.values())
 # What a label's metrics say of an operating point, which another one makes untrue.
 _AT_THE_POINT = ("sensitivity", "specificity", "ppv", "npv", "f1")
@@ -74,28 +61,6 @@ class AdjustReport:
     images: ReportProgress = lambda _done, _all: None
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """Everything that makes the new engine: the old one, what decides before and after, and what is told of it."""
-
-    old: EngineBundle
-    before: Decision
-    after: Decision
-    local: LocalImages | None
-    adjustment: Adjustment
-
-    @property
-    def recalibrates(self) -> bool:
-        """Whether the graphs have to be written anew."""
-        return self.before.calibration != self.after.calibration
-
-    @property
-    def judges_anew(self) -> bool:
-        """Whether a verdict may differ from the old engine's, so that what the gate counted is out of date."""
-        points = [[label.operating_point for label in decision.labels] for decision in (self.before, self.after)]
-        return self.recalibrates or points[0] != points[1]
-
-
 def adjust_engine(
     engine: str, name: str, *, engines_folder: Path, options: AdjustOptions, report: AdjustReport = AdjustReport()
 ) -> EngineBundle:
@@ -119,8 +84,7 @@ def adjust_engine(
     change = _decide(old, options, report)
     durable.make_folder(engines_folder)
     with growing(place) as folder:
-        files = _take_files(change, folder)
-        _keep_checkpoint(change, folder, files)
+        files = take_files(change, folder)
         manifest = _describe(change, name, files)
         if change.judges_anew:
             report.say("comparing what was changed with the checkpoint")
@@ -146,7 +110,7 @@ def _check(old: EngineBundle, place: Path, options: AdjustOptions) -> None:
         raise UsageError("data without calibration: there are no boxes, and no rule of operating points, that need it.")
 
 
-def _decide(old: EngineBundle, options: AdjustOptions, report: AdjustReport) -> _Change:
+def _decide(old: EngineBundle, options: AdjustOptions, report: AdjustReport) -> Change:
     manifest = old.manifest
     try:
         calibration = read_calibration(old.read_verified("onnx"), len(old.labels))
@@ -176,7 +140,7 @@ def _decide(old: EngineBundle, options: AdjustOptions, report: AdjustReport) -> 
         labels=told,
         cautions=local.cautions if local else (),
     )
-    change = _Change(old, before, after, local, adjustment)
+    change = Change(old, before, after, local, adjustment)
     dropped = tuple(role for role in _PLAN_ROLES if role in manifest.files) if change.recalibrates else ()
     return replace(change, adjustment=replace(adjustment, dropped=dropped))
 
@@ -202,96 +166,7 @@ def _is_at_point(metric: str) -> bool:
     return metric.removesuffix("_low").removesuffix("_high") in _AT_THE_POINT
 
 
-# --------------------------------------------------------------------------- files
-
-
-def _take_files(change: _Change, folder: Path) -> dict[str, EngineFile]:
-    """Put the files of the new engine into its folder: written anew where the calibration changes, else the same."""
-    files: dict[str, EngineFile] = {}
-    for role, entry in change.old.manifest.files.items():
-        if role == CHECKPOINT_ROLE or role in change.adjustment.dropped:
-            continue
-        target = folder / Path(entry.path).name
-        if change.recalibrates and role in _ONNX_ROLES:
-            _rewrite(change, role, target)
-            files[role] = entry_of(target, entry.precision)
-        elif change.recalibrates and role == PARITY_ROLE:
-            gate = load_gate(change.old)
-            save_gate(target, replace(gate, reference=_recalibrated_gate(change, gate)))
-            files[role] = entry_of(target, entry.precision)
-        else:
-            _link(change.old, role, target)
-            files[role] = replace(entry, path=target.name)
-    return files
-
-
-def _rewrite(change: _Change, role: str, target: Path) -> None:
-    try:
-        durable.replace_bytes(target, write_calibration(change.old.read_verified(role), change.after.calibration))
-    except ValueError as error:
-        raise EngineError(f"{change.old.folder}: its {role} cannot be calibrated: {error}.") from error
-
-
-def _link(old: EngineBundle, role: str, target: Path) -> None:
-    """Take a file along as it is, without a second copy where the disk allows; its hash is checked in its new place."""
-    source = old.verified_file(role).resolve()
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-        target.chmod(durable.FILE_MODE)
-    if sha256_of_file(target) != old.file(role).sha256:
-        raise EngineError(f"{source}: changed while it was taken along. {old.mend}")
-
-
-def _recalibrated(change: _Change, scores: Scores) -> Scores:
-    """Calibrate scores anew; how far the members of an ensemble then disagree does not follow from them."""
-    probabilities = change.after.calibration.probabilities(scores.logits, change.before.task)
-    return replace(scores, probabilities=probabilities, disagreement=None)
-
-
-def _recalibrated_gate(change: _Change, gate: DeferredGate) -> Scores:
-    """Return what the reference says now; what an ensemble's members say of the images only its checkpoint can tell."""
-    if gate.reference.disagreement is None or CHECKPOINT_ROLE not in change.old.manifest.files:
-        return _recalibrated(change, gate.reference)
-    return score_by_reference(_checkpoint(change).network, gate.pixels)
-
-
-def _facts(manifest: Manifest) -> CheckpointFacts:
-    return CheckpointFacts(
-        created=manifest.created,
-        architecture=manifest.architecture,
-        task=manifest.task,
-        labels=manifest.labels,
-        input=manifest.input,
-        output_stride=manifest.output_stride,
-        pooling=manifest.pooling,
-        training=manifest.training,
-        notice=manifest.notice,
-        members=manifest.members,
-        mirror=manifest.mirror,
-    )
-
-
-def _keep_checkpoint(change: _Change, folder: Path, files: dict[str, EngineFile]) -> None:
-    """Write the checkpoint with what was changed: whatever is built of it later is this engine, not the old one."""
-    if CHECKPOINT_ROLE not in change.old.manifest.files:
-        return
-    checkpoint = _checkpoint(change)
-    path = folder / Path(change.old.file(CHECKPOINT_ROLE).path).name
-    save_checkpoint(path, checkpoint)
-    files[CHECKPOINT_ROLE] = entry_of(path, "fp32")
-
-
-def _checkpoint(change: _Change) -> Checkpoint:
-    old = change.old
-    loaded = load_checkpoint(old.folder / old.file(CHECKPOINT_ROLE).path, old.read_verified(CHECKPOINT_ROLE))
-    change.after.calibration.apply_to(loaded.network)
-    adjustments = (*old.manifest.adjustments, change.adjustment)
-    return replace(loaded, facts=replace(loaded.facts, labels=change.after.labels, adjustments=adjustments))
-
-
-def _describe(change: _Change, name: str, files: dict[str, EngineFile]) -> Manifest:
+def _describe(change: Change, name: str, files: dict[str, EngineFile]) -> Manifest:
     old = change.old.manifest
     return replace(
         old,
@@ -307,7 +182,7 @@ def _describe(change: _Change, name: str, files: dict[str, EngineFile]) -> Manif
 # --------------------------------------------------------------------------- the gate
 
 
-def _pass_gates(change: _Change, bundle: EngineBundle) -> Manifest:
+def _pass_gates(change: Change, bundle: EngineBundle) -> Manifest:
     """Compare every file that scores with the reference; return the manifest with what was measured.
 
     What only a GPU can run is compared by the first machine that loads it.
@@ -332,29 +207,29 @@ def _pass_gates(change: _Change, bundle: EngineBundle) -> Manifest:
     return replace(bundle.manifest, parity=kept | parity, accuracy=accuracy)
 
 
-def _gate_images(change: _Change) -> ParityImages:
+def _gate_images(change: Change) -> ParityImages:
     if PARITY_ROLE in change.old.manifest.files:
         gate = load_gate(change.old)
         return ParityImages(gate.pixels, gate.source)
-    return draw_gate_images(_facts(change.old.manifest))
+    return draw_gate_images(change.old.manifest)
 
 
-def _int8_images(change: _Change) -> Int8Images:
+def _int8_images(change: Change) -> Int8Images:
     """Return what judges INT8: local images where there are any, else phantoms; calibrated it is already."""
     if change.local is None:
-        return draw_int8_images(_facts(change.old.manifest))
+        return draw_int8_images(change.old.manifest)
     count = len(change.local.samples)
     rows = np.unique(np.linspace(0, count - 1, min(count, VALIDATION_IMAGES)).round().astype(int))
     pixels = prepare_pixels([change.local.samples[row] for row in rows], change.old.input).pixels
     return Int8Images(pixels[:0], PixelSet(pixels, change.local.targets[rows]), f"images of {change.local.name}")
 
 
-def _reference(change: _Change, pixels: Gray8) -> Scores:
+def _reference(change: Change, pixels: Gray8) -> Scores:
     """Return what the checkpoint says with the new calibration; without one, what the old FP32 graph says with it."""
-    if CHECKPOINT_ROLE in change.old.manifest.files:
-        return score_by_reference(_checkpoint(change).network, pixels)
+    if (checkpoint := change.checkpoint()) is not None:
+        return score_by_reference(checkpoint.network, pixels)
     engine = OnnxRuntimeEngine(change.old)
     try:
-        return _recalibrated(change, infer_in_batches(engine, pixels, 8))
+        return change.recalibrate(infer_in_batches(engine, pixels, 8))
     finally:
         engine.close()

@@ -13,11 +13,12 @@ from cxrbatch.engine.manifest import EngineFile, Manifest, Precision
 from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS, Flavour
 from cxrbatch.errors import UsageError
+from cxrbatch.model.build.build_progress import BuildProgress
 from cxrbatch.model.build.gate import Parity, ParityImages, pass_gate, save_deferred_gate, score_by_reference
 from cxrbatch.model.build.images import Int8Images, draw_gate_images, draw_int8_images
 from cxrbatch.model.build.int8 import add_int8_file
 from cxrbatch.model.build.place import entry_of, growing, require_free, require_name
-from cxrbatch.model.build.tensorrt_build import BuildProgress, PlanBuilder, PlanOptions, open_plan_builder
+from cxrbatch.model.build.tensorrt_build import PlanBuilder, PlanOptions, open_plan_builder
 from cxrbatch.model.data.urgent import mark_urgent
 from cxrbatch.model.network.checkpoint import (
     Checkpoint,

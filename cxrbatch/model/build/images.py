@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cxrbatch.engine.manifest import Manifest
 from cxrbatch.errors import UsageError
 from cxrbatch.intake.preprocess import fit_image
 from cxrbatch.model.build.gate import MIN_IMAGES, ParityImages
@@ -30,7 +31,7 @@ _GATE_SEED, _GATE_PX = 640_000_000, 128
 _INT8_SEED, _INT8_PX = 650_000_000, 160
 
 
-def draw_gate_images(facts: CheckpointFacts) -> ParityImages:
+def draw_gate_images(facts: CheckpointFacts | Manifest) -> ParityImages:
     """Draw phantoms: images that any checkpoint can be asked about, the same each time."""
     return ParityImages(_draw_for_gate(MIN_IMAGES, facts.input), "phantoms")
 
@@ -91,7 +92,7 @@ def read_int8_images(
     )
 
 
-def draw_int8_images(facts: CheckpointFacts) -> Int8Images:
+def draw_int8_images(facts: CheckpointFacts | Manifest) -> Int8Images:
     """Draw phantoms; they judge what a checkpoint knows only where it learned from phantoms itself."""
     calibration, _ = _draw(_INT8_SEED, CALIBRATION_IMAGES, facts.input, smallest_px=_INT8_PX)
     pixels, found = _draw(_INT8_SEED + CALIBRATION_IMAGES, _PHANTOMS_JUDGED, facts.input, smallest_px=_INT8_PX)

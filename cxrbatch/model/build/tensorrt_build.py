@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,14 +19,14 @@ from cxrbatch.engine.cuda import Gpu, import_pycuda, probe_cuda
 from cxrbatch.engine.manifest import BatchProfile, PlanFacts
 from cxrbatch.engine.tensorrt_flavour import Flavour, import_flavour, open_logger, tensorrt_version, told_errors
 from cxrbatch.errors import EngineError, UsageError
+from cxrbatch.model.build.build_progress import BuildProgress, open_monitor
 from cxrbatch.system import durable
-from cxrbatch.system.stopping import stop_at_safe_points, stop_was_asked
+from cxrbatch.system.stopping import stop_at_safe_points
 
 if TYPE_CHECKING:
     import tensorrt as trt
     import tensorrt_rtx as rtx
 
-BuildProgress = Callable[[str, int, int], None]
 
 # Workstations that a plan is built for where no GPU tells: A100, RTX 30, RTX 40 and RTX 50 (Ampere to Blackwell).
 RTX_COMPUTE_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
@@ -99,7 +98,7 @@ class PlanBuilder:
         config = self._configure(builder, network)
         cache = _attach_timing_cache(config, timing_cache) if self.flavour.times_tactics else None
         with stop_at_safe_points():
-            config.progress_monitor = _open_monitor(trt, report)
+            config.progress_monitor = open_monitor(trt, report)
             plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise EngineError(f"{self.flavour.title} cannot build a plan: {told_errors(logger)}")
@@ -245,54 +244,6 @@ def _open_builder(trt: Any, logger: trt.ILogger) -> trt.Builder:
         return trt.Builder(logger)
     except TypeError as error:  # pybind11 says no more where the library answers with a null pointer
         raise EngineError(f"TensorRT cannot start a builder here: {told_errors(logger)}") from error
-
-
-class BuildPhases:
-    """The phases that TensorRT goes through, nested: tells of the outermost ones and those right inside them."""
-
-    def __init__(self, report: BuildProgress) -> None:
-        self._report = report
-        self._outermost: set[str] = set()
-        self._steps: dict[str, int] = {}
-
-    def start(self, phase: str, parent: str | None, steps: int) -> None:
-        """A phase begins."""
-        if parent is None:
-            self._outermost.add(phase)
-        if steps > 0 and (parent is None or parent in self._outermost):
-            self._steps[phase] = steps
-
-    def complete(self, phase: str, step: int) -> None:
-        """A step, counted from 0, is done; the last one is told as the phase ends."""
-        if step + 1 < self._steps.get(phase, 0):
-            self._report(phase, step + 1, self._steps[phase])
-
-    def finish(self, phase: str) -> None:
-        """A phase ends."""
-        if steps := self._steps.pop(phase, 0):
-            self._report(phase, steps, steps)
-
-
-def _open_monitor(trt: Any, report: BuildProgress) -> trt.IProgressMonitor:
-    phases = BuildPhases(report)
-
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # a class of a library without types
-        """Passes phases on, and asks TensorRT to give up once a signal has come."""
-
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            phases.start(phase_name, parent_phase, num_steps)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            phases.complete(phase_name, step)
-            return not stop_was_asked()
-
-        def phase_finish(self, phase_name: str) -> None:
-            phases.finish(phase_name)
-
-    return Monitor()
 
 
 def _attach_timing_cache(config: trt.IBuilderConfig, path: Path) -> trt.ITimingCache:

@@ -1,16 +1,14 @@
 """Which of two models is better on the very same images, figure by figure, and whether that is more than chance.
 
 Start at `compare_pairs`. Both models are measured on the same resamples of the same patients, so that what makes an
-image hard for both is in no interval. AUROCs are tested by DeLong's test with patients kept together
-(`figures.delong`), rates by swapping the models' answers patient by patient (`figures.paired`), other figures by the
-spread of their difference over the resamples. All p of means and all p of single labels are each adjusted for how many
-there are (Holm 1979).
+image hard for both is in no interval. What differs of one label is told in `label_differences`; of all labels here. All
+p of means and all p of single labels are each adjusted for how many there are (Holm 1979).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from math import sqrt
 from pathlib import Path
@@ -18,37 +16,24 @@ from pathlib import Path
 import numpy as np
 
 from cxrbatch.model.compare.compared_runs import EvaluatedRun
+from cxrbatch.model.compare.label_differences import COMPARED, Judged, compare_label, judge_by_spread, judge_by_swaps
 from cxrbatch.model.compare.paired_record import ACCURACY, OVERALL, Difference, PairedModels, Verdict
 from cxrbatch.model.compare.predictions import Predictions, SharedImages, read_predictions, share_images
 from cxrbatch.model.figures.bootstrap import (
     Estimate,
-    Resampled,
     Weights,
     average_resampled,
     draw_resamples,
-    estimate,
-    resample_figures,
     resample_mean,
 )
-from cxrbatch.model.figures.delong import AurocDifference, compare_aurocs, compare_mean_aurocs, two_sided
-from cxrbatch.model.figures.intervals import Patients, auroc_at_edge
-from cxrbatch.model.figures.metrics import Calls, Figure, Figures, Mask, measure_figures
-from cxrbatch.model.figures.paired import adjust_holm, estimate_rate_difference, swap_patients
+from cxrbatch.model.figures.delong import compare_mean_aurocs
+from cxrbatch.model.figures.metrics import Figure, Mask
+from cxrbatch.model.figures.paired import adjust_holm
 from cxrbatch.pages.retelling import kept, nkept
-from cxrbatch.records import FEWEST_PATIENTS, Float32, likeliest_class
+from cxrbatch.records import FEWEST_PATIENTS, likeliest_class
 
-COMPARED = (Figure.AUROC, Figure.AVERAGE_PRECISION, Figure.SENSITIVITY, Figure.SPECIFICITY)
 RESAMPLES = 1000
 SIGNIFICANT = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """A difference, and what a mean over labels needs of it: its resamples, float64 [B], and, of an AUROC, its test."""
-
-    difference: Difference
-    moved: Resampled
-    delong: AurocDifference | None = None
 
 
 def compare_pairs(
@@ -147,7 +132,7 @@ def _class_answers(runs: tuple[EvaluatedRun, EvaluatedRun], shared: SharedImages
 def _differences(
     shared: SharedImages, weights: Weights, classes: tuple[Mask, Mask, Mask] | None
 ) -> Iterator[Difference]:
-    by_label = [_compare_label(shared, column, weights) for column in range(len(shared.labels))]
+    by_label = [compare_label(shared, column, weights) for column in range(len(shared.labels))]
     if len(shared.labels) > 1:
         for figure in COMPARED:
             parts = [found[figure] for found in by_label if figure in found and found[figure].moved.size]
@@ -159,153 +144,17 @@ def _differences(
         yield from (judged.difference for judged in found.values())
 
 
-# --------------------------------------------------------------------------- one label
-
-
-@dataclass(frozen=True, slots=True)
-class _LabelPair:
-    """One label of both models on its known images: `answers` are scores float32 [N] and calls bool [N] of either.
-
-    `figures` and `resampled` are theirs; `counts` are the patients with the finding, and without it.
-    """
-
-    label: str
-    truths: Mask
-    patients: Patients
-    answers: tuple[tuple[Float32, Calls | None], tuple[Float32, Calls | None]]
-    figures: tuple[Figures, Figures]
-    resampled: tuple[dict[Figure, Resampled], dict[Figure, Resampled]]
-    counts: tuple[int, int]
-
-    def moved(self, figure: Figure) -> Resampled:
-        """Return first - second in the resamples, float64 [B]."""
-        own, its = (each.get(figure, np.empty(0)) for each in self.resampled)
-        return own - its
-
-    def bare(self, figure: Figure) -> Difference:
-        """Return the two values, with nothing said of their difference yet."""
-        values, (with_it, without) = (each[figure] for each in self.figures), self.counts
-        first, second = values
-        return Difference(
-            label=self.label,
-            figure=figure.value,
-            first=first,
-            second=second,
-            patients_with=with_it,
-            patients_without=without,
-        )
-
-    def has_too_few(self, figure: Figure) -> bool:
-        """Tell whether fewer patients than it takes speak for a figure."""
-        asked = {Figure.SENSITIVITY: self.counts[:1], Figure.SPECIFICITY: self.counts[1:]}.get(figure, self.counts)
-        return min(asked) < FEWEST_PATIENTS
-
-
-def _compare_label(shared: SharedImages, column: int, weights: Weights) -> dict[Figure, _Judged]:
-    known = ~np.isnan(shared.targets[:, column])
-    if not known.any():
-        return {}
-    pair = _make_pair(shared, column, known, weights[:, known])
-    found = {}
-    for figure in COMPARED:
-        if figure not in pair.figures[0] or figure not in pair.figures[1]:
-            continue
-        if pair.has_too_few(figure):
-            found[figure] = _Judged(pair.bare(figure), np.empty(0))
-        elif figure is Figure.AUROC:
-            found[figure] = _compare_auroc(pair, shared, column, known)
-        elif figure is Figure.AVERAGE_PRECISION:
-            moved = pair.moved(figure)
-            found[figure] = _Judged(_by_spread(pair.bare(figure), moved), moved)
-        else:
-            found[figure] = _compare_rate(pair, figure)
-    return found
-
-
-def _make_pair(shared: SharedImages, column: int, known: Mask, weights: Weights) -> _LabelPair:
-    truths, patients = shared.targets[known, column] > 0.5, shared.patients[known]
-    first, second = (
-        (probabilities[known, column], _calls(calls[known, column]))
-        for probabilities, calls in zip(shared.probabilities, shared.calls, strict=True)
-    )
-    return _LabelPair(
-        label=shared.labels[column],
-        truths=truths,
-        patients=patients,
-        answers=(first, second),
-        figures=(measure_figures(truths, *first), measure_figures(truths, *second)),
-        resampled=(resample_figures(truths, *first, weights), resample_figures(truths, *second, weights)),
-        counts=(len(np.unique(patients[truths])), len(np.unique(patients[~truths]))),
-    )
-
-
-def _calls(calls: Float32) -> Calls | None:
-    """Return who is called, bool [N]; None where one of the images has no verdict."""
-    return None if np.isnan(calls).any() else calls > 0.5
-
-
-def _compare_auroc(pair: _LabelPair, shared: SharedImages, column: int, known: Mask) -> _Judged:
-    first, second = (probabilities[:, column] for probabilities in shared.probabilities)
-    tested = compare_aurocs(shared.targets[:, column] > 0.5, first, second, shared.patients, known=known)
-    moved, bare = pair.moved(Figure.AUROC), pair.bare(Figure.AUROC)
-    interval = estimate(bare.first - bare.second, moved)
-    if moved.size and {bare.first, bare.second} & {0.0, 1.0}:
-        interval = _at_edge(pair, interval)
-    return _Judged(replace(bare, interval=interval, p=tested.p, test="delong"), moved, tested)
-
-
-def _at_edge(pair: _LabelPair, drawn: Estimate) -> Estimate:
-    """Return a difference's interval where an AUROC is 0 or 1, which is so in every resample.
-
-    The two ends' distances are added as those of independent figures are (MOVER, Zou and Donner 2008): what the
-    models have in common would make them smaller.
-    """
-    first, second = (_auroc_alone(pair, place) for place in (0, 1))
-    low = drawn.value - sqrt((first.value - first.low) ** 2 + (second.high - second.value) ** 2)
-    high = drawn.value + sqrt((first.high - first.value) ** 2 + (second.value - second.low) ** 2)
-    return Estimate(drawn.value, max(-1.0, min(drawn.low, low)), min(1.0, max(drawn.high, high)))
-
-
-def _auroc_alone(pair: _LabelPair, place: int) -> Estimate:
-    value = pair.figures[place][Figure.AUROC]
-    if value in (0.0, 1.0):
-        return auroc_at_edge(value, *pair.counts)
-    return estimate(value, pair.resampled[place][Figure.AUROC])
-
-
-def _compare_rate(pair: _LabelPair, figure: Figure) -> _Judged:
-    among = pair.truths if figure is Figure.SENSITIVITY else ~pair.truths
-    first, second = (
-        (calls if calls is not None else pair.truths)[among] == pair.truths[among] for _, calls in pair.answers
-    )
-    moved = pair.moved(figure)
-    return _Judged(_by_swaps(pair.bare(figure), first, second, pair.patients[among], moved), moved)
-
-
-def _by_swaps(bare: Difference, first: Mask, second: Mask, patients: Patients, moved: Resampled) -> Difference:
-    """Complete the difference of two shares of right answers, bool [N]."""
-    interval = estimate_rate_difference(first, second, patients, moved)
-    return replace(bare, interval=interval, p=swap_patients(first, second, patients), test="swaps")
-
-
-def _by_spread(bare: Difference, moved: Resampled) -> Difference:
-    """Complete a difference by how it varies over the resamples."""
-    value, told = bare.first - bare.second, moved[np.isfinite(moved)]
-    p = two_sided(value, float(told.var())) if told.size else None
-    return replace(bare, interval=estimate(value, moved), p=p, test="bootstrap")
-
-
 # --------------------------------------------------------------------------- over all labels
 
 
-def _compare_means(figure: Figure, parts: Sequence[_Judged], shared: SharedImages) -> Difference | None:
+def _compare_means(figure: Figure, parts: Sequence[Judged], shared: SharedImages) -> Difference | None:
     """Compare the means over the labels that enough patients speak for; None where these are fewer than two."""
     if len(parts) < 2:
         return None
     each = [part.difference for part in parts]
     first, second = (float(np.mean([getattr(one, side) for one in each])) for side in ("first", "second"))
     bare = Difference(label=OVERALL, figure=figure.value, first=first, second=second)
-    found = _by_spread(bare, average_resampled([part.moved for part in parts]))
+    found = judge_by_spread(bare, average_resampled([part.moved for part in parts]))
     found = replace(found, interval=_widen(found.interval, [one.interval for one in each if one.interval is not None]))
     tested = [part.delong for part in parts if part.delong is not None]
     if len(tested) == len(parts):
@@ -329,7 +178,7 @@ def _compare_accuracy(shared: SharedImages, classes: tuple[Mask, Mask, Mask], we
     if len(np.unique(patients)) < FEWEST_PATIENTS:
         return bare
     moved = resample_mean(right[0].astype(np.float64) - right[1], weights[:, known])
-    return _by_swaps(bare, *right, patients, moved)
+    return judge_by_swaps(bare, *right, patients, moved)
 
 
 # --------------------------------------------------------------------------- verdicts

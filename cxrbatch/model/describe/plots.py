@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from cxrbatch.model.data.labelled import UNKNOWN, Sample
 from cxrbatch.model.describe.summary import DataSummary
-from cxrbatch.pages import wording
+from cxrbatch.pages import header_words
 from cxrbatch.pages.language import gettext as _, whole
 from cxrbatch.pages.plot_style import ACCENT, DASHES, INK, LABEL_COLOURS, LINE, MUTED, as_svg, plot_style, plot_text
 
@@ -96,7 +96,7 @@ def draw_ages(samples: Sequence[Sample]) -> bytes:
             bins=list(range(0, 101, 5)),
             stacked=True,
             color=[_SEXES[sex] for sex in drawn],
-            label=[wording.sex(sex) or _(UNKNOWN) for sex in drawn],
+            label=[header_words.sex(sex) or _(UNKNOWN) for sex in drawn],
             rwidth=0.92,
         )
         axes.set_xlabel(_("age, years"))

@@ -33,7 +33,7 @@ from cxrbatch.model.figures.figure_lines import (
 from cxrbatch.model.figures.figures import LabelledScores, SubgroupFigures
 from cxrbatch.model.figures.metrics import CALIBRATION_BINS, Figure
 from cxrbatch.output.report.content import SHORT_HASH
-from cxrbatch.pages import wording
+from cxrbatch.pages import header_words, wording
 from cxrbatch.pages.cells import write_rows
 from cxrbatch.pages.language import gettext as _, localised, msgid, ngettext, speaking, whole
 from cxrbatch.pages.page import render_page
@@ -155,7 +155,7 @@ def wait_in_words(wait: Wait) -> str:
 def _group_tables(subgroups: Sequence[SubgroupFigures]) -> list[tuple[str, list[Line]]]:
     tables: dict[str, list[Line]] = {}
     for group in subgroups:
-        name = wording.sex(group.group) if group.column == "sex" else group.group
+        name = header_words.sex(group.group) if group.column == "sex" else group.group
         name = _(name) if name == UNKNOWN else name
         patients = ngettext("{count} patient", "{count} patients", group.patients).format(count=whole(group.patients))
         count = f"{images_in_words(group.images)}, {patients}"

@@ -21,7 +21,7 @@ from cxrbatch.output.report.places import outside_remarks, place_in_words
 from cxrbatch.output.report.priors import PriorsTable, priors_table
 from cxrbatch.output.report.trust import spread_note, trust_note
 from cxrbatch.output.report.verdict_lines import VerdictLine, misses_sentence, verdict_lines
-from cxrbatch.pages import wording
+from cxrbatch.pages import header_words, wording
 from cxrbatch.pages.language import day_text, gettext as _
 from cxrbatch.pages.retelling import retold
 from cxrbatch.records import (
@@ -186,7 +186,7 @@ def study_heading(result: StudyResult) -> str:
     study has its key.
     """
     header = result.header
-    name = wording.person_name(header.patient_name)
+    name = header_words.person_name(header.patient_name)
     if name or result.deidentified or header.modality or header.sop_class_uid or header.study_instance_uid:
         return name or _("Study {key}").format(key=result.study_key)
     first = result.images[0].path
@@ -242,10 +242,10 @@ def _uncalled_detail(label: Label, call: bool | None, *, exclusive: bool) -> str
 def _patient_facts(header: Header) -> tuple[Fact, ...]:
     return _facts(
         (_("Patient ID"), wording.plain(header.patient_id)),
-        (_("Birth date"), wording.day(header.patient_birth_date)),
-        (_("Sex"), wording.sex(header.patient_sex)),
-        (_("Age"), wording.age(header.patient_age)),
-        (_("Study date"), wording.day(header.study_date)),
+        (_("Birth date"), header_words.day(header.patient_birth_date)),
+        (_("Sex"), header_words.sex(header.patient_sex)),
+        (_("Age"), header_words.age(header.patient_age)),
+        (_("Study date"), header_words.day(header.study_date)),
         (_("Accession number"), wording.plain(header.accession_number)),
         (_("Description"), wording.plain(header.study_description)),
     )

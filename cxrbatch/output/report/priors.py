@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cxrbatch.output.report.findings import label_name
-from cxrbatch.pages import wording
+from cxrbatch.pages import header_words, wording
 from cxrbatch.pages.labels import shown_label
 from cxrbatch.pages.language import gettext as _, msgid, number
 from cxrbatch.records import Label, PriorStudy, StudyResult, Verdict
@@ -89,7 +89,7 @@ def _is_comparable(prior: PriorStudy, result: StudyResult) -> bool:
 
 
 def _line(prior: PriorStudy, result: StudyResult, labels: Sequence[int]) -> PriorLine:
-    date, own = wording.day(prior.study_date), result.header.study_date
+    date, own = header_words.day(prior.study_date), result.header.study_date
     same_day = bool(date) and prior.study_date == own
     cells: tuple[PriorCell, ...] = ()
     said = ""

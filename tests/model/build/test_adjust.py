@@ -20,7 +20,8 @@ from cxrbatch.engine.untrusted import sha256_of_file
 from cxrbatch.errors import EngineError, ExitCode, UsageError
 from cxrbatch.model.build.adjust import AdjustOptions, adjust_engine
 from cxrbatch.model.build.build import BuildOptions, build_engine
-from cxrbatch.model.build.local import Decision, LocalData, carry_reference, parse_points
+from cxrbatch.model.build.decision import Decision, carry_reference, parse_points
+from cxrbatch.model.build.local_images import LocalData
 from cxrbatch.model.build.onnx_calibration import read_calibration, write_calibration
 from cxrbatch.model.network.checkpoint import load_checkpoint
 from cxrbatch.model.train.calibration import Calibration

@@ -15,9 +15,9 @@ from cxrbatch.engine.manifest import BatchProfile
 from cxrbatch.engine.tensorrt_flavour import FLAVOURS, open_logger, told_errors
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.build import tensorrt_build
+from cxrbatch.model.build.build_progress import BuildPhases
 from cxrbatch.model.build.tensorrt_build import (
     RTX_COMPUTE_CAPABILITIES,
-    BuildPhases,
     PlanBuilder,
     PlanOptions,
     add_batch_profile,
