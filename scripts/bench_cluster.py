@@ -1,11 +1,12 @@
 """How a run on a cluster grows with its nodes: all of them processes of this machine (`local:N`).
 
-Three parts. In the first an engine of a few operations scores small images without pictures, and every study takes a
+Four parts. In the first an engine of a few operations scores small images without pictures, and every study takes a
 node a quarter of a second more, asleep: what is left is what the driver, the ledger and dask cost, as if each node were
 a machine of its own. In the second a real engine scores radiographs and draws reports on one node and on two, each with
 one worker and one thread, which share the cores that there are. A rate counts from when the last node joined to when
-the last study was recorded, its end with idle nodes included. The third is what shards add to the work itself: dealing
-out, and the merge.
+the last study was recorded, its end with idle nodes included. The third is what a study costs the driver, its start
+left out: what 1,500 studies cost it beyond what 300 do, on two nodes. The fourth is what shards add to the work itself:
+dealing out, and the merge.
 """
 
 from __future__ import annotations
@@ -48,16 +49,17 @@ from tests.factories.studies import write_image
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "bench" / "cluster"
+DRIVER_STUDIES = (300, 1500)
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run: studies per second once all nodes were there, and CPU of the driver alone per study."""
+    """One run: studies per second once all nodes were there, and CPU of the driver alone, its start included."""
 
     nodes: int
     studies: int
     per_s: float
-    driver_ms: float
+    driver_s: float
 
 
 def measure(images: Path, nodes: int, settings: Settings, work: Work = process_chunk) -> Measured:
@@ -74,7 +76,7 @@ def measure(images: Path, nodes: int, settings: Settings, work: Work = process_c
         report = run_batch(images, out, settings, progress, means=replace(cluster.means(), make_processor=make))
         driver_s = time.process_time() - before
     reported = report.studies["reported"]
-    measured = Measured(nodes, reported, _rate(out, nodes), 1000 * driver_s / reported)
+    measured = Measured(nodes, reported, _rate(out, nodes), driver_s)
     print(measured, file=sys.stderr, flush=True)
     return measured
 
@@ -94,12 +96,18 @@ def _time(event: dict[str, Any]) -> float:
 
 def asleep(studies: int, each_s: float, nodes: list[int]) -> list[Measured]:
     """Measure with an engine that sleeps."""
-    images = _small(studies)
-    engine = write_tiny_bundle(WORK / "engines")
-    settings = Settings(
-        engine=str(engine), workers=1, threads=1, html=False, pdf=False, pictures=False, pixel_check=False
-    )
+    images, settings = _small(studies), _quick_settings()
     return [measure(images, count, settings, partial(sleep_first, each_s)) for count in nodes]
+
+
+def driver_alone() -> float:
+    """Return what a study costs the driver, CPU in milliseconds, its start left out."""
+    spent_ms = {}
+    for studies in DRIVER_STUDIES:
+        measured = measure(_small(studies, f"small-{studies}"), 2, _quick_settings())
+        spent_ms[measured.studies] = 1000 * measured.driver_s
+    few, many = sorted(spent_ms)
+    return (spent_ms[many] - spent_ms[few]) / (many - few)
 
 
 def awake(studies: int, engine: str) -> list[Measured]:
@@ -123,10 +131,7 @@ class Shards:
 
 def shards(studies: int) -> Shards:
     """Measure dealing out, and merging, over small images without pictures; what is between them is the work itself."""
-    images, engine, out = _small(studies), write_tiny_bundle(WORK / "others"), WORK / "sharded"
-    settings = Settings(
-        engine=str(engine), workers=1, threads=1, html=False, pdf=False, pictures=False, pixel_check=False
-    )
+    images, settings, out = _small(studies), _quick_settings(), WORK / "sharded"
     with RunProgress(Console(quiet=True)) as progress:
         dealt = _timed(lambda: shard_input(images, out, settings, 4, progress), studies)
         for number in range(4):
@@ -141,8 +146,16 @@ def _timed(work: Callable[[], object], studies: int) -> tuple[float, float]:
     return 1000 * (time.process_time() - cpu_s) / studies, 1000 * (time.perf_counter() - wall_s) / studies
 
 
-def _small(studies: int) -> Path:
-    images = WORK / "small"
+def _quick_settings() -> Settings:
+    """Return settings under which a study costs a node next to nothing."""
+    engine = WORK / "engines" / "tiny"
+    if not engine.exists():
+        engine = write_tiny_bundle(engine.parent)
+    return Settings(engine=str(engine), workers=1, threads=1, html=False, pdf=False, pictures=False, pixel_check=False)
+
+
+def _small(studies: int, name: str = "small") -> Path:
+    images = WORK / name
     for number in range(studies):
         write_image(images / f"{number}.png", 20 + number % 200, 60 + number // 200, 120, 240)
     return images
@@ -151,11 +164,11 @@ def _small(studies: int) -> Path:
 def table(title: str, measured: list[Measured]) -> list[str]:
     """Return a table in Markdown; efficiency is the rate beside so many times that of the first line."""
     first = measured[0].per_s / measured[0].nodes
-    lines = [f"{title}", "", "| nodes | studies | studies/s | efficiency | CPU of the driver, ms a study |"]
-    lines.append("| ---: | ---: | ---: | ---: | ---: |")
+    lines = [f"{title}", "", "| nodes | studies | studies/s | efficiency |"]
+    lines.append("| ---: | ---: | ---: | ---: |")
     for each in measured:
         efficiency = each.per_s / (each.nodes * first)
-        lines.append(f"| {each.nodes} | {each.studies} | {each.per_s:.2f} | {efficiency:.0%} | {each.driver_ms:.1f} |")
+        lines.append(f"| {each.nodes} | {each.studies} | {each.per_s:.2f} | {efficiency:.0%} |")
     return [*lines, ""]
 
 
@@ -184,6 +197,8 @@ def main(arguments: list[str] | None = None) -> None:
         lines += table(
             f"A real engine ({Path(wanted.engine).name}), with reports:", awake(wanted.real_studies, wanted.engine)
         )
+    alone_ms = driver_alone()
+    lines += [f"What a study costs the driver, its start left out: {alone_ms:.1f} ms of CPU.", ""]
     # Before the shards, which this process scores itself.
     memory = f"Highest resident memory of the driver, its scheduler with it: {resident_mb():.0f} MB."
     cost = shards(wanted.studies)
