@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from stat import S_IMODE
 
@@ -59,6 +59,23 @@ def needs(page: str) -> list[str]:
     section = re.search(r'<section class="needs.*?</section>', page, re.DOTALL)
     assert section
     return re.findall(r"<li>(.*?)</li>", section[0])
+
+
+@dataclass
+class Clock:
+    """Says what day it is to who names sheets, so that it is the same one until a test says otherwise."""
+
+    moment: datetime = datetime(2026, 11, 22, 12)  # noqa: DTZ001  # noon, wherever that is
+
+    def now(self) -> datetime:
+        return self.moment
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(sheet_module, "datetime", clock)
+    return clock
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +150,7 @@ def _wait_for_the_next_second() -> None:
     time.sleep(1.01 - time.time() % 1)
 
 
-def test_a_run_without_news_leaves_the_first_sheet_of_a_day_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_without_news_leaves_the_first_sheet_of_a_day_alone(tmp_path: Path, clock: Clock) -> None:
     write_image(tmp_path / "images" / "a.png", 20, 60, 120, 240)
     engine = str(tmp_path / "engines" / "tiny")
     from tests.factories.engine import write_tiny_bundle
@@ -145,11 +160,9 @@ def test_a_run_without_news_leaves_the_first_sheet_of_a_day_alone(
     for _ in range(3):
         run_quietly(tmp_path / "images", out, engine=engine)
     assert len(sheet_names(out / "runs")) == 1
-    # As if that had been yesterday.
-    for path in list((out / "runs").iterdir()):
-        path.rename(path.with_name(re.sub(r"^[\d-]{10}", "2026-01-01", path.name)))
+    clock.moment += timedelta(days=1)
     run_quietly(tmp_path / "images", out, engine=engine)
-    assert len(sheet_names(out / "runs")) == 2
+    assert sheet_names(out / "runs") == ["2026-11-22-1", "2026-11-23-1"]
     page = (out / "runs" / f"{sheet_names(out / 'runs')[-1]}.html").read_text()
     assert needs(page) == ["Nothing came. If there should have been studies, look at what sends them."]
 
@@ -328,8 +341,8 @@ def test_news_is_whatever_the_sheet_before_does_not_say() -> None:
     assert is_news(same, None)
 
 
-def test_a_daemon_writes_its_sheet_in_place_and_not_all_the_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_daemon_writes_its_sheet_in_place_and_not_all_the_time_and_a_new_one_the_next_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     from cxrbatch.output.folder.opening import open_output
     from cxrbatch.output.sheets.sheet import Sheets
@@ -344,5 +357,11 @@ def test_a_daemon_writes_its_sheet_in_place_and_not_all_the_time(
         assert said.new_files == {"scored": 12}  # since the day's sheet began
         monkeypatch.setattr(sheet_module, "DAEMON_EVERY_S", 600.0)
         assert sheets.write(ledger, make_report(finished=False)) is not None
-    (name,) = sheet_names(tmp_path / "out" / "runs")
-    assert "Watch of " in (tmp_path / "out" / "runs" / f"{name}.html").read_text()
+        (name,) = sheet_names(tmp_path / "out" / "runs")
+        assert "Watch of " in (tmp_path / "out" / "runs" / f"{name}.html").read_text()
+        monkeypatch.setattr(sheet_module, "DAEMON_EVERY_S", 0.0)
+        clock.moment += timedelta(hours=13)
+        said = sheets.write(ledger, make_report(files={"scored": 15}))
+        assert said is not None
+        assert said.new_files == {"scored": 5}  # since the day before, of which the last sheet said 10
+    assert sheet_names(tmp_path / "out" / "runs") == [name, "2026-11-23-1"]
