@@ -25,9 +25,9 @@ from cxrbatch.output.ledger.queue import StudyTask
 from cxrbatch.output.report.report_files import REPORTS
 from cxrbatch.pages.own_templates import PACKAGED, OwnTemplates, printing_with
 from cxrbatch.records import EngineDescription
+from cxrbatch.run.engine_slot import EngineSlot
 from cxrbatch.run.processes import open_workers
 from cxrbatch.run.processor import LocalProcessor, Workplace
-from cxrbatch.run.score import EngineSlot
 from cxrbatch.run.source import Order, Source
 from cxrbatch.run.stages import FinishedStudy, StageClock
 

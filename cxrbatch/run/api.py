@@ -25,7 +25,8 @@ from cxrbatch.output.run_json import RUN_FILE
 from cxrbatch.output.tables import IMAGES_CSV, LIST_SEPARATOR, STUDIES_CSV, read_table, score_columns
 from cxrbatch.records import EngineDescription, Float32, Gray8, Label, judge_study
 from cxrbatch.run.batch import run_batch
-from cxrbatch.run.score import EngineSlot, ImageScore, Scorer, images_per_call, score_pixels
+from cxrbatch.run.engine_slot import EngineSlot
+from cxrbatch.run.score import ImageScore, Scorer, images_per_call, score_pixels
 from cxrbatch.settings_sources import load_settings
 from cxrbatch.system.progress import RunProgress
 

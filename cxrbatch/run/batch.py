@@ -25,6 +25,7 @@ from cxrbatch.output.sheets.sheet import Sheets
 from cxrbatch.output.tables import refresh_tables
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentified_output import settle_names
+from cxrbatch.run.engine_slot import EngineSlot
 from cxrbatch.run.index import INDEX_RULES, Index, Judge, account_for, index_input
 from cxrbatch.run.kept import check_kept, remember_kept, requeue_unkept
 from cxrbatch.run.notify import Notifier, check_receiver, open_notifier, telling_of_failure
@@ -35,7 +36,6 @@ from cxrbatch.run.processor import LocalProcessor, MakeProcessor, MayGrow, Workp
 from cxrbatch.run.record import Indexed, Recorder, RunAccount, open_place, remove_half_written
 from cxrbatch.run.requeued import telling_of_requeued
 from cxrbatch.run.schedule import AT_ANY_TIME, Deadline, Hours, in_time
-from cxrbatch.run.score import EngineSlot
 from cxrbatch.run.sheet import write_sheet
 from cxrbatch.run.source import Order, Postponed, check_folders, claim_input
 from cxrbatch.system.logbook import log_event, log_limits

@@ -13,7 +13,7 @@ from cxrbatch.engine.contract import Engine
 from cxrbatch.engine.manifest import Manifest
 from cxrbatch.errors import EngineError
 from cxrbatch.records import EngineDescription, TrainingReference
-from cxrbatch.run.score import EngineSlot
+from cxrbatch.run.engine_slot import EngineSlot
 
 
 class DescribedSlot(EngineSlot):

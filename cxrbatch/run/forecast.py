@@ -21,12 +21,12 @@ from cxrbatch.output.ledger.view import copy_ledger
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.deidentification import KEY_FILE, Pseudonyms, open_pseudonyms
 from cxrbatch.run.deidentified_output import check_names
+from cxrbatch.run.engine_slot import EngineSlot
 from cxrbatch.run.index import Index, IndexCount, index_input
 from cxrbatch.run.kept import check_kept, requeue_unkept
 from cxrbatch.run.own_pages import pages_by
 from cxrbatch.run.print import check_printing
 from cxrbatch.run.processes import open_workers
-from cxrbatch.run.score import EngineSlot
 from cxrbatch.run.source import Order, Source, check_folders, refuse_other_input
 from cxrbatch.system.progress import RunProgress
 

@@ -14,9 +14,10 @@ from typing import Protocol
 from cxrbatch.errors import Reason
 from cxrbatch.output.folder.place import Place
 from cxrbatch.output.ledger.queue import StudyTask
+from cxrbatch.run.engine_slot import EngineSlot
 from cxrbatch.run.print import print_reports
 from cxrbatch.run.read import Reading, decode_studies
-from cxrbatch.run.score import EngineSlot, Scorer, score_studies
+from cxrbatch.run.score import Scorer, score_studies
 from cxrbatch.run.source import Order
 from cxrbatch.run.stages import DecodedStudy, FinishedStudy, ScoredStudy, StageClock
 from cxrbatch.system.workers import WorkerPool

@@ -28,9 +28,9 @@ from cxrbatch.output.report.intent import being_printed
 from cxrbatch.output.report.report_files import REPORTS, is_drawn, report_folder, tidy_report
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import EngineDescription, PrintedStudy, StudyResult, now_text
+from cxrbatch.run.engine_slot import EngineSlot
 from cxrbatch.run.index import IndexCount
 from cxrbatch.run.notify import shown_settings
-from cxrbatch.run.score import EngineSlot
 from cxrbatch.run.stages import FinishedStudy, StageClock
 from cxrbatch.system.durable import make_folder, remove_temporaries
 from cxrbatch.system.logbook import log_event

@@ -15,7 +15,7 @@ from cxrbatch.engine.contract import Engine
 from cxrbatch.errors import EngineError
 from cxrbatch.records import Float32, Gray8
 from cxrbatch.run.batch import Run
-from cxrbatch.run.score import EngineSlot
+from cxrbatch.run.engine_slot import EngineSlot
 from cxrbatch.system.logbook import log_event
 from cxrbatch.watch.metrics_server import MetricsServer
 from cxrbatch.watch.systemd import ServiceManager, Watchdog

@@ -17,7 +17,7 @@ from cxrbatch.output.folder.fence import raise_fence
 from cxrbatch.output.folder.place import NodeFence
 from cxrbatch.output.ledger.queue import StudyTask
 from cxrbatch.output.report.report_files import REPORTS
-from cxrbatch.run.score import EngineSlot
+from cxrbatch.run.engine_slot import EngineSlot
 from cxrbatch.run.source import Order, Source
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.studies import write_image

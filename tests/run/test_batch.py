@@ -34,7 +34,7 @@ from cxrbatch.output.marks import Marks
 from cxrbatch.output.sent import SentObjects
 from cxrbatch.output.sent_facts import SENT_FILE
 from cxrbatch.records import ImageFile, Label
-from cxrbatch.run import batch, score
+from cxrbatch.run import batch, engine_slot
 from cxrbatch.system.durable import TEMPORARY_PREFIX
 from cxrbatch.system.progress import RunProgress
 from cxrbatch.upkeep.reprint import reprint_reports
@@ -239,7 +239,7 @@ def test_a_second_run_scores_nothing_again_and_opens_no_engine(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the engine was opened")
 
-    monkeypatch.setattr(score, "open_engine", refuse)
+    monkeypatch.setattr(engine_slot, "open_engine", refuse)
     report = run_quietly(images, out, engine=engine)
     assert report.studies_this_run == 0
     assert (read_rows(out / "images.csv"), read_rows(out / "studies.csv")) == before

@@ -12,7 +12,8 @@ from cxrbatch.engine import bundle as bundle_module
 from cxrbatch.errors import EngineError
 from cxrbatch.records import EngineDescription
 from cxrbatch.run.elsewhere import DescribedSlot
-from cxrbatch.run.score import EngineSlot, images_per_call
+from cxrbatch.run.engine_slot import EngineSlot
+from cxrbatch.run.score import images_per_call
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.output import make_engine
 from tests.factories.studies import run_quietly, write_image

@@ -19,11 +19,11 @@ from cxrbatch.output.folder.place import HeldOutput
 from cxrbatch.output.ledger.queue import StudyTask
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import PrintedStudy, RefusedImage
-from cxrbatch.run import score
+from cxrbatch.run import engine_slot
 from cxrbatch.run.batch import Means, run_batch
+from cxrbatch.run.engine_slot import EngineSlot
 from cxrbatch.run.processes import open_workers
 from cxrbatch.run.processor import LocalProcessor, MakeProcessor, StudyProcessor, Workplace
-from cxrbatch.run.score import EngineSlot
 from cxrbatch.run.source import Order, Source
 from cxrbatch.run.stages import FinishedStudy, StageClock
 from cxrbatch.system.progress import RunProgress
@@ -210,7 +210,7 @@ def test_a_run_believes_its_processor(images: Path, out: Path, engine: str, monk
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the engine was opened")
 
-    monkeypatch.setattr(score, "open_engine", refuse)
+    monkeypatch.setattr(engine_slot, "open_engine", refuse)
     report = run_with(Refusing(rejected), images, out, engine)
     assert (report.files, report.studies, report.exit_code) == ({"rejected": 3}, {"unscored": 3}, ExitCode.DONE)
     rows = read_rows(out / "images.csv")

@@ -129,7 +129,7 @@ def test_a_damaged_ledger_is_refused_repaired_and_nothing_is_scored_again(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the engine was opened")
 
-    monkeypatch.setattr("cxrbatch.run.score.open_engine", refuse)
+    monkeypatch.setattr("cxrbatch.run.engine_slot.open_engine", refuse)
     report = run_quietly(images, out, engine=engine)
     assert report.studies_this_run == 0
     assert report.files == {"scored": 3, "duplicate": 1, "rejected": 2}

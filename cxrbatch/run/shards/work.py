@@ -22,11 +22,11 @@ from cxrbatch.output.folder.sharded import shard_folder
 from cxrbatch.output.report.report_files import REPORTS
 from cxrbatch.run.batch import SCORED
 from cxrbatch.run.deidentification import open_pseudonyms
+from cxrbatch.run.engine_slot import EngineSlot
 from cxrbatch.run.kept import check_kept
 from cxrbatch.run.own_pages import pages_by
 from cxrbatch.run.processes import open_workers
 from cxrbatch.run.processor import LocalProcessor, Workplace
-from cxrbatch.run.score import EngineSlot
 from cxrbatch.run.shards.journal import Journal
 from cxrbatch.run.shards.plan import (
     ShardEngine,

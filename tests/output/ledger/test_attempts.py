@@ -24,7 +24,7 @@ from cxrbatch.output.report import report as printed_report
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import ImageFile, IndexedFile, PrintedStudy, Radiograph, Scores
 from cxrbatch.run import headers, source
-from cxrbatch.run.score import EngineSlot
+from cxrbatch.run.engine_slot import EngineSlot
 from cxrbatch.run.source import Postponed
 from cxrbatch.system.workers import WorkerPool
 from tests.factories.engine import write_tiny_bundle
