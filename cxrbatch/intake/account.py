@@ -14,9 +14,10 @@ from cxrbatch.intake.dicom.dicom_file import DicomFile, parse_dicom
 from cxrbatch.intake.dicom.elements import Elements
 from cxrbatch.intake.dicom.pixel_data import decode_pixels, encoded_pixels
 from cxrbatch.intake.dicom.pixel_module import PixelModule, read_look, read_pixel_module
-from cxrbatch.intake.display import SOURCE_PX, Lut, PixelLook, display_pixels
+from cxrbatch.intake.display import SOURCE_PX, display_pixels
 from cxrbatch.intake.kind import Kind, recognise
 from cxrbatch.intake.libraries import refusing_malformed
+from cxrbatch.intake.pixel_look import Lut, PixelLook
 from cxrbatch.intake.raster.read_raster import decode_raster
 from cxrbatch.intake.read import MAX_BYTES_PER_PIXEL
 

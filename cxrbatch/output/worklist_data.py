@@ -11,21 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from cxrbatch.output.ledger.changes import ShardCounts, WrittenShard
-from cxrbatch.output.report.report_files import REPORTS
-from cxrbatch.output.worklist_lines import (
-    MARKS,
-    READING_ORDER,
-    STATUS_ORDER,
-    Chip,
-    WorklistLine,
-    marks_of,
-)
+from cxrbatch.output.worklist_lines import WorklistLine, marks_of
+from cxrbatch.output.worklist_rows import Rows, compact_json, decode_rows
 from cxrbatch.pages.wording import moment
 from cxrbatch.system.durable import encode, replace_bytes
 
@@ -35,8 +27,6 @@ SHARD_ROWS = 1000
 """Studies of one script: so many are written anew where one of them changed."""
 
 _CALL = "cxrbatchWorklist."
-
-Cell = str | int | float | list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,46 +51,6 @@ class Stamp:
     page: str
     shards: tuple[str, ...]
     facts: Facts
-
-
-@dataclass(slots=True)
-class _Shard:
-    """The rows of one script; a text that several rows hold is kept once, and told by its number."""
-
-    numbers: dict[str, int] = field(default_factory=lambda: {"": 0})
-    rows: list[list[Cell]] = field(default_factory=list)
-
-    def add(self, line: WorklistLine) -> None:
-        self.rows.append(
-            [
-                line.study_key,
-                line.revision,
-                line.arrived,
-                self._number(line.date),
-                line.accession,
-                line.strength,
-                READING_ORDER.index(line.priority),
-                STATUS_ORDER.index(line.status),
-                sum(1 << MARKS.index(mark) for mark in marks_of(line)),
-                *map(self._number, (line.badge, line.images, line.coverage, line.unlike)),
-                [number for chip in line.findings for number in self._chip(chip)],
-                [*self._chip(line.highest), self._number(line.rank)] if line.highest else [],
-                [self._number(sentence) for sentence in line.cautions],
-                [self._number(sentence) for sentence in line.remarks],
-                _within_report(line.thumbnail, line.study_key),
-                *(self._number(_within_report(link, line.study_key)) for link in (line.report_html, line.report_pdf)),
-            ]
-        )
-
-    def _chip(self, chip: Chip) -> tuple[int, int, int]:
-        return self._number(chip.name), self._number(chip.probability), int(chip.urgent)
-
-    def _number(self, text: str) -> int:
-        return self.numbers.setdefault(text, len(self.numbers))
-
-    def encoded(self) -> str:
-        """Return it as ASCII JSON, which is an expression of every script, too."""
-        return _json({"texts": list(self.numbers), "rows": self.rows})
 
 
 @dataclass(slots=True)
@@ -144,7 +94,7 @@ class ShardWriter:
 
     folder: Path
     shards: list[WrittenShard] = field(default_factory=list)
-    shard: _Shard = field(default_factory=_Shard)
+    shard: Rows = field(default_factory=Rows)
     counter: _Counter = field(default_factory=_Counter)
     first: tuple[str, str] = ("", "")
 
@@ -170,13 +120,13 @@ class ShardWriter:
             name = _digest(rows)
             replace_where_new(self.folder / shard_file(name), encode(f'{_CALL}rows("{name}",{rows});\n'))
             self.shards.append(WrittenShard(name, *self.first, self.counter.counted()))
-            self.shard, self.counter = _Shard(), _Counter()
+            self.shard, self.counter = Rows(), _Counter()
 
     def finish(self, facts: Facts, *, page: str, changed_at: str) -> Stamp:
         """Return what counts from now on, with the time since when it does; the last shard is to be ended before."""
         names = tuple(shard.name for shard in self.shards)
         stamp = Stamp("", changed_at, moment(changed_at), page, names, facts)
-        version = _digest(_json([stamp.page, stamp.shards, asdict(facts)]))
+        version = _digest(compact_json([stamp.page, stamp.shards, asdict(facts)]))
         known = _read_known(self.folder / NOW_JS)
         if known.get("version") == version and isinstance(known.get("changed_at"), str):
             changed_at = str(known["changed_at"])
@@ -184,7 +134,7 @@ class ShardWriter:
 
     def publish(self, stamp: Stamp) -> None:
         """Let the shards of this stamp count: whoever looks from now on reads these."""
-        replace_where_new(self.folder / NOW_JS, encode(f"{_CALL}now({_json(asdict(stamp))});\n"))
+        replace_where_new(self.folder / NOW_JS, encode(f"{_CALL}now({compact_json(asdict(stamp))});\n"))
 
     def tidy(self, stamp: Stamp) -> None:
         """Remove what counts no longer, or was left by a process that was killed."""
@@ -224,49 +174,7 @@ def read_worklist(folder: Path) -> WorklistData:
 
 
 def _read_shard(path: Path) -> list[WorklistLine]:
-    shard = json.loads(path.read_text(encoding="utf-8").partition(",")[2].rstrip().removesuffix(");"))
-    return [_line(row, shard["texts"]) for row in shard["rows"]]
-
-
-def _line(row: list[Any], texts: list[str]) -> WorklistLine:
-    """Return the study of which `_Shard.add` made this row."""
-    key, revision, arrived, date, accession, strength, priority, status, bits, *rest = row
-    badge, images, coverage, unlike, found, highest, cautions, remarks, thumbnail, html, pdf = rest
-    return WorklistLine(
-        study_key=key,
-        revision=revision,
-        arrived=arrived,
-        date=texts[date],
-        accession=accession,
-        priority=READING_ORDER[priority],
-        badge=texts[badge],
-        status=STATUS_ORDER[status],
-        images=texts[images],
-        findings=tuple(_chips(found, texts)),
-        highest=next(_chips(highest[:3], texts), None),
-        rank=texts[highest[3]] if highest else "",
-        coverage=texts[coverage],
-        unlike=texts[unlike],
-        refused=bool(bits & 1 << MARKS.index("refused")),
-        has_prior=bool(bits & 1 << MARKS.index("prior")),
-        cautions=tuple(texts[number] for number in cautions),
-        remarks=tuple(texts[number] for number in remarks),
-        thumbnail=_from_out(thumbnail, key),
-        report_html=_from_out(texts[html], key),
-        report_pdf=_from_out(texts[pdf], key),
-        strength=strength,
-    )
-
-
-def _chips(numbers: list[int], texts: list[str]) -> Iterator[Chip]:
-    for at in range(0, len(numbers), 3):
-        yield Chip(texts[numbers[at]], texts[numbers[at + 1]], bool(numbers[at + 2]))
-
-
-def _from_out(path: str, study_key: str) -> str:
-    if not path or path.startswith("../../"):
-        return path.removeprefix("../../")
-    return f"{REPORTS}/{study_key}/{path}"
+    return decode_rows(path.read_text(encoding="utf-8").partition(",")[2].rstrip().removesuffix(");"))
 
 
 def shard_file(name: str) -> str:
@@ -284,22 +192,12 @@ def replace_where_new(target: Path, content: bytes) -> None:
     replace_bytes(target, content)
 
 
-def _within_report(path: str, study_key: str) -> str:
-    """Return a path relative to OUT as one relative to the study's report folder."""
-    prefix = f"{REPORTS}/{study_key}/"
-    return path.removeprefix(prefix) if not path or path.startswith(prefix) else f"../../{path}"
-
-
 def _read_known(path: Path) -> dict[str, object]:
     try:
         known = json.loads(path.read_text(encoding="utf-8").removeprefix(f"{_CALL}now(").rstrip().removesuffix(");"))
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 def _digest(text: str) -> str:

@@ -6,20 +6,8 @@ from hypothesis import given, strategies as st
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from cxrbatch.errors import Flag
-from cxrbatch.intake.display import (
-    Displayed,
-    Lut,
-    PixelLook,
-    Window,
-    WindowFunction,
-    apply_lut,
-    apply_modality,
-    apply_window,
-    display_pixels,
-    find_padding,
-    mask_unused_bits,
-    reduce_pixels,
-)
+from cxrbatch.intake.display import Displayed, display_pixels, find_padding, mask_unused_bits, reduce_pixels
+from cxrbatch.intake.pixel_look import Lut, PixelLook, Window, WindowFunction, apply_lut, apply_modality, apply_window
 from tests.factories.encoded import Pixels
 from tests.factories.intake import dataset, lut_item
 

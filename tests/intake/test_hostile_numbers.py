@@ -17,7 +17,8 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, ImageRejected, Reason
 from cxrbatch.intake.discover import index_file
-from cxrbatch.intake.display import Lut, PixelLook, Window, display_pixels
+from cxrbatch.intake.display import display_pixels
+from cxrbatch.intake.pixel_look import Lut, PixelLook, Window
 from cxrbatch.intake.read import read_radiograph
 from cxrbatch.records import Header, ImageFile, Radiograph
 from cxrbatch.system.record_json import from_json, to_json

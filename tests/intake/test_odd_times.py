@@ -14,7 +14,7 @@ from rich.console import Console
 
 from cxrbatch.config import Settings
 from cxrbatch.intake.discover import walk
-from cxrbatch.model.data.pixels import _stamp_files
+from cxrbatch.model.data.pixel_cache import _stamp_files
 from cxrbatch.output.folder.opening import open_output
 from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.records import ImageFile, storable_ns

@@ -16,7 +16,7 @@ from cxrbatch.model.compare.paired_record import Difference, PairedModels
 from cxrbatch.model.compare.record import MeasuredOn
 from cxrbatch.model.compare.report import write_comparison_page
 from cxrbatch.model.data.options import DataOptions
-from cxrbatch.model.data.pixels import CACHE_VARIABLE
+from cxrbatch.model.data.pixel_cache import CACHE_VARIABLE
 from cxrbatch.model.describe.describe import describe_data
 from cxrbatch.model.evaluate.evaluate import EvaluationOptions, evaluate_model
 from cxrbatch.model.evaluate.localisation import PointingFigures

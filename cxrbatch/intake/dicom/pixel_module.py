@@ -12,7 +12,7 @@ from cxrbatch.errors import Flag, ImageRejected, Reason
 from cxrbatch.intake.codecs.transfer_syntaxes import ENCAPSULATED, SUPPORTED
 from cxrbatch.intake.dicom.dicom_file import DicomFile
 from cxrbatch.intake.dicom.elements import Elements
-from cxrbatch.intake.display import Lut, PixelLook, Window, WindowFunction, value_range
+from cxrbatch.intake.pixel_look import Lut, PixelLook, Window, WindowFunction, value_range
 from cxrbatch.intake.screen import check_image_size
 
 # What no modality needs, and what leaves no precision to tell one level from the next.

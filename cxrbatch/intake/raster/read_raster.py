@@ -15,9 +15,10 @@ from cxrbatch.config import Settings
 from cxrbatch.errors import Flag, ImageRejected, Reason
 from cxrbatch.intake.codecs.jpeg import decode_jpeg
 from cxrbatch.intake.codecs.jpeg_markers import end_of_image, read_frame_header
-from cxrbatch.intake.display import PixelLook, Stored, display_beside, display_pixels
+from cxrbatch.intake.display import Stored, display_beside, display_pixels
 from cxrbatch.intake.kind import PNG_SIGNATURE, Kind
 from cxrbatch.intake.libraries import refusing_malformed
+from cxrbatch.intake.pixel_look import PixelLook
 from cxrbatch.intake.raster.orientation import read_jpeg_orientation, read_png_orientation
 from cxrbatch.intake.raster.png import PALETTE_COLOUR, decode_png
 from cxrbatch.intake.screen import Inspection, assemble_radiograph, check_image_size, missing_tags

@@ -19,13 +19,7 @@ from cxrbatch.model.compare.compared_runs import EvaluatedRun
 from cxrbatch.model.compare.label_differences import COMPARED, Judged, compare_label, judge_by_spread, judge_by_swaps
 from cxrbatch.model.compare.paired_record import ACCURACY, OVERALL, Difference, PairedModels, Verdict
 from cxrbatch.model.compare.predictions import Predictions, SharedImages, read_predictions, share_images
-from cxrbatch.model.figures.bootstrap import (
-    Estimate,
-    Weights,
-    average_resampled,
-    draw_resamples,
-    resample_mean,
-)
+from cxrbatch.model.figures.bootstrap import Estimate, Weights, average_resampled, draw_resamples, resample_mean
 from cxrbatch.model.figures.delong import compare_mean_aurocs
 from cxrbatch.model.figures.metrics import Figure, Mask
 from cxrbatch.model.figures.paired import adjust_holm

@@ -14,7 +14,8 @@ from cxrbatch.errors import UsageError
 from cxrbatch.model.data.labelled import LabelledImages, Sample
 from cxrbatch.model.data.layouts import read_data
 from cxrbatch.model.data.options import DataOptions
-from cxrbatch.model.data.pixels import BadImage, ReportProgress, prepare_cached, prepare_images, refuse_bad
+from cxrbatch.model.data.pixel_cache import prepare_cached
+from cxrbatch.model.data.pixels import BadImage, ReportProgress, prepare_images, refuse_bad
 from cxrbatch.model.data.regions import MarkedRegions
 from cxrbatch.model.data.splits import check_patients, check_pixels, hash_pixels, split_data, split_into_folds
 from cxrbatch.records import Float32, Gray8, InputSpec

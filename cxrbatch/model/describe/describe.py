@@ -18,7 +18,8 @@ from cxrbatch.locales import ENGLISH
 from cxrbatch.model.data.labelled import LAYOUT_NAMES, TASK_NAMES, UNKNOWN, LabelledImages
 from cxrbatch.model.data.layouts import read_data
 from cxrbatch.model.data.options import DataOptions
-from cxrbatch.model.data.pixels import BadImage, ReportProgress, fill_cache
+from cxrbatch.model.data.pixel_cache import fill_cache
+from cxrbatch.model.data.pixels import BadImage, ReportProgress
 from cxrbatch.model.data.splits import check_patients, check_pixels, split_data
 from cxrbatch.model.describe import plots
 from cxrbatch.model.describe.summary import DataSummary, GroupLine, ImageSize, MeasuredImages, Share, summarise_data

@@ -17,7 +17,8 @@ from cxrbatch.intake.patient import identify
 from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.model.data.image_facts import PatientFinder, source_of
 from cxrbatch.model.data.labelled import LabelledImages, Sample
-from cxrbatch.model.data.pixels import ReportProgress, fill_cache
+from cxrbatch.model.data.pixel_cache import fill_cache
+from cxrbatch.model.data.pixels import ReportProgress
 from cxrbatch.model.data.splits import hash_pixels
 from cxrbatch.records import Header, InputSpec
 from cxrbatch.system.stopping import stop_if_asked

@@ -14,7 +14,7 @@ from cxrbatch.intake.read import read_radiograph
 from cxrbatch.model.data.dataset import load_data, load_folds, prepare_folds, prepare_pixels
 from cxrbatch.model.data.layouts import read_data
 from cxrbatch.model.data.options import DataOptions
-from cxrbatch.model.data.pixels import CACHE_VARIABLE
+from cxrbatch.model.data.pixel_cache import CACHE_VARIABLE
 from cxrbatch.phantom import FINDINGS, write_training_set
 from cxrbatch.records import InputSpec
 from tests.factories.labelled import write_images, write_table

@@ -14,7 +14,7 @@ from cxrbatch.cli import run_command_line
 from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.model.data.labelled import UNKNOWN
 from cxrbatch.model.data.options import DataOptions
-from cxrbatch.model.data.pixels import CACHE_VARIABLE
+from cxrbatch.model.data.pixel_cache import CACHE_VARIABLE
 from cxrbatch.model.describe.describe import describe_data
 from tests.factories.labelled import write_image, write_images
 
