@@ -8,7 +8,7 @@ import click
 
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import FOLDER, state_option
-from cxrbatch.cli.page_options import templates_option
+from cxrbatch.cli.run_options import templates_option
 from cxrbatch.cli.terminal import open_console, say
 from cxrbatch.system.standard_streams import put_work_first
 

@@ -19,17 +19,18 @@ from cxrbatch.cli.options import (
     PRECISIONS,
     PROCESSES,
     SEED,
-    WATCHED_FOLDER,
     NumberRange,
+    split_numbers,
+)
+from cxrbatch.cli.peer_options import sending_options
+from cxrbatch.cli.run_options import (
     deidentify_options,
     loudness_options,
     scoring_options,
     settings_options,
-    split_numbers,
+    trust_folder_mtime_option,
 )
-from cxrbatch.cli.peer_options import sending_options
 from cxrbatch.cli.terminal import open_console, open_terminal, say
-from cxrbatch.cli.walking import walking_options
 from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.system.standard_streams import put_work_first
 
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     help="Only studies with a file modified since a date (2026-11-20) or within a time (36h, 7d).",
 )
 @click.option("--deadline", metavar="HH:MM", help="Start no study that would not be finished by then; the rest waits.")
-@walking_options
+@trust_folder_mtime_option
 @click.option(
     "--input-emptied",
     is_flag=True,
@@ -122,11 +123,24 @@ def _foresee(console: Console, input_path: Path, out: Path, settings: Settings, 
     return ExitCode.DONE
 
 
+class WatchedFolder(click.Path):
+    """A folder to watch; of a file it says which command takes one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Check the folder, or end with what is wrong with it."""
+        if Path(value).is_file():
+            self.fail(f"{value} is a file, and watch needs a folder; `cxrbatch run` takes a single file.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+WATCHED_FOLDER = WatchedFolder(exists=True, file_okay=False, path_type=Path)
+
+
 @commands.command(short_help="Watch a folder and score each study once it is complete.")
 @click.argument("input_folder", metavar="INPUT", type=WATCHED_FOLDER)
 @click.option("-o", "--output", "out", metavar="OUT", type=NEW_FOLDER, required=True, help="Folder for all results.")
 @scoring_options
-@walking_options
+@trust_folder_mtime_option
 @click.option(
     "--settle",
     "settle_s",

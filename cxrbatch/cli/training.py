@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cxrbatch.cli.data_options import data_options, read_data_options
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import (
     BATCH,
@@ -23,8 +24,6 @@ from cxrbatch.cli.options import (
     Command,
     NumberRange,
     add_options,
-    data_options,
-    read_data_options,
     split_list,
 )
 from cxrbatch.cli.speaking import page_locale_option
