@@ -10,7 +10,8 @@ import click
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import FOLDER, NEW_FILE, SEED, NumberRange
 from cxrbatch.cli.terminal import open_console
-from cxrbatch.cli.training import ARCHITECTURES, following, machine_options
+from cxrbatch.cli.training import following
+from cxrbatch.cli.training_options import ARCHITECTURES, machine_options
 from cxrbatch.system.standard_streams import put_work_first
 
 if TYPE_CHECKING:

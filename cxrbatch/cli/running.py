@@ -1,4 +1,4 @@
-"""The commands that score studies: run, watch, report, engines, inspect, bench, demo, doctor."""
+"""The commands that score studies: run, watch, report, demo."""
 
 from __future__ import annotations
 
@@ -9,27 +9,16 @@ import click
 
 from cxrbatch.cli.clustering import cluster_option, means_on
 from cxrbatch.cli.group import commands
-from cxrbatch.cli.options import (
-    BACKENDS,
-    EXISTING,
-    FILE,
-    FOLDER,
-    NEW_FILE,
-    NEW_FOLDER,
-    PRECISIONS,
-    PROCESSES,
-    SEED,
-    WATCHED_FOLDER,
-    NumberRange,
+from cxrbatch.cli.options import EXISTING, FOLDER, NEW_FOLDER, SEED
+from cxrbatch.cli.peer_options import sending_options
+from cxrbatch.cli.run_options import (
     deidentify_options,
     loudness_options,
     scoring_options,
     settings_options,
-    split_numbers,
+    trust_folder_mtime_option,
 )
-from cxrbatch.cli.peer_options import sending_options
 from cxrbatch.cli.terminal import open_console, open_terminal, say
-from cxrbatch.cli.walking import walking_options
 from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.system.standard_streams import put_work_first
 
@@ -55,7 +44,7 @@ if TYPE_CHECKING:
     help="Only studies with a file modified since a date (2026-11-20) or within a time (36h, 7d).",
 )
 @click.option("--deadline", metavar="HH:MM", help="Start no study that would not be finished by then; the rest waits.")
-@walking_options
+@trust_folder_mtime_option
 @click.option(
     "--input-emptied",
     is_flag=True,
@@ -121,11 +110,24 @@ def _foresee(console: Console, input_path: Path, out: Path, settings: Settings, 
     return ExitCode.DONE
 
 
+class WatchedFolder(click.Path):
+    """A folder to watch; of a file it says which command takes one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Check the folder, or end with what is wrong with it."""
+        if Path(value).is_file():
+            self.fail(f"{value} is a file, and watch needs a folder; `cxrbatch run` takes a single file.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+WATCHED_FOLDER = WatchedFolder(exists=True, file_okay=False, path_type=Path)
+
+
 @commands.command(short_help="Watch a folder and score each study once it is complete.")
 @click.argument("input_folder", metavar="INPUT", type=WATCHED_FOLDER)
 @click.option("-o", "--output", "out", metavar="OUT", type=NEW_FOLDER, required=True, help="Folder for all results.")
 @scoring_options
-@walking_options
+@trust_folder_mtime_option
 @click.option(
     "--settle",
     "settle_s",
@@ -220,75 +222,6 @@ def report(out: Path, study_key: str, loudness: str | None, config_file: Path | 
     return ExitCode.SOME_STUDIES_FAILED if failures else ExitCode.DONE
 
 
-@commands.command(short_help="List the installed engines.")
-def engines() -> None:
-    """List the installed engines: what they score, their files, where they run here, and how they passed their gate.
-
-    Looks in $CXRBATCH_ENGINES, ./engines and the user's data folder, in this order.
-    """
-    from cxrbatch.cli.print_run import print_engines
-
-    print_engines(open_console())
-
-
-@commands.command(short_help="Show how files are read, and why they are refused.")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=FILE)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per file instead of tables.")
-@click.option("--png", "png_folder", type=NEW_FOLDER, help="Write display images and engine inputs to this folder.")
-@click.option("--config", "config_file", type=FILE, help="Settings file.  [default: ./cxrbatch.toml, if there]")
-def inspect(files: tuple[Path, ...], png_folder: Path | None, config_file: Path | None, *, as_json: bool) -> None:
-    """Show how each FILE would be read: its header, what is made of it, and why it is accepted or refused.
-
-    \b
-    Examples:
-      cxrbatch inspect study/IM0001.dcm
-      cxrbatch inspect --json *.dcm
-      cxrbatch inspect --png pictures image.png
-    """
-    from cxrbatch.settings_sources import load_settings
-    from cxrbatch.upkeep.inspection import explain_file, print_inspection
-
-    settings = load_settings({}, config_file=config_file)
-    console = open_console()
-    for number, file in enumerate(files, start=1):
-        picture = png_folder / f"{number}-{file.name}.png" if png_folder else None
-        print_inspection(console, explain_file(file, settings, picture=picture), as_json=as_json)
-
-
-@commands.command(short_help="Measure how fast an engine is on this machine.")
-@click.option("-e", "--engine", metavar="ENGINE", help="Engine: a folder or a name.  [default: the only one installed]")
-@click.option(
-    "--backend", type=click.Choice(BACKENDS), default="auto", help="Only this one.  [default: all that run here]"
-)
-@click.option("--precision", type=click.Choice(PRECISIONS), default="auto", help="Only this one.  [default: all]")
-@click.option("--batch-sizes", default="1,8,32", show_default=True, metavar="N,N,...", help="Batch sizes to measure.")
-@click.option(
-    "--seconds", type=NumberRange(0.01, 3600), default=3.0, show_default=True, help="How long to measure each of them."
-)
-@click.option("--threads", type=PROCESSES, default=0, metavar="N", help="CPU cores the engine may use.  [default: all]")
-@click.option("--json", "json_file", type=NEW_FILE, metavar="FILE", help="Also write the figures to this file.")
-def bench(engine: str | None, batch_sizes: str, json_file: Path | None, **options: Any) -> None:
-    """Measure how fast an engine scores here, on every backend and at every precision that it has.
-
-    The column "alone" is the backend by itself: a bare ONNX Runtime session, or a GPU without any copying.
-
-    \b
-    Examples:
-      cxrbatch bench
-      cxrbatch bench -e engines/pneumonia --batch-sizes 1,4,8 --json bench.json
-    """
-    from cxrbatch.engine.installed import find_bundle
-    from cxrbatch.upkeep.bench import BenchOptions, measure_engine, print_bench, write_bench
-
-    if json_file:
-        put_work_first()
-    wanted = BenchOptions(batch_sizes=split_numbers("batch-sizes", batch_sizes), **options)
-    measured = measure_engine(find_bundle(engine or ""), wanted, report=lambda text: say(text, err=True))
-    print_bench(open_console(), measured)
-    if json_file:
-        write_bench(json_file, measured)
-
-
 @commands.command(short_help="Try everything on synthetic studies, engine included.")
 @click.option("-o", "--output", "out", type=NEW_FOLDER, default=Path("demo"), show_default=True, help="Folder to fill.")
 @click.option(
@@ -309,11 +242,3 @@ def demo(out: Path, studies: int, seed: int) -> int:
     made = run_demo(out, n_studies=studies, seed=seed, console=console)
     print_summary(console, made, out / RESULTS)
     return made.exit_code
-
-
-@commands.command(short_help="Check what this machine can run, and what is missing.")
-def doctor() -> int:
-    """Check what this machine can run, and say how to get what is missing."""
-    from cxrbatch.upkeep.doctor import examine, print_findings
-
-    return print_findings(open_console(), examine())

@@ -8,19 +8,8 @@ from typing import Any
 import click
 
 from cxrbatch.cli.group import commands
-from cxrbatch.cli.options import (
-    BACKENDS,
-    EXISTING,
-    FILE,
-    FOLDER,
-    NEW_FOLDER,
-    PRECISIONS,
-    PROCESSES,
-    loudness_options,
-    scoring_options,
-    settings_options,
-    state_option,
-)
+from cxrbatch.cli.options import BACKENDS, EXISTING, FILE, FOLDER, NEW_FOLDER, PRECISIONS, PROCESSES, state_option
+from cxrbatch.cli.run_options import loudness_options, scoring_options, settings_options
 from cxrbatch.cli.terminal import open_terminal
 from cxrbatch.errors import ExitCode
 from cxrbatch.system.standard_streams import put_work_first

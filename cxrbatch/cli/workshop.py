@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cxrbatch.cli.data_options import data_options, read_data_options
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import (
     BACKENDS,
@@ -21,9 +22,7 @@ from cxrbatch.cli.options import (
     PRECISIONS,
     PROCESSES,
     SEED,
-    data_options,
     plan_options,
-    read_data_options,
     read_plan_options,
     split_list,
 )

@@ -13,7 +13,7 @@ import torchvision
 from torch import nn
 from torchvision.models.efficientnet import _efficientnet_conf as efficientnet_settings
 
-from cxrbatch.cli.training import ARCHITECTURES
+from cxrbatch.cli.training_options import ARCHITECTURES
 from cxrbatch.engine.contract import OUTPUTS
 from cxrbatch.engine.torch_graph import GraphNetwork
 from cxrbatch.errors import UsageError

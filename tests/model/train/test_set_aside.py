@@ -125,7 +125,7 @@ def test_another_share_is_another_recipe(data: Path) -> None:
 def test_the_command_takes_the_share_and_a_part_of_the_table(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("cxrbatch.cli.training.ARCHITECTURES", ("tiny",))
+    monkeypatch.setattr("cxrbatch.cli.training_options.ARCHITECTURES", ("tiny",))
     arguments = ["train", str(data), "-o", str(tmp_path / "m.safetensors"), "--set-aside", "0.9"]
     assert run_command_line(arguments) == ExitCode.USAGE
     assert "leave none to train on" in capsys.readouterr().err
