@@ -27,7 +27,7 @@ from cxrbatch.intake.resemblance import Network, weigh
 from cxrbatch.phantom import draw_phantom, windowed
 from cxrbatch.phantom.lesions import FINDINGS
 from cxrbatch.records import Float32, Gray8
-from scripts import anatomy_examples as examples
+from scripts import anatomy_drawings as drawings, anatomy_examples as examples
 from scripts.picture_sets import UNSEEN, dice_for, learned_from, libraries, read_pictures, read_small
 
 VARIED, WRONG, LIMBS, DRAWINGS, PHANTOMS = 5, 2, 700, 1200, 150
@@ -91,8 +91,8 @@ def made_pictures(shared: Path) -> list[Gray8]:
         for number, image in enumerate(images)
         for time in range(WRONG)
     ]
-    limbs = [examples.limb(dice_for(number)) for number in range(LIMBS)]
-    return wrong + limbs + [examples.drawing(dice_for(number)) for number in range(DRAWINGS)]
+    limbs = [drawings.limb(dice_for(number)) for number in range(LIMBS)]
+    return wrong + limbs + [drawings.drawing(dice_for(number)) for number in range(DRAWINGS)]
 
 
 def with_variants(pictures: list[Gray8]) -> list[Gray8]:

@@ -26,7 +26,8 @@ from pathlib import Path
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from scripts.soak import PATIENCE_S, write_studies
+from scripts.soak import write_studies
+from scripts.soak_round import PATIENCE_S
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.outputs import leftovers, snapshot
 from tests.factories.studies import read_rows

@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from cxrbatch.errors import ExitCode
-from scripts.soak import Plan, soak
+from scripts.soak import soak
+from scripts.soak_round import Plan
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.studies import read_rows, run_quietly, write_image
 
