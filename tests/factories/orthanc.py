@@ -18,7 +18,7 @@ PROGRAM = Path("/usr/sbin/Orthanc")
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 WHY_NOT = "needs Orthanc with its DICOMweb plugin (scripts/system-packages.sh)"
 AET = "ORTHANC"
-_PATIENCE_S = 30.0
+_PATIENCE_S = 60.0
 
 
 def is_here() -> bool:

@@ -208,12 +208,12 @@ def finished(finished_once: Finished) -> Finished:
 def ended(process: subprocess.Popen[str]) -> str:
     """Wait for a process to end, and return what it printed."""
     with suppress(subprocess.TimeoutExpired):
-        return process.communicate(timeout=30)[0]
+        return process.communicate(timeout=60)[0]
     process.kill()
     raise AssertionError(f"it does not end: {process.communicate()[0]}")
 
 
-def until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
+def until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
     """Wait for something that comes soon."""
     deadline = time.monotonic() + within_s
     while not condition():

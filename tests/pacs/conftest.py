@@ -23,7 +23,7 @@ from tests.pacs.archives import finished, finished_once
 
 __all__ = ["PATIENCE_S", "Server", "StartServer", "finished", "finished_once", "radiograph", "wait_for"]
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture(autouse=True, scope="module")

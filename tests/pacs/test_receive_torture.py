@@ -10,6 +10,7 @@ import random
 import signal
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they
 from cxrbatch.pacs.inbox import ABANDONED_S, Inbox
 from cxrbatch.pacs.receive import SUCCESS
 from tests.factories.ports import free_port
-from tests.pacs.conftest import Server, StartServer, radiograph, wait_for
+from tests.pacs.conftest import PATIENCE_S, Server, StartServer, radiograph, wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 
@@ -90,13 +91,18 @@ def exactly(line: socket.socket, number: int) -> bytes:
     return read
 
 
-def send(port: int, spoken: Spoken, uids: Sequence[str], acknowledged: list[str]) -> None:
-    """Send objects over one association; note what was acknowledged, until the line breaks."""
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=20) as line:
+def send(port: int, spoken: Spoken, uids: Sequence[str], acknowledged: list[str], most: int = sys.maxsize) -> None:
+    """Send objects over one association; note what was acknowledged, until the line breaks.
+
+    Once all senders together got to `most`, each waits with its next object for the line to break.
+    """
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as line:
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         line.sendall(spoken.request)
         assert read_pdu(line)[0] == _ACCEPTED
         for uid in uids:
+            if len(acknowledged) >= most:
+                exactly(line, 1)
             line.sendall(spoken.object(uid))
             kind, answer = read_pdu(line)
             assert kind == _DATA
@@ -136,7 +142,7 @@ def test_many_objects_over_ten_associations_a_kill_and_damaged_pdus(start: Start
     reader.start()
     with ThreadPoolExecutor(ASSOCIATIONS) as senders:
         for part in range(ASSOCIATIONS):
-            senders.submit(send, server.port, spoken, uids[part::ASSOCIATIONS], acknowledged)
+            senders.submit(send, server.port, spoken, uids[part::ASSOCIATIONS], acknowledged, len(uids) - EACH)
         wait_for(lambda: len(acknowledged) >= KILLED_AFTER)
         server.process.send_signal(signal.SIGKILL)
     assert KILLED_AFTER <= len(acknowledged) < len(uids)
@@ -190,7 +196,7 @@ def send_damaged(port: int, spoken: Spoken, number: int) -> int:
 
 def test_no_pdu_takes_more_memory_than_it_may(start: StartServer, spoken: Spoken) -> None:
     server = start()
-    line = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    line = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S)
     with line, pytest.raises(OSError):  # reset, or a broken pipe
         line.sendall(b"\x01\0" + struct.pack(">L", 2**31))
         for _ in range(200):
@@ -202,7 +208,7 @@ def test_who_stops_in_the_middle_of_a_pdu_does_not_keep_the_server_from_ending(
     start: StartServer, spoken: Spoken
 ) -> None:
     server = start()
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as line:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as line:
         line.sendall(spoken.request[:-5])
         server.stop()
     assert server.process.returncode == 0

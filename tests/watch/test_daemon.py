@@ -383,8 +383,8 @@ def test_once_waits_for_what_is_there_to_settle_and_ends(
     slept: list[float] = []
 
     def sleep(_: Waker, seconds: float) -> bool:
-        if not slept:
-            write_image(images / "late.png", 240, 80, 160, 0)
+        # As long as somebody waits for it, it is not whole.
+        write_image(images / "late.png", 240, 80, 160, len(slept) % 200)
         slept.append(seconds)
         time.sleep(min(seconds, 0.2))
         return True  # again and again something happens

