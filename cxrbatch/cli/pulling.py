@@ -88,7 +88,7 @@ def _receiver_options(command: Command) -> Command:
             click.option("--listen-port", type=PORT, default=11112, show_default=True, help="Port to receive on."),
             click.option(
                 "--accept-from",
-                metavar="AET",
+                type=AE_TITLE,
                 multiple=True,
                 help="Take objects from this AE title only; may be repeated.",
             ),

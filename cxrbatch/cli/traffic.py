@@ -10,7 +10,7 @@ import click
 
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import FILE, NEW_FOLDER
-from cxrbatch.cli.peer_options import MEGABYTES, PORT
+from cxrbatch.cli.peer_options import AE_TITLE, MEGABYTES, PORT
 from cxrbatch.cli.terminal import say
 from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.system.standard_streams import put_work_first
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 @commands.command(short_help="Receive radiographs by DICOM into a folder.")
 @click.argument("input_folder", metavar="INPUT", type=NEW_FOLDER)
 @click.option("--port", type=PORT, default=11112, show_default=True, help="TCP port to listen on.")
-@click.option("--aet", default="CXRBATCH", show_default=True, help="Our AE title, which senders have to name.")
+@click.option(
+    "--aet", type=AE_TITLE, default="CXRBATCH", show_default=True, help="Our AE title, which senders have to name."
+)
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     help="Address to listen on; 0.0.0.0 for every network of this machine. DICOM without TLS is not encrypted.",
 )
 @click.option(
-    "--accept-from", metavar="AET", multiple=True, help="Take objects from this AE title only; may be repeated."
+    "--accept-from", type=AE_TITLE, multiple=True, help="Take objects from this AE title only; may be repeated."
 )
 @click.option(
     "--max-associations",

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 
 from cxrbatch.errors import ConfigurationError
+from cxrbatch.pacs.received import seek_data_set
 from cxrbatch.system.durable import FILE_MODE, make_folder, sync_folder
 
 INCOMING = ".cxrbatch-incoming"
@@ -96,8 +97,12 @@ class Inbox:
         Raises:
             NoRoom: less is left than is to stay free.
         """
-        if shutil.disk_usage(self.incoming).free < self._least_free_bytes:
+        if not self.has_room():
             raise NoRoom
+
+    def has_room(self) -> bool:
+        """Tell whether the disk has as much left as is to stay free."""
+        return shutil.disk_usage(self.incoming).free >= self._least_free_bytes
 
     def take(self, received: Path, study_uid: str, sop_uid: str) -> Taken:
         """Put a received file in its place, for good: it is on the disk when this returns.
@@ -155,8 +160,10 @@ def safe_name(uid: str) -> str:
 
 
 def _digest(path: Path) -> str:
+    """Return what tells data sets apart: the same one that another server or version wrote is the same object."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
+        seek_data_set(stream)
         while block := stream.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()

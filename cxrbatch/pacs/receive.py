@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pydicom
 from pynetdicom import AE, _config, evt
 from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they are asked for
@@ -34,8 +33,10 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they
 
 from cxrbatch.errors import ConfigurationError
 from cxrbatch.intake.codecs.transfer_syntaxes import SUPPORTED
+from cxrbatch.pacs.fragments import bound
 from cxrbatch.pacs.inbox import Inbox, NoRoom
 from cxrbatch.pacs.lines import ASSOCIATING_S, LARGEST_PDU, NETWORK_TIMEOUT_S, LineServer, start_server
+from cxrbatch.pacs.received import name_of
 from cxrbatch.pages.wording import plain
 from cxrbatch.system.stopping import stop_if_asked
 
@@ -56,7 +57,6 @@ SUCCESS, OUT_OF_RESOURCES, NO_MATCH, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0x
 _ANSWER_TIMEOUT_S = 30.0
 _POLL_S = 0.2
 _ENDING_S = 30.0
-_WANTED = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,7 @@ class Receiver:
     def handlers(self) -> list[EventHandlerType]:
         """What the server calls, and when."""
         return [
+            (evt.EVT_REQUESTED, self._bound),
             (evt.EVT_C_STORE, self.store),
             (evt.EVT_ACCEPTED, self._begin),
             (evt.EVT_RELEASED, self._end),
@@ -120,7 +121,7 @@ class Receiver:
             self._inbox.require_room()
             study_uid, sop_uid = _identify(event)
             return SUCCESS, self._inbox.take(event.dataset_path, study_uid, sop_uid).value
-        except NoRoom:
+        except (NoRoom, FileNotFoundError):  # the file of what there was no room for is gone
             return OUT_OF_RESOURCES, "refused, the disk is full"
         except _Mismatch:
             return NO_MATCH, "refused, not what was announced"
@@ -128,6 +129,9 @@ class Receiver:
             return OUT_OF_RESOURCES, f"refused, {error.strerror or 'it cannot be written'}"
         except Exception:  # noqa: BLE001  # whatever pydicom makes of what a stranger sent
             return NOT_UNDERSTOOD, "refused, no DICOM data set with a study"
+
+    def _bound(self, event: Event) -> None:
+        bound(event.assoc.dimse, self._inbox.has_room)
 
     def _begin(self, event: Event) -> None:
         requestor = event.assoc.requestor
@@ -150,15 +154,14 @@ class _Mismatch(Exception):
 
 def _identify(event: Event) -> tuple[str, str]:
     """Return the Study and SOP Instance UIDs of a received object; its own, which must be those it was sent under."""
-    with pydicom.dcmread(event.dataset_path, stop_before_pixels=True, specific_tags=_WANTED) as found:
-        request: Any = event.request
-        named = (str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
-        if (str(found.SOPClassUID), str(found.SOPInstanceUID)) != named:
-            raise _Mismatch
-        study_uid = str(found.StudyInstanceUID)
-    if not study_uid:
-        raise ValueError("it names no study")
-    return study_uid, named[1]
+    request: Any = event.request
+    found = name_of(event.dataset_path)
+    if (found.sop_class_uid, found.sop_instance_uid) != (
+        str(request.AffectedSOPClassUID),
+        str(request.AffectedSOPInstanceUID),
+    ):
+        raise _Mismatch
+    return found.study_uid, found.sop_instance_uid
 
 
 def receive(inbox: Inbox, reception: Reception, tell: Callable[[str], None]) -> None:

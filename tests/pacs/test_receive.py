@@ -25,6 +25,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they
     Verification,
 )
 
+from cxrbatch.cli import run_command_line
 from cxrbatch.errors import ConfigurationError, ExitCode
 from cxrbatch.pacs import receive as receive_module
 from cxrbatch.pacs.inbox import Inbox, safe_name
@@ -87,6 +88,22 @@ def test_only_those_who_may_and_who_name_us_get_in(start: StartServer) -> None:
     assert send(server, [radiograph()], calling="OTHER") == [SUCCESS]
     assert not associate(server, calling="STRANGER").is_established
     assert not associate(server, called="SOMEBODY").is_established
+
+
+@pytest.mark.parametrize("option", ["--aet", "--accept-from"])
+@pytest.mark.parametrize(
+    "title", ["ABCDEFGHIJKLMNOPQ", "", "  ", "A\\B", "\N{LATIN CAPITAL LETTER A WITH DIAERESIS}", "A\nB"]
+)
+def test_what_is_no_ae_title_is_a_usage_error(tmp_path: Path, option: str, title: str) -> None:
+    for command in (["receive", str(tmp_path)], ["pull", str(tmp_path), "127.0.0.1", "1"]):
+        assert run_command_line([*command, option, title]) == ExitCode.USAGE
+    assert not list(tmp_path.iterdir())
+
+
+def test_titles_of_sixteen_characters_and_with_spaces_are_titles(start: StartServer) -> None:
+    server = start("--aet", " MY RECEIVER 16C", "--accept-from", "SIXTEEN LONG AET")
+    assert send(server, [radiograph()], called="MY RECEIVER 16C", calling="SIXTEEN LONG AET") == [SUCCESS]
+    assert not associate(server, called="MY RECEIVER", calling="SIXTEEN LONG AET").is_established
 
 
 def test_two_servers_do_not_share_a_folder_or_a_port(start: StartServer) -> None:
