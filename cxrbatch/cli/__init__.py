@@ -13,7 +13,9 @@ import traceback
 import click
 
 from cxrbatch.cli import (
+    building,
     handing_on,
+    measuring,
     operating,
     pretraining,
     pulling,
@@ -23,7 +25,6 @@ from cxrbatch.cli import (
     spreading,
     traffic,
     training,
-    workshop,
 )
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.terminal import PlainLines, say
@@ -32,9 +33,11 @@ from cxrbatch.system.standard_streams import last_words, take_over
 from cxrbatch.system.stopping import Stopped, stop_cleanly_on
 
 __all__ = [
+    "building",
     "commands",
     "handing_on",
     "main",
+    "measuring",
     "operating",
     "pretraining",
     "pulling",
@@ -45,7 +48,6 @@ __all__ = [
     "spreading",
     "traffic",
     "training",
-    "workshop",
 ]
 
 _NOT_WRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT})

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from cxrbatch.errors import UsageError
-
-if TYPE_CHECKING:
-    from cxrbatch.model.build.build import BuildOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -58,55 +55,6 @@ state_option = click.option(
     type=click.Path(file_okay=False),
     help="Folder on a local disk for ledger and lock.  [default: OUT, or the folder noted there]",
 )
-
-
-def plan_options(command: Command) -> Command:
-    """Add the options that say what a bundle holds beside its FP32 graph, and how its plans are built."""
-    options = [
-        click.option(
-            "--backend", "backends", type=click.Choice(["onnxruntime", "tensorrt", "tensorrt-rtx"]), multiple=True,
-            help="Also build for this backend; may be given twice.  [default: onnxruntime]",
-        ),
-        click.option(
-            "--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True,
-            help="fp16 adds a half-precision graph (TensorRT plans always have one), int8 a file for the CPU.",
-        ),
-        click.option("--onnx-only", is_flag=True, help="Build no plans; needs neither a GPU nor TensorRT."),
-        click.option("--min-batch", type=BATCH, default=1, show_default=True, help="Smallest batch a plan accepts."),
-        click.option("--opt-batch", type=BATCH, default=32, show_default=True, help="Batch size a plan is tuned for."),
-        click.option("--max-batch", type=BATCH, default=128, show_default=True, help="Largest batch a plan accepts."),
-        click.option(
-            "--workspace", "workspace_mb", type=click.IntRange(0, 1_048_576), default=0, metavar="MB",
-            help="GPU scratch memory a layer may use.  [default: all there is]",
-        ),
-        click.option("--version-compatible", is_flag=True, help="Let the plan run on later TensorRT versions, too."),
-        click.option("--hardware-compatible", is_flag=True, help="Let the plan run on other GPUs from Ampere on, too."),
-        click.option(
-            "--compute-capability", "compute_capabilities", metavar="X.Y,...",
-            help="GPUs a TensorRT-RTX plan is for.  [default: this machine's, or else 8.0,8.6,8.9,12.0]",
-        ),
-    ]  # fmt: skip
-    return add_options(options, command)
-
-
-def read_plan_options(options: dict[str, Any]) -> BuildOptions:
-    """Make of what `plan_options` added what a build is asked for.
-
-    Raises:
-        UsageError: the batch sizes are not in order.
-    """
-    from cxrbatch.engine.manifest import BatchProfile
-    from cxrbatch.model.build.build import BuildOptions
-    from cxrbatch.model.build.tensorrt_build import PlanOptions
-
-    sizes = [options.pop(name) for name in ("min_batch", "opt_batch", "max_batch")]
-    try:
-        profile = BatchProfile(*sizes)
-    except ValueError as error:
-        raise UsageError(f"{error}.") from None
-    capabilities = split_list(options.pop("compute_capabilities"))
-    build = {name: options.pop(name) for name in ("backends", "precision", "onnx_only")}
-    return BuildOptions(plan=PlanOptions(profile, compute_capabilities=capabilities, **options), **build)
 
 
 def split_list(text: str | None) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import FOLDER, NEW_FILE, SEED, NumberRange
 from cxrbatch.cli.terminal import open_console
 from cxrbatch.cli.training import following
-from cxrbatch.cli.training_options import ARCHITECTURES, machine_options
+from cxrbatch.cli.training_options import ARCHITECTURES, machine_options, starting_options
 from cxrbatch.system.standard_streams import put_work_first
 
 if TYPE_CHECKING:
@@ -31,29 +31,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="The network.",
 )
-@click.option(
-    "--init",
-    default="none",
-    show_default=True,
-    metavar="WEIGHTS",
-    help="Start from random weights (none), torchvision's ImageNet weights (imagenet), or a file.",
-)
-@click.option(
-    "--image-size",
-    "size_px",
-    type=click.IntRange(64, 1024),
-    default=224,
-    show_default=True,
-    metavar="PX",
-    help="Side of the square that the network sees.",
-)
-@click.option(
-    "--fit",
-    type=click.Choice(["pad", "crop", "stretch"]),
-    default="pad",
-    show_default=True,
-    help="How an image is fitted into it.",
-)
+@starting_options
 @click.option(
     "--epochs",
     type=click.IntRange(1, 100_000),

@@ -32,6 +32,27 @@ def _read_devices(_context: click.Context, _option: click.Parameter, given: str)
     return given
 
 
+_STARTING_OPTIONS = (
+    click.option(
+        "--init", default="none", show_default=True, metavar="WEIGHTS",
+        help="Start from random weights (none), torchvision's ImageNet weights (imagenet), or a file.",
+    ),
+    click.option(
+        "--image-size", "size_px", type=click.IntRange(64, 1024), default=224, show_default=True, metavar="PX",
+        help="Side of the square that the network sees.",
+    ),
+    click.option(
+        "--fit", type=click.Choice(["pad", "crop", "stretch"]), default="pad", show_default=True,
+        help="How an image is fitted into it.",
+    ),
+)  # fmt: skip
+
+
+def starting_options(command: Command) -> Command:
+    """Add the options that say what the weights start from, and what square of an image the network sees."""
+    return add_options(_STARTING_OPTIONS, command)
+
+
 def network_options(command: Command) -> Command:
     """Add the options that say what the network is and what it starts from."""
     options = [
@@ -40,18 +61,7 @@ def network_options(command: Command) -> Command:
             help="The network.  [default: what the file of --init holds; else resnet50, without --init and below 2,000 "
             "training images densenet121]",
         ),
-        click.option(
-            "--init", default="none", show_default=True, metavar="WEIGHTS",
-            help="Start from random weights (none), torchvision's ImageNet weights (imagenet), or a file.",
-        ),
-        click.option(
-            "--image-size", "size_px", type=click.IntRange(64, 1024), default=224, show_default=True, metavar="PX",
-            help="Side of the square that the network sees.",
-        ),
-        click.option(
-            "--fit", type=click.Choice(["pad", "crop", "stretch"]), default="pad", show_default=True,
-            help="How an image is fitted into it.",
-        ),
+        *_STARTING_OPTIONS,
         click.option(
             "--output-stride", type=click.Choice(["16", "32"]),
             help="Pixels per cell of a heatmap; 16 is finer and slower (ResNets).  [default: 32]",

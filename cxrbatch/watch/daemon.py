@@ -32,12 +32,10 @@ from cxrbatch.watch.arrivals import Arrivals, is_marked
 from cxrbatch.watch.file_events import Waker
 from cxrbatch.watch.health import ProvenEngine, Vitals, open_vitals
 from cxrbatch.watch.sender import Sender
+from cxrbatch.watch.tables import Tables
 
 # So many studies are processed before the folder is looked at again: new ones are not to wait for a backlog.
 STUDIES_PER_PASS = 64
-# The tables are derived anew at most this often while there is work, and take at most a twentieth of the time.
-_TABLES_EVERY_S = 10.0
-_TABLES_SHARE = 20
 _METRICS_EVERY_S = 10.0
 # The folder is looked at for at most a third of the time, however many events there are.
 _LEAST_PAUSE_S = 0.2
@@ -115,20 +113,18 @@ class _Daemon:
     vitals: Vitals
     is_once: bool = False
     has_passed: bool = False
-    tables_at: float = 0.0
-    tables_took_s: float = 0.0
-    tables_are_old: bool = True
     trouble: str = ""
     published_at: float = 0.0
     postponed: Postponed = field(init=False)
     engine: ProvenEngine = field(init=False)
+    tables: Tables = field(init=False)
     retries: Retries = field(init=False)
 
     def __post_init__(self) -> None:
         self.arrivals.go_on(self.run.ledger.arrivals)
         self.retries = Retries(self.run.ledger, self.run.settings.retry_s)
         self.postponed = Postponed(self.run.settings.retry_s)
-        self.engine = ProvenEngine(self.run)
+        self.engine, self.tables = ProvenEngine(self.run), Tables(self.run)
         self.run.workers.while_waiting = self._pulse
 
     def work(self, *, once: bool) -> RunReport | None:
@@ -149,7 +145,7 @@ class _Daemon:
             self.vitals.service.tell_ready("at work")
             while not self.requests.reload:
                 backlog = self._pass()
-                self._write_tables(idle=not backlog)
+                self.tables.write(idle=not backlog)
                 self._publish()
                 if not backlog:
                     self._sleep()
@@ -206,7 +202,7 @@ class _Daemon:
             self._process(chosen)
             self.arrivals.forget(path for key in chosen for path in waiting[key])
             self.arrivals.save()
-        self.tables_are_old |= bool(chosen) or indexed.count.is_news
+        self.tables.are_old |= bool(chosen) or indexed.count.is_news
         return len(ready) - len(chosen)
 
     def _requeue(self) -> None:
@@ -252,17 +248,6 @@ class _Daemon:
         """Hold a study back where files turned out to end before their pixels do, unless it waited long enough."""
         return not is_marked(self.run.order.source.folder, cut_short) and self.arrivals.hold_cut_short(cut_short)
 
-    def _write_tables(self, *, idle: bool) -> None:
-        if not self.tables_are_old:
-            return
-        if time.monotonic() < self._tables_due(idle=idle):
-            return
-        started = time.monotonic()
-        self.run.print_overtaken()
-        self.run.write_tables(finished=idle)
-        self.tables_at, self.tables_are_old = time.monotonic(), False
-        self.tables_took_s = self.tables_at - started
-
     def _publish(self) -> None:
         now = time.monotonic()
         if now - self.published_at < _METRICS_EVERY_S and self.published_at:
@@ -275,10 +260,6 @@ class _Daemon:
     def say(self, sentence: str) -> None:
         """Tell a person at the terminal, or the journal."""
         self.run.progress.say(sentence)
-
-    def _tables_due(self, *, idle: bool) -> float:
-        """Return when the tables may be written again, on the monotonic clock."""
-        return self.tables_at + max(0.0 if idle else _TABLES_EVERY_S, _TABLES_SHARE * self.tables_took_s)
 
     def _note_trouble(self, trouble: str) -> None:
         if trouble and trouble != self.trouble:
@@ -299,8 +280,8 @@ class _Daemon:
         due_s = self.arrivals.next_due_s()
         interval_s = self.run.settings.interval_s
         pauses = [interval_s, *([] if due_s is None else [due_s])]
-        if self.tables_are_old:
-            pauses.append(self._tables_due(idle=True) - time.monotonic())
+        if self.tables.are_old:
+            pauses.append(self.tables.due(idle=True) - time.monotonic())
         self._wait(min(pauses))
 
     def _wait(self, seconds: float, *, wakes: bool = True) -> None:

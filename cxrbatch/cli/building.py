@@ -1,4 +1,4 @@
-"""The commands of the workshop: describe, import, evaluate, compare, build, adjust."""
+"""The commands that make engines, and checkpoints to make them of: build, adjust, import."""
 
 from __future__ import annotations
 
@@ -12,21 +12,17 @@ import click
 from cxrbatch.cli.data_options import data_options, read_data_options
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import (
-    BACKENDS,
     BATCH,
-    COUNT,
     EXISTING,
     FILE,
     NEW_FILE,
     NEW_FOLDER,
-    PRECISIONS,
     PROCESSES,
     SEED,
-    plan_options,
-    read_plan_options,
+    Command,
+    add_options,
     split_list,
 )
-from cxrbatch.cli.speaking import page_locale_option
 from cxrbatch.cli.terminal import counting, open_console, say
 from cxrbatch.errors import UsageError
 from cxrbatch.system.standard_streams import put_work_first
@@ -34,6 +30,55 @@ from cxrbatch.system.standard_streams import put_work_first
 if TYPE_CHECKING:
     from cxrbatch.model.build.build import BuildOptions
     from cxrbatch.model.data.options import DataOptions
+
+
+def plan_options(command: Command) -> Command:
+    """Add the options that say what a bundle holds beside its FP32 graph, and how its plans are built."""
+    options = [
+        click.option(
+            "--backend", "backends", type=click.Choice(["onnxruntime", "tensorrt", "tensorrt-rtx"]), multiple=True,
+            help="Also build for this backend; may be given twice.  [default: onnxruntime]",
+        ),
+        click.option(
+            "--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True,
+            help="fp16 adds a half-precision graph (TensorRT plans always have one), int8 a file for the CPU.",
+        ),
+        click.option("--onnx-only", is_flag=True, help="Build no plans; needs neither a GPU nor TensorRT."),
+        click.option("--min-batch", type=BATCH, default=1, show_default=True, help="Smallest batch a plan accepts."),
+        click.option("--opt-batch", type=BATCH, default=32, show_default=True, help="Batch size a plan is tuned for."),
+        click.option("--max-batch", type=BATCH, default=128, show_default=True, help="Largest batch a plan accepts."),
+        click.option(
+            "--workspace", "workspace_mb", type=click.IntRange(0, 1_048_576), default=0, metavar="MB",
+            help="GPU scratch memory a layer may use.  [default: all there is]",
+        ),
+        click.option("--version-compatible", is_flag=True, help="Let the plan run on later TensorRT versions, too."),
+        click.option("--hardware-compatible", is_flag=True, help="Let the plan run on other GPUs from Ampere on, too."),
+        click.option(
+            "--compute-capability", "compute_capabilities", metavar="X.Y,...",
+            help="GPUs a TensorRT-RTX plan is for.  [default: this machine's, or else 8.0,8.6,8.9,12.0]",
+        ),
+    ]  # fmt: skip
+    return add_options(options, command)
+
+
+def read_plan_options(options: dict[str, Any]) -> BuildOptions:
+    """Make of what `plan_options` added what a build is asked for.
+
+    Raises:
+        UsageError: the batch sizes are not in order.
+    """
+    from cxrbatch.engine.manifest import BatchProfile
+    from cxrbatch.model.build.build import BuildOptions
+    from cxrbatch.model.build.tensorrt_build import PlanOptions
+
+    sizes = [options.pop(name) for name in ("min_batch", "opt_batch", "max_batch")]
+    try:
+        profile = BatchProfile(*sizes)
+    except ValueError as error:
+        raise UsageError(f"{error}.") from None
+    capabilities = split_list(options.pop("compute_capabilities"))
+    build = {name: options.pop(name) for name in ("backends", "precision", "onnx_only")}
+    return BuildOptions(plan=PlanOptions(profile, compute_capabilities=capabilities, **options), **build)
 
 
 @commands.command(short_help="Build an engine from a checkpoint and install it.")
@@ -181,135 +226,6 @@ def adjust(engine: str, name: str, engines_folder: Path, **options: Any) -> None
         report = AdjustReport(say=say, images=images)
         made = adjust_engine(engine, name, engines_folder=engines_folder, options=wanted, report=report)
     print_adjustment(console, made)
-
-
-@commands.command(short_help="Measure how good a model is on labelled images.")
-@click.argument("model", metavar="MODEL")
-@click.argument("data", metavar="DATA", type=EXISTING)
-@click.option("-o", "--output", "out", metavar="DIR", type=NEW_FOLDER, required=True, help="Folder for the results.")
-@click.option(
-    "--split", default="test", show_default=True, metavar="PART", help="Images to use: train, val, test or all."
-)
-@data_options
-@click.option(
-    "--allow-leak", is_flag=True, help="Go on although a patient or image is in two parts; the report says so."
-)
-@click.option(
-    "--bootstrap", "resamples", type=COUNT, default=1000, show_default=True, help="Bootstrap resamples; 0 for none."
-)
-@click.option("--boxes", type=FILE, help="Table of boxes: BBox_List_2017.csv[.gz].  [default: the one in DATA, if any]")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the resamples and for splitting DATA.")
-@click.option("--backend", type=click.Choice(BACKENDS), help="What an engine runs on.  [default: auto]")
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    help="Which of the engine's files is run.  [default: on a CPU int8 if it passed its gate, else fp32]",
-)
-@click.option("--threads", type=PROCESSES, metavar="N", help="CPU cores the engine may use.  [default: all]")
-@click.option(
-    "--workers", type=PROCESSES, metavar="N", help="Worker processes that read images.  [default: one per core]"
-)
-@page_locale_option
-def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
-    """Measure how good MODEL is on labelled DATA; write metrics.json, predictions.csv, plots and evaluation.html.
-
-    MODEL is a checkpoint (*.safetensors) or an engine (its folder or its name). DATA is a folder or a table, as for
-    training. Figures come with 95 % confidence intervals over patients, by sex, age and view, and beside what trivial
-    predictors such as the view position reach; also what the worklist of these studies is worth, and which of the
-    patients the model knows from its training.
-
-    \b
-    Examples:
-      cxrbatch evaluate model.safetensors nih256 -o evaluation --split val
-      cxrbatch evaluate pneumonia /data/hospital -o external --split all
-      cxrbatch evaluate engines/four /data/four -o four --boxes BBox_List_2017.csv
-    """
-    from cxrbatch.cli.print_model import print_evaluation
-    from cxrbatch.model.evaluate.evaluate import EvaluationOptions, evaluate_model
-    from cxrbatch.model.evaluate.report import EVALUATION_HTML
-    from cxrbatch.settings_sources import load_settings
-
-    put_work_first()
-    settings = load_settings({name: options.pop(name) for name in ("backend", "precision", "threads", "workers")})
-    seed = options["seed"]
-    wanted = EvaluationOptions(data=read_data_options(options), seed=seed, settings=settings, **options)
-    console = open_console()
-    with counting(console, "images scored") as report:
-        evaluation = evaluate_model(model, data, out, wanted, report=report)
-    print_evaluation(console, evaluation, out / EVALUATION_HTML)
-
-
-@commands.command(short_help="Compare trained models side by side.")
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
-@click.option("-o", "--output", "out", metavar="DIR", type=NEW_FOLDER, required=True, help="Folder for the tables.")
-@click.option("--measure/--no-measure", default=True, show_default=True, help="Time each model on this machine.")
-@click.option(
-    "--batch-size", type=BATCH, default=8, show_default=True, metavar="N", help="Images per call when timing."
-)
-@click.option("--threads", type=PROCESSES, default=0, metavar="N", help="CPU cores for each model.  [default: all]")
-@page_locale_option
-def compare(runs: tuple[str, ...], out: Path, **options: Any) -> None:
-    """Set trained models side by side: figures, size and speed; write compare.csv, compare.json and compare.html.
-
-    A RUN is a checkpoint (*.safetensors), an engine (its folder or its name), or a folder that evaluate wrote.
-    Figures come from the evaluation where one is given (it shares a row with its model), otherwise from the
-    model's own training. Where they were measured on different images, the table says so. Every two evaluations are
-    also compared on the images that both scored: who is better in what, and whether that is more than chance.
-
-    \b
-    Examples:
-      cxrbatch compare small.safetensors large.safetensors -o side-by-side
-      cxrbatch compare figures-small figures-large -o side-by-side --no-measure
-    """
-    from cxrbatch.cli.print_model import print_comparison
-    from cxrbatch.model.compare.compare import compare_models
-    from cxrbatch.model.compare.report import COMPARE_HTML
-
-    put_work_first()
-    console = open_console()
-    with counting(console, "models timed") as report:
-        comparison = compare_models(runs, out, report=report, **options)
-    print_comparison(console, comparison, out / COMPARE_HTML)
-
-
-@commands.command(short_help="Describe labelled images before training on them.")
-@click.argument("data", metavar="DATA", type=EXISTING)
-@click.option("-o", "--output", "out", metavar="DIR", type=NEW_FOLDER, required=True, help="Folder for the page.")
-@data_options
-@click.option(
-    "--seed", type=SEED, default=0, show_default=True, help="Seed for splitting DATA and choosing the images shown."
-)
-@click.option(
-    "--workers",
-    type=PROCESSES,
-    default=0,
-    metavar="N",
-    help="Worker processes that read images.  [default: one per core]",
-)
-@page_locale_option
-def describe(data: Path, out: Path, workers: int, **options: Any) -> None:
-    """Describe labelled DATA before training on it: a page with plots and images, and tables as CSV.
-
-    DATA is a folder with labels.csv, a folder with the NIH table, a folder with one folder per class, or a table.
-    The page counts labels by part (train, val, test), sex, age and view, and lists leaks, duplicates and files that
-    cannot be read.
-
-    \b
-    Examples:
-      cxrbatch describe nih256 -o about-nih256
-      cxrbatch describe CheXpert-v1.0-small -o about --labels Edema,Fracture --uncertain ones
-      cxrbatch describe Data_Entry_2017_v2020.csv.gz -o about --binary "No Finding"
-    """
-    from cxrbatch.model.describe.describe import INDEX_HTML, describe_data
-
-    put_work_first()
-    console = open_console()
-    with counting(console, "images read") as report:
-        summary = describe_data(data, read_data_options(options), out, workers=workers, report=report)
-    for sentence in (*summary.notes, *summary.leaks):
-        say(sentence)
-    unknown = f" and {summary.of_unknown} of unknown ones" if summary.of_unknown else ""
-    say(f"{summary.images} images of {summary.patients} patients{unknown}: {out / INDEX_HTML}")
 
 
 @commands.command("import", short_help="Turn weights from elsewhere into a checkpoint.")
