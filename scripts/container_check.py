@@ -9,7 +9,6 @@ import argparse
 import csv
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from scripts.container_loop import run_loop
+from scripts.container_loop import free_port, run_loop, source_of
 from scripts.container_machine import USER, Machine, Mount, Service, mounted_image
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +39,7 @@ def check_doctor(machine: Machine, mounts: list[Mount]) -> str:
 
 def check_run(machine: Machine, mounts: list[Mount]) -> str:
     """Radiographs become scores, reports and objects."""
-    out = _source(mounts, "/output")
+    out = source_of(mounts, "/output")
     done = machine.run(["run", "/input", "-o", "/output", "--state", "/state", "--dicom", "--heatmaps", "all"], mounts)
     expect(done.returncode == 0, done.stdout + done.stderr)
     with (out / "images.csv").open() as table:
@@ -56,7 +55,7 @@ def check_run(machine: Machine, mounts: list[Mount]) -> str:
 
 def check_deidentified_run(machine: Machine, mounts: list[Mount]) -> str:
     """A de-identified run takes the key that is mounted, read-only, from a secret."""
-    out = _source(mounts, "/output")
+    out = source_of(mounts, "/output")
     (out.parent / "key").write_text(f"{_KEY}\n")
     os.chown(out.parent / "key", 0, USER)
     (out.parent / "key").chmod(0o440)
@@ -83,12 +82,12 @@ def check_receive(machine: Machine, mounts: list[Mount]) -> str:
     """The receiver takes what storescu sends."""
     if shutil.which("storescu") is None:
         return "not run: storescu is not here"
-    inbox = _source(mounts, "/state") / "inbox"
+    inbox = source_of(mounts, "/state") / "inbox"
     shutil.rmtree(inbox, ignore_errors=True)
     inbox.mkdir()
     os.chown(inbox, USER, USER)
-    sent = next(path for path in sorted(_source(mounts, "/input").iterdir()) if "jpeg_baseline" in path.name)
-    port = _free_port()
+    sent = next(path for path in sorted(source_of(mounts, "/input").iterdir()) if "jpeg_baseline" in path.name)
+    port = free_port()
     words = ["receive", "/state/inbox", "--port", str(port), "--min-free", "1"]
     with machine.running(words, mounts, network=True) as receiver:
         wait_until(lambda: receiver.probe() == "ok", receiver)
@@ -103,7 +102,7 @@ def check_receive(machine: Machine, mounts: list[Mount]) -> str:
 
 def check_loop(machine: Machine, mounts: list[Mount]) -> str:
     """The services of the compose file hand a radiograph from an archive through to its objects there."""
-    radiographs = _source(mounts, "/input")
+    radiographs = source_of(mounts, "/input")
     others = [mount for mount in mounts if mount.target != "/input"]
     inbox = machine.work / "input"
     shutil.rmtree(inbox, ignore_errors=True)
@@ -165,15 +164,6 @@ def readable_copy(engine: Path, work: Path) -> Path:
     shutil.copytree(engine, engines / engine.name)
     subprocess.run(["chmod", "-R", "a+rX", engines], check=True)
     return engines
-
-
-def _source(mounts: list[Mount], target: str) -> Path:
-    return next(mount.source for mount in mounts if mount.target == target)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 def main() -> None:

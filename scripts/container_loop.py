@@ -41,7 +41,7 @@ def run_loop(machine: Machine, radiograph: Path, mounts: list[Mount], work: Path
         return "not run: Orthanc is not here"
     if machine.run(["send", "--help"], mounts).returncode:
         return "not run: this version does not send"
-    ports = {"receive": _free_port(), "orthanc": 0}
+    ports = {"receive": free_port(), "orthanc": 0}
     known = json.loads((DEPLOY / "orthanc.json").read_text())
     known["DicomModalities"]["cxrbatch"] |= {"Host": "127.0.0.1", "Port": ports["receive"]}
     ours = {"DicomModalities": known["DicomModalities"], "LuaScripts": [str(DEPLOY / "orthanc.lua")]}
@@ -57,7 +57,7 @@ def run_loop(machine: Machine, radiograph: Path, mounts: list[Mount], work: Path
         _wait(lambda: {"SR", "DOC"} <= set(_kinds(orthanc)), lambda: f"{_kinds(orthanc)}; see {work}/bundle-*.log")
         took = time.monotonic() - started
         kinds = _kinds(orthanc)
-        received = len(list(_source(mounts, "/input").glob("*/*.dcm")))
+        received = len(list(source_of(mounts, "/input").glob("*/*.dcm")))
     if received != 1 or len(kinds) != len(set(kinds)):
         raise LoopBroken(f"{received} received, {kinds} in the archive")
     return (
@@ -87,10 +87,12 @@ def _wait(is_so: Callable[[], bool], otherwise: Callable[[], str]) -> None:
         time.sleep(0.5)
 
 
-def _source(mounts: list[Mount], target: str) -> Path:
+def source_of(mounts: list[Mount], target: str) -> Path:
+    """Return what is mounted there."""
     return next(mount.source for mount in mounts if mount.target == target)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])

@@ -42,12 +42,7 @@ def soak(work: Path, plan: Plan, report: Callable[[str], None] = lambda _: None)
     engines = [engine, write_tiny_bundle(work / "engines", name="other", labels=("TopLeft", "Other"))]
     write_studies(images, plan.studies)
     calm = Round(images, work / "calm", engine, plan)
-    if sys.dont_write_bytecode:
-        calm.finish()  # and its modules lie compiled; see `_start`
-        shutil.rmtree(calm.out)
-    began = time.monotonic()
-    calm.finish()
-    duration_s, expected = time.monotonic() - began, snapshot(calm.out)
+    duration_s, expected = time_in_peace(calm), snapshot(calm.out)
     report(f"a run without interruption takes {duration_s:.1f} s")
     record, dice = Record(), random.Random(plan.seed)  # noqa: S311 - no secret
     while not record.rounds or record.kills.total() < plan.kills:
@@ -76,6 +71,16 @@ def soak(work: Path, plan: Plan, report: Callable[[str], None] = lambda _: None)
             break
     record.wall_s = time.monotonic() - started
     return record
+
+
+def time_in_peace(calm: Round) -> float:
+    """Finish a round that nobody interrupts, and return how many seconds that took."""
+    if sys.dont_write_bytecode:
+        calm.finish()  # and its modules lie compiled; see `Round._start`
+        shutil.rmtree(calm.out)
+    began = time.monotonic()
+    calm.finish()
+    return time.monotonic() - began
 
 
 def write_studies(folder: Path, count: int) -> None:

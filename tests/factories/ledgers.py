@@ -1,11 +1,12 @@
-"""What a ledger holds, read past its own code; and ledgers of earlier versions, made of those of this one."""
+"""What goes into ledgers and what they hold, past their own code; and those of earlier versions, made of this one's."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 
-from cxrbatch.records import StudyResult
+from cxrbatch.errors import Reason
+from cxrbatch.records import Header, ImageFile, IndexedFile, Rejection, StudyResult
 from cxrbatch.system.record_json import from_json
 
 _COMES_AFTER_6 = {
@@ -37,6 +38,12 @@ def as_schema_6(database: sqlite3.Connection) -> None:
             database.execute(statement)
     database.execute("PRAGMA user_version = 6")
     database.commit()
+
+
+def indexed_file(path: str, size: int = 1, *, key: str = "study", reason: Reason | None = None) -> IndexedFile:
+    """Return a file of a study as the index found it, or as it refused it."""
+    rejection = Rejection(reason, "as it was read") if reason else None
+    return IndexedFile(ImageFile(path, size, size), key, Header(), rejection=rejection)
 
 
 def stored_result(database: sqlite3.Connection, text: str) -> StudyResult:

@@ -7,8 +7,11 @@ import re
 from pathlib import Path
 from stat import S_IMODE
 
+from cxrbatch.output.report.report_files import RESULT_JSON
 from cxrbatch.output.worklist_data import DATA_FOLDER, NOW_JS
+from cxrbatch.records import StudyResult
 from cxrbatch.system.durable import TEMPORARY_PREFIX
+from cxrbatch.system.record_json import from_json
 from tests.factories.studies import read_rows
 
 # Times, in German, too, and what .cxrbatch.json tells one OUT from another by.
@@ -29,6 +32,11 @@ def snapshot(out: Path) -> dict[str, tuple[int, object]]:
     """Return mode and content of every file and folder of an output folder, by relative path; PDFs without content."""
     paths = (path for path in sorted(out.rglob("*")) if not any(path.match(name) for name in (*_OF_THE_RUN, _SHARDS)))
     return {str(path.relative_to(out)): (S_IMODE(path.stat().st_mode), _content(path)) for path in paths}
+
+
+def read_results(out: Path) -> list[StudyResult]:
+    """Return what every result.json of an output folder says, by study key."""
+    return [from_json(path.read_text(), StudyResult) for path in sorted(out.glob(f"reports/*/{RESULT_JSON}"))]
 
 
 def leftovers(out: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import numpy as np
 from rich.console import Console
 
 from cxrbatch.config import Settings
+from cxrbatch.intake import discover
 from cxrbatch.output.run_json import RunReport
-from cxrbatch.records import Gray8
+from cxrbatch.records import Gray8, ImageFile, IndexedFile
 from cxrbatch.run.batch import run_batch
 from cxrbatch.system.progress import RunProgress
 
@@ -39,6 +41,14 @@ def run_quietly(root: Path, out: Path, **settings: Any) -> RunReport:
     defaults: dict[str, Any] = {"workers": 1, "pdf": False, "pixel_check": False}
     with RunProgress(Console(quiet=True)) as progress:
         return run_batch(root, out, Settings(**(defaults | settings)), progress)
+
+
+def read_headers_here(
+    root: Path, files: Iterable[ImageFile], _workers: object, settings: Settings
+) -> Iterator[list[IndexedFile]]:
+    """Stand in for the processes that read headers: a test can change what happens in this one."""
+    for file in files:
+        yield [discover.index_file(root, file, settings)]
 
 
 def read_rows(table: Path) -> list[dict[str, str]]:

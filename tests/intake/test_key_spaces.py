@@ -18,7 +18,7 @@ from cxrbatch.intake.discover import picture_study_key, raster_identity, study_k
 from cxrbatch.run import index as indexing, read as reading
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.intake import blobs, write_dicom
-from tests.factories.studies import read_rows, run_quietly, write_image
+from tests.factories.studies import read_headers_here, read_rows, run_quietly, write_image
 
 pytestmark = pytest.mark.hostile("9.4 key spaces")
 
@@ -91,10 +91,6 @@ def run_as_before(images: Path, out: Path, monkeypatch: pytest.MonkeyPatch, **se
 
     def former_picture_key(path: str, group_by: GroupBy) -> str:
         return former_key(raster_identity(path, group_by))
-
-    def read_headers_here(root: Path, files: Any, _workers: Any, settings: Any) -> Any:
-        for file in files:
-            yield [discover.index_file(root, file, settings)]
 
     with monkeypatch.context() as former:
         former.setattr(indexing, "INDEX_VERSION", 3)

@@ -14,10 +14,10 @@ from cxrbatch.cli import run_command_line
 from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.output.report.intent import result_mark
 from cxrbatch.records import Float32, StudyResult
-from cxrbatch.system.record_json import from_json
 from cxrbatch.upkeep.repair import repair_output
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.output import make_study_result
+from tests.factories.outputs import read_results
 from tests.factories.studies import read_rows, run_quietly, write_image
 
 GREYS = (20, 60, 120, 240)
@@ -36,8 +36,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def results(out: Path) -> dict[str, StudyResult]:
-    found = (from_json(path.read_text(), StudyResult) for path in out.glob("reports/*/result.json"))
-    return {result.images[0].path: result for result in found}
+    return {result.images[0].path: result for result in read_results(out)}
 
 
 def embedding_of(out: Path, path: str) -> Float32:

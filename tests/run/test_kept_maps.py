@@ -11,12 +11,12 @@ import pytest
 
 from cxrbatch.cli import run_command_line
 from cxrbatch.errors import ExitCode
-from cxrbatch.records import Float32, Geometry, StudyResult
-from cxrbatch.system.record_json import from_json
+from cxrbatch.records import Float32, Geometry
 from cxrbatch.upkeep.repair import repair_output
 from tests.factories.engine import GAIN, write_tiny_bundle
 from tests.factories.faulted import FaultedRuns
 from tests.factories.judged import disagreements
+from tests.factories.outputs import read_results
 from tests.factories.studies import read_rows, run_quietly, write_image
 
 BARE: dict[str, Any] = {"html": False, "pdf": False, "pictures": False}
@@ -33,12 +33,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base
 
 
-def results(out: Path) -> list[StudyResult]:
-    return [from_json(path.read_text(), StudyResult) for path in sorted(out.glob("reports/*/result.json"))]
-
-
 def maps_of(out: Path, path: str) -> Float32:
-    (result,) = [each for each in results(out) if each.images[0].path == path]
+    (result,) = [each for each in read_results(out) if each.images[0].path == path]
     maps: Float32 = np.load(out / "reports" / result.study_key / result.images[0].maps_file, allow_pickle=False)
     return maps
 
@@ -63,7 +59,7 @@ def test_a_later_run_that_keeps_maps_scores_again_and_no_row_moves(
     for label, grey in enumerate(GREYS):
         expected[label, label // 2, label % 2] = 4 * GAIN * grey / 255
     np.testing.assert_allclose(maps, expected, rtol=1e-5)
-    assert results(out)[0].images[0].geometry == Geometry(128, 128, 32, 0.25, 0.25, 0.0, 0.0)
+    assert read_results(out)[0].images[0].geometry == Geometry(128, 128, 32, 0.25, 0.25, 0.0, 0.0)
     assert disagreements(out) == []
     assert run_quietly(base / "images", out, engine=engine, keep_maps=True, **settings).studies_this_run == 0
     # Without the option what is there stays; asked for again, only what lacks its maps is scored.

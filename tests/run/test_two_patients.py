@@ -15,7 +15,7 @@ from cxrbatch.run import read as reading
 from cxrbatch.run.index import index_input
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.intake import blobs, png_bytes, write_dicom
-from tests.factories.studies import read_rows, run_quietly
+from tests.factories.studies import read_headers_here, read_rows, run_quietly
 
 pytestmark = pytest.mark.hostile("9.2 two patients in a study")
 
@@ -212,14 +212,9 @@ def test_two_studies_of_one_key_are_refused_and_not_merged(
     write(images / "b.dcm", 1, StudyInstanceUID="1.2.4")
     (images / "c.png").write_bytes(png_bytes(blobs(bits=8, seed=2)))
     monkeypatch.setattr(discover, "_hashed", lambda _identity: "0" * 16)
-    monkeypatch.setattr("cxrbatch.run.index.read_headers", _read_headers_here)
+    monkeypatch.setattr("cxrbatch.run.index.read_headers", read_headers_here)
     run_quietly(images, out, engine=engine, deidentify=deidentify)
     assert outcomes(out) == dict.fromkeys(("a.dcm", "b.dcm", "c.png"), CONFLICT)
-
-
-def _read_headers_here(root: Path, files: Any, _workers: Any, settings: Any) -> Any:
-    for file in files:
-        yield [discover.index_file(root, file, settings)]
 
 
 def test_a_study_of_one_patient_is_one_whatever_its_images_leave_out(images: Path, out: Path, engine: str) -> None:

@@ -28,6 +28,7 @@ from cxrbatch.upkeep.repair import repair_output
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.faulted import FaultedRuns
 from tests.factories.judged import disagreements
+from tests.factories.outputs import read_results
 from tests.factories.studies import fingerprint, read_rows, run_quietly, write_image
 
 BARE: dict[str, Any] = {"html": False, "pdf": False, "pictures": False}
@@ -69,10 +70,6 @@ def rows(out: Path, table: str, *, without: set[str] = TIMES) -> list[dict[str, 
     return [{name: cell for name, cell in row.items() if name not in without} for row in read_rows(out / table)]
 
 
-def results(out: Path) -> list[StudyResult]:
-    return [from_json(path.read_text(), StudyResult) for path in sorted(out.glob(f"reports/*/{RESULT_JSON}"))]
-
-
 def test_the_tables_are_those_of_a_run_with_pictures(base: Path) -> None:
     bare, full = base / "bare", base / "full"
     assert rows(bare, "images.csv") == rows(full, "images.csv")
@@ -88,7 +85,7 @@ def test_a_report_folder_holds_the_result_and_nothing_is_linked_that_is_not_ther
     page, full_page = (base / "bare/index.html").read_text(), (base / "full/index.html").read_text()
     assert "thumb-1" in full_page
     assert "reports/" not in page
-    for result, full in zip(results(bare), results(base / "full"), strict=True):
+    for result, full in zip(read_results(bare), read_results(base / "full"), strict=True):
         assert (result.pictures, full.pictures) == (False, True)
         drawn = replace(full.images[0], image_file="", thumbnail_file="", heatmaps=())
         assert result.images == (drawn,), "beside the pictures' names and places, all that is told is the same"
@@ -162,7 +159,7 @@ def test_a_later_run_with_pictures_draws_and_prints_what_has_none(
     assert disagreements(out) == []
     assert rows(out, "images.csv") == table
     assert rows(out, "studies.csv") == rows(base / "full", "studies.csv"), "of the same revision, with its report"
-    assert [result.images for result in results(out)] == [result.images for result in results(base / "full")]
+    assert [result.images for result in read_results(out)] == [result.images for result in read_results(base / "full")]
     for settings in ({}, BARE):
         assert run_quietly(images, out, engine=engine, **settings).studies_this_run == 0
     assert list(out.glob("reports/*/image-1-*.jpg")), "a later run without them takes none away"
@@ -202,7 +199,7 @@ def test_a_changed_study_loses_its_pictures_but_no_earlier_report(base: Path, tm
     write_image(images / "a.png", 10, 200, 40, 90)
     assert run_quietly(images, out, engine=engine, **BARE).studies_this_run == 1
     assert disagreements(out) == []
-    (changed,) = [result for result in results(out) if not result.pictures]
+    (changed,) = [result for result in read_results(out) if not result.pictures]
     folder = out / "reports" / changed.study_key
     assert {path.name for path in folder.iterdir()} == {RESULT_JSON, "report-r1.pdf"}
     assert changed.revision == 2
@@ -226,11 +223,11 @@ def test_names_are_taken_out_of_results_without_pictures(out: Path, images: Path
     assert disagreements(out) == []
     assert run_quietly(images, out, engine=engine, deidentify=True).studies_this_run == 2
     assert disagreements(out) == []
-    assert all(result.deidentified and result.pictures for result in results(out))
+    assert all(result.deidentified and result.pictures for result in read_results(out))
 
 
 def test_the_mark_of_a_report_is_that_of_versions_that_did_not_know_of_pictures(base: Path) -> None:
-    (result, *_) = results(base / "full")
+    (result, *_) = read_results(base / "full")
     said = json.loads(to_json(replace(result, scored_at="", files=())))
     assert said.pop("pictures") is True
     assert said.pop("keeps_maps") is False
@@ -285,7 +282,7 @@ def test_killed_in_writing_a_result_and_resumed(
         assert ended.exit_code == ExitCode.DONE, ended.said
         assert disagreements(out) == []
     assert rows(out, "images.csv") == rows(base / "full", "images.csv")
-    assert then or all(result.pictures for result in results(out))
+    assert then or all(result.pictures for result in read_results(out))
     assert not ended.reached["report-write"], "the second time there is nothing to do"
 
 
@@ -315,7 +312,7 @@ def test_a_result_that_could_not_be_written_leaves_the_earlier_one(
     failed = runs.run(images, out, engine, *BARE_OPTIONS, fault=f"{point}=eio")
     assert failed.exit_code == ExitCode.SOME_STUDIES_FAILED, failed.said
     assert disagreements(out) == []
-    assert {result.revision for result in results(out)} <= {1, 2}
+    assert {result.revision for result in read_results(out)} <= {1, 2}
     assert runs.run(images, out, engine, *BARE_OPTIONS).exit_code == ExitCode.DONE
     assert disagreements(out) == []
     assert sorted(row["revision"] for row in rows(out, "studies.csv") if row["status"] == "reported") == ["1", "2"]

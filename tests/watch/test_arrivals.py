@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from cxrbatch.errors import Reason
-from cxrbatch.records import Header, ImageFile, IndexedFile, Rejection
+from cxrbatch.records import IndexedFile
 from cxrbatch.run.headers import Deferred
 from cxrbatch.watch.arrivals import ARRIVING, Arrivals
+from tests.factories.ledgers import indexed_file
 
 
 class Clock:
@@ -28,13 +29,8 @@ def arrivals(clock: Clock) -> Arrivals:
     return Arrivals(60, 1800, clock=clock)
 
 
-def found(path: str, size: int = 1, *, key: str = "study", reason: Reason | None = None) -> IndexedFile:
-    rejection = Rejection(reason, "as it was read") if reason else None
-    return IndexedFile(ImageFile(path, size, size), key, Header(), rejection=rejection)
-
-
 def test_a_study_waits_until_every_file_was_the_same_for_a_while(arrivals: Arrivals, clock: Clock) -> None:
-    first, second = found("a"), found("b")
+    first, second = indexed_file("a"), indexed_file("b")
     assert arrivals.judge(first) is first
     clock.now += 50
     arrivals.judge(second)
@@ -46,9 +42,9 @@ def test_a_study_waits_until_every_file_was_the_same_for_a_while(arrivals: Arriv
 
 
 def test_a_file_that_changes_begins_to_settle_anew(arrivals: Arrivals, clock: Clock) -> None:
-    arrivals.judge(found("a", 1))
+    arrivals.judge(indexed_file("a", 1))
     clock.now += 59
-    arrivals.judge(found("a", 2))
+    arrivals.judge(indexed_file("a", 2))
     clock.now += 59
     assert not arrivals.are_complete(["a"])
     assert arrivals.next_due_s() == pytest.approx(1)
@@ -57,9 +53,9 @@ def test_a_file_that_changes_begins_to_settle_anew(arrivals: Arrivals, clock: Cl
 
 
 def test_a_file_met_again_unchanged_goes_on_settling(arrivals: Arrivals, clock: Clock) -> None:
-    arrivals.judge(found("a"))
+    arrivals.judge(indexed_file("a"))
     clock.now += 60
-    arrivals.judge(found("a"))
+    arrivals.judge(indexed_file("a"))
     assert arrivals.are_complete(["a"])
 
 
@@ -67,7 +63,7 @@ def test_a_file_met_again_unchanged_goes_on_settling(arrivals: Arrivals, clock: 
 def test_what_looks_unfinished_is_refused_only_once_it_settled(
     arrivals: Arrivals, clock: Clock, reason: Reason
 ) -> None:
-    entry = found("a", key="", reason=reason)
+    entry = indexed_file("a", key="", reason=reason)
     assert arrivals.judge(entry) == Deferred(entry.file, ARRIVING)
     arrivals.keep(())
     clock.now += 59
@@ -78,28 +74,28 @@ def test_what_looks_unfinished_is_refused_only_once_it_settled(
 
 
 def test_what_is_refused_for_what_it_says_is_refused_at_once(arrivals: Arrivals) -> None:
-    entry = found("a", reason=Reason.NOT_CHEST)
+    entry = indexed_file("a", reason=Reason.NOT_CHEST)
     assert arrivals.judge(entry) is entry
 
 
 def test_a_file_that_is_cut_short_holds_its_study_until_the_rest_comes(arrivals: Arrivals, clock: Clock) -> None:
-    held = arrivals.judge(found("a", 1, reason=Reason.TRUNCATED_PIXELS))
+    held = arrivals.judge(indexed_file("a", 1, reason=Reason.TRUNCATED_PIXELS))
     assert isinstance(held, IndexedFile)
     assert (held.study_key, held.rejection) == ("study", None)
     clock.now += 600
     assert not arrivals.are_complete(["a"])
-    whole = found("a", 2)
+    whole = indexed_file("a", 2)
     assert arrivals.judge(whole) is whole
     clock.now += 60
     assert arrivals.are_complete(["a"])
 
 
 def test_a_study_that_never_settles_is_taken_as_it_is(arrivals: Arrivals, clock: Clock) -> None:
-    cut = found("a", reason=Reason.TRUNCATED_PIXELS)
+    cut = indexed_file("a", reason=Reason.TRUNCATED_PIXELS)
     arrivals.judge(cut)
     for size in range(2, 32):
         clock.now += 59
-        arrivals.judge(found("b", size))
+        arrivals.judge(indexed_file("b", size))
     clock.now = 2799
     assert not arrivals.are_complete(["a"])
     clock.now = 2800
@@ -108,7 +104,7 @@ def test_a_study_that_never_settles_is_taken_as_it_is(arrivals: Arrivals, clock:
 
 
 def test_a_file_found_to_be_cut_short_when_read_is_waited_for_once(arrivals: Arrivals, clock: Clock) -> None:
-    arrivals.judge(found("a"))
+    arrivals.judge(indexed_file("a"))
     clock.now += 60
     assert arrivals.hold_cut_short(["a"])
     arrivals.forget(["a"])
@@ -121,11 +117,11 @@ def test_a_file_found_to_be_cut_short_when_read_is_waited_for_once(arrivals: Arr
 
 
 def test_a_file_that_goes_on_changing_is_not_taken_again_at_once(arrivals: Arrivals, clock: Clock) -> None:
-    arrivals.judge(found("a", 1))
+    arrivals.judge(indexed_file("a", 1))
     clock.now = 2800
     assert arrivals.are_complete(["a"])
     arrivals.forget(["a"])
-    arrivals.judge(found("a", 2))
+    arrivals.judge(indexed_file("a", 2))
     assert not arrivals.are_complete(["a"])
 
 
@@ -136,7 +132,7 @@ def test_what_an_earlier_process_met_settles_anew(arrivals: Arrivals, clock: Clo
 
 
 def test_what_was_held_back_and_is_gone_is_forgotten(arrivals: Arrivals, clock: Clock) -> None:
-    arrivals.judge(found("a.filepart", key="", reason=Reason.NOT_AN_IMAGE))
+    arrivals.judge(indexed_file("a.filepart", key="", reason=Reason.NOT_AN_IMAGE))
     arrivals.keep(())
     clock.now += 60
     arrivals.keep(())
@@ -145,8 +141,8 @@ def test_what_was_held_back_and_is_gone_is_forgotten(arrivals: Arrivals, clock: 
 
 def test_only_what_waits_is_remembered(arrivals: Arrivals, clock: Clock) -> None:
     for path in ("scored", "waiting"):
-        arrivals.judge(found(path))
+        arrivals.judge(indexed_file(path))
     clock.now += 60
-    arrivals.judge(found("new"))
+    arrivals.judge(indexed_file("new"))
     arrivals.keep({"waiting"})
     assert sorted(arrivals._met) == ["new", "waiting"]

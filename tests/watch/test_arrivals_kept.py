@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from cxrbatch.errors import Reason
 from cxrbatch.output.ledger.ledger import Ledger
-from cxrbatch.records import Header, ImageFile, IndexedFile, Rejection
+from cxrbatch.records import Header, ImageFile, IndexedFile
 from cxrbatch.run.headers import Deferred
 from cxrbatch.system.times import Moment
 from cxrbatch.watch.arrivals import Arrivals
+from tests.factories.ledgers import indexed_file
 
 pytestmark = pytest.mark.hostile("9.11 watch --once has a memory")
 
@@ -71,13 +72,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return machine
 
 
-def found(path: str, size: int = 1, *, key: str = "study", reason: Reason | None = None) -> IndexedFile:
-    rejection = Rejection(reason, "as it was read") if reason else None
-    return IndexedFile(ImageFile(path, size, size), key, Header(), rejection=rejection)
-
-
 def cut(path: str, size: int = 1) -> IndexedFile:
-    return found(path, size, reason=Reason.TRUNCATED_PIXELS)
+    return indexed_file(path, size, reason=Reason.TRUNCATED_PIXELS)
 
 
 def look(arrivals: Arrivals, ledger: Ledger, *entries: IndexedFile, waiting: tuple[str, ...] = ()) -> None:
@@ -99,7 +95,7 @@ def kept(machine: Machine) -> list[str]:
 def test_a_study_with_one_truncated_file_is_taken_in_the_end_by_processes_that_live_for_a_moment(
     machine: Machine,
 ) -> None:
-    machine.look(cut("a"), found("b"))
+    machine.look(cut("a"), indexed_file("b"))
     for _ in range(5):
         machine.pass_time(350)
         assert not machine.is_complete("a", "b")
@@ -108,7 +104,7 @@ def test_a_study_with_one_truncated_file_is_taken_in_the_end_by_processes_that_l
 
 
 def test_what_was_the_same_since_the_process_before_has_settled(machine: Machine) -> None:
-    machine.look(found("a"))
+    machine.look(indexed_file("a"))
     machine.pass_time(59)
     assert not machine.is_complete("a")
     machine.pass_time(1)
@@ -116,7 +112,7 @@ def test_what_was_the_same_since_the_process_before_has_settled(machine: Machine
 
 
 def test_a_file_cut_short_only_once_read_is_remembered_as_such(machine: Machine) -> None:
-    machine.look(found("a"))
+    machine.look(indexed_file("a"))
     machine.pass_time(60)
     with machine.process() as (arrivals, _):
         assert arrivals.hold_cut_short(["a"])
@@ -131,7 +127,7 @@ def test_a_file_cut_short_only_once_read_is_remembered_as_such(machine: Machine)
 def test_what_looks_unfinished_is_refused_by_the_process_after_if_it_is_still_the_same(
     machine: Machine, reason: Reason
 ) -> None:
-    entry = found("a", key="", reason=reason)
+    entry = indexed_file("a", key="", reason=reason)
     machine.look(entry)
     machine.pass_time(30)
     with machine.process() as (arrivals, _):
@@ -158,7 +154,7 @@ def test_what_changed_while_nobody_looked_is_looked_at_before_it_is_taken_as_it_
 def test_a_clock_on_the_wall_that_is_set_changes_nothing_while_the_machine_is_up(
     machine: Machine, wall_s: float
 ) -> None:
-    machine.look(cut("a"), found("b", key="other"))
+    machine.look(cut("a"), indexed_file("b", key="other"))
     machine.pass_time(59, wall_s=wall_s)
     assert not machine.is_complete("a")
     assert not machine.is_complete("b")
@@ -169,7 +165,7 @@ def test_a_clock_on_the_wall_that_is_set_changes_nothing_while_the_machine_is_up
 
 
 def test_a_leap_forward_over_a_restart_takes_nothing_at_once(machine: Machine) -> None:
-    machine.look(cut("a"), found("b", key="other"))
+    machine.look(cut("a"), indexed_file("b", key="other"))
     machine.start_again(wall_s=YEAR_S)
     with machine.process() as (arrivals, ledger):
         assert not arrivals.are_complete(["a"])
@@ -213,7 +209,7 @@ def test_a_machine_without_a_name_for_its_starts_goes_by_the_wall(machine: Machi
 
 
 def test_a_clock_without_jumps_that_runs_backwards_is_another_machine(machine: Machine) -> None:
-    machine.look(found("a"))
+    machine.look(indexed_file("a"))
     machine.up_s -= 500  # one name for two sandboxes
     with machine.process() as (arrivals, _):
         assert not arrivals.are_complete(["a"])
@@ -246,20 +242,20 @@ def test_nothing_is_taken_that_changed_within_its_settling_and_time_never_runs_b
 
 
 def test_rows_go_with_what_is_taken_what_is_gone_and_what_a_run_took(machine: Machine) -> None:
-    machine.look(found("taken"), found("gone"), found("by-run"), cut("waits"))
+    machine.look(indexed_file("taken"), indexed_file("gone"), indexed_file("by-run"), cut("waits"))
     assert kept(machine) == ["by-run", "gone", "taken", "waits"]
     with machine.process() as (arrivals, ledger):
         arrivals.forget(["taken"])
         arrivals.save()
         ledger.index.record_gone(["gone"])
-        ledger.index.record([found("by-run", key="", reason=Reason.NOT_CHEST)])
+        ledger.index.record([indexed_file("by-run", key="", reason=Reason.NOT_CHEST)])
     assert kept(machine) == ["waits"]
 
 
 def test_a_file_that_a_run_took_and_that_came_again_begins_anew(machine: Machine) -> None:
     machine.look(cut("a"))
     with machine.process() as (_, ledger):
-        ledger.index.record([found("a", key="study", reason=Reason.NOT_CHEST)])
+        ledger.index.record([indexed_file("a", key="study", reason=Reason.NOT_CHEST)])
     machine.pass_time(HOUR_S)
     with machine.process() as (arrivals, ledger):
         look(arrivals, ledger, cut("a", 2))
@@ -279,7 +275,7 @@ def test_files_that_cannot_be_opened_for_years_are_not_kept(machine: Machine) ->
 @pytest.mark.parametrize("mtime_ns", [2**63, -(2**70), 0])
 def test_times_that_no_database_holds_are_kept(machine: Machine, mtime_ns: int) -> None:
     with machine.process() as (arrivals, ledger):
-        ledger.index.record([found("a")])
+        ledger.index.record([indexed_file("a")])
         arrivals.judge(IndexedFile(ImageFile("a", 1, mtime_ns), "study", Header()))
         arrivals.save()
         assert [row.mtime_ns for row in ledger.arrivals.rows()] == [mtime_ns]
@@ -287,7 +283,7 @@ def test_times_that_no_database_holds_are_kept(machine: Machine, mtime_ns: int) 
 
 def test_a_look_at_which_nothing_changed_writes_nothing(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     with machine.process() as (arrivals, ledger):
-        look(arrivals, ledger, *(found(f"{number}", key=f"{number}") for number in range(50)))
+        look(arrivals, ledger, *(indexed_file(f"{number}", key=f"{number}") for number in range(50)))
         written: list[object] = []
         monkeypatch.setattr(type(ledger.arrivals), "write", lambda *known: written.append(known))
         for _ in range(10):
@@ -299,7 +295,7 @@ def test_a_look_at_which_nothing_changed_writes_nothing(machine: Machine, monkey
 
 @pytest.mark.parametrize("text", ["", "{", '{"seen": 3}', "[]"])
 def test_a_memory_that_cannot_be_read_is_none(machine: Machine, text: str) -> None:
-    machine.look(found("a"))
+    machine.look(indexed_file("a"))
     with machine.process() as (_, ledger):
         ledger.remember("arrivals", text)
     with machine.process() as (arrivals, _):

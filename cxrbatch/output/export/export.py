@@ -30,7 +30,6 @@ from cxrbatch.system.durable import make_folder, remove_temporaries, replace_tex
 from cxrbatch.system.record_json import to_json
 
 Format = Literal["parquet", "csv-long", "coco", "npy"]
-FORMATS: tuple[Format, ...] = ("parquet", "csv-long", "coco", "npy")
 
 EXPORT_FILE = "export.json"
 

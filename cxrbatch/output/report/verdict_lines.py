@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cxrbatch.config import HeatmapChoice
-from cxrbatch.output.report.findings import label_name, some_of
+from cxrbatch.output.report.findings import label_name, named_score, some_of
 from cxrbatch.output.report.places import place_of
 from cxrbatch.pages import wording
 from cxrbatch.pages.language import gettext as _, msgid, ngettext, whole
@@ -51,7 +51,7 @@ def verdict_lines(
     ]
     others = found[len(shown) :]
     if others:
-        named = some_of([_named(label, scored[label.name]) for label in others], _MOST_NAMED)
+        named = some_of([named_score(label, scored[label.name]) for label in others], _MOST_NAMED)
         said = ngettext("{count} other finding: {names}", "{count} other findings: {names}", len(others))
         lines.append(VerdictLine(said.format(count=len(others), names=named)))
     return tuple(lines)
@@ -86,10 +86,6 @@ def _line(label: Label, value: float, result: StudyResult) -> VerdictLine:
     )
     said = form.format(name=label_name(label), probability=wording.probability(value, point), why=why)
     return VerdictLine(said, trust=_trust(label, result.engine), urgent=label.urgent)
-
-
-def _named(label: Label, value: float) -> str:
-    return f"{label_name(label)} {wording.probability(value, label.operating_point)}"
 
 
 def _trust(label: Label, engine: EngineDescription) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from pathlib import Path
@@ -17,6 +16,7 @@ from cxrbatch.model.data.options import DataOptions
 from cxrbatch.model.data.pixel_cache import CACHE_VARIABLE
 from cxrbatch.model.describe.describe import describe_data
 from tests.factories.labelled import write_image, write_images
+from tests.factories.studies import read_rows
 
 CANARY = "Mustermann"
 
@@ -41,11 +41,6 @@ def data(tmp_path: Path) -> Path:
     )
     (folder / "labels.csv").write_text(f"path,split,patient,age,sex,view,Mass,=Edema <b>\n{rows}")
     return folder
-
-
-def read(table: Path) -> list[dict[str, str]]:
-    with table.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def test_counts(data: Path, tmp_path: Path) -> None:
@@ -92,10 +87,10 @@ def test_the_page_is_whole_escaped_and_names_nobody(data: Path, tmp_path: Path) 
 def test_tables_hold_what_the_page_shows(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     describe_data(data, DataOptions(), out, workers=1)
-    counts = read(out / "label_counts.csv")
+    counts = read_rows(out / "label_counts.csv")
     assert [row["label"] for row in counts] == ["Mass", "'=Edema <b>"]
     assert (counts[0]["positive"], counts[0]["share_train"], counts[0]["share_val"]) == ("6", "0.4444", "0.6667")
-    images = read(out / "images.csv")
+    images = read_rows(out / "images.csv")
     assert len(images) == 12
     assert images[10] == {
         "path": "010.png",
@@ -108,8 +103,8 @@ def test_tables_hold_what_the_page_shows(data: Path, tmp_path: Path) -> None:
         "Mass": "0",
         "'=Edema <b>": "0",
     }
-    assert read(out / "duplicates.csv")[1] == {"group": "1", "path": "003.png", "labels_differ": "1"}
-    assert [row["reason"].split(":")[0] for row in read(out / "unreadable.csv")] == ["not_an_image"]
+    assert read_rows(out / "duplicates.csv")[1] == {"group": "1", "path": "003.png", "labels_differ": "1"}
+    assert [row["reason"].split(":")[0] for row in read_rows(out / "unreadable.csv")] == ["not_an_image"]
 
 
 def test_the_same_data_gives_the_same_files(data: Path, tmp_path: Path) -> None:
@@ -143,7 +138,7 @@ def test_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     printed = capsys.readouterr().out
     assert f"12 images of 7 patients: {out / 'index.html'}" in printed
     assert "Pictures that are in two parts: 1" in printed
-    assert len(read(out / "label_counts.csv")) == 1
+    assert len(read_rows(out / "label_counts.csv")) == 1
 
 
 def test_what_cannot_be_read_at_all_is_a_usage_error(tmp_path: Path) -> None:

@@ -23,12 +23,11 @@ from cxrbatch.model.evaluate.map_check import (
     check_maps,
     rank_correlation,
 )
-from cxrbatch.model.network import architectures
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.model.network.shuffled import shuffle_graph, shuffle_network, shuffled_maps_of_bundle
 from cxrbatch.records import Float32, InputSpec, MapCheck
 from tests.factories.engine import tiny_graph, write_tiny_bundle
-from tests.factories.model import build_tiny_resnet
+from tests.factories.model import tiny_architecture
 
 CELLS = 8
 Place = tuple[int, int]
@@ -206,9 +205,9 @@ def test_the_maps_of_a_bundle_with_shuffled_weights_are_others_and_the_bundle_st
     assert (bundle.folder / "model.onnx").read_bytes() == content
 
 
-def test_a_network_is_shuffled_in_a_copy_and_its_norms_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(architectures._ARCHITECTURES, "tiny", architectures._Architecture(build_tiny_resnet))
-    network = ChestNetwork("tiny", 2, spec=InputSpec(64))
+def test_a_network_is_shuffled_in_a_copy_and_its_norms_stay() -> None:
+    with tiny_architecture():
+        network = ChestNetwork("tiny", 2, spec=InputSpec(64))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     copy = shuffle_network(network, seed=0)
     for name, tensor in network.state_dict().items():

@@ -17,7 +17,6 @@ from cxrbatch.engine.contract import OUTPUTS
 from cxrbatch.engine.torch_graph import GraphNetwork
 from cxrbatch.errors import EngineError
 from cxrbatch.model.build.int8 import nodes_kept_in_float, quantise_onnx
-from cxrbatch.model.network import architectures
 from cxrbatch.model.network.checkpoint import (
     Checkpoint,
     CheckpointFacts,
@@ -30,7 +29,7 @@ from cxrbatch.model.network.export import export_onnx, halve, require_half_weigh
 from cxrbatch.model.network.network import ChestNetwork, build_seeded
 from cxrbatch.model.network.pretrained import find_init, initialise
 from cxrbatch.records import CellGrid, Gray8, InputSpec, Label
-from tests.factories.model import build_tiny_resnet, draw_noise, one_network, settle
+from tests.factories.model import draw_noise, one_network, settle, tiny_architecture
 
 SIZE_PX = 64
 LABELS = ("A", "B", "C")
@@ -47,8 +46,7 @@ FACTS = CheckpointFacts(
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny() -> object:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(architectures._ARCHITECTURES, "tiny", architectures._Architecture(build_tiny_resnet))
+    with tiny_architecture():
         yield
 
 

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from cxrbatch.model.network import architectures
-from tests.factories.model import build_tiny_resnet
+from tests.factories.model import tiny_architecture
 
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny() -> Iterator[None]:
     """Let "tiny" name an architecture."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(architectures._ARCHITECTURES, "tiny", architectures._Architecture(build_tiny_resnet))
+    with tiny_architecture():
         yield
