@@ -21,6 +21,8 @@ from tests.factories.validated import VALIDATED
 highdicom = pytest.importorskip("highdicom", reason="highdicom is not installed (extra dev)")
 
 BUDGET_MS = 5.0
+# What pydicom takes where the budget was set: a slower machine has in proportion more.
+PYDICOM_MS = 10.0
 UNJUDGED = (Label("Effusion", 0.5), Label("Hernia", None), Label("Pneumothorax", 0.35, urgent=True))
 CLASSES = (Label("Pneumonia", 0.5), Label("No Finding", 0.5, normal=True))
 FOREIGN = (Label("Épanchement", 0.5), Label("気胸", 0.4))
@@ -213,4 +215,4 @@ def test_a_report_of_five_labels_costs_less_than_its_budget(capsys: pytest.Captu
     with capsys.disabled():
         said = f"{sorted(times)[7]:.1f} ms of CPU time, least {min(times):.1f}, budget {BUDGET_MS:g}"
         print(f" SR of 5 labels: {said}; pydicom writes the same data set in {alone:.1f} ms ")  # noqa: T201
-    assert min(times) < BUDGET_MS
+    assert min(times) < BUDGET_MS * max(1.0, alone / PYDICOM_MS)
