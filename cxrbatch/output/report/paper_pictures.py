@@ -16,6 +16,7 @@ from cxrbatch.output.report.verdict_lines import VerdictLine
 
 if TYPE_CHECKING:
     from cxrbatch.output.report.content import ReportContent
+    from cxrbatch.output.report.priors import PriorsTable
 
 # Of templates/report-print.css: what A4 has between its margins, and what Letter lacks of that.
 _PAGE_MM = 271.0
@@ -36,6 +37,9 @@ _CAPTION_GAP_MM, _CAPTION_LINE_MM = 2.4, 4.0
 _CAPTION_MM = _CAPTION_GAP_MM + _CAPTION_LINE_MM
 # Letters in a line of a fact that takes two columns of four.
 _FACT_LETTERS, _FACT_LINE_MM = 50, 4.2
+# The table of earlier studies: its first two columns, and the width of a letter of either size.
+_PAPER_MM, _PRIOR_COLUMNS_MM = 182.0, (42.0, 22.0)
+_PRIOR_LINE_MM, _PRIOR_LETTER_MM, _PRIOR_SMALL_LETTER_MM = 4.0, 1.6, 1.4
 _WIDE_LETTERS = "ABCDEFGHJKLMNOPQRSTUVWXYZmw@%&"
 _MOST_ACROSS, _MOST_BESIDE = 4, 4
 
@@ -138,10 +142,28 @@ def _texts_mm(content: ReportContent) -> float:
     remarks = [*content.quality, *content.refused]
     lists = sum(_mm(f"{line.source} {line.sentence}", _PLAIN) for line in remarks)
     lists += _HEADING_MM * (bool(content.quality) + bool(content.refused) + 1)
-    priors = _HEADING_MM + 4.6 * (len(content.priors.lines) + 2) + 7 if content.priors else 0
+    priors = _priors_mm(content.priors) if content.priors else 0
     facts = sum(len(fact.name) + len(fact.value) + 4 for fact in content.engine + content.origin)
     foot = 14.0 + _lines("x" * facts, 136, 3.8)
     return head + verdict + _mm(content.summary, _LARGE) + notice + cautions + legend + notes + lists + priors + foot
+
+
+def _priors_mm(priors: PriorsTable) -> float:
+    """Return how high the table of earlier studies is, with its heading and what is said below it."""
+    column_mm = (_PAPER_MM - sum(_PRIOR_COLUMNS_MM)) / len(priors.labels)
+    rows = max(_lines_in(column_mm, "", label) for label in priors.labels) + 1
+    for line in priors.lines:
+        cells = [_lines_in(column_mm, cell.probability, cell.change) for cell in line.cells]
+        said = _lines_in(column_mm * len(priors.labels), line.said)
+        dated, called = _PRIOR_COLUMNS_MM
+        rows += max(_lines_in(dated, line.date, line.study_key), _lines_in(called, line.priority_name), said, *cells)
+    return _HEADING_MM + _PRIOR_LINE_MM * rows + 0.4 * len(priors.lines) + (1 + _mm(priors.note, _SMALL))
+
+
+def _lines_in(column_mm: float, text: str, small: str = "") -> int:
+    """Return how many lines a cell of the table of earlier studies has: a text, and a small one behind it."""
+    width_mm = _PRIOR_LETTER_MM * _width(text) + _PRIOR_SMALL_LETTER_MM * _width(small)
+    return max(1, ceil(width_mm / (column_mm - 1)))
 
 
 def _verdict_mm(line: VerdictLine) -> float:

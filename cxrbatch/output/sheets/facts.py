@@ -21,10 +21,10 @@ _ORDER: tuple[Priority, ...] = ("urgent", "abnormal", "incomplete", "unscored", 
 class RunSheet:
     """What one run did, or a daemon in one day; no study, path or patient is named.
 
-    `files`, `reasons` and `studies` count all of the ledger at its end; `new_files` and `new_reasons` are how much more
-    that is than on the sheet before. `priorities` and `positives`, by label, count the studies scored since the sheet
-    before, `scored_until` is when the last of them was. `ms_per_study` are summed over processes, by stage. `alarms`
-    counts what drifted, by scanner too.
+    `files`, `reasons` and `studies` count all of the ledger at its end; `new_files`, `new_reasons` and `new_studies`
+    are how much more that is than on the sheet before. `priorities` and `positives`, by label, count the studies scored since
+    the sheet before, `scored_until` is when the last of them was. `ms_per_study` are summed over processes, by stage.
+    `alarms` counts what drifted, by scanner too.
     """
 
     name: str
@@ -40,6 +40,7 @@ class RunSheet:
     studies: dict[str, int] = field(default_factory=dict)
     new_files: dict[str, int] = field(default_factory=dict)
     new_reasons: dict[str, int] = field(default_factory=dict)
+    new_studies: dict[str, int] = field(default_factory=dict)
     studies_done: int = 0
     images_scored: int = 0
     priorities: dict[str, int] = field(default_factory=dict)
@@ -59,6 +60,12 @@ class RunSheet:
     def refused(self) -> int:
         """How many more files are refused than on the sheet before."""
         return sum(self.new_reasons.values())
+
+    @property
+    def not_scored(self) -> int:
+        """How many more studies came to no score, or to none that says anything, than on the sheet before."""
+        more = sum(max(0, self.new_studies.get(status, 0)) for status in ("unscored", "failed"))
+        return more + self.priorities.get("unscored", 0)
 
     @property
     def scored_studies(self) -> int:
@@ -138,6 +145,7 @@ def gather_sheet(
         studies=report.studies,
         new_files=_more(report.files, before.files if before else {}),
         new_reasons=_more(report.reasons, before.reasons if before else {}),
+        new_studies=_more(report.studies, before.studies if before else {}),
         studies_done=studies,
         images_scored=report.images_scored_this_run,
         priorities=scored.priorities,

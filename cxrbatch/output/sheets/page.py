@@ -19,9 +19,9 @@ from cxrbatch.output.sheets.needs import needs_a_person
 from cxrbatch.pages import wording
 from cxrbatch.pages.language import day_text, gettext as _, msgid, number, pgettext, whole
 from cxrbatch.pages.page import render_page
-from cxrbatch.records import EngineDescription
+from cxrbatch.records import EngineDescription, Priority
 
-_PRIORITIES = ("urgent", "abnormal", "incomplete", "normal", "unscored")
+_PRIORITIES: tuple[Priority, ...] = ("urgent", "abnormal", "incomplete", "normal", "unscored")
 _STATUSES = {
     "scored": msgid("Scored"),
     "rejected": msgid("Refused"),
@@ -116,7 +116,7 @@ def render_sheet(
         until=wording.moment(sheet.finished_at),
         took=wording.duration(sheet.wall_s),
         needs=list(needs_a_person(sheet, report)),
-        priorities=[(each, _(wording.PRIORITY_NAMES[each]), sheet.priorities.get(each, 0)) for each in _PRIORITIES],
+        priorities=[(each, _(wording.PRIORITY_NAMES[each]), _count_of(each, sheet)) for each in _PRIORITIES],
         urgent=[_urgent_line(study) for study in most_urgent],
         files=_file_lines(sheet),
         reasons=_reason_lines(sheet),
@@ -131,6 +131,10 @@ def render_sheet(
         trends=list(_trends([*earlier, sheet])),
         not_for_diagnosis=_(wording.NOT_FOR_DIAGNOSIS),
     )
+
+
+def _count_of(priority: Priority, sheet: RunSheet) -> int:
+    return sheet.not_scored if priority == "unscored" else sheet.priorities.get(priority, 0)
 
 
 def _title(sheet: RunSheet) -> str:

@@ -23,7 +23,7 @@ from cxrbatch.output.report.pictures import draw_study
 from cxrbatch.output.report.report import PRINT_STYLES, print_study
 from cxrbatch.output.report.report_files import is_report_of
 from cxrbatch.pages.language import speaking
-from cxrbatch.records import Label, StudyResult
+from cxrbatch.records import Label, PriorStudy, StudyResult
 from tests.factories.output import STUDY_KEY, make_header, make_pixels, make_study_result
 from tests.factories.validated import VALIDATED
 
@@ -90,6 +90,23 @@ def test_a_usual_report_is_one_page(calls: tuple[int, ...], locale: str, read_pd
     result, pictures = study(*calls, notice="Knows phantoms only. " * 5)
     with speaking(locale):
         pdf = render_pdf(render_paper(result), PictureFetcher(pictures), styles=PRINT_STYLES)
+    assert read_pdf(pdf).count(b"/Type /Page/") == 1
+
+
+@pytest.mark.parametrize("locale", locales())
+@pytest.mark.parametrize(("called", "priors"), [(1, 5), (4, 5)])
+def test_earlier_studies_take_no_second_page(
+    called: int, priors: int, locale: str, read_pdf: Callable[[bytes], bytes]
+) -> None:
+    result, pictures = study(called, notice="Knows phantoms only. " * 5)
+    compared = tuple(label.name for label in result.engine.labels[:4])
+    known = PriorStudy(
+        "0" * 16, "20230405", "urgent", "demo", result.engine.sha256, (0.999, *([0.62] * 8)), compared, "report.html"
+    )
+    same_day = replace(known, study_date=result.header.study_date)
+    earlier = [same_day, *(replace(known, study_key=str(n) * 16) for n in range(1, priors))]
+    with speaking(locale):
+        pdf = render_pdf(render_paper(result, priors=earlier), PictureFetcher(pictures), styles=PRINT_STYLES)
     assert read_pdf(pdf).count(b"/Type /Page/") == 1
 
 

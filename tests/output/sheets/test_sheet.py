@@ -95,11 +95,27 @@ def test_a_run_leaves_a_sheet_with_its_figures(varied: Path) -> None:
     assert (said.files, said.reasons, said.studies) == (run["files"], run["reasons"], run["studies"])
     assert (said.new_files, said.new_reasons, said.came, said.refused) == (run["files"], run["reasons"], 8, 2)
     assert said.priorities == {"urgent": 1, "abnormal": 1, "incomplete": 1}
+    assert said.new_studies == run["studies"]
     assert said.positives == {"TopLeft": 1, "Top,=Right": 2}
     assert sum(said.ms_per_study.values()) > 0
     modes = {S_IMODE(path.stat().st_mode) for path in (varied / "runs").iterdir()}
     assert modes == {0o640}
     assert S_IMODE((varied / "runs").stat().st_mode) == 0o750
+
+
+@pytest.mark.parametrize(
+    ("before", "not_scored"), [({}, 9), ({"reported": 1, "unscored": 6}, 3), ({"unscored": 9, "failed": 4}, 0)]
+)
+def test_studies_that_came_to_no_score_are_counted_as_the_worklist_does(
+    before: dict[str, int], not_scored: int
+) -> None:
+    sheets = [RunSheet("2026-11-21-1", studies=before)] if before else []
+    scored = ScoredSince(priorities={"abnormal": 3})
+    report = make_report(studies={"reported": 3, "unscored": 7, "failed": 2, "pending": 5})
+    page = page_of(report, scored, *sheets)
+    assert f'href="../index.html#unscored"><b>{not_scored}</b> Not scored' in page
+    sheet = gather_sheet(report, scored, sheets[0] if sheets else None, name="2026-11-22-1", kind="run")
+    assert sheet.scored_studies == 3, "shares are of those that were scored"
 
 
 def test_the_page_names_studies_by_their_keys_and_nobody(varied: Path) -> None:
