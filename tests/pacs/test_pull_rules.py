@@ -281,6 +281,19 @@ def test_what_was_stored_but_not_noted_does_not_come_again(tmp_path: Path) -> No
     assert shelf.fetched == ["1.480.5.1"]
 
 
+def test_what_came_and_cannot_be_noted_is_there_all_the_same(tmp_path: Path) -> None:
+    clock = Hourglass()
+    with inbox_at(tmp_path, clock) as inbox:
+        pull, shelf, _ = opened(inbox, clock, {"1.480": 1}, a_day())
+        inbox._known.execute("PRAGMA query_only = ON")  # as where not a byte is left
+        received = inbox.incoming / "received.dcm"
+        radiograph("1.480", "1.480.5.0").save_as(received, enforce_file_format=True)
+        with pytest.raises(OSError, match="cannot be noted"):
+            inbox.take(received, "1.480", "1.480.5.0")
+        assert pull.round().is_done
+        assert not shelf.fetched
+
+
 def test_a_record_that_is_damaged_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with PullInbox(tmp_path) as inbox:
         (record,) = inbox.incoming.glob("kept-*.sqlite")
