@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Protocol
 
 from cxrbatch.errors import CxrBatchError
@@ -105,10 +105,14 @@ class ObjectFound:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Studies that were found; `is_whole` is False where the archive says that there are more."""
+    """Studies that were found.
+
+    `is_whole` is False where the archive says that there are more; `nameless` are those that it does not name.
+    """
 
     studies: tuple[StudyFound, ...]
     is_whole: bool = True
+    nameless: int = 0
 
 
 class Archive(Protocol):
@@ -146,8 +150,12 @@ def span_since(since: timedelta, now: datetime, zone: tzinfo | None) -> Span:
         now: with a time zone.
         zone: the archive's; None: this machine's.
     """
-    here = now.astimezone(zone).replace(tzinfo=None)
-    first, last = here - since, here + timedelta(days=1)
+    moment = now.astimezone(timezone.utc) - since  # within one zone, differences would be those on the wall
+    begun, here = moment.astimezone(zone), now.astimezone(zone)
+    # Where clocks were set on or back since, so long ago is another time; in the hour that comes twice, the first one.
+    again = (moment + timedelta(hours=1)).astimezone(zone)
+    back = max((begun.utcoffset() or timedelta()) - (again.utcoffset() or timedelta()), timedelta())
+    first, last = begun.replace(tzinfo=None) - back, here.replace(tzinfo=None) + timedelta(days=1)
     return Span(first.replace(second=0, microsecond=0), last.replace(hour=23, minute=59, second=0, microsecond=0))
 
 

@@ -32,6 +32,8 @@ ANSWERS_WITHIN_S = 5.0
 
 _REQUEST = 1
 _SUCCESS, _NOT_UNDERSTOOD = 0x0000, 0x0110
+# PS3.3 C.14.1.1: no commitment for this class, transaction UID known already. Neither says that it is not there.
+_STORED = (0x0122, 0x0131)
 _POLL_S = 0.05
 
 
@@ -119,7 +121,8 @@ class Commitment:
         try:
             answer = event.event_information
             kept = [str(each.ReferencedSOPInstanceUID) for each in answer.get("ReferencedSOPSequence") or ()]
-            lost = [str(each.ReferencedSOPInstanceUID) for each in answer.get("FailedSOPSequence") or ()]
+            failed = answer.get("FailedSOPSequence") or ()
+            lost = [str(each.ReferencedSOPInstanceUID) for each in failed if each.get("FailureReason") not in _STORED]
             self._answers.put((str(answer.TransactionUID), kept, lost))
         except Exception:  # noqa: BLE001  # whatever pydicom makes of what a stranger sent
             return _NOT_UNDERSTOOD, None

@@ -23,6 +23,8 @@ from pynetdicom.presentation import PresentationContext
 from cxrbatch.errors import ConfigurationError, CxrBatchError
 
 LARGEST_PDU = 256 * 1024
+# Its items have heads of six bytes.
+_LEAST_PDU = 16
 # PS3.8 9.3.4: the result of a rejection that may be another one in a moment.
 _TRANSIENT = 2
 
@@ -144,8 +146,17 @@ def open_association(
     except (socket.gaierror, UnicodeError) as error:
         raise NoAssociation(f"{peer}: no such host ({_reason(error)}). Check its name.") from None
     if association.is_established:
+        _require_room_in_a_pdu(peer, association)
         return association
     raise _explained(peer, association, secured, is_connected=bool(connected))
+
+
+def _require_room_in_a_pdu(peer: Peer, association: Association) -> None:
+    """See that the peer takes PDUs that hold something (PS3.8 9.3.5 and D.1; 0: of any length)."""
+    longest = association.acceptor.maximum_length
+    if 0 < longest < _LEAST_PDU:
+        association.abort()
+        raise NoAssociation(f"{peer}: takes PDUs of {longest} bytes, in which there is no room.", may_pass=False)
 
 
 def _prepare(event: Event, send_s: float) -> None:
@@ -218,19 +229,21 @@ def _rejected(peer: Peer, association: Association) -> NoAssociation:
 
 def _probe(peer: Peer, secured: ssl.SSLContext | None) -> str:
     """Return why a connection fails, by trying once more: pynetdicom keeps that to itself."""
+    hint = ""
     try:
         with socket.create_connection((peer.host, peer.port), peer.patience.connect_s) as plain:
+            hint = "; perhaps it does not speak TLS" if secured is not None else ""
             if secured is not None:
                 with secured.wrap_socket(plain, server_hostname=_name(peer)):
                     pass
     except ssl.SSLCertVerificationError as error:
-        return f"its certificate is not trusted: {error.verify_message}"
+        return f"its certificate is not trusted: {error.verify_message.rstrip('.')}"
     except ssl.SSLError as error:
         return f"TLS fails: {error.reason or error}; perhaps it does not speak TLS, or wants another certificate"
     except TimeoutError:
-        return f"no answer within {peer.patience.connect_s:g} s"
+        return f"no answer within {peer.patience.connect_s:g} s{hint}"
     except OSError as error:
-        return _reason(error)
+        return f"{_reason(error)}{hint}"
     return "the connection failed, and works now"
 
 

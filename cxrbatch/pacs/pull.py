@@ -91,6 +91,7 @@ class Pull:
         """Take the archive, where objects go, what is wanted, and who is told what goes wrong."""
         self._archive, self._inbox, self._wish, self._tell = archive, inbox, wish, tell
         self.clock = Clock()
+        self._failures = 0  # in a row, whatever was asked for
 
     def round(self) -> Outcome:
         """Ask once, and let come what is new; what fails is tried again, and in the end left for another time.
@@ -99,13 +100,17 @@ class Pull:
             ConfigurationError: the archive does not know where to send.
             Stopped: a signal asked for it.
         """
-        outcome = Outcome()
+        outcome, later, self._failures = Outcome(), list[SeriesFound](), 0
         try:
             self._require_hours()
             for study in self._studies(outcome):
                 outcome.studies += 1
                 for series in self._patiently(lambda study=study: self._archive.series(study.uid)):  # type: ignore[misc]
-                    self._take_series(series, outcome)
+                    if not self._took(series, outcome):
+                        later.append(series)
+            for series in later:
+                while not self._took(series, outcome):
+                    pass
         except _OutOfHours:
             outcome.note("it is not within the hours")
         except Lost as error:
@@ -152,6 +157,8 @@ class Pull:
         """Ask for a time; where the archive does not tell all of it, for its halves."""
         stop_if_asked()
         answers = self._patiently(lambda: self._archive.studies(span, modality))
+        if answers.nameless:
+            outcome.note("the archive found studies that it does not name")
         halves = () if answers.is_whole else span.halves()
         if not answers.is_whole and not halves:
             outcome.note("the archive tells only some of the studies of a minute")
@@ -159,6 +166,19 @@ class Pull:
             yield from self._asked(half, modality, outcome)
         if not halves:
             yield from answers.studies
+
+    def _took(self, series: SeriesFound, outcome: Outcome) -> bool:
+        """Let what is new in a series come; False where that failed for now: one that never comes holds up no other."""
+        before = outcome.series
+        try:
+            self._take_series(series, outcome)
+        except Lost as error:
+            if not self._may_pass(error):
+                raise
+            outcome.series = before
+            self._pause(error)
+            return False
+        return True
 
     def _take_series(self, series: SeriesFound, outcome: Outcome) -> None:
         wish = self._wish
@@ -170,13 +190,14 @@ class Pull:
         outcome.series += 1
         if series.objects and series.objects == self._inbox.objects_of(series.uid):
             return
-        objects = self._patiently(lambda: self._archive.objects(series))
+        objects = self._once(lambda: self._archive.objects(series))
         wanted = [each.uid for each in objects if not each.sop_class or each.sop_class in _CLASSES]
         missing = self._inbox.missing(series.study_uid, wanted)
         left = self._fetch(series, objects, missing, outcome) if missing else 0
         outcome.left += left
         if not left:
-            self._inbox.note_series(series.uid, series.objects or len(objects))
+            # Not what the archive counts: it may count what it does not list yet.
+            self._inbox.note_series(series.uid, len({each.uid for each in objects}))
 
     def _fetch(self, series: SeriesFound, objects: Sequence[ObjectFound], missing: list[str], outcome: Outcome) -> int:
         """Let objects come; return how many did not."""
@@ -189,7 +210,8 @@ class Pull:
             return self._archive.fetch(series, still, is_all=len(still) == len(objects)) if still else ""
 
         try:
-            problem = self._patiently(fetch)
+            problem = self._once(fetch)
+            self._failures = 0
             if not problem:
                 self._wait_for_late(series, before)
         finally:
@@ -226,17 +248,31 @@ class Pull:
         Raises:
             Lost: it did not help.
         """
-        failures = 0
         while True:
-            stop_if_asked()
             try:
-                return ask()
+                answer = self._once(ask)
             except Lost as error:
-                stop_if_asked()
-                failures += 1
-                self._archive.rest()
-                if not error.may_pass or failures >= self._wish.tries:
+                if not self._may_pass(error):
                     raise
-                pause_s = self._wish.pause_s(failures)
-                self._tell(f"{error}; tried again in {pause_s:g} s")
-                self.clock.wait(pause_s)
+                self._pause(error)
+            else:
+                self._failures = 0
+                return answer
+
+    def _once(self, ask: Callable[[], Answer]) -> Answer:
+        stop_if_asked()
+        try:
+            return ask()
+        except Lost:
+            stop_if_asked()
+            self._failures += 1
+            self._archive.rest()
+            raise
+
+    def _may_pass(self, error: Lost) -> bool:
+        return error.may_pass and self._failures < self._wish.tries
+
+    def _pause(self, error: Lost) -> None:
+        pause_s = self._wish.pause_s(self._failures)
+        self._tell(f"{error}; tried again in {pause_s:g} s")
+        self.clock.wait(pause_s)

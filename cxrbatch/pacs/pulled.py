@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -62,10 +64,17 @@ class PullInbox(Inbox):
         super().__exit__(kind, error, trace)
 
     def take(self, received: Path, study_uid: str, sop_uid: str) -> Taken:
-        """Put a received file in its place, as any inbox does, and note that it came."""
+        """Put a received file in its place, as any inbox does, and note that it came.
+
+        Raises:
+            OSError: it cannot be written, or noted; then it lies in its place all the same.
+        """
         taken = super().take(received, study_uid, sop_uid)
-        with self._guard:
-            self._known.execute("INSERT OR IGNORE INTO object VALUES (?, ?)", (sop_uid, self._clock()))
+        try:
+            with self._guard:
+                self._known.execute("INSERT OR IGNORE INTO object VALUES (?, ?)", (sop_uid, self._clock()))
+        except sqlite3.OperationalError as error:
+            raise OSError(errno.EIO, f"what came cannot be noted: {error}") from error
         return taken
 
     def missing(self, study_uid: str, uids: Iterable[str]) -> list[str]:
@@ -93,6 +102,9 @@ class PullInbox(Inbox):
         return int(found[0]) if found else 0
 
     def note_series(self, series_uid: str, objects: int) -> None:
-        """Note that all of a series has come: it is not asked for again until it has another number of objects."""
-        with self._guard:
+        """Note that all of a series has come: it is not asked for again until it has another number of objects.
+
+        Where that cannot be noted, it is asked for again.
+        """
+        with self._guard, suppress(sqlite3.OperationalError):
             self._known.execute("INSERT OR REPLACE INTO series VALUES (?, ?)", (series_uid, objects))

@@ -24,6 +24,8 @@ _SUCCESS, _PENDING = 0x0000, (0xFF00, 0xFF01)
 # PS3.4 table C.4-1, and what archives answer whose number of matches is limited.
 _LIMITED = (0xA700, 0xFE00)
 _UNKNOWN_DESTINATION = 0xA801
+# In Explicit VR a list of UIDs has 65,534 bytes at most (PS3.5 7.1.2), and each of them up to 65.
+_MOST_NAMED = 1000
 _IN_WORDS = {
     0xA701: "it is out of resources, and could not count what matches",
     0xA702: "it is out of resources, or could not send",
@@ -52,7 +54,8 @@ class DicomArchive:
         asked = _asked("STUDY", StudyInstanceUID="", StudyDate=span.dates, StudyTime=span.times)
         asked.ModalitiesInStudy = modality
         found, status = self._find(asked)
-        return Answers(tuple(_study(each) for each in found if _text(each, "StudyInstanceUID")), status == _SUCCESS)
+        named = tuple(_study(each) for each in found if _text(each, "StudyInstanceUID"))
+        return Answers(named, status == _SUCCESS, len(found) - len(named))
 
     def series(self, study_uid: str) -> Sequence[SeriesFound]:
         """Return the series of a study."""
@@ -78,9 +81,16 @@ class DicomArchive:
         Raises:
             ConfigurationError: the archive does not know the AE title that it is to send to.
         """
-        wanted = _asked("SERIES", StudyInstanceUID=series.study_uid, SeriesInstanceUID=series.uid)
-        if not is_all:
-            wanted.QueryRetrieveLevel, wanted.SOPInstanceUID = "IMAGE", list(uids)
+        orders = [list(uids[at : at + _MOST_NAMED]) for at in range(0, len(uids), _MOST_NAMED)]
+        problem = ""
+        for named in [[]] if is_all else orders:
+            wanted = _asked("SERIES", StudyInstanceUID=series.study_uid, SeriesInstanceUID=series.uid)
+            if named:
+                wanted.QueryRetrieveLevel, wanted.SOPInstanceUID = "IMAGE", named
+            problem = self._order(wanted) or problem
+        return problem
+
+    def _order(self, wanted: Dataset) -> str:
         answer = Dataset()
         with self._associated() as association:
             for answer, _ in association.send_c_move(wanted, self._move_to, StudyRootMove):
@@ -112,7 +122,9 @@ class DicomArchive:
             for answer, identifier in association.send_c_find(asked, StudyRootFind):
                 if "Status" not in answer:
                     raise Lost(f"{self.name}: went away while it was answering")
-                if answer.Status in _PENDING and identifier is not None:
+                if answer.Status in _PENDING:
+                    if identifier is None:  # pynetdicom could not decode it
+                        raise Lost(f"{self.name}: an answer of it cannot be read")
                     found.append(identifier)
         status = int(answer.Status)
         if status != _SUCCESS and status not in _LIMITED:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 
 import pydicom
 from pydicom import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
+from pynetdicom import evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_messages import C_STORE_RSP
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they are asked for
     Comprehensive3DSRStorage,
@@ -22,6 +25,7 @@ from cxrbatch.pacs.courier import NOT_SUPPORTED, Answer, Lost, judge
 from cxrbatch.pacs.due import Parcel
 from cxrbatch.pacs.peer import NoAssociation, Peer, open_association
 
+_LAST_NUMBER = 0xFFFF  # PS3.7 E.1: a message's ID is a US
 _PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 SYNTAXES: dict[str, tuple[UID, ...]] = {
     Comprehensive3DSRStorage: _PLAIN,
@@ -38,6 +42,8 @@ class StoreCourier:
         """Take the peer, and who asks it to commit itself to what it stored."""
         self._whom, self._commitment = whom, commitment
         self._association: Association | None = None
+        self._number = 0
+        self._answers: deque[tuple[int, str]] = deque()
 
     @property
     def peer(self) -> str:
@@ -76,7 +82,8 @@ class StoreCourier:
     def _associated(self) -> Association:
         if self._association is None or not self._association.is_established:
             asked = self._commitment
-            handlers = asked.handlers if asked else ()
+            handlers = [(evt.EVT_DIMSE_RECV, self._hear), *(asked.handlers if asked else ())]
+            self._answers.clear()
             try:
                 self._association = open_association(self._whom, contexts(commitment=asked is not None), handlers)
             except NoAssociation as error:
@@ -86,7 +93,8 @@ class StoreCourier:
     def _store(self, association: Association, parcel: Parcel, dataset: Dataset) -> Answer:
         started = time.monotonic()
         try:
-            status = association.send_c_store(dataset)
+            self._number = self._number % _LAST_NUMBER + 1
+            status = association.send_c_store(dataset, msg_id=self._number)
         except RuntimeError:  # it was ended since the answer before
             raise Lost(f"{self._whom}: ended the association.") from None
         if "Status" not in status:
@@ -94,7 +102,19 @@ class StoreCourier:
             is_late = time.monotonic() - started >= self._whom.patience.answer_s
             how = "did not answer in time" if is_late else "went away, or aborted the association,"
             raise Lost(f"{self._whom}: {how} while an object was on its way.", parcel)
+        # pynetdicom takes whatever answer comes next, also one to another object.
+        number, uid = self._answers.popleft()
+        if number != self._number or uid not in {"", parcel.uid}:
+            association.abort()
+            raise Lost(f"{self._whom}: answered for another object than the one on its way.", parcel)
         return judge(int(status.Status))
+
+    def _hear(self, event: evt.Event) -> None:
+        """Note which request each answer is to, in the order in which they are taken."""
+        if isinstance(event.message, C_STORE_RSP):
+            said = event.message.command_set
+            number, uid = said.get("MessageIDBeingRespondedTo"), said.get("AffectedSOPInstanceUID")
+            self._answers.append((int(number or 0), str(uid or "")))
 
 
 def contexts(*, commitment: bool) -> list[PresentationContext]:

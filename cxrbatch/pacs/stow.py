@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,8 @@ _LONGEST_ANSWER = 1 << 20
 # PS3.18 table I.2-1 in the JSON of PS3.18 annex F.
 _FAILED, _REFERENCED, _UID = "00081198", "00081199", "00081155"
 _FAILURE, _WARNING = "00081197", "00081196"
+_TAG = re.compile("[0-9A-Fa-f]{8}")
+_HTML = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
 _PRIVATE_INFORMATION = (0x00020100, 0x00020102)
 
 
@@ -134,7 +137,10 @@ class StowCourier:
     def _judge(self, response: requests.Response, parcel: Parcel) -> Answer:
         status = response.status_code
         if status in _WITH_ANSWER:
-            return judge_answer(status, self._read(response), parcel.uid)
+            try:
+                return judge_answer(status, self._read(response), parcel.uid)
+            except NotAsked as error:
+                raise Lost(f"{self._whom}: answers {status}, and {error}.", parcel, may_pass=error.may_pass) from None
         if status in _FOR_NOW:
             raise Lost(f"{self._whom}: answers {status}.", parcel)
         if status in _NOT_ALLOWED:
@@ -171,18 +177,34 @@ def judge_answer(status: int, content: bytes, uid: str) -> Answer:
 
     Args:
         status: of the HTTP response: 2xx or 409.
-        content: its body; what is no JSON says nothing.
+        content: its body; what is neither JSON nor HTML says nothing.
         uid: the object's SOP Instance UID.
+
+    Raises:
+        NotAsked: it says something, but not of this object.
     """
     said = _first(content)
-    for item in _items(said, _FAILED):
+    failed, referenced = _items(said, _FAILED), _items(said, _REFERENCED)
+    for item in failed:
         if _value(item, _UID) == uid:
             reason = _number(item, _FAILURE)
             return judge(reason) if reason else Answer(f"HTTP {status}", "refused")
-    for item in _items(said, _REFERENCED):
+    for item in referenced:
         if _value(item, _UID) == uid:
             return Answer(f"{_number(item, _WARNING):04X}", "stored")
+    if status in _STORED and (failed or referenced):
+        raise NotAsked("names other objects than the one that was sent", may_pass=True)
+    if status in _STORED and (_HTML.match(content) or not all(map(_TAG.fullmatch, said))):
+        raise NotAsked("says nothing that a DICOMweb service says; perhaps it is a page to log in", may_pass=False)
     return Answer(f"HTTP {status}", "stored" if status in _STORED else "refused")
+
+
+class NotAsked(Exception):
+    """A server answers something else than it was asked, so that nobody knows whether the object is stored."""
+
+    def __init__(self, message: str, *, may_pass: bool) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
 
 
 def travelling(content: bytes) -> bytes:

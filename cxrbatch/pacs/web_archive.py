@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-import pydicom
 import requests
 from dicomweb_client import DICOMwebClient
 
 from cxrbatch.pacs.archive import Answers, Lost, ObjectFound, SeriesFound, Span, StudyFound, read_moment
 from cxrbatch.pacs.inbox import Inbox, NoRoom
+from cxrbatch.pacs.parts import BrokenOff, received_parts
+from cxrbatch.pacs.received import name_of
 from cxrbatch.pacs.stow import WebPeer, innermost
 from cxrbatch.system.stopping import stop_if_asked
 
@@ -23,7 +25,9 @@ _STUDY, _SERIES, _SOP, _CLASS = "0020000D", "0020000E", "00080018", "00080016"
 _DATE, _TIME, _MODALITIES, _MODALITY = "00080020", "00080030", "00080061", "00080060"
 _MANUFACTURER, _NUMBER, _OBJECTS = "00080070", "00200011", "00201209"
 _PAGE = 200
-_ANY_SYNTAX = (("application/dicom", "*"),)
+_ANY_SYNTAX = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+# What is the matter with one object says nothing of the others.
+_NOT_THERE = frozenset({400, 404, 406, 409, 410, 415, 422})
 _FOR_NOW = frozenset({408, 423, 425, 429, 500, 502, 503, 504, 507})
 
 
@@ -64,11 +68,10 @@ class WebArchive:
 
     def fetch(self, series: SeriesFound, uids: Sequence[str], *, is_all: bool) -> str:
         """Fetch objects of a series, as they are stored; return what went wrong, in words, or ""."""
+        where = f"studies/{_quoted(series.study_uid)}/series/{_quoted(series.uid)}"
         problem = ""
-        with self._asking() as client:
-            for found in self._fetched(client, series, uids, is_all):
-                problem = self._take(found, series.study_uid) or problem
-                stop_if_asked()
+        for place in [where] if is_all else [f"{where}/instances/{_quoted(uid)}" for uid in uids]:
+            problem = self._fetch(place, series.study_uid) or problem
         return problem
 
     def rest(self) -> None:
@@ -77,32 +80,48 @@ class WebArchive:
             self._session.close()
         self._session = None
 
-    def _fetched(
-        self, client: DICOMwebClient, series: SeriesFound, uids: Sequence[str], is_all: bool
-    ) -> Iterator[pydicom.Dataset]:
-        if is_all:
-            yield from client.iter_series(series.study_uid, series.uid, media_types=_ANY_SYNTAX)
-        else:
-            for uid in uids:
-                yield client.retrieve_instance(series.study_uid, series.uid, uid, media_types=_ANY_SYNTAX)
+    def _fetch(self, place: str, study_uid: str) -> str:
+        """Fetch what is at one address; return what went wrong, in words, or ""."""
+        problem = ""
+        patience = self._whom.patience
+        with (
+            self._asking(),
+            self._opened().get(
+                f"{self._whom.url}/{place}",
+                headers={"Accept": _ANY_SYNTAX},
+                timeout=(patience.connect_s, patience.answer_s),
+                stream=True,
+            ) as answer,
+        ):
+            if answer.status_code in _NOT_THERE:
+                return f"it answers {answer.status_code} for some objects"
+            answer.raise_for_status()
+            try:
+                for received in received_parts(answer, self._inbox.incoming):
+                    problem = self._take(received, study_uid) or problem
+                    stop_if_asked()
+            except requests.exceptions.RequestException:
+                raise  # an OSError as well
+            except OSError as error:
+                return _unwritten(error)
+        return problem
 
-    def _take(self, found: pydicom.Dataset, study_uid: str) -> str:
-        if str(found.get("StudyInstanceUID")) != study_uid or not found.get("SOPInstanceUID"):
+    def _take(self, received: Path, study_uid: str) -> str:
+        try:
+            named = name_of(received)
+        except Exception:  # noqa: BLE001  # whatever pydicom makes of what a stranger sent
+            return "it sent what is no DICOM object of a study"
+        if named.study_uid != study_uid:
             return "it sent something else than it was asked for"
-        received = self._inbox.incoming / f"web-{secrets.token_hex(8)}.dcm"
         try:
             self._inbox.require_room()
-            # What was not looked at is written as the bytes that came.
-            found.save_as(received, enforce_file_format=True)
-            self._inbox.take(received, study_uid, str(found.SOPInstanceUID))
+            self._inbox.take(received, study_uid, named.sop_instance_uid)
         except NoRoom:
             return "the disk is full (--min-free)"
         except OSError as error:
-            return f"it cannot be written here ({error.strerror or 'OSError'})"
+            return _unwritten(error)
         else:
             return ""
-        finally:
-            received.unlink(missing_ok=True)
 
     def _pages(self, key: str, search: str, **query: Any) -> list[dict[str, Any]]:
         """Ask for page after page, until one brings nothing new: some services take no offset, others give fewer."""
@@ -128,6 +147,8 @@ class WebArchive:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # pydicom's quote values
                 yield self._client()
+        except (BrokenOff, requests.exceptions.ChunkedEncodingError):
+            raise Lost(f"{self.name}: its answer broke off") from None
         except requests.exceptions.HTTPError as error:
             status = error.response.status_code if error.response is not None else 0
             hint = ": it does not let us in. Check token or login" if status in {401, 403, 407} else ""
@@ -140,21 +161,32 @@ class WebArchive:
             raise Lost(f"{self.name}: its answer is of no use ({type(error).__name__})") from None
 
     def _client(self) -> DICOMwebClient:
+        patience = self._whom.patience
+        client = DICOMwebClient(self._whom.url, session=self._opened(), timeout=(patience.connect_s, patience.answer_s))
+        client.set_http_retry_params(retry=False)
+        return client
+
+    def _opened(self) -> requests.Session:
         if self._session is None:
             self._session = requests.Session()
             # Always set: without it a .netrc would be asked, and what it says sent.
             self._session.auth = self._authorize
             self._session.verify = str(self._whom.authority) if self._whom.authority else True
             self._session.cert = tuple(map(str, self._whom.certificate)) if self._whom.certificate else None  # type: ignore[assignment]  # two
-        patience = self._whom.patience
-        client = DICOMwebClient(self._whom.url, session=self._session, timeout=(patience.connect_s, patience.answer_s))
-        client.set_http_retry_params(retry=False)
-        return client
+        return self._session
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if self._whom.authorization:
             request.headers["Authorization"] = self._whom.authorization
         return request
+
+
+def _quoted(uid: str) -> str:
+    return quote(uid, safe="")
+
+
+def _unwritten(error: OSError) -> str:
+    return f"it cannot be written here ({error.strerror or 'OSError'})"
 
 
 def _study(found: dict[str, Any]) -> StudyFound:

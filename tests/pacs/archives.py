@@ -95,6 +95,7 @@ def archive(
     syntaxes: tuple[UID, ...] = EVERY,
     port: int = 0,
     commits: Callable[[Archive, evt.Event], tuple[int, None]] | None = None,
+    stores: Callable[[evt.Event], int] | None = None,
 ) -> Iterator[Archive]:
     """Run an archive in this process."""
     entity = AE(ae_title="ARCHIVE")
@@ -102,7 +103,7 @@ def archive(
         entity.add_supported_context(sop_class, list(syntaxes))
     kept = Archive(port or free_port(), status)
     handlers: list[EventHandlerType] = [
-        (evt.EVT_C_STORE, kept.store),
+        (evt.EVT_C_STORE, stores or kept.store),
         (evt.EVT_ACCEPTED, lambda event: kept.associations.append(event.assoc.requestor.ae_title)),
     ]
     if commits is not None:

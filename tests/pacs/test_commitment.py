@@ -41,7 +41,7 @@ def objects(out: Path) -> dict[str, int]:
     return facts.objects
 
 
-def answer_to(request: Dataset, lost: set[str]) -> tuple[Dataset, int]:
+def answer_to(request: Dataset, lost: set[str], reason: int = 0x0112) -> tuple[Dataset, int]:
     """Return what an archive says that has all objects but some, and which event that is (PS3.4 J.3.3.1)."""
     said = Dataset()
     said.TransactionUID = request.TransactionUID
@@ -49,7 +49,7 @@ def answer_to(request: Dataset, lost: set[str]) -> tuple[Dataset, int]:
     said.ReferencedSOPSequence = [each for each in asked if each.ReferencedSOPInstanceUID not in lost]
     failed = [each for each in asked if each.ReferencedSOPInstanceUID in lost]
     for each in failed:
-        each.FailureReason = 0x0112
+        each.FailureReason = reason
     if failed:
         said.FailedSOPSequence = failed
     return said, 2 if failed else 1
@@ -62,13 +62,13 @@ def report(association: Any, said: Dataset, event_type: int) -> None:
     assert status.Status == 0
 
 
-def on_the_same(lost: set[str]) -> Any:
+def on_the_same(lost: set[str], reason: int = 0x0112) -> Any:
     """Return an archive's way to answer on the association that asked."""
 
     def commits(kept: Archive, event: evt.Event) -> tuple[int, None]:
         request: Dataset = event.action_information
         kept.asked.append(request)
-        said = answer_to(request, lost)
+        said = answer_to(request, lost, reason)
         threading.Timer(0.1, report, (event.assoc, *said)).start()
         return 0, None
 
@@ -96,6 +96,15 @@ def test_what_the_archive_lost_after_all_is_sent_again(finished: Finished) -> No
         assert send(finished.out, kept.port) == ExitCode.DONE
         assert objects(finished.out) == {"committed": 7}
         assert len(kept.taken) == 8
+
+
+def test_what_an_archive_commits_itself_to_for_no_object_of_a_class_is_stored(finished: Finished) -> None:
+    """To send it again and again would change nothing."""
+    with archive(commits=on_the_same({finished.uids[0]}, 0x0122)) as kept:
+        assert send(finished.out, kept.port) == ExitCode.DONE
+        assert objects(finished.out) == {"committed": 6, "stored": 1}
+        assert send(finished.out, kept.port) == ExitCode.DONE
+        assert len(kept.taken) == 7
 
 
 def test_an_archive_that_does_not_answer_has_stored_all_the_same(

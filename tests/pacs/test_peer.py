@@ -95,6 +95,19 @@ def test_who_rejects_us_says_why_and_whether_it_may_pass() -> None:
         assert not said.may_pass
 
 
+@pytest.mark.parametrize("longest", [0, 16, 1, 6, 7])
+def test_a_peer_takes_pdus_of_any_length_that_holds_something(longest: int) -> None:
+    with answering(maximum_pdu_size=longest) as port:
+        peer = Peer("127.0.0.1", port, patience=HURRIED)
+        if longest in {0, 16}:
+            with associated(peer, ECHO) as association:
+                assert association.send_c_echo().Status == 0
+        else:
+            said = reason(peer)
+            assert "in which there is no room" in str(said)
+            assert not said.may_pass
+
+
 def test_who_is_not_there_is_told_from_who_does_not_speak_dicom() -> None:
     said = reason(Peer("127.0.0.1", free_port()))
     assert "refused" in str(said)
@@ -105,7 +118,7 @@ def test_who_is_not_there_is_told_from_who_does_not_speak_dicom() -> None:
         said = reason(Peer("127.0.0.1", silent.getsockname()[1], patience=HURRIED))
         assert "not our request for an association" in str(said)
         secured = Peer("127.0.0.1", silent.getsockname()[1], tls=ClientTls(), patience=HURRIED)
-        assert "no answer within 0.5 s" in str(reason(secured))
+        assert "no answer within 0.5 s; perhaps it does not speak TLS" in str(reason(secured))
 
 
 def test_a_peer_that_stops_reading_does_not_hold_us_for_good() -> None:

@@ -67,6 +67,8 @@ class Shelf:
     series_sizes: dict[str, int]
     failures: list[Lost | str] = field(default_factory=list)
     most_answers: int = 1000
+    broken: set[str] = field(default_factory=set)
+    unlisted: int = 0
     fetched: list[str] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
     name: str = "SHELF"
@@ -82,11 +84,13 @@ class Shelf:
         return [SeriesFound(study_uid, f"{study_uid}.5", "CR", objects=self.series_sizes[study_uid])]
 
     def objects(self, series: SeriesFound) -> Sequence[ObjectFound]:
-        kept = [ObjectFound(f"{series.uid}.{n}", RADIOGRAPHS[0]) for n in range(series.objects)]
+        kept = [ObjectFound(f"{series.uid}.{n}", RADIOGRAPHS[0]) for n in range(series.objects - self.unlisted)]
         return [*kept, ObjectFound(f"{series.uid}.99", "1.2.840.10008.5.1.4.1.1.11.1")]  # a presentation state
 
     def fetch(self, series: SeriesFound, uids: Sequence[str], *, is_all: bool) -> str:
         assert not is_all  # or the presentation state would come, too
+        if series.uid in self.broken:
+            raise Lost("SHELF: went away")
         failure = self.failures.pop(0) if self.failures else ""
         for uid in uids[: 1 if failure else None]:
             received = self.inbox.incoming / "received.dcm"
@@ -211,7 +215,7 @@ def test_durations() -> None:
 def test_a_lost_connection_is_tried_again_for_what_did_not_come(tmp_path: Path) -> None:
     clock = Hourglass()
     with inbox_at(tmp_path, clock) as inbox:
-        pull, shelf, told = opened(inbox, clock, {"1.480": 4}, a_day())
+        pull, shelf, told = opened(inbox, clock, {"1.480": 4}, a_day(modalities=("CR",)))
         shelf.failures = [Lost("SHELF: went away"), Lost("SHELF: went away")]
         assert pull.round().is_done
     assert shelf.fetched == [f"1.480.5.{n}" for n in range(4)]  # none of them twice
@@ -221,7 +225,7 @@ def test_a_lost_connection_is_tried_again_for_what_did_not_come(tmp_path: Path) 
 def test_an_archive_that_stays_away_is_left_for_another_time(tmp_path: Path) -> None:
     clock = Hourglass()
     with inbox_at(tmp_path, clock) as inbox:
-        pull, shelf, _ = opened(inbox, clock, {"1.480": 9}, a_day(tries=3))
+        pull, shelf, _ = opened(inbox, clock, {"1.480": 9}, a_day(tries=3, modalities=("CR",)))
         shelf.failures = [Lost("away")] * 3
         outcome = pull.round()
         assert (outcome.came, outcome.reasons, outcome.is_done) == (3, ["away"], False)
@@ -230,6 +234,28 @@ def test_an_archive_that_stays_away_is_left_for_another_time(tmp_path: Path) -> 
         assert clock.waited == [1, 2]
         assert pull.round().came == 5
         assert pull.round() == Outcome(studies=1, series=1)
+
+
+def test_a_series_that_never_comes_holds_up_no_other(tmp_path: Path) -> None:
+    clock = Hourglass()
+    with inbox_at(tmp_path, clock) as inbox:
+        pull, shelf, _ = opened(inbox, clock, {"1.480": 1, "2.540": 2, "3.600": 1}, a_day(tries=2))
+        shelf.broken = {"1.480.5"}
+        outcome = pull.round()
+        assert (outcome.came, outcome.series, outcome.is_done) == (3, 3, False)
+        assert outcome.reasons == ["SHELF: went away"]
+    assert shelf.fetched == ["2.540.5.0", "2.540.5.1", "3.600.5.0"]
+
+
+def test_what_is_counted_but_not_listed_yet_is_asked_for_again(tmp_path: Path) -> None:
+    clock = Hourglass()
+    with inbox_at(tmp_path, clock) as inbox:
+        pull, shelf, _ = opened(inbox, clock, {"1.480": 4}, a_day())
+        shelf.unlisted = 2
+        assert pull.round().came == 2
+        shelf.unlisted = 0
+        assert pull.round().came == 2
+    assert shelf.fetched == [f"1.480.5.{n}" for n in range(4)]
 
 
 def test_what_an_archive_could_not_send_is_left_and_others_come(tmp_path: Path) -> None:
@@ -256,6 +282,19 @@ def test_what_was_stored_but_not_noted_does_not_come_again(tmp_path: Path) -> No
     assert shelf.fetched == ["1.480.5.1"]
 
 
+def test_what_came_and_cannot_be_noted_is_there_all_the_same(tmp_path: Path) -> None:
+    clock = Hourglass()
+    with inbox_at(tmp_path, clock) as inbox:
+        pull, shelf, _ = opened(inbox, clock, {"1.480": 1}, a_day())
+        inbox._known.execute("PRAGMA query_only = ON")  # as where not a byte is left
+        received = inbox.incoming / "received.dcm"
+        radiograph("1.480", "1.480.5.0").save_as(received, enforce_file_format=True)
+        with pytest.raises(OSError, match="cannot be noted"):
+            inbox.take(received, "1.480", "1.480.5.0")
+        assert pull.round().is_done
+        assert not shelf.fetched
+
+
 def test_a_record_that_is_damaged_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with PullInbox(tmp_path) as inbox:
         (record,) = inbox.incoming.glob("kept-*.sqlite")
@@ -280,6 +319,17 @@ def test_the_days_are_those_of_the_archive() -> None:
     assert is_in(StudyFound("1", began=datetime(2026, 3, 11, 3)), span)
     assert not is_in(StudyFound("1", began=datetime(2026, 3, 11, 2, 59)), span)
     assert is_in(StudyFound("1"), span)
+
+
+def test_so_long_ago_is_so_long_ago_where_clocks_were_set_on_or_back() -> None:
+    zurich, day = ZoneInfo("Europe/Zurich"), timedelta(hours=24)
+    on = datetime(2026, 3, 29, 12, tzinfo=zurich)  # 03:00 followed 01:59 in that night
+    assert span_since(day, on, zurich).first == datetime(2026, 3, 28, 11)
+    back = datetime(2026, 10, 25, 12, tzinfo=zurich)
+    assert span_since(day, back, zurich).first == datetime(2026, 10, 24, 13)
+    # 02:45 came twice; of 02:10, half an hour later on the wall of the second time, nothing may be left out.
+    twice = datetime(2026, 10, 26, 1, 45, tzinfo=timezone.utc)
+    assert span_since(timedelta(hours=25), twice, zurich).first <= datetime(2026, 10, 25, 2, 10)
 
 
 @pytest.mark.parametrize(

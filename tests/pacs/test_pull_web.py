@@ -29,6 +29,8 @@ class Service:
     sent: list[Dataset] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     page: int = 1000
+    cut: int = 0
+    gone: str = ""
 
     def answer(self, path: str) -> tuple[int, str, bytes]:
         if self.first:
@@ -44,7 +46,10 @@ class Service:
         if place.endswith("/instances"):
             listed = [{"00080018": f"1.2.3.5.{number}"} for number in range(5)]
             return 200, "application/dicom+json", _json(listed[offset : offset + self.page])
-        return 200, "multipart/related; type=application/dicom; boundary=b", _multipart(self.sent)
+        if self.gone and place.endswith(self.gone):
+            return 404, "text/plain", b""
+        sent = [each for each in self.sent if not self.gone or place.endswith(each.SOPInstanceUID)]
+        return 200, "multipart/related; type=application/dicom; boundary=b", _multipart(sent)
 
 
 def _json(found: list[dict[str, str]]) -> bytes:
@@ -70,9 +75,13 @@ def service() -> Iterator[Service]:
             status, kind, body = made.answer(self.path)
             self.send_response(status)
             self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
+            if not made.cut or kind == "application/dicom+json":
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+                return
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(body[: -made.cut])
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -140,6 +149,31 @@ def test_what_is_not_what_was_asked_for_is_not_taken(
     assert "left for another time: it sent something else than it was asked for" in capfd.readouterr().out
     assert lying(tmp_path) == [f"1.2.3.5.{number}.dcm" for number in range(1, 5)]
     assert not list((tmp_path / ".cxrbatch-incoming").glob("*.dcm"))
+
+
+def test_what_broke_off_is_not_taken_for_whole_and_comes_the_next_time(
+    service: Service, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    service.cut = 1500  # of the last object; nothing but the last delimiter would tell
+    assert pull(service, tmp_path, "--tries", "1") == ExitCode.SOME_STUDIES_FAILED
+    assert "left for another time" in (printed := capfd.readouterr().out)
+    assert "its answer broke off" in printed
+    assert lying(tmp_path) == [f"1.2.3.5.{number}.dcm" for number in range(4)]
+    assert not list((tmp_path / ".cxrbatch-incoming").glob("*.dcm"))
+    service.cut = 0
+    assert pull(service, tmp_path) == ExitCode.DONE
+    assert pydicom.dcmread(tmp_path / "1.2.3" / "1.2.3.5.4.dcm") == service.sent[4]
+
+
+def test_an_object_that_is_not_there_holds_up_no_other(
+    service: Service, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "1.2.3").mkdir()
+    service.sent[1].save_as(tmp_path / "1.2.3" / "1.2.3.5.1.dcm", enforce_file_format=True)
+    service.gone = "1.2.3.5.0"
+    assert pull(service, tmp_path) == ExitCode.SOME_STUDIES_FAILED
+    assert "new objects 3, objects still to come 1" in (printed := capfd.readouterr().out)
+    assert "it answers 404 for some objects" in printed
 
 
 def test_the_token_comes_from_a_file_or_the_environment(

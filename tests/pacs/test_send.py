@@ -11,11 +11,14 @@ import sys
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
+from pynetdicom import evt
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they are asked for
     EncapsulatedPDFStorage,
     SecondaryCaptureImageStorage,
@@ -28,7 +31,7 @@ from cxrbatch.output.folder.opening import open_output
 from cxrbatch.output.folder.settle import read_result
 from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.output.report.intent import Intent, begin_printing, end_printing
-from cxrbatch.output.sent import forget_sent
+from cxrbatch.output.sent import SentObjects, forget_sent
 from cxrbatch.output.sent_facts import SENT_FILE, PeerFacts, read_sent
 from cxrbatch.pacs.courier import judge
 from cxrbatch.pacs.send import Persistence
@@ -163,6 +166,32 @@ def test_warnings_count_refusals_stay_and_want_of_room_passes(finished: Finished
         assert [rows[kept.uids[number]] for number in range(3)] == ["B007", "C123", "0000"]
         tried = dict(database.execute("SELECT uid, attempts FROM sent"))
         assert tried[kept.uids[2]] == 2
+
+
+def test_an_answer_to_another_object_counts_for_none(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    came, associations = list[str](), list[object]()
+
+    def answer(event: evt.Event) -> int:
+        request: Any = event.request
+        came.append(uid := str(request.AffectedSOPInstanceUID))
+        if uid != refused and event.assoc not in associations:
+            # A second answer to the first object of each association, or one that names another object.
+            associations.append(event.assoc)
+            said = C_STORE()
+            said.MessageIDBeingRespondedTo, said.Status = request.MessageID, 0x0000
+            said.AffectedSOPClassUID = request.AffectedSOPClassUID
+            said.AffectedSOPInstanceUID = "1.2.3" if len(came) == 1 else uid
+            event.assoc.dimse.send_msg(said, event.context.context_id)
+        return 0xA900 if uid == refused else 0x0000
+
+    refused = finished.uids[0]
+    with archive(stores=answer) as kept:
+        assert send(finished.out, kept.port, "--tries", "3") == ExitCode.SOME_STUDIES_FAILED
+    assert "answered for another object than the one on its way" in capsys.readouterr().out
+    assert facts(finished.out).objects == {"stored": len(finished.uids) - 1, "refused": 1}
+    with SentObjects(finished.out, facts(finished.out).peer, only_to_read=True) as sent:
+        known = [sent.of_study(path.parents[1].name) for path in finished.objects]
+    assert {uid for each in known for uid, one in each.items() if one.status == "refused"} == {refused}
 
 
 def test_a_full_archive_is_left_alone_and_gets_the_rest_the_next_time(

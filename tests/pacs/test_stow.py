@@ -20,7 +20,7 @@ import pytest
 from cxrbatch.cli import run_command_line
 from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.output.sent_facts import read_sent
-from cxrbatch.pacs.stow import judge_answer, read_url
+from cxrbatch.pacs.stow import NotAsked, judge_answer, read_url
 from tests.factories.orthanc import Orthanc
 from tests.factories.ports import free_port
 from tests.pacs.archives import Finished
@@ -170,14 +170,45 @@ def test_who_is_not_there_or_goes_away_gets_everything_later(
         (409, b"{}", "refused", "HTTP 409"),
         (200, json.dumps([said(UID, failure=0xC001)]).encode(), "refused", "C001"),
         (200, json.dumps(said(UID, failure=0)).encode(), "refused", "HTTP 200"),
-        (200, json.dumps(said("2.25.2", failure=0xC001)).encode(), "stored", "HTTP 200"),
+        (409, json.dumps(said("2.25.2", failure=0xC001)).encode(), "refused", "HTTP 409"),
+        (200, json.dumps([said(UID), said("2.25.2", failure=0xC001)]).encode(), "stored", "0000"),
         (202, json.dumps(said(UID, warning=0xB000)).encode(), "stored", "B000"),
-        (200, b'{"00081198": {"Value": [{"00081155": 7}, 8, null]}}', "stored", "HTTP 200"),
+        (409, b'{"00081198": {"Value": [{"00081155": 7}, 8, null]}}', "refused", "HTTP 409"),
+        (200, b'<?xml version="1.0"?><NativeDicomModel/>', "stored", "HTTP 200"),
+        (200, b"OK", "stored", "HTTP 200"),
+        (202, json.dumps(said(UID, failure=0xA700)).encode(), "waiting", "A700"),
+        (409, json.dumps(said(UID, failure=0x0122)).encode(), "refused", "0122"),
     ],
 )
 def test_answers_whatever_they_look_like(status: int, content: bytes, verdict: str, code: str) -> None:
     answer = judge_answer(status, content, UID)
     assert (answer.verdict, answer.told) == (verdict, code)
+
+
+@pytest.mark.parametrize(
+    ("content", "may_pass"),
+    [
+        (b"<!DOCTYPE html><title>Please log in</title>", False),
+        (b"\n <!-- portal -->\n<HTML lang=en>", False),
+        (b'{"error": "session expired"}', False),
+        (json.dumps(said("2.25.2")).encode(), True),
+        (json.dumps(said("2.25.2", failure=0xC001)).encode(), True),
+        (b'{"00081198": {"Value": [{"00081155": 7}, 8, null]}}', True),
+    ],
+)
+def test_an_answer_to_something_else_is_none(content: bytes, may_pass: bool) -> None:
+    with pytest.raises(NotAsked) as raised:
+        judge_answer(200, content, UID)
+    assert raised.value.may_pass is may_pass
+
+
+def test_a_page_to_log_in_stores_nothing(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(lambda *_: (200, b"<!doctype html><p>Jane Doe, please log in")) as server:
+        assert send(finished.out, server.url) == ExitCode.SOME_STUDIES_FAILED
+    assert len(server.taken) == 1
+    assert "perhaps it is a page to log in" in (told := capsys.readouterr().err)
+    assert "Doe" not in told
+    assert "stored" not in objects(finished.out)
 
 
 def test_an_address_says_where_and_nothing_else(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
