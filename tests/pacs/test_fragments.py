@@ -18,7 +18,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they
 from cxrbatch.pacs import fragments
 from cxrbatch.pacs.inbox import Inbox
 from cxrbatch.pacs.receive import OUT_OF_RESOURCES, SUCCESS, Reception, listening
-from tests.pacs.conftest import StartServer, free_port, radiograph
+from tests.factories.ports import free_port
+from tests.pacs.conftest import StartServer, radiograph
 from tests.pacs.test_receive_torture import Spoken, read_pdu, spoken
 
 __all__ = ["spoken"]

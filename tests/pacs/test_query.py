@@ -28,7 +28,8 @@ from cxrbatch.pacs.pull import Outcome, Pull, Wish
 from cxrbatch.pacs.pulled import PullInbox
 from cxrbatch.pacs.query import DicomArchive
 from cxrbatch.pacs.receive import Reception, listening
-from tests.pacs.conftest import free_port, radiograph
+from tests.factories.ports import free_port
+from tests.pacs.conftest import radiograph
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 
