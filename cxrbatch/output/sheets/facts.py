@@ -22,9 +22,9 @@ class RunSheet:
     """What one run did, or a daemon in one day; no study, path or patient is named.
 
     `files`, `reasons` and `studies` count all of the ledger at its end; `new_files`, `new_reasons` and `new_studies`
-    are how much more that is than on the sheet before. `priorities` and `positives`, by label, count the studies scored since
-    the sheet before, `scored_until` is when the last of them was. `ms_per_study` are summed over processes, by stage.
-    `alarms` counts what drifted, by scanner too.
+    are how much more that is than on the sheet before. `priorities` and `positives`, by label, count the studies
+    scored since the sheet before, `scored_until` is when the last of them was. `ms_per_study` are summed over
+    processes, by stage. `alarms` counts what drifted, by scanner too.
     """
 
     name: str
