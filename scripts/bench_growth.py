@@ -6,12 +6,13 @@ highest resident memory of a process of its own for each step, so that others on
 - walk: the walk over INPUT alone, on one thread, from the page cache;
 - nothing new: `cxrbatch run`, whole, and what of it is not the walk;
 - 1,000 new: their tables, once they are indexed and scored (a stub scores them);
+- ten new: `cxrbatch run`, whole, which scores them; without reports, so what it costs beyond the walk is the archive's;
 - all tables: written anew, as after a change of engine or version;
 - requeue: all studies queued again for another engine, and the largest journal beside the ledger meanwhile.
 
 A slope is that of log(seconds) over log(studies) between two sizes: 1 is proportional, 0 does not grow. Then the walk
 over a share is imitated: a shim makes each open, listing and stat take 5 ms. Prints tables and writes them to
-bench/growth/result.md. --sizes takes others than 1000 10000 100000; 1000000 needs 25 GB and half an hour.
+bench/growth/result.md. 10^6 studies need 25 GB and most of an hour; --sizes 1000 10000 100000 takes five minutes.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from scripts.scale_studies import make_links, make_output, make_studies, make_te
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "bench" / "growth"
 STEP, SHIM = (Path(__file__).with_name(name) for name in ("growth_step.py", "slow_share.c"))
-NEW_STUDIES = 1000
+NEW_STUDIES, FEW_STUDIES = 1000, 10
 SHARE_STUDIES, SHARE_MS, THREADS = 5000, 5, (1, 16)
 
 
@@ -66,10 +67,11 @@ def spend(step: str, tree: Path, out: Path, **environment: str) -> Spent:
     return Spent(**json.loads(text.splitlines()[-1]))
 
 
-def spend_run(tree: Path, out: Path, engine: Path) -> Spent:
-    """Run `cxrbatch run`, scoring nothing."""
-    command = [sys.executable, "-m", "cxrbatch", "run", str(tree), "-o", str(out), "-e", str(engine), "--since", NEVER]
-    child, peak = subprocess.Popen([*command, "--no-pdf"], cwd=ROOT, stdout=subprocess.DEVNULL), [0.0]
+def spend_run(tree: Path, out: Path, engine: Path, *, scores: bool = False) -> Spent:
+    """Run `cxrbatch run`, scoring nothing by default; CPU is that of its workers, too, and memory its own."""
+    command = [sys.executable, "-m", "cxrbatch", "run", str(tree), "-o", str(out), "-e", str(engine), "--no-pdf"]
+    command += ["--no-html", "--no-pictures"] if scores else ["--since", NEVER]
+    child, peak = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL), [0.0]
     # Not what wait4 says of memory, in which a child begins with what its parent has.
     sampler = threading.Thread(target=_sample, args=(child.pid, peak))
     sampler.start()
@@ -103,6 +105,8 @@ def measure(size: int, engine: Path, description: EngineDescription) -> dict[str
     spend_run(tree, out, engine)
     record_as_scored(out, description)
     found["1,000 new: tables"] = spend("new", tree, out)
+    make_studies(tree, range(size + NEW_STUDIES, size + NEW_STUDIES + FEW_STUDIES))
+    found["ten new: run"] = spend_run(tree, out, engine, scores=True)
     found["all tables"] = spend("all", tree, out)
     found["requeue"] = spend("requeue", tree, out)
     kilobytes = (out / LEDGER_FILE).stat().st_size / 1000 / size
@@ -122,8 +126,8 @@ def table_of(found: dict[int, dict[str, Spent]]) -> str:
     """Return the figures of all sizes in Markdown, with the slope between the last two."""
     sizes = sorted(found)
     for spent in found.values():
-        beyond = spent["nothing new"].cpu_s - spent["walk"].cpu_s
-        spent["nothing new, beyond the walk"] = Spent(beyond, 0.0)
+        for what in ("nothing new", "ten new: run"):
+            spent[f"{what}, beyond the walk"] = Spent(spent[what].cpu_s - spent["walk"].cpu_s, 0.0)
     rows = []
     for what in found[sizes[0]]:
         cpu = [found[size][what].cpu_s for size in sizes]
@@ -166,7 +170,7 @@ def measure_share() -> str:
 def main() -> None:
     """Measure all sizes, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--engine", type=Path, help="engine bundle whose record results hold; by default a small one")
     options = parser.parse_args()
     engine = options.engine or bench_inputs.make_small_engine(WORK / "engines")

@@ -10,7 +10,7 @@ from cxrbatch.records import Header, ImageFile, IndexedFile, Rejection, StudyRes
 from cxrbatch.system.record_json import from_json
 
 _COMES_AFTER_6 = {
-    "index": ("studies_by_reading",),
+    "index": ("studies_by_reading", "studies_by_report", "files_by_scoring"),
     "table": ("shards", "folders", "changed_files", "changed_studies"),
 }
 

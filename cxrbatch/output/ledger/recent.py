@@ -18,7 +18,8 @@ MOST_IMAGES = 200_000
 """Of more images than this a share of the studies stands for all, so that memory stays bounded."""
 
 _KEYS = 16**16
-_SCORED = "FROM files WHERE status = 'scored' AND engine_sha256 = ? AND scored_at >= ?"
+# Named: of all files that were ever scored, only those of these days are looked at.
+_SCORED = "FROM files INDEXED BY files_by_scoring WHERE status = 'scored' AND engine_sha256 = ? AND scored_at >= ?"
 
 
 def run_since(started_at: str) -> str:
@@ -37,7 +38,8 @@ def read_recent(store: LedgerStore, engine_sha256: str, since: str) -> tuple[lis
     recent: list[StudyFacts] = []
     seen: set[str] = set()
     rows = store.rows(
-        f"SELECT study_key, probabilities, grey, header, scored_at {_SCORED} AND study_key <= ? ORDER BY path",
+        "SELECT study_key, probabilities, grey, header, scored_at FROM files "
+        f"WHERE path IN (SELECT path {_SCORED} AND study_key <= ?) ORDER BY path",
         (engine_sha256, begin, _last_key(store, engine_sha256, begin)),
     )
     for study_key, probabilities, grey, encoded, scored_at in rows:

@@ -210,8 +210,10 @@ class StudyResults:
         return self.select_studies(f"{chosen[0]} ORDER BY study_key", chosen[1])
 
     def reported_since(self, moment: str) -> Iterator[StudyRow]:
-        """Yield the studies whose report is from after `moment` (UTC, as `now_text`), by key."""
-        return self.select_studies("WHERE reported_at > ? ORDER BY study_key", (moment,))
+        """Yield the studies whose report is from after `moment` (UTC, as `now_text`), the earliest first."""
+        # Named: of a million studies, those of a night are looked up.
+        which = "INDEXED BY studies_by_report WHERE reported_at > ? AND reported_at != ''"
+        return self.select_studies(f"{which} ORDER BY reported_at, study_key", (moment,))
 
     def study_rows_by_arrival(self) -> Iterator[StudyRow]:
         """Yield one row per study, the one that came first first: what comes later changes nothing before it."""
@@ -255,8 +257,8 @@ class StudyResults:
     def reported_before(self, moment: str) -> list[OldStudy]:
         """Return the finished studies whose report is from before `moment` (UTC, as `now_text`), oldest first."""
         studies = self._store.rows(
-            "SELECT study_key, reported_at FROM studies WHERE status = 'reported' AND reported_at < ? "
-            "AND reported_at != '' ORDER BY reported_at, study_key",
+            "SELECT study_key, reported_at FROM studies INDEXED BY studies_by_report "
+            "WHERE status = 'reported' AND reported_at < ? AND reported_at != '' ORDER BY reported_at, study_key",
             (moment,),
         )
         return [self._old_study(study_key, reported_at) for study_key, reported_at in studies]

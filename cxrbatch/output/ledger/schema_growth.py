@@ -96,6 +96,8 @@ CREATE TABLE engines (id INTEGER PRIMARY KEY, record TEXT NOT NULL UNIQUE);
 CREATE INDEX studies_by_reading ON studies (
     priority, (status != 'failed'), strength DESC, (arrived_at = ''), arrived_at, study_key
 );
+CREATE INDEX studies_by_report ON studies (reported_at) WHERE reported_at != '';
+CREATE INDEX files_by_scoring ON files (engine_sha256, scored_at, study_key) WHERE status = 'scored';
 CREATE TABLE shards (                   -- of the worklist's data; by arrival of the first study of each
     number INTEGER PRIMARY KEY,
     name TEXT NOT NULL,

@@ -22,7 +22,7 @@ from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.output.ledger.results import StudyResults
 from cxrbatch.output.report import report as printed_report
 from cxrbatch.output.run_json import RunReport
-from cxrbatch.records import ImageFile, IndexedFile, PrintedStudy, Radiograph, Scores
+from cxrbatch.records import ImageFile, IndexedFile, PrintedStudy, Radiograph, Scores, storable_ns
 from cxrbatch.run import headers, source
 from cxrbatch.run.engine_slot import EngineSlot
 from cxrbatch.run.source import Postponed
@@ -359,7 +359,7 @@ def test_a_time_that_sqlite_cannot_hold_ends_no_run(runs: Runs, monkeypatch: pyt
 
     def walk_with_odd_times(*args: Any, **options: Any) -> Iterator[ImageFile]:
         for file in real(*args, **options):
-            yield ImageFile(file.path, file.size_bytes, number) if file.path == BAD else file
+            yield ImageFile(file.path, file.size_bytes, storable_ns(number)) if file.path == BAD else file
 
     monkeypatch.setattr(source, "walk", walk_with_odd_times)
     statuses = [status for _, status, _ in runs.ends(4)]
