@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cxrbatch.engine.manifest import PENDING, AccuracyFigures, Adjustment, Manifest, NoveltyFacts, ParityFigures
+from cxrbatch.engine.manifest import PENDING, AccuracyFigures, Adjustment, Manifest, ParityFigures
+from cxrbatch.engine.training_facts import NoveltyFacts
 from cxrbatch.records import Label, VerdictRule, usual_rule
 from cxrbatch.system import durable
 
