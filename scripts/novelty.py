@@ -22,7 +22,7 @@ import numpy as np
 import onnxruntime as ort
 
 from cxrbatch.config import Settings
-from cxrbatch.engine.manifest import NoveltyFacts
+from cxrbatch.engine.training_facts import NoveltyFacts
 from cxrbatch.errors import ImageRejected
 from cxrbatch.intake.preprocess import fit_image, source_side
 from cxrbatch.intake.read import read_radiograph

@@ -106,7 +106,7 @@ def evaluate(model: str, data: Path, out: Path, **options: Any) -> None:
       cxrbatch evaluate pneumonia /data/hospital -o external --split all
       cxrbatch evaluate engines/four /data/four -o four --boxes BBox_List_2017.csv
     """
-    from cxrbatch.cli.print_model import print_evaluation
+    from cxrbatch.cli.print_measured import print_evaluation
     from cxrbatch.model.evaluate.evaluate import EvaluationOptions, evaluate_model
     from cxrbatch.model.evaluate.report import EVALUATION_HTML
     from cxrbatch.settings_sources import load_settings
@@ -143,7 +143,7 @@ def compare(runs: tuple[str, ...], out: Path, **options: Any) -> None:
       cxrbatch compare small.safetensors large.safetensors -o side-by-side
       cxrbatch compare figures-small figures-large -o side-by-side --no-measure
     """
-    from cxrbatch.cli.print_model import print_comparison
+    from cxrbatch.cli.print_measured import print_comparison
     from cxrbatch.model.compare.compare import compare_models
     from cxrbatch.model.compare.report import COMPARE_HTML
 

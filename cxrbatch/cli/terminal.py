@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from cxrbatch.system.progress import RunProgress
@@ -82,6 +84,13 @@ def say(text: str, *, err: bool = False) -> None:
     from cxrbatch.pages.wording import visible
 
     click.echo("\n".join(map(visible, text.split("\n"))), err=err)
+
+
+def print_place(console: Console, page: Path) -> None:
+    """Print where the page lies that was written."""
+    from cxrbatch.pages.terminal_text import literal
+
+    console.print(literal(f"Report: {page.resolve()}"), highlight=False)
 
 
 class PlainLines(logging.Formatter):

@@ -17,8 +17,8 @@ import msgspec
 from cxrbatch.demo.cases import Drawing, draw_cases, to_pixel_set
 from cxrbatch.demo.evaluate import DemoFigures, evaluate_demo_engine
 from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
-from cxrbatch.engine.manifest import TrainingFacts
 from cxrbatch.engine.model_card import MODEL_CARD, write_model_card
+from cxrbatch.engine.training_facts import TrainingFacts
 from cxrbatch.errors import EngineError
 from cxrbatch.model.build.build import BuildOptions, BuildReport, build_engine
 from cxrbatch.model.build.gate import ParityImages

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cxrbatch.engine.manifest import PENDING, AccuracyFigures, Adjustment, Manifest, NoveltyFacts, ParityFigures
+from cxrbatch.engine.gate_words import gate_lines
+from cxrbatch.engine.manifest import Adjustment, Manifest
+from cxrbatch.engine.training_facts import NoveltyFacts
+from cxrbatch.pages.markdown_text import code, plain, table_row
 from cxrbatch.records import Label, VerdictRule, usual_rule
 from cxrbatch.system import durable
 
@@ -17,13 +19,6 @@ ADJUSTED_ON_THE_SAME = (
     "The same images chose what is measured on them after the adjustment; the last figures are those of patients whose "
     "images had no part in the choice (each of five parts by what the other four chose)."
 )
-
-# What Markdown, or HTML in it, makes something of: between words an underscore is one, and so is a lone sign at the
-# beginning of a line, which no text of a stranger stands at.
-_MARKUP = re.compile(r"[\\`*\[\]|~#!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-_LINK_OR_HTML = re.compile(r"[<>&@]|(?<=[A-Za-z])://|(?<=www)\.", re.IGNORECASE)
-# They shape Persian and Indic words.
-_JOINERS = "\u200c\u200d"
 
 _ENDS = ("_low", "_high")
 
@@ -35,11 +30,11 @@ def write_model_card(path: Path, manifest: Manifest) -> None:
 
 def _lines(manifest: Manifest) -> Iterator[str]:
     spec = manifest.input
-    yield from (f"# Engine {_text(manifest.name)}", "", "Research use only; not a medical device.")
+    yield from (f"# Engine {plain(manifest.name)}", "", "Research use only; not a medical device.")
     if manifest.notice:
-        yield from ("", f"**{_text(manifest.notice)}**")
+        yield from ("", f"**{plain(manifest.notice)}**")
     yield from ("", "## What it is", "")
-    yield f"- Network: {_text(manifest.architecture)}, one cell of a heatmap per {manifest.output_stride} input pixels"
+    yield f"- Network: {plain(manifest.architecture)}, one cell of a heatmap per {manifest.output_stride} input pixels"
     if manifest.pooling == "attention":
         yield (
             "- Pooling: attention, a distribution over the cells for each label, learned; a heatmap is what each cell "
@@ -50,17 +45,17 @@ def _lines(manifest: Manifest) -> Iterator[str]:
             f"- Cells of a heatmap: the first is centred at ({cells.origin_x:g}, {cells.origin_y:g}) of the input, "
             f"the next {cells.stride_x:g} and {cells.stride_y:g} px on"
         )
-    yield f"- Task: {manifest.task}; built {_text(manifest.created)}"
+    yield f"- Task: {manifest.task}; built {plain(manifest.created)}"
     yield f"- Input: {spec.size_px} x {spec.size_px} px, {spec.fit}, grey mean {spec.mean:g}, deviation {spec.std:g}"
     for role, entry in sorted(manifest.files.items()):
-        yield f"- File {_code(entry.path)} ({_text(role)}, {entry.precision}): SHA-256 `{entry.sha256}`"
+        yield f"- File {code(entry.path)} ({plain(role)}, {entry.precision}): SHA-256 `{entry.sha256}`"
     yield from _label_table(manifest.labels, manifest.verdict or usual_rule(manifest.task, manifest.labels))
     yield from _maps(manifest.labels)
     yield from _training(manifest)
     yield from _members(manifest)
     for adjustment in manifest.adjustments:
         yield from _adjustment(adjustment)
-    yield from _parity(manifest)
+    yield from gate_lines(manifest)
 
 
 def _label_table(labels: tuple[Label, ...], rule: VerdictRule) -> Iterator[str]:
@@ -71,15 +66,15 @@ def _label_table(labels: tuple[Label, ...], rule: VerdictRule) -> Iterator[str]:
         "Finding",
         "operating point",
         "urgent",
-        *map(_text, metrics),
+        *map(plain, metrics),
         *(["images with / without"] if counted else []),
     ]
-    yield from ("", "## Findings", "", _verdict_sentence(rule), "", _row(head), _row(["---"] * len(head)))
+    yield from ("", "## Findings", "", _verdict_sentence(rule), "", table_row(head), table_row(["---"] * len(head)))
     for label in labels:
         measured = [_measured(label, name, rule) for name in metrics]
         counts = [f"{label.images_with} / {label.images_without}" if label.images_with is not None else ""]
-        cells = [_text(label.name), _point(label, rule), "yes" if label.urgent else "", *measured]
-        yield _row([*cells, *(counts if counted else [])])
+        cells = [plain(label.name), _point(label, rule), "yes" if label.urgent else "", *measured]
+        yield table_row([*cells, *(counts if counted else [])])
 
 
 def _maps(labels: tuple[Label, ...]) -> Iterator[str]:
@@ -88,16 +83,16 @@ def _maps(labels: tuple[Label, ...]) -> Iterator[str]:
     checked = [(label.name, label.maps) for label in labels if label.maps is not None]
     if len(checked) < len(labels):
         nobody = ", ".join(label.name for label in labels if label.maps is None)
-        yield f"Not validated, since nobody has checked where they point: {_text(nobody)}"
+        yield f"Not validated, since nobody has checked where they point: {plain(nobody)}"
     if not checked:
         return
     head = ["Finding", "marked images", "patients", "hits", "by chance", "always the same place", "shuffled weights"]
-    yield from ("", _row([*head, "likeness", ""]), _row(["---"] * (len(head) + 2)))
+    yield from ("", table_row([*head, "likeness", ""]), table_row(["---"] * (len(head) + 2)))
     for name, maps in checked:
         shares = [maps.hits, maps.chance, maps.same_place, maps.shuffled_hits, maps.likeness]
         figures = ["-" if share is None else f"{share:.3f}" for share in shares]
-        yield _row([_text(name), str(maps.images), str(maps.patients), *figures, _text(maps.in_words)])
-    yield from ("", f"Checked on {_text('; '.join(dict.fromkeys(maps.source for _, maps in checked if maps.source)))}")
+        yield table_row([plain(name), str(maps.images), str(maps.patients), *figures, plain(maps.in_words)])
+    yield from ("", f"Checked on {plain('; '.join(dict.fromkeys(maps.source for _, maps in checked if maps.source)))}")
 
 
 def _verdict_sentence(rule: VerdictRule) -> str:
@@ -126,13 +121,13 @@ def _measured(label: Label, name: str, rule: VerdictRule) -> str:
 
 def _training(manifest: Manifest) -> Iterator[str]:
     facts = manifest.training
-    yield from ("", "## Training", "", f"- Data: {_text(facts.data) or 'not known'}")
-    yield from (f"- Images, {_text(part)}: {count}" for part, count in facts.images.items())
+    yield from ("", "## Training", "", f"- Data: {plain(facts.data) or 'not known'}")
+    yield from (f"- Images, {plain(part)}: {count}" for part, count in facts.images.items())
     if facts.init:
-        yield f"- {_text(facts.init)}"
+        yield f"- {plain(facts.init)}"
     yield f"- Seed {facts.seed}, {facts.seconds:.0f} s"
     if facts.measured_on:
-        yield f"- All figures are those of the part {_text(facts.measured_on)}, with 95 % intervals over patients"
+        yield f"- All figures are those of the part {plain(facts.measured_on)}, with 95 % intervals over patients"
     if facts.novelty is not None:
         yield _novelty(facts.novelty)
     if facts.figures_promise_too_much:
@@ -142,9 +137,9 @@ def _training(manifest: Manifest) -> Iterator[str]:
         )
     elif facts.chosen_on and facts.figures:
         yield "- The images of these figures chose neither the epoch, nor the calibration, nor the operating points"
-    yield from (f"- {_text(name)}: {_text(_listed(value))}" for name, value in facts.options.items() if value != "")
-    yield from (f"- {_text(library)} {_text(version)}" for library, version in facts.libraries.items())
-    yield from (f"- **{_text(name)}: {_with_interval(facts.figures, name)}**" for name in _figure_names(facts.figures))
+    yield from (f"- {plain(name)}: {plain(_listed(value))}" for name, value in facts.options.items() if value != "")
+    yield from (f"- {plain(library)} {plain(version)}" for library, version in facts.libraries.items())
+    yield from (f"- **{plain(name)}: {_with_interval(facts.figures, name)}**" for name in _figure_names(facts.figures))
 
 
 def _members(manifest: Manifest) -> Iterator[str]:
@@ -161,14 +156,14 @@ def _members(manifest: Manifest) -> Iterator[str]:
         yield "- Every image is scored as it is and as its mirror image, and both are averaged, at twice the cost"
     if not manifest.training.figures:
         yield "- **Nobody measured it as a whole.** What is known is known of the networks one by one"
-    yield f"- Operating points: {_text(str(manifest.training.options.get('operating_point', '')) or 'as trained')}"
+    yield f"- Operating points: {plain(str(manifest.training.options.get('operating_point', '')) or 'as trained')}"
     for member in manifest.members:
         figures = member.training.figures
-        told = ", ".join(f"{_text(name)} {_with_interval(figures, name)}" for name in _figure_names(figures))
-        on = f" (on its own part {_text(member.training.measured_on)})" if told and member.training.measured_on else ""
+        told = ", ".join(f"{plain(name)} {_with_interval(figures, name)}" for name in _figure_names(figures))
+        on = f" (on its own part {plain(member.training.measured_on)})" if told and member.training.measured_on else ""
         yield (
-            f"- {_text(member.name)}: {_text(member.architecture)}, {_text(member.created)}, seed "
-            f"{member.training.seed}, SHA-256 {_code(member.sha256[:16])}{f'; {told}{on}' if told else ''}"
+            f"- {plain(member.name)}: {plain(member.architecture)}, {plain(member.created)}, seed "
+            f"{member.training.seed}, SHA-256 {code(member.sha256[:16])}{f'; {told}{on}' if told else ''}"
         )
 
 
@@ -209,130 +204,34 @@ def _adjustment(made: Adjustment) -> Iterator[str]:
         "",
         "## Adjusted",
         "",
-        f"- Made of the engine {_text(made.of)}, `{made.sha256[:16]}`, {_text(made.created)}",
+        f"- Made of the engine {plain(made.of)}, `{made.sha256[:16]}`, {plain(made.created)}",
     )
     if made.urgent is not None:
-        yield f"- Urgent by request: {_text(', '.join(made.urgent)) or 'nothing'}"
+        yield f"- Urgent by request: {plain(', '.join(made.urgent)) or 'nothing'}"
     if made.operating_point:
-        yield f"- Operating points by request: {_text(made.operating_point)}"
+        yield f"- Operating points by request: {plain(made.operating_point)}"
     if made.calibrated:
         yield "- Probabilities calibrated anew; an operating point that nobody named calls the same images as before"
     if made.maps:
-        yield f"- Heatmaps checked on boxes: {_text(', '.join(made.maps))}"
+        yield f"- Heatmaps checked on boxes: {plain(', '.join(made.maps))}"
     if made.dropped:
-        yield f"- Not taken along: {_text(', '.join(made.dropped))}"
+        yield f"- Not taken along: {plain(', '.join(made.dropped))}"
     if made.data:
-        yield f"- Local data: {_text(made.data)}, {made.images} images of {made.patients} patients"
-        yield from (f"- **{_text(caution)}**" for caution in made.cautions)
+        yield f"- Local data: {plain(made.data)}, {made.images} images of {made.patients} patients"
+        yield from (f"- **{plain(caution)}**" for caution in made.cautions)
         yield from _local_table(made)
 
 
 def _local_table(made: Adjustment) -> Iterator[str]:
     head = ["Finding", "images with it", "figure", "before", "after", "after, on other patients", ""]
-    yield from ("", _row(head), _row(["---"] * len(head)))
+    yield from ("", table_row(head), table_row(["---"] * len(head)))
     for name, label in made.labels.items():
         for figure in ("sensitivity", "specificity", "calibration_error"):
             cells = [_cell(figures, figure) for figures in (label.before, label.after, label.unseen)]
             counted = f"{label.positives} of {label.images}"
-            yield _row([_text(name), counted, figure.replace("_", " "), *cells, _text(label.note)])
+            yield table_row([plain(name), counted, figure.replace("_", " "), *cells, plain(label.note)])
     yield from ("", ADJUSTED_ON_THE_SAME)
 
 
 def _cell(figures: dict[str, float], figure: str) -> str:
     return f"{figures[figure]:.3f}" if figure in figures else "-"
-
-
-def _parity(manifest: Manifest) -> Iterator[str]:
-    yield from ("", "## Against its checkpoint (PyTorch, FP32)", "")
-    for role, figures in manifest.parity.items():
-        if figures == PENDING:
-            yield f"- {_text(role)}: pending; the first machine that loads it compares, and writes the result here"
-        else:
-            yield f"- {_text(role)}: {_in_words(role, figures)}"
-    for role, accuracy in manifest.accuracy.items():
-        yield f"- {_text(role)}: {_loss_in_words(accuracy)}"
-
-
-def _loss_in_words(accuracy: AccuracyFigures) -> str:
-    worst = f"{accuracy.worst_drop:.4f}" + (f" ({_text(accuracy.worst_label)})" if accuracy.worst_label else "")
-    worst_limit = "" if accuracy.worst_limit is None else f", limit {accuracy.worst_limit:g}"
-    verdicts = _flips_in_words(accuracy.decision_flips, accuracy.verdicts, accuracy.flip_limit)
-    return (
-        f"mean AUROC {accuracy.auroc:.4f} beside {accuracy.auroc_reference:.4f}, limit of its drop {accuracy.limit:g}; "
-        f"largest drop of one label {worst}{worst_limit}; {verdicts}, on {accuracy.images} {_text(accuracy.source)}"
-    )
-
-
-def _in_words(role: str, figures: ParityFigures) -> str:
-    p99, p99_limit = figures.p99_probability_change, figures.p99_limit
-    most = "" if p99 is None else f", of 99 in 100 {p99:.1e}" + ("" if p99_limit is None else f" (limit {p99_limit:g})")
-    device = f"; on {_text(figures.device)}" if figures.device else ""
-    # The first versions counted the verdicts of all files but the INT8 one, for which they wrote 0 as well.
-    counted = figures.verdicts or role != "onnx_int8"
-    verdicts = _flips_in_words(figures.decision_flips, figures.verdicts, figures.flip_limit, counted=bool(counted))
-    return (
-        f"largest change of a probability {figures.max_probability_change:.1e} (limit {figures.limit:g}){most}, mean "
-        f"{figures.mean_probability_change:.1e}, on {figures.images} {_text(figures.source)}"
-        f"{device}; {verdicts}{_heatmaps_in_words(figures)}{_members_in_words(figures)}"
-        f"{_distances_in_words(figures)}{_embeddings_in_words(figures)}"
-    )
-
-
-def _members_in_words(figures: ParityFigures) -> str:
-    change = figures.max_disagreement_change
-    return "" if change is None else f"; largest change of the members' disagreement {change:.1e}"
-
-
-def _distances_in_words(figures: ParityFigures) -> str:
-    change = figures.max_distance_change
-    if change is None:
-        return ""
-    return f"; largest change of a distance to the training images {change:.1e}, {figures.unlike_flips} change sides"
-
-
-def _embeddings_in_words(figures: ParityFigures) -> str:
-    change, limit = figures.max_embedding_change, figures.embedding_limit
-    within = "" if limit is None else f" (limit {limit:g})"
-    return "" if change is None else f"; largest change of an embedding {change:.1e} of its length{within}"
-
-
-def _flips_in_words(flips: int, verdicts: int, limit: float | None, *, counted: bool = False) -> str:
-    if not verdicts:
-        return f"{flips} verdicts differ" if counted else "verdicts that differ were not counted"
-    return f"{flips} of {verdicts} verdicts differ" + ("" if limit is None else f" (limit {limit:.1%})")
-
-
-def _heatmaps_in_words(figures: ParityFigures) -> str:
-    lowest, p01, limit = figures.heatmap_correlation, figures.heatmap_p01, figures.heatmap_limit
-    if lowest is None:
-        return ""
-    most = "" if p01 is None else f", of 99 in 100 {p01:.4f}" + ("" if limit is None else f" (limit {limit:g})")
-    return f"; lowest correlation of a heatmap {lowest:.4f}{most}"
-
-
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _text(text: str) -> str:
-    """Return text that Markdown shows letter by letter: no markup, no link, no line of its own."""
-    line = _on_one_line(text)
-    # Entities last: the signs that they are made of are markup themselves.
-    return _LINK_OR_HTML.sub(_as_entities, _MARKUP.sub(lambda found: f"\\{found[0]}", line))
-
-
-def _code(text: str) -> str:
-    """Return text as code, between more backticks than it has in a row itself."""
-    line = _on_one_line(text)
-    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
-    space = " " if "`" in line else ""
-    return f"{fence}{space}{line}{space}{fence}"
-
-
-def _on_one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return "".join(sign if sign.isprintable() or sign in _JOINERS else f"(U+{ord(sign):04X})" for sign in line)
-
-
-def _as_entities(found: re.Match[str]) -> str:
-    return "".join(f"&#{ord(sign)};" for sign in found[0])

@@ -13,7 +13,8 @@ import pytest
 from cxrbatch.engine import installed
 from cxrbatch.engine.bundle import EngineBundle, load_bundle, save_bundle
 from cxrbatch.engine.installed import find_bundle, installed_bundles, installed_folders
-from cxrbatch.engine.manifest import EngineFile, ParityFigures, TrainingFacts
+from cxrbatch.engine.manifest import EngineFile, ParityFigures
+from cxrbatch.engine.training_facts import TrainingFacts
 from cxrbatch.errors import EngineError, ExitCode
 from cxrbatch.records import InputSpec, Label
 from tests.factories.engine import write_tiny_bundle

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from cxrbatch.engine.bundle import load_bundle
-from cxrbatch.engine.manifest import TrainingFacts
 from cxrbatch.engine.model_card import write_model_card
+from cxrbatch.engine.training_facts import TrainingFacts
 from cxrbatch.records import Label
 from tests.factories.engine import write_tiny_bundle
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cxrbatch.engine.manifest import TrainingFacts
+from cxrbatch.engine.training_facts import TrainingFacts
 from cxrbatch.model.figures.bootstrap import draw_resamples
 from cxrbatch.model.figures.figures import LabelledScores, MeasuredLabels, make_calls, measure_labels
 from cxrbatch.model.network.checkpoint import CheckpointFacts

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cxrbatch.engine.manifest import CHOOSING_PART, TrainingFacts
+from cxrbatch.engine.training_facts import CHOOSING_PART, TrainingFacts
 from cxrbatch.errors import UsageError
 from cxrbatch.model.build.gate import score_by_reference
 from cxrbatch.model.data.dataset import prepare_pixels

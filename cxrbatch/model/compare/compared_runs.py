@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from cxrbatch.engine.installed import find_bundle
-from cxrbatch.engine.manifest import TrainingFacts
 from cxrbatch.engine.open import plan_engine
+from cxrbatch.engine.training_facts import TrainingFacts
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.compare.record import ComparedModel, MeasuredOn
 from cxrbatch.model.evaluate.evaluate import METRICS_JSON

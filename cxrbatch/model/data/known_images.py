@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrbatch.engine.manifest import CHOOSING_PART
+from cxrbatch.engine.training_facts import CHOOSING_PART
 from cxrbatch.model.data.labelled import LabelledImages, Sample
 
 Mask = NDArray[np.bool_]

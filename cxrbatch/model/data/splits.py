@@ -22,7 +22,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrbatch.engine.manifest import CALIBRATION_PART
+from cxrbatch.engine.training_facts import CALIBRATION_PART
 from cxrbatch.errors import UsageError
 from cxrbatch.model.data.labelled import LabelledImages, Sample
 from cxrbatch.model.data.options import DataOptions

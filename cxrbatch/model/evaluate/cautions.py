@@ -8,7 +8,7 @@ from itertools import groupby
 
 import msgspec
 
-from cxrbatch.engine.manifest import TrainingFacts
+from cxrbatch.engine.training_facts import TrainingFacts
 from cxrbatch.model.data.labelled import LabelledImages, Sample, count_patients, patients_sha256
 from cxrbatch.model.evaluate.acquaintance import Acquaintance, describe_chosen, describe_learned, is_certain
 from cxrbatch.model.evaluate.doubts import Shortcut, find_overlap, is_trained_on

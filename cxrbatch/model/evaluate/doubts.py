@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrbatch.engine.manifest import TrainingFacts
+from cxrbatch.engine.training_facts import TrainingFacts
 from cxrbatch.model.data.labelled import LabelledImages, Sample, patients_sha256
 from cxrbatch.model.figures.bootstrap import Estimate
 from cxrbatch.model.figures.metrics import Truths, measure_auroc

@@ -10,7 +10,8 @@ import safetensors
 import safetensors.torch
 
 from cxrbatch.engine.cells import earlier_cells
-from cxrbatch.engine.manifest import MOST_MEMBERS, Adjustment, Member, TrainingFacts
+from cxrbatch.engine.manifest import MOST_MEMBERS, Adjustment, Member
+from cxrbatch.engine.training_facts import TrainingFacts
 from cxrbatch.engine.untrusted import read_file, require_input, require_labels, require_schema
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.data.known_images import KnownImages

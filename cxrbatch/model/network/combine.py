@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cxrbatch.engine.manifest import Member, TrainingFacts
+from cxrbatch.engine.manifest import Member
+from cxrbatch.engine.training_facts import TrainingFacts
 from cxrbatch.errors import UsageError
 from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, load_checkpoint, read_checkpoint
 from cxrbatch.model.network.ensemble import EnsembleNetwork, Member as MemberNetwork, fold_calibration

@@ -20,7 +20,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from cxrbatch.engine.manifest import TrainingFacts
+from cxrbatch.engine.training_facts import TrainingFacts
 from cxrbatch.errors import UsageError
 from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, build_network, save_checkpoint
 from cxrbatch.model.network.network import ChestNetwork

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cxrbatch.engine.manifest import CALIBRATION_PART, CHOOSING_PART
+from cxrbatch.engine.training_facts import CALIBRATION_PART, CHOOSING_PART
 from cxrbatch.errors import UsageError
 from cxrbatch.model.data.dataset import PreparedImages
 from cxrbatch.model.data.labelled import LabelledImages

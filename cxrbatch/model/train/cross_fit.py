@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cxrbatch.engine.manifest import CHOICES
+from cxrbatch.engine.training_facts import CHOICES
 from cxrbatch.model.data.labelled import Sample
 from cxrbatch.model.data.urgent import mark_urgent
 from cxrbatch.model.figures.alarms import Alarms, ImagesByStudy, measure_alarms

@@ -9,7 +9,7 @@ from importlib.metadata import version
 import msgspec
 import numpy as np
 
-from cxrbatch.engine.manifest import CHOICES, CHOOSING_PART, TrainingFacts
+from cxrbatch.engine.training_facts import CHOICES, CHOOSING_PART, TrainingFacts
 from cxrbatch.model.data.labelled import (
     SPLITS,
     LabelledImages,

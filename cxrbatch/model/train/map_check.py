@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cxrbatch.engine.manifest import CHOOSING_PART
+from cxrbatch.engine.training_facts import CHOOSING_PART
 from cxrbatch.model.data.dataset import PreparedImages
 from cxrbatch.model.data.regions import REGION_CELLS
 from cxrbatch.model.evaluate.map_check import MarkedMap, check_maps, enough_marked

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.decomposition import PCA
 
-from cxrbatch.engine.manifest import NoveltyFacts
+from cxrbatch.engine.training_facts import NoveltyFacts
 from cxrbatch.model.data.dataset import PixelSet
 from cxrbatch.model.network.network import SCORING_BATCH, ChestNetwork
 from cxrbatch.model.network.novelty import DIRECTIONS, TrainingDistance

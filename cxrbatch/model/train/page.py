@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrbatch.engine.manifest import CHOICES
+from cxrbatch.engine.training_facts import CHOICES
 from cxrbatch.model.data.labelled import TASK_NAMES
 from cxrbatch.model.figures.figure_lines import (
     CALLING_FIGURES,

@@ -16,9 +16,10 @@ from cxrbatch.engine import cells as engine_cells
 from cxrbatch.engine.agreement import FP16_LIMITS, compare_scores, refuse_disagreement
 from cxrbatch.engine.bundle import EngineBundle, load_bundle
 from cxrbatch.engine.deferred_gate import load_gate
-from cxrbatch.engine.manifest import ParityFigures, TrainingFacts
+from cxrbatch.engine.manifest import ParityFigures
 from cxrbatch.engine.open import open_engine
 from cxrbatch.engine.torch_graph import GraphNetwork
+from cxrbatch.engine.training_facts import TrainingFacts
 from cxrbatch.errors import EngineError
 from cxrbatch.model.build.build import BuildOptions, build_engine
 from cxrbatch.model.build.gate import score_by_reference

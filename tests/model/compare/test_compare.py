@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 
 from cxrbatch.cli import run_command_line
-from cxrbatch.cli.print_model import print_comparison
+from cxrbatch.cli.print_measured import print_comparison
 from cxrbatch.engine.bundle import load_bundle, save_bundle
-from cxrbatch.engine.manifest import TrainingFacts
+from cxrbatch.engine.training_facts import TrainingFacts
 from cxrbatch.errors import EngineError, ExitCode, UsageError
 from cxrbatch.model.compare import throughput
 from cxrbatch.model.compare.compare import compare_models

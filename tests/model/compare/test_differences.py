@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cxrbatch.cli.print_model import print_comparison
+from cxrbatch.cli.print_measured import print_comparison
 from cxrbatch.errors import UsageError
 from cxrbatch.model.compare.compare import compare_models
 from cxrbatch.model.compare.paired_record import Difference, PairedModels

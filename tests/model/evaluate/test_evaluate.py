@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cxrbatch.cli import run_command_line
-from cxrbatch.engine.manifest import TrainingFacts
+from cxrbatch.engine.training_facts import TrainingFacts
 from cxrbatch.errors import EngineError, ExitCode, UsageError
 from cxrbatch.model.data.labelled import LabelledImages, Sample, patients_sha256
 from cxrbatch.model.data.options import DataOptions

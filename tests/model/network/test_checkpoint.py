@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from cxrbatch.engine.manifest import TrainingFacts
+from cxrbatch.engine.training_facts import TrainingFacts
 from cxrbatch.errors import EngineError
 from cxrbatch.model.network.checkpoint import (
     Checkpoint,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cxrbatch.engine import cells as engine_cells
-from cxrbatch.engine.manifest import TrainingFacts
+from cxrbatch.engine.training_facts import TrainingFacts
 from cxrbatch.errors import EngineError, UsageError
 from cxrbatch.model.data.known_images import KnownImages
 from cxrbatch.model.network import architectures

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxrbatch.engine.manifest import CHOICES
+from cxrbatch.engine.training_facts import CHOICES
 from cxrbatch.model.data.dataset import PreparedImages
 from cxrbatch.model.data.labelled import LabelledImages, Sample
 from cxrbatch.model.figures.metrics import Figure

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cxrbatch.cli import run_command_line
-from cxrbatch.engine.manifest import TrainingFacts
+from cxrbatch.engine.training_facts import TrainingFacts
 from cxrbatch.errors import ExitCode
 from cxrbatch.model.data.dataset import load_data, prepare_folds
 from cxrbatch.model.data.known_images import recognise_patients
