@@ -166,8 +166,8 @@ def fill_disk(out: Path, seconds: float) -> None:
     filler.unlink(missing_ok=True)
 
 
-def main() -> None:
-    """Let studies arrive, compare, and print what was found."""
+def read_options() -> argparse.Namespace:
+    """Return how many studies arrive how fast, and what disturbs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=5000)
     parser.add_argument("--per-second", type=float, default=20.0)
@@ -175,7 +175,12 @@ def main() -> None:
     parser.add_argument("--full-disk", type=int, default=0, help="fill the disk of OUT so often, for 20 s each")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--work", type=Path, default=ROOT / "bench" / "arrivals")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Let studies arrive, compare, and print what was found."""
+    options = read_options()
     chance = random.Random(options.seed)  # noqa: S311  # nothing secret is drawn
     work: Path = options.work
     shutil.rmtree(work, ignore_errors=True)

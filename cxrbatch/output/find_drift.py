@@ -33,8 +33,11 @@ Sides = tuple[Sequence[StudyFacts], Sequence[StudyFacts]]
 
 @dataclass(slots=True)
 class _Comparisons:
-    """What is compared so far, and what cannot be."""
+    """What is compared with what: so far, `lines`; what cannot be, `left_out`."""
 
+    engine: EngineDescription
+    reference: TrainingReference | None
+    sides: Sides
     lines: list[tuple[DriftLine, int]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
@@ -80,13 +83,13 @@ def find_drift(
 
 
 def _compare(engine: EngineDescription, reference: TrainingReference | None, sides: Sides) -> _Comparisons:
-    found, (now, recent) = _Comparisons(), sides
-    if len(now) >= FEWEST_STUDIES:
-        for place, label in enumerate(engine.labels):
-            _compare_scores(found, engine, reference, sides, place)
-            _compare_calls(found, engine, reference, sides, label.name, place)
-        _compare_greys(found, reference, now, recent)
-        _compare_kinds(found, reference, now, recent)
+    found = _Comparisons(engine, reference, sides)
+    if len(sides[0]) >= FEWEST_STUDIES:
+        for place in range(len(engine.labels)):
+            _compare_scores(found, place)
+            _compare_calls(found, place)
+        _compare_greys(found)
+        _compare_kinds(found)
     return found
 
 
@@ -125,23 +128,16 @@ def _judged(line: DriftLine, degrees: int, limit: float, comparisons: int) -> Dr
 # --------------------------------------------------------------------------- distributions
 
 
-def _compare_scores(
-    found: _Comparisons, engine: EngineDescription, reference: TrainingReference | None, sides: Sides, place: int
-) -> None:
-    label = engine.labels[place]
-    now, recent = (np.array([study.probabilities[place] for study in side]) for side in sides)
-    _compare_numbers(found, ("score", label.name), (now, recent), label.reference, _images(engine, reference))
+def _compare_scores(found: _Comparisons, place: int) -> None:
+    label = found.engine.labels[place]
+    now, recent = (np.array([study.probabilities[place] for study in side]) for side in found.sides)
+    _compare_numbers(found, ("score", label.name), (now, recent), label.reference, _images(found))
 
 
-def _compare_greys(
-    found: _Comparisons,
-    reference: TrainingReference | None,
-    now: Sequence[StudyFacts],
-    recent: Sequence[StudyFacts],
-) -> None:
-    numbers = [np.array([study.grey for study in side if study.grey is not None]) for side in (now, recent)]
-    percentiles = reference.grey if reference else ()
-    _compare_numbers(found, ("grey", ""), (numbers[0], numbers[1]), percentiles, reference.images if reference else 0)
+def _compare_greys(found: _Comparisons) -> None:
+    now, recent = (np.array([study.grey for study in side if study.grey is not None]) for side in found.sides)
+    known = found.reference or TrainingReference()
+    _compare_numbers(found, ("grey", ""), (now, recent), known.grey, known.images)
 
 
 def _compare_numbers(
@@ -173,25 +169,19 @@ def _binned(numbers: Counts, edges: Counts) -> Counts:
     return np.bincount(places, minlength=len(edges) + 1).astype(np.float64)
 
 
-def _compare_calls(
-    found: _Comparisons,
-    engine: EngineDescription,
-    reference: TrainingReference | None,
-    sides: Sides,
-    name: str,
-    place: int,
-) -> None:
+def _compare_calls(found: _Comparisons, place: int) -> None:
     """Compare how often a label is called; one without an operating point never is."""
-    if engine.labels[place].operating_point is None:
+    label = found.engine.labels[place]
+    if label.operating_point is None:
         return
-    now, recent = (_called(engine, side, place) for side in sides)
-    share = _expected_share(engine, reference, place)
+    now, recent = (_called(found.engine, side, place) for side in found.sides)
+    share = _expected_share(found, place)
     if share is None:
-        found.left_out.append(f"positive {name} against training: not known of the validation images")
+        found.left_out.append(f"positive {label.name} against training: not known of the validation images")
     else:
-        images = _images(engine, reference)
-        found.add("positive", name, "training", (now, np.array([images * (1 - share), images * share])))
-    found.add("positive", name, "recent", (now, recent))
+        images = _images(found)
+        found.add("positive", label.name, "training", (now, np.array([images * (1 - share), images * share])))
+    found.add("positive", label.name, "recent", (now, recent))
 
 
 def _called(engine: EngineDescription, studies: Sequence[StudyFacts], place: int) -> Counts:
@@ -204,34 +194,29 @@ def _called(engine: EngineDescription, studies: Sequence[StudyFacts], place: int
     return np.array([len(studies) - called, called], np.float64)
 
 
-def _expected_share(engine: EngineDescription, reference: TrainingReference | None, place: int) -> float | None:
+def _expected_share(found: _Comparisons, place: int) -> float | None:
     """Return the share of validation images that a label is called in; of thresholds at the one that it has now."""
-    label = engine.labels[place]
-    if engine.verdict_rule == "argmax":
-        return reference.called.get(label.name) if reference else None
+    label = found.engine.labels[place]
+    if found.engine.verdict_rule == "argmax":
+        return found.reference.called.get(label.name) if found.reference else None
     if label.operating_point is None or (rank := label.rank(label.operating_point)) is None:
         return None
     return 1 - rank
 
 
-def _images(engine: EngineDescription, reference: TrainingReference | None) -> int:
+def _images(found: _Comparisons) -> int:
     """Return how many validation images there were; earlier engines say so among their training facts."""
-    if reference is not None:
-        return reference.images
-    counted = engine.training.get("images")
+    if found.reference is not None:
+        return found.reference.images
+    counted = found.engine.training.get("images")
     images = counted.get("val", 0) if isinstance(counted, dict) else 0
     return images if isinstance(images, int) else 0
 
 
-def _compare_kinds(
-    found: _Comparisons,
-    reference: TrainingReference | None,
-    now: Sequence[StudyFacts],
-    recent: Sequence[StudyFacts],
-) -> None:
-    views = [Counter(filter(None, (view_of(study.view) for study in side))) for side in (now, recent)]
-    ages = [Counter(filter(None, (age_band(study.age) for study in side))) for side in (now, recent)]
-    known = reference or TrainingReference()
+def _compare_kinds(found: _Comparisons) -> None:
+    views = [Counter(filter(None, (view_of(study.view) for study in side))) for side in found.sides]
+    ages = [Counter(filter(None, (age_band(study.age) for study in side))) for side in found.sides]
+    known = found.reference or TrainingReference()
     for what, (current, former), training in (("view", views, known.views), ("age", ages, known.ages)):
         for against, other in (("training", training), ("recent", former)):
             if not other:

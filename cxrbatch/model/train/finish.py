@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import pandas as pd
 
@@ -10,7 +10,8 @@ from cxrbatch import __version__
 from cxrbatch.model.data.known_images import remember
 from cxrbatch.model.data.urgent import mark_urgent
 from cxrbatch.model.figures.alarms import Alarms, measure_alarms, raise_alarms
-from cxrbatch.model.network.checkpoint import Checkpoint, save_checkpoint
+from cxrbatch.model.figures.figures import MeasuredLabels
+from cxrbatch.model.network.checkpoint import Checkpoint, CheckpointFacts, save_checkpoint
 from cxrbatch.model.network.network import ChestNetwork
 from cxrbatch.model.train.calibration import Calibration, fit_calibration
 from cxrbatch.model.train.checks import Training, choosing_part
@@ -41,53 +42,45 @@ from cxrbatch.system.record_json import from_json, to_json
 RUN_JSON, EPOCHS_CSV = "training.json", "epochs.csv"
 
 
+@dataclass(frozen=True, slots=True)
+class _Verdicts:
+    """How answers become verdicts: the calibration, and the labels, with points, and urgent as was asked.
+
+    `alarms` is what points chosen for a rate of alarms come to on the validation images; `answers` are the network's
+    for these, calibrated, float32 [N,C].
+    """
+
+    calibration: Calibration
+    labels: tuple[Label, ...]
+    alarms: Alarms | None
+    answers: Float32
+
+
 def finish_training(training: Training, network: ChestNetwork, trained: TrainedEpochs, init: str) -> TrainingRun:
     """Make a checkpoint of trained weights: calibrated, with operating points, and with all that is known of it."""
-    images, plan = training.images, training.plan
-    seconds = sum(epoch.seconds for epoch in trained.epochs)
-    calibration, labels, alarms, probabilities = choose_verdicts(training, network)
+    images, chosen = training.images, _choose_verdicts(training, network)
     validation = training.prepared.part(VALIDATION)
     novelty = fit_novelty(network, training.prepared.part("train"), validation, training.options.devices)
-    measured = measure_validation(labels, images, probabilities, resamples=RESAMPLES)
-    described = describe_training(images, training.options, measured, rule=str(plan.operating_point))
-    described.figures.update(alarm_figures(alarms))
+    measured = measure_validation(chosen.labels, images, chosen.answers, resamples=RESAMPLES)
+    described = describe_training(images, training.options, measured, rule=str(training.plan.operating_point))
+    described.figures.update(alarm_figures(chosen.alarms))
+    labels = with_metrics(chosen.labels, measured, chosen.answers)
     facts = replace(
         training.untrained,
         created=now_text(),
-        labels=with_checked_maps(with_metrics(labels, measured, probabilities), training.prepared, network),
+        labels=with_checked_maps(labels, training.prepared, network),
         cells=network.cells,
-        reference=describe_reference(images.part(VALIDATION), validation, labels, probabilities),
+        reference=describe_reference(images.part(VALIDATION), validation, chosen.labels, chosen.answers),
         notice=" ".join(images.leaks),
         training=replace(
             described,
             recipe=training.recipe,
             init=init,
-            seconds=round(seconds, 1),
+            seconds=round(sum(epoch.seconds for epoch in trained.epochs), 1),
             novelty=novelty,
         ),
     )
-    run = TrainingRun(
-        checkpoint=str(training.checkpoint),
-        data=str(images.root),
-        layout=images.layout,
-        data_sha256=images.sha256,
-        parts=describe_parts(images),
-        notes=images.notes,
-        leaks=images.leaks,
-        facts=facts,
-        operating_point_rule=str(plan.operating_point),
-        alarms=alarms,
-        calibration=calibration,
-        epochs=trained.epochs,
-        kept=trained.kept,
-        measured=measured,
-        resamples=RESAMPLES,
-        interrupted=trained.stopped is not None or trained.diverged is not None,
-        seconds=round(seconds, 1),
-        fold=training.fold,
-        trained_at=facts.created,
-        cxrbatch_version=__version__,
-    )
+    run = _describe_run(training, trained, chosen, facts, measured)
     known = (
         remember(images, training.prepared.digests, facts.training.choosing_parts),
         *training.init.known,
@@ -96,15 +89,36 @@ def finish_training(training: Training, network: ChestNetwork, trained: TrainedE
     return run
 
 
-def choose_verdicts(
-    training: Training, network: ChestNetwork
-) -> tuple[Calibration, tuple[Label, ...], Alarms | None, Float32]:
-    """Choose calibration and operating points on the images that are there for it, and calibrate the network.
+def _describe_run(
+    training: Training, trained: TrainedEpochs, chosen: _Verdicts, facts: CheckpointFacts, measured: MeasuredLabels
+) -> TrainingRun:
+    images = training.images
+    return TrainingRun(
+        checkpoint=str(training.checkpoint),
+        data=str(images.root),
+        layout=images.layout,
+        data_sha256=images.sha256,
+        parts=describe_parts(images),
+        notes=images.notes,
+        leaks=images.leaks,
+        facts=facts,
+        operating_point_rule=str(training.plan.operating_point),
+        alarms=chosen.alarms,
+        calibration=chosen.calibration,
+        epochs=trained.epochs,
+        kept=trained.kept,
+        measured=measured,
+        resamples=RESAMPLES,
+        interrupted=trained.stopped is not None or trained.diverged is not None,
+        seconds=facts.training.seconds,
+        fold=training.fold,
+        trained_at=facts.created,
+        cxrbatch_version=__version__,
+    )
 
-    Returns:
-        The calibration; the labels, with points, and urgent as was asked; what points chosen for a rate of alarms
-        come to on the validation images; what the network answers for these now, float32 [N,C].
-    """
+
+def _choose_verdicts(training: Training, network: ChestNetwork) -> _Verdicts:
+    """Choose calibration and operating points on the images that are there for it, and calibrate the network."""
     images, plan, part = training.images, training.plan, choosing_part(training.images)
     choosing = training.prepared.part(part)
     logits = predict_logits(network, choosing, training.options.devices)
@@ -116,13 +130,13 @@ def choose_verdicts(
     points, alarms = place_points(plan.operating_point, marked, images.part(part), probabilities)
     labels = tuple(replace(label, operating_point=point) for label, point in zip(marked, points, strict=True))
     if part == VALIDATION:
-        return calibration, labels, alarms, probabilities
+        return _Verdicts(calibration, labels, alarms, probabilities)
     validation = predict_logits(network, training.prepared.part(VALIDATION), training.options.devices)
     answers = calibration.probabilities(validation, images.task)
     if alarms is not None:
         studies = by_study(images.part(VALIDATION), answers)
         alarms = measure_alarms(alarms, labels, studies, raise_alarms(labels, answers))
-    return calibration, labels, alarms, answers
+    return _Verdicts(calibration, labels, alarms, answers)
 
 
 def _save(training: Training, checkpoint: Checkpoint, run: TrainingRun) -> None:

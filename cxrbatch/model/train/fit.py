@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import lightning
 import torch
@@ -47,8 +48,7 @@ class TrainedEpochs:
     """What became of the epochs; the network holds the weights of epoch `kept`: the best or the last, as was asked.
 
     `stopped` is the signal that ended the training early, `diverged` says where its loss ceased to be a number. Of
-    several processes that train together, `writes` tells
-    the one that writes what came of it.
+    several processes that train together, `writes` tells the one that writes what came of it.
     """
 
     epochs: tuple[EpochFigures, ...]
@@ -95,22 +95,27 @@ def train_network(
     if task.averaged is not None:
         network.load_state_dict(task.kept_network.state_dict())
     network.cpu().to(memory_format=torch.contiguous_format).requires_grad_(True).eval()
-    kept = len(task.epochs)
-    if journal is not None and chooses and journal.best.is_file():
-        kept = take_weights(network, journal.best)
-    elif journal is not None and ended is not None and options.keep == "last" and journal.last.is_file():
-        kept = take_weights(network, journal.last)
-    elif isinstance(ended, Stopped):
+    state = _kept_state(journal, options, chooses=chooses, ended_early=ended is not None)
+    if state is None and isinstance(ended, Stopped):
         raise ended
-    elif ended is not None:
+    if state is None and ended is not None:
         raise UsageError(f"{ended}; a lower learning rate, or precision fp32, may help.")
     return TrainedEpochs(
         tuple(task.epochs),
-        kept,
+        len(task.epochs) if state is None else take_weights(network, state),
         stopped=ended if isinstance(ended, Stopped) else None,
         diverged=ended if isinstance(ended, Diverged) else None,
         writes=task.global_rank == 0,
     )
+
+
+def _kept_state(journal: Journal | None, options: TrainingOptions, *, chooses: bool, ended_early: bool) -> Path | None:
+    """Return the state whose weights are to be kept; None for those that the network has."""
+    if journal is not None and chooses and journal.best.is_file():
+        return journal.best
+    if journal is not None and ended_early and options.keep == "last" and journal.last.is_file():
+        return journal.last
+    return None
 
 
 def _fit(
