@@ -200,7 +200,7 @@ class Run:
         self.ledger.home.check()
         with self.account.clock.measure("index"):
             count = index_input(index, self.ledger, self.workers, self.progress)
-            with output_errors_explained(self.out):
+            with output_errors_explained(self.out, self.ledger.home):
                 self.ledger.home.check()
                 self.ledger.home.marker.update(index_rules=self.ledger.fact(INDEX_RULES))
         self.account.indexed = indexed = Indexed(count, time.monotonic() - started)
@@ -265,7 +265,7 @@ class Run:
         place, printed_again = open_place(self.out, self.ledger), 0
         for printed in print_overtaken(self.ledger, place, self.settings, self.workers):
             if not printed.failure:
-                with output_errors_explained(self.out):
+                with output_errors_explained(self.out, self.ledger.home):
                     self.ledger.results.record_printed(printed)
                     tidy_report(self.out, printed)
                 printed_again += 1
@@ -277,7 +277,7 @@ class Run:
         self.ledger.home.check()
         if finished:
             self.slot.verify()
-        with self.account.clock.measure("tables"), output_errors_explained(self.out):
+        with self.account.clock.measure("tables"), output_errors_explained(self.out, self.ledger.home):
             orphans = self._settle_strays() if finished else []
             refresh_tables(self.out, self.ledger, self.engine)
             order_orphans_removed(self.ledger, orphans)
@@ -286,7 +286,7 @@ class Run:
         report = self._report(finished=finished)
         if finished and self.account.indexed is not None:
             account_for(self.ledger, self.account.indexed.count.total)
-        with output_errors_explained(self.out):
+        with output_errors_explained(self.out, self.ledger.home):
             self.ledger.home.check()
             write_run_json(self.out, report)
         self.write_metrics(report)
@@ -298,7 +298,7 @@ class Run:
     def _write_sheet(self, report: RunReport) -> None:
         """Write the sheet of the run; a page that cannot be made is no run that failed, a disk that is full is one."""
         try:
-            with self.account.clock.measure("sheet"), output_errors_explained(self.out):
+            with self.account.clock.measure("sheet"), output_errors_explained(self.out, self.ledger.home):
                 sheet = self.sheets.write(self.ledger, report)
                 if sheet is not None and self.settings.sheet_pdf:
                     self._print_sheet(self.out / RUNS / f"{sheet.name}.html")
@@ -322,7 +322,7 @@ class Run:
     def write_metrics(self, report: RunReport | None = None, *, finished: bool = True) -> str:
         """Write metrics.prom, and return what it says; without a report, as the work stands now."""
         _, oldest_queued_at = self.ledger.queue.waiting()
-        with output_errors_explained(self.out):
+        with output_errors_explained(self.out, self.ledger.home):
             self.ledger.home.check()
             report = report or self._report(finished=finished)
             return write_metrics(self.out, report, oldest_queued_at=oldest_queued_at, state=self.ledger.folder)
