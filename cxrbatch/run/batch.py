@@ -184,7 +184,7 @@ class Run:
         self.ledger.home.check()
         with self.account.clock.measure("index"):
             count = index_input(index, self.ledger, self.workers, self.progress)
-            with output_errors_explained(self.out):
+            with output_errors_explained(self.out, self.ledger.home):
                 self.ledger.home.check()
                 self.ledger.home.marker.update(index_rules=self.ledger.fact(INDEX_RULES))
         self.account.indexed = indexed = Indexed(count, time.monotonic() - started)
@@ -257,7 +257,7 @@ class Run:
         self.ledger.home.check()
         if finished:
             self.slot.verify()
-        with self.account.clock.measure("tables"), output_errors_explained(self.out):
+        with self.account.clock.measure("tables"), output_errors_explained(self.out, self.ledger.home):
             orphans = self._settle_strays() if finished else []
             refresh_tables(self.out, self.ledger, self.engine)
             order_orphans_removed(self.ledger, orphans)
@@ -266,7 +266,7 @@ class Run:
         report = self._report(finished=finished)
         if finished and self.account.indexed is not None:
             account_for(self.ledger, self.account.indexed.count.total)
-        with output_errors_explained(self.out):
+        with output_errors_explained(self.out, self.ledger.home):
             self.ledger.home.check()
             write_run_json(self.out, report)
         self.write_metrics(report)
@@ -285,7 +285,7 @@ class Run:
     def write_metrics(self, report: RunReport | None = None, *, finished: bool = True) -> str:
         """Write metrics.prom, and return what it says; without a report, as the work stands now."""
         _, oldest_queued_at = self.ledger.queue.waiting()
-        with output_errors_explained(self.out):
+        with output_errors_explained(self.out, self.ledger.home):
             self.ledger.home.check()
             report = report or self._report(finished=finished)
             return write_metrics(self.out, report, oldest_queued_at=oldest_queued_at, state=self.ledger.folder)

@@ -100,7 +100,7 @@ class Recorder:
     def record_reprinted(self, printed: PrintedStudy) -> Recorded:
         """Record a report that was printed from an earlier result; one that could not be waits on."""
         if not printed.failure:
-            with output_errors_explained(self.out):
+            with output_errors_explained(self.out, self.ledger.home):
                 self.ledger.results.record_printed(printed)
                 tidy_report(self.out, printed)
         return Recorded(printed.result.study_key, failure=printed.failure)
@@ -118,7 +118,7 @@ class Recorder:
             for image in result.images
         )
         recorded = self._record_unscored(FinishedStudy(result.study_key, refused))
-        with output_errors_explained(self.out):
+        with output_errors_explained(self.out, self.ledger.home):
             Settling(self.out, self.ledger).undo_study(result.study_key)
         return recorded
 
@@ -132,7 +132,7 @@ class Recorder:
         if not is_drawn(printed.result) or (printed.failure and not printed.result.pictures):
             return self._record_undrawn(printed, finished)
         failure = self.ledger.results.record(printed, failure=finished.unread, unprinted=finished.unprinted)
-        with output_errors_explained(self.out):
+        with output_errors_explained(self.out, self.ledger.home):
             tidy_report(self.out, printed)
         return failure
 
@@ -143,7 +143,7 @@ class Recorder:
         """
         self.ledger.home.check()
         study_key = finished.study_key
-        with output_errors_explained(self.out):
+        with output_errors_explained(self.out, self.ledger.home):
             if Settling(self.out, self.ledger).settle_study(study_key):
                 return self.ledger.results.failures().get(study_key, "")
         known = known_study(self.ledger, study_key)

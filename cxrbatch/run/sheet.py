@@ -28,7 +28,7 @@ def write_sheet(
     """
     out = ledger.home.out
     try:
-        with clock.measure("sheet"), output_errors_explained(out):
+        with clock.measure("sheet"), output_errors_explained(out, ledger.home):
             sheet = sheets.write(ledger, report)
             if sheet is not None and settings.sheet_pdf:
                 _print(out / RUNS / f"{sheet.name}.html", settings.print_timeout_s, workers)

@@ -99,7 +99,7 @@ def claim_input(ledger: Ledger, root: Path, out: Path) -> None:
     """Let ledger and marker know whose results these are; raises what `refuse_other_input` does."""
     refuse_other_input(ledger, root)
     ledger.remember(INPUT, str(root.resolve()))
-    with output_errors_explained(out):
+    with output_errors_explained(out, ledger.home):
         ledger.home.check()
         ledger.home.marker.update(input_sha256=hash_of_folder(root))
 

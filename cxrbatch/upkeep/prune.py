@@ -61,7 +61,7 @@ def prune_output(
         gone_keys = {study.study_key for study in gone}
         kept = tuple(study for study in old if study.study_key not in gone_keys)
         if remove:
-            with output_errors_explained(out):
+            with output_errors_explained(out, ledger.home):
                 _forget(out, ledger, gone)
                 remove_old_sheets(out, age)
     return Pruning(before, gone, kept, remove)

@@ -59,10 +59,10 @@ def reprint_reports(out: Path, settings: Settings, progress: RunProgress, *, stu
                 record_unprintable(ledger, printed.result.study_key, printed.failure)
             else:
                 ledger.results.record_printed(printed)
-                with output_errors_explained(out):
+                with output_errors_explained(out, ledger.home):
                     tidy_report(out, printed)
             progress.advance(PRINTED)
         progress.finish(PRINTED)
-        with output_errors_explained(out):
+        with output_errors_explained(out, ledger.home):
             derive_tables(out, ledger, from_json(ledger.fact(ENGINE), EngineDescription))
     return failures

@@ -41,6 +41,8 @@ from tests.factories.outputs import leftovers, snapshot
 from tests.factories.studies import read_rows, run_quietly, write_image
 from tests.factories.varied import LABELS, POISON, write_varied_input
 
+# That a busy disk is slow is for the log: it keeps no cluster from starting.
+pytestmark = pytest.mark.filterwarnings("ignore:Creating scratch directories is taking:UserWarning")
 soak = pytest.mark.skipif(
     not os.environ.get("CXRBATCH_EVERY_FAULT"), reason="part of `make soak`: starts many processes"
 )
@@ -94,7 +96,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     folder = tmp_path_factory.mktemp("archive")
     images = write_varied_input(folder / "images")
     for number in range(PLAIN):
-        write_image(images / f"{number}.png", 20 + 9 * number, 60, 120, 240 - number)
+        write_image(images / f"{number}.png", 20 + 9 * number, 60, 120 + number, 240)
     engine = str(write_tiny_bundle(folder / "engines", labels=LABELS, poison_value=POISON, ensemble=True))
     run_quietly(images, folder / "out", engine=engine)
     return Archive(images, engine, snapshot(folder / "out"))
@@ -146,7 +148,7 @@ def test_nodes_print_in_the_language_and_with_the_templates_of_the_driver(
 ) -> None:
     images, own = tmp_path / "images", tmp_path / "own"
     for number in range(2):
-        write_image(images / f"{number}.png", 20 + 60 * number, 60, 120, 240)
+        write_image(images / f"{number}.png", 20 + 60 * number, 60, 120 + number, 240)
     own.mkdir()
     page = '{% extends "package/report.html.j2" %}{% block quality %}<p>Of this house</p>{% endblock %}'
     (own / "report.html.j2").write_text(page)

@@ -62,6 +62,16 @@ def report(association: Any, said: Dataset, event_type: int) -> None:
     assert status.Status == 0
 
 
+def report_after_the_answer(association: Any, said: Dataset, event_type: int) -> None:
+    """Report once what this association sends next, the answer to the request, is on its way."""
+
+    def begin(_: evt.Event) -> None:
+        association.unbind(evt.EVT_DATA_SENT, begin)
+        threading.Thread(target=report, args=(association, said, event_type)).start()
+
+    association.bind(evt.EVT_DATA_SENT, begin)
+
+
 def on_the_same(lost: set[str], reason: int = 0x0112) -> Any:
     """Return an archive's way to answer on the association that asked."""
 
@@ -69,7 +79,7 @@ def on_the_same(lost: set[str], reason: int = 0x0112) -> Any:
         request: Dataset = event.action_information
         kept.asked.append(request)
         said = answer_to(request, lost, reason)
-        threading.Timer(0.1, report, (event.assoc, *said)).start()
+        report_after_the_answer(event.assoc, *said)
         return 0, None
 
     return commits

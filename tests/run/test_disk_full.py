@@ -36,7 +36,7 @@ def engine(tmp_path: Path) -> str:
 def images(tmp_path: Path) -> Path:
     folder = tmp_path / "images"
     for number in range(4):
-        write_image(folder / f"{number}.png", 20 + 60 * number, 60, 120, 240)
+        write_image(folder / f"{number}.png", 20 + 60 * number, 60, 120, 240 - number)
     return folder
 
 

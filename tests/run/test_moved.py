@@ -93,6 +93,7 @@ def test_a_run_that_loses_its_output_ends_with_6_and_leaves_the_place_alone(
     ended = runs.command(*run, at=moment, do=f"cd {out.parent}; {LOSSES[loss]}")
     assert ended.exit_code == ExitCode.OUTPUT_NOT_WRITABLE, ended.said
     assert "written" in ended.said
+    assert "while this run was at work" in ended.said
     if loss in ("renamed", "removed"):
         assert not out.exists(), "it is not made anew where it was"
     if loss in ("replaced by nothing", "replaced by a link"):
@@ -135,6 +136,7 @@ def test_other_commands_notice_it_too(runs: FaultedRuns, images: Path, out: Path
     more = {"report": ("--no-pdf", "--workers", "1"), "prune": ("--older-than", "90d", "--yes")}[command]
     ended = runs.command(command, str(out), *more, at=("table-write", 1), do=f"mv {out} {out.with_name('moved')}")
     assert ended.exit_code == ExitCode.OUTPUT_NOT_WRITABLE, ended.said
+    assert "while this run was at work" in ended.said
     assert not out.exists()
 
 

@@ -139,11 +139,16 @@ def open_ledger(home: HeldOutput) -> Ledger:
 
 
 @contextmanager
-def output_errors_explained(out: Path) -> Iterator[None]:
-    """Turn an OSError about the output folder into an error that says what to check."""
+def output_errors_explained(out: Path, home: HeldOutput | None = None) -> Iterator[None]:
+    """Turn an OSError about the output folder into an error that says what to check.
+
+    With `home`: where the folder was moved, removed or unmounted while it was held, that is what is said.
+    """
     try:
         yield
     except OSError as error:
+        if home is not None:
+            home.check()
         raise OutputNotWritable(
             f"{out}: cannot be written ({error.strerror}). Check free space, quota and permissions, "
             "or choose another output folder."

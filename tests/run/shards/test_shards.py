@@ -129,7 +129,7 @@ def test_merged_shards_are_as_one_run(archive: Archive, out: Path) -> None:
 def test_merged_shards_have_the_language_and_the_templates_of_one_run(archive: Archive, tmp_path: Path) -> None:
     images, own = tmp_path / "images", tmp_path / "own"
     for number in range(3):
-        write_image(images / f"{number}.png", 20 + 60 * number, 60, 120, 240)
+        write_image(images / f"{number}.png", 20 + 60 * number, 60, 120 + number, 240)
     own.mkdir()
     page = '{% extends "package/report.html.j2" %}{% block quality %}<p>Of this house</p>{% endblock %}'
     (own / "report.html.j2").write_text(page)
