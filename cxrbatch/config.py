@@ -81,7 +81,9 @@ class Settings:
         bool, Meaning("an INPUT that lost all its files at once was emptied, and is no share that is not mounted")
     ] = False
     walk_threads: Annotated[
-        int, Range(1, 256), Meaning("looks at INPUT that wait at once where each takes long, as on a share")
+        int,
+        Range(1, 256),
+        Meaning("looks at INPUT, and per worker headers, that wait at once where each takes long, as on a share"),
     ] = 16
     trust_folder_mtime: Annotated[
         bool, Meaning("pass over folders whose time is as it was; what is rewritten in place there is not noticed")

@@ -10,8 +10,9 @@ highest resident memory of a process of its own for each step, so that others on
 - all tables: written anew, as after a change of engine or version;
 - requeue: all studies queued again for another engine, and the largest journal beside the ledger meanwhile.
 
-A slope is that of log(seconds) over log(studies) between two sizes: 1 is proportional, 0 does not grow. Then the walk
-over a share is imitated: a shim makes each open, listing and stat take 5 ms. Prints tables and writes them to
+A slope is that of log(seconds) over log(studies) between two sizes: 1 is proportional, 0 does not grow. Then a share is
+imitated: a shim makes each open, listing, look and first read of a file take 5 ms, for a walk and for a first index on
+two workers; what waits at once is `walk_threads`, in the walk and in each worker. Prints tables and writes them to
 bench/growth/result.md. 10^6 studies need 25 GB and most of an hour; --sizes 1000 10000 100000 takes five minutes.
 """
 
@@ -147,7 +148,7 @@ def _row(values: list[float]) -> str:
 
 
 def measure_share() -> str:
-    """Walk over a tree of which each look takes 5 ms, on one thread and on many; say what 10^6 files would take."""
+    """Walk over files of which each look takes 5 ms, and index them, on one thread and on many; work out 10^6."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         return "No C compiler: the walk over a slow share was not measured."
@@ -155,16 +156,25 @@ def measure_share() -> str:
     folder.mkdir(parents=True)
     shim = folder / "slow_share.so"
     subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", shim, SHIM, "-ldl"], check=True)
-    make_links(folder / "tree", make_templates(folder / "templates"), range(SHARE_STUDIES))
+    make_studies(folder / "tree", range(SHARE_STUDIES))
     n_files, lines = 2 * SHARE_STUDIES, []
-    for threads in THREADS:
-        slow = {"LD_PRELOAD": str(shim), "SLOW_SHARE": str(folder / "tree"), "SLOW_SHARE_MS": str(SHARE_MS)}
-        spent = spend("share", folder / "tree", Path(str(threads)), **slow)
-        minutes = spent.wall_s * 1_000_000 / n_files / 60
-        lines.append(f"| {threads} | {spent.wall_s:.1f} | {spent.cpu_s:.1f} | {minutes:.1f} |")
+    for step, what in (("share", "walk"), ("index", "first index")):
+        for threads in THREADS:
+            slow = {"LD_PRELOAD": str(shim), "SLOW_SHARE": str(folder / "tree"), "SLOW_SHARE_MS": str(SHARE_MS)}
+            spent = spend(step, folder / "tree", folder / str(threads), **slow)
+            minutes = spent.wall_s * 1_000_000 / n_files / 60
+            lines.append(f"| {what} | {threads} | {spent.wall_s:.1f} | {spent.cpu_s:.1f} | {minutes:.1f} |")
     shutil.rmtree(folder)
-    head = f"| threads | s for {n_files:,} files at {SHARE_MS} ms a look | CPU-s | minutes for 10^6, in proportion |"
-    return "\n".join([head, "| ---: | ---: | ---: | ---: |", *lines])
+    head = (
+        f"| what | threads | s for {n_files:,} files, {SHARE_MS} ms a look | CPU-s | minutes for 10^6, in proportion |"
+    )
+    return "\n".join([head, "| --- | ---: | ---: | ---: | ---: |", *lines])
+
+
+def measure_sizes(sizes: list[int], engine: Path) -> str:
+    """Measure archives of these sizes; return their table."""
+    description = plan_engine(load_bundle(engine), backend="auto", precision="auto")
+    return table_of({size: measure(size, engine, description) for size in sizes})
 
 
 def main() -> None:
@@ -172,16 +182,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--engine", type=Path, help="engine bundle whose record results hold; by default a small one")
+    parser.add_argument("--share", action="store_true", help="measure the slow share alone")
     options = parser.parse_args()
-    engine = options.engine or bench_inputs.make_small_engine(WORK / "engines")
-    description = plan_engine(load_bundle(engine), backend="auto", precision="auto")
-    found = {size: measure(size, engine, description) for size in options.sizes}
+    tables = []
+    if not options.share:
+        tables.append(measure_sizes(options.sizes, options.engine or bench_inputs.make_small_engine(WORK / "engines")))
+    tables.append(measure_share())
     cpu = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.processor(),
     )
-    heading = f"`make bench-scale`, {datetime.now().astimezone().date()}, {psutil.cpu_count()} cores ({cpu})"
-    text = f"{heading}\n\n{table_of(found)}\n\n{measure_share()}\n"
+    heading = f"`make bench-scale`, {datetime.now().astimezone():%Y-%m-%d %H:%M}, {psutil.cpu_count()} cores ({cpu}), "
+    heading += f"load average {os.getloadavg()[0]:.1f}"
+    text = "\n\n".join([heading, *tables]) + "\n"
     (WORK / "result.md").write_text(text)
     print(text)
 

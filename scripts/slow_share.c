@@ -1,4 +1,4 @@
-/* A share that answers late: what opens, lists or looks at a file below $SLOW_SHARE waits $SLOW_SHARE_MS first.
+/* A share that answers late: what opens, lists, looks at or reads a file below $SLOW_SHARE waits $SLOW_SHARE_MS first.
    For LD_PRELOAD; `bench_growth.py` compiles it. Several threads wait at once, as on a real share. */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 static void wait_for_server(void) {
     const char *ms = getenv("SLOW_SHARE_MS");
@@ -29,6 +30,52 @@ struct dirent64 *readdir64(DIR *folder) {
     if (!real) real = dlsym(RTLD_NEXT, "readdir64");
     if (names++ % 100 == 0 && getenv("SLOW_SHARE")) wait_for_server();
     return real(folder);
+}
+
+/* Of a file that is open, how much the server may still send with its last answer: a megabyte at most. Closed ones
+   keep what they had until their number is given again. */
+#define FILES 4096
+#define ANSWER (1L << 20)
+static long left[FILES];
+static char on_share[FILES];
+
+static int noted(int file, int shared) {
+    if (file >= 0 && file < FILES) {
+        on_share[file] = shared;
+        left[file] = 0;
+    }
+    return file;
+}
+
+int open64(const char *path, int flags, ...) {
+    static int (*real)(const char *, int, ...);
+    va_list more;
+    if (!real) real = dlsym(RTLD_NEXT, "open64");
+    va_start(more, flags);
+    int mode = va_arg(more, int), shared = is_on_share(path);
+    va_end(more);
+    if (shared) wait_for_server();
+    return noted(real(path, flags, mode), shared);
+}
+
+ssize_t read(int file, void *into, size_t most) {
+    static ssize_t (*real)(int, void *, size_t);
+    if (!real) real = dlsym(RTLD_NEXT, "read");
+    int shared = file >= 0 && file < FILES && on_share[file] && most;
+    if (shared && left[file] <= 0) {
+        wait_for_server();
+        left[file] = ANSWER;
+    }
+    ssize_t got = real(file, into, most);
+    if (shared && got > 0) left[file] -= got;
+    return got;
+}
+
+off64_t lseek64(int file, off64_t to, int whence) {
+    static off64_t (*real)(int, off64_t, int);
+    if (!real) real = dlsym(RTLD_NEXT, "lseek64");
+    if (file >= 0 && file < FILES && to && whence == SEEK_SET) left[file] = 0;
+    return real(file, to, whence);
 }
 
 DIR *opendir(const char *path) {

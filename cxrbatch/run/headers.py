@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +13,7 @@ from cxrbatch.config import Settings
 from cxrbatch.errors import Reason, RunError, error_name
 from cxrbatch.output.ledger.attempts import may_pass
 from cxrbatch.records import Header, ImageFile, IndexedFile, Rejection
+from cxrbatch.run.overlap import each_overlapping
 from cxrbatch.system.workers import WorkerCrashed, WorkerPool, WorkerTimedOut
 
 Item = TypeVar("Item")
@@ -59,7 +61,7 @@ def read_headers(
 
 def index_files(job: IndexJob) -> list[IndexedFile | Deferred]:
     """Read and screen the headers of some files; runs in a worker."""
-    return [_index_or_defer(job, file) for file in job.files]
+    return each_overlapping(partial(_index_or_defer, job), job.files, job.settings.walk_threads)
 
 
 def _index_or_defer(job: IndexJob, file: ImageFile) -> IndexedFile | Deferred:

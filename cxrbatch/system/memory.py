@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from contextlib import suppress
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 def keep_freed_memory() -> None:
@@ -18,6 +18,15 @@ def keep_freed_memory() -> None:
         tell = ctypes.CDLL(None).mallopt
         tell(_M_MMAP_THRESHOLD, 32 << 20)
         tell(_M_TRIM_THRESHOLD, 64 << 20)
+
+
+def share_one_arena() -> None:
+    """Let threads that are still to be started share the memory of those that are there, where that can be told.
+
+    Each would take 64 MB of addresses for itself, and keep them: what a worker may take at all is counted in addresses.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def give_back_freed_memory() -> None:
