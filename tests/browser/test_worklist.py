@@ -128,7 +128,7 @@ def test_of_many_findings_a_row_names_the_first_and_counts_the_others(browser: C
         count, more = named()
         assert more == f"and {30 - count} more"
         clipped = "const cell = document.querySelector('td.found'); return cell.scrollHeight - cell.clientHeight"
-        assert browser.execute_script(clipped) <= 1, "a row of paper is as high as every other: nothing is cut off there"
+        assert browser.execute_script(clipped) <= 1, "rows of paper are equally high: nothing is cut off there"
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
