@@ -464,7 +464,9 @@
     if (event.ctrlKey || event.altKey || event.metaKey || !stamp.version) return;
     const isTyping = event.target.closest("input, select, textarea, dialog");
     if (isTyping) {
-      if (event.key === "Escape" && event.target === search && !search.value) focusRow(body.rows[0]);
+      if (event.target !== search || (event.key !== "Enter" && (event.key !== "Escape" || search.value))) return;
+      event.preventDefault();
+      focusRow(body.rows[0]);
       return;
     }
     const arrows = { ArrowDown: 1, ArrowUp: -1 };

@@ -228,7 +228,12 @@ def test_an_open_page_notices_news_and_keeps_what_one_looks_at(browser: Chrome, 
 def test_it_is_accessible_and_prints_twenty_studies_a_page(browser: Chrome, tmp_path: Path) -> None:
     browser.get(write(tmp_path, list(made_up_studies(60))))
     loaded(browser)
-    browser.find_element(By.TAG_NAME, "body").send_keys(Keys.ARROW_DOWN, "r")
+    browser.find_element(By.TAG_NAME, "body").send_keys(Keys.ARROW_DOWN, "r", "/")
+    search = browser.switch_to.active_element
+    search.send_keys("acc-0000007", Keys.ENTER)
+    assert browser.switch_to.active_element.get_attribute("aria-label") == "Open ACC-0000007"
+    browser.find_element(By.CSS_SELECTOR, "button[type=reset]").click()
+    loaded(browser, "1-50 of 60")
     for scheme in ("dark", "light"):
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
