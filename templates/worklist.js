@@ -8,6 +8,7 @@
   const folder = new URL("./", location.href).href;
   let isServed = document.cookie.split("; ").includes("cxrbatch_served=1");
   const PAGE_ROWS = 50, PRINTED_ROWS = 1000, POLL_MS = 30000, NEVER = 2 ** 53, ORDER_KEPT = 2000;
+  const CHIPS = 8, PRINTED_LETTERS = 110; // of many findings the first ones; on paper what three lines hold
   const [form, search, finding, status, sort, shown, trouble, nothing, body, pages, former, next, place] =
     "filters search finding status sort shown trouble nothing studies pages former next place".split(" ").map(page);
   const tiles = [...document.querySelectorAll(".count")];
@@ -282,10 +283,19 @@
   };
   const foundOf = ({ texts, found, highest, cautions, remarks }) => {
     const inside = [];
+    let [letters, left] = [40 * (cautions.length + remarks.length), 0];
     for (let at = 0; at < found.length; at += 3) {
-      const chip = made("span", found[at + 2] ? "chip urgent" : "chip", `${named(texts[found[at]])} `, made("b", "", figure(texts[found[at + 1]])));
+      const name = named(texts[found[at]]);
+      letters += name.length + 8;
+      const isAsked = texts[found[at]] === finding.value;
+      if (at > 0 && (isPrinting ? letters > PRINTED_LETTERS : at >= 3 * CHIPS && !isAsked)) {
+        left += 1;
+        continue;
+      }
+      const chip = made("span", found[at + 2] ? "chip urgent" : "chip", `${name} `, made("b", "", figure(texts[found[at + 1]])));
       inside.push(chip, " ");
     }
+    if (left) inside.push(made("span", "more", fill("more", { count: left })));
     if (highest.length) {
       const rank = texts[highest[3]];
       const words = fill("highest", { name: named(texts[highest[0]]), probability: figure(texts[highest[1]]) });
@@ -454,7 +464,9 @@
     if (event.ctrlKey || event.altKey || event.metaKey || !stamp.version) return;
     const isTyping = event.target.closest("input, select, textarea, dialog");
     if (isTyping) {
-      if (event.key === "Escape" && event.target === search && !search.value) focusRow(body.rows[0]);
+      if (event.target !== search || (event.key !== "Enter" && (event.key !== "Escape" || search.value))) return;
+      event.preventDefault();
+      focusRow(body.rows[0]);
       return;
     }
     const arrows = { ArrowDown: 1, ArrowUp: -1 };

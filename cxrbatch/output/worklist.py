@@ -74,6 +74,7 @@ TEXTS = {
     "note": msgid("Note"),
     "images": msgid("{scored} of {images}"),
     "highest": msgid("highest: {name} {probability}"),
+    "more": msgid("and {count} more"),
     "not_judged": msgid(", not judged ({rank})"),
     "arrived": msgid("came {time}"),
     "scored": msgid("{images} scored"),

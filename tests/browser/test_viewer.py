@@ -127,6 +127,9 @@ def test_a_picture_opens_by_click_and_key_and_closes_again(look: Look) -> None:
     )
     links[1].click()
     assert viewer.is_open()
+    beside = "return document.documentElement.clientWidth - arguments[0].getBoundingClientRect().right"
+    close = viewer.find(".viewer [data-act=close]")
+    assert viewer.browser.execute_script(beside, close) >= 8, "the page's scroll bar lies over no button"
     assert viewer.find("#viewer-name").text.startswith("Pneumothorax 0.80")
     assert viewer.pictures() == [["image-1", "heatmap-1-Pneumothorax"]]
     assert "Heatmap of Pneumothorax over the radiograph" in (viewer.find(".overlay").get_attribute("alt") or "")

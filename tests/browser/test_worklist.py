@@ -18,7 +18,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from cxrbatch.errors import Flag
 from cxrbatch.output.worklist import write_worklist
-from cxrbatch.records import StudyRow, now_text
+from cxrbatch.records import Label, StudyRow, now_text
 from tests.factories.output import make_engine, make_header, make_study_result, make_study_row
 from tests.factories.worklist import made_up_studies
 
@@ -120,6 +120,41 @@ def test_all_of_many_studies_are_found_at_once(browser: Chrome, night: str) -> N
     assert complaints(browser) == []
 
 
+def test_of_many_findings_a_row_names_the_first_and_counts_the_others(browser: Chrome, tmp_path: Path) -> None:
+    labels = [Label(f"A_finding_{n:02}_with_a_long_name", 0.1, urgent=n == 29) for n in range(30)]
+    flags = (Flag.PAEDIATRIC,)
+    result = make_study_result(((0.9,) * 30,), labels=labels, study_key="a" * 16, flags=flags)
+    row = make_study_row(result)
+    write_worklist(tmp_path, [row], engine=make_engine(labels), generated_at="2026-01-02T03:04:05+00:00")
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert (page.count('class="chip'), page.count("and 22 more")) == (8, 1), "without a script as with one"
+    browser.get((tmp_path / "index.html").as_uri())
+    loaded(browser)
+
+    def named() -> tuple[int, str]:
+        chips = browser.find_elements(By.CSS_SELECTOR, ".chip")
+        assert chips[0].text.startswith("A finding 29")
+        return len(chips), browser.find_element(By.CLASS_NAME, "more").text
+
+    assert named() == (8, "and 22 more")
+    finding = Select(browser.find_element(By.ID, "finding"))
+    assert len(finding.options) == 31, "each of them can be asked for"
+    finding.select_by_value(labels[20].name.replace("_", " "))
+    assert named() == (9, "and 21 more"), "the one that was asked for is named"
+    browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    a4 = {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", a4)
+    try:
+        count, more = named()
+        assert more == f"and {30 - count} more"
+        clipped = "const cell = document.querySelector('td.found'); return cell.scrollHeight - cell.clientHeight"
+        assert browser.execute_script(clipped) <= 1, "rows of paper are equally high: nothing is cut off there"
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
 def test_sorted_by_priority_arrival_and_date_equals_by_time(browser: Chrome, tmp_path: Path) -> None:
     def study(letter: str, hour: int, date: str, probability: float) -> StudyRow:
         result = make_study_result(((0.1, 0.1, probability),), study_key=letter * 16)
@@ -214,7 +249,12 @@ def test_an_open_page_notices_news_and_keeps_what_one_looks_at(browser: Chrome, 
 def test_it_is_accessible_and_prints_twenty_studies_a_page(browser: Chrome, tmp_path: Path) -> None:
     browser.get(write(tmp_path, list(made_up_studies(60))))
     loaded(browser)
-    browser.find_element(By.TAG_NAME, "body").send_keys(Keys.ARROW_DOWN, "r")
+    browser.find_element(By.TAG_NAME, "body").send_keys(Keys.ARROW_DOWN, "r", "/")
+    search = browser.switch_to.active_element
+    search.send_keys("acc-0000007", Keys.ENTER)
+    assert browser.switch_to.active_element.get_attribute("aria-label") == "Open ACC-0000007"
+    browser.find_element(By.CSS_SELECTOR, "button[type=reset]").click()
+    loaded(browser, "1-50 of 60")
     for scheme in ("dark", "light"):
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})

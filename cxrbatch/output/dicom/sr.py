@@ -7,7 +7,7 @@ verdict as Presence of property, and which algorithm says so (TID 4019). Nobody 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydicom import dcmread
@@ -50,7 +50,16 @@ from cxrbatch.output.dicom.object_files import referable_images
 from cxrbatch.output.report.findings import label_name
 from cxrbatch.output.report.maps import shown_heatmaps
 from cxrbatch.pages import wording
-from cxrbatch.records import EngineDescription, Heatmap, ImageResult, Label, StudyResult, call_image, call_is_contested
+from cxrbatch.records import (
+    OUTSIDE_LUNGS,
+    EngineDescription,
+    Heatmap,
+    ImageResult,
+    Label,
+    StudyResult,
+    call_image,
+    call_is_contested,
+)
 
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 SR_SERIES_NUMBER = 9901
@@ -77,7 +86,7 @@ def render_sr(result: StudyResult, heatmaps: HeatmapChoice, former: Path | None 
         former: the structured report of the revision before, which this one follows.
     """
     images = [image for _, image in referable_images(result)]
-    made = begin_object(result, COMPREHENSIVE_3D_SR, "sr", object_uid(result, f"sr {heatmaps}"))
+    made = begin_object(result, COMPREHENSIVE_3D_SR, "sr", object_uid(result, _kind(images, heatmaps)))
     made.Modality, made.SeriesNumber, made.InstanceNumber = "SR", SR_SERIES_NUMBER, 1
     made.SeriesDescription = f"{RESEARCH}: findings"
     made.CompletionFlag, made.VerificationFlag, made.PreliminaryFlag = "COMPLETE", "UNVERIFIED", "PRELIMINARY"
@@ -89,6 +98,12 @@ def render_sr(result: StudyResult, heatmaps: HeatmapChoice, former: Path | None 
     groups = [group for image in images for group in _groups(image, result.engine, heatmaps)]
     parts = [*_context(result.engine), _library(images), container(_MEASUREMENTS, groups)]
     return finished_bytes(made, result) + content_sequence(parts)
+
+
+def _kind(images: Sequence[ImageResult], heatmaps: HeatmapChoice) -> str:
+    """Return what an object's UID depends on: places were not told at first, and what says more is another object."""
+    has_places = any(heatmap.place for image in images for heatmap in image.heatmaps)
+    return f"sr {heatmaps}{' places' if has_places else ''}"
 
 
 def _add_root(made: Dataset) -> None:
@@ -170,6 +185,7 @@ def _groups(image: ImageResult, engine: EngineDescription, heatmaps: HeatmapChoi
     calls = call_image(labels, rule, image.probabilities)
     contested = call_is_contested(labels, rule, image.probabilities, image.disagreement)
     shown = {heatmap.label: heatmap for heatmap in shown_heatmaps(image, labels, heatmaps)}
+    outside = {name for name, heatmap in shown.items() if heatmap.place == OUTSIDE_LUNGS and not heatmap.faint}
     for label, probability, call, is_contested in zip(labels, image.probabilities, calls, contested, strict=True):
         items = [
             text_item(OBSERVED, dcm("112039", "Tracking Identifier"), f"{MANUFACTURER} {label_name(label)}"),
@@ -184,7 +200,8 @@ def _groups(image: ImageResult, engine: EngineDescription, heatmaps: HeatmapChoi
         items.append(code_item(CONTAINS, dcm("121052", "Presence of property"), _presence(call)))
         if place := _place(shown.get(label.name), image):
             items.append(text_item(CONTAINS, codes.HEATMAP_PEAK, place))
-        if comment := _comment(image, call, engine, is_contested=is_contested):
+        is_outside = bool(call) and not label.normal and label.name in outside
+        if comment := _comment(image, call, engine, is_contested=is_contested, is_outside=is_outside):
             items.append(text_item(CONTAINS, dcm("121106", "Comment"), comment))
         items.append(image_item(CONTAINS, dcm("121112", "Source of Measurement"), image.header))
         yield container(_GROUP, items, "1501")
@@ -221,10 +238,14 @@ def _presence(call: bool | None) -> Code:
 def _place(heatmap: Heatmap | None, image: ImageResult) -> str:
     """Say in words where a heatmap has its peak; empty where it is not shown, or has none.
 
-    Which side of the patient that is depends on how the image lies, and is told where the source says that.
+    That is the place in the patient that the report names. Where it is not known, the third and half of the image are
+    told: which side of the patient that is depends on how the image lies, and is told where the source says that.
     """
     if heatmap is None or heatmap.faint or not image.header.rows or not image.header.columns:
         return ""
+    at = f"column {heatmap.peak_x:.0f}, row {heatmap.peak_y:.0f}"
+    if heatmap.place in wording.PLACES:
+        return f"{wording.PLACES[heatmap.place]}; {at}"
     thirds = ("upper third", "middle third", "lower third")
     height = thirds[min(int(3 * heatmap.peak_y / image.header.rows), 2)]
     is_right_half = heatmap.peak_x >= image.header.columns / 2
@@ -233,15 +254,18 @@ def _place(heatmap: Heatmap | None, image: ImageResult) -> str:
     if orientation and orientation[0][0] in "LR":
         towards_left = orientation[0][0] == "L"
         words.append(f"the patient's {'left' if is_right_half == towards_left else 'right'} by Patient Orientation")
-    words.append(f"column {heatmap.peak_x:.0f}, row {heatmap.peak_y:.0f}")
-    return "; ".join(words)
+    return "; ".join([*words, at])
 
 
-def _comment(image: ImageResult, call: bool | None, engine: EngineDescription, *, is_contested: bool) -> str:
+def _comment(
+    image: ImageResult, call: bool | None, engine: EngineDescription, *, is_contested: bool, is_outside: bool
+) -> str:
     """Return what a reader of the score must know: why there is no verdict, what is special about image and engine."""
     sentences = [notice] if (notice := _notice(engine)) else []
     if call is None:
         sentences.append("Nobody may judge this finding: too few images stand behind its operating point.")
+    if is_outside:
+        sentences.append("The heatmap has its peak outside of the lungs: this score may come from something else.")
     if is_contested:
         sentences.append("The members of this engine disagree about this verdict.")
     sentences += [wording.FLAG_SENTENCES[flag] for flag in image.flags if flag is not Flag.DUPLICATE_UID]

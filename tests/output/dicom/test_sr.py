@@ -123,6 +123,25 @@ def test_the_place_of_a_heatmap_is_told_where_it_is_shown(heatmaps: Any) -> None
     assert (b"upper third, left half" in made) == (heatmaps == "all")
 
 
+def test_a_known_place_is_told_in_the_words_of_the_report_and_outside_of_the_lungs_is_a_caution() -> None:
+    labels = tuple(Label(name, 0.5, maps=VALIDATED) for name in ("Effusion", "Nodule", "Mass"))
+    result = make_dicom_result(((0.9, 0.9, 0.1),), labels=labels)
+    places = ("right_lower", "outside_lungs", "outside_lungs")
+    drawn = tuple(
+        Heatmap(label.name, f"{n}.jpg", 300, 500, place=place)
+        for n, (label, place) in enumerate(zip(labels, places, strict=True))
+    )
+    placed = replace(result, images=(replace(result.images[0], heatmaps=drawn),))
+    made = render_sr(placed, "validated")
+    assert b"right lower zone; column 300, row 500" in made
+    assert b"outside of the lungs; column 300, row 500" in made
+    assert b"third" not in made, "two ways to say a side would contradict each other where the image is mirrored"
+    warned = ["may come from something else" in comment for comment in comments(made)]
+    assert warned == [False, True, False], "the finding that is called, and no other"
+    former = render_sr(result, "validated")
+    assert pydicom.dcmread(BytesIO(former)).SOPInstanceUID != pydicom.dcmread(BytesIO(made)).SOPInstanceUID
+
+
 def test_no_byte_changes_when_pydicom_reads_and_writes_it() -> None:
     result = make_dicom_result(((0.4, 0.6), (0.1, 0.2)), labels=FOREIGN)
     content, again = render_sr(result, "all"), BytesIO()
