@@ -18,6 +18,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import (
     MPEG2MPML,
+    UID,
     CTImageStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -66,7 +67,7 @@ def send(server: Server, objects: Sequence[Dataset], **names: str) -> list[int |
 
 
 def test_the_syntax_that_a_sender_prefers_is_taken_and_nothing_else(start: StartServer) -> None:
-    proposed = {
+    proposed: dict[str, list[list[str | UID]]] = {
         ComputedRadiographyImageStorage: [
             [MPEG2MPML, JPEGLSLossless, ExplicitVRLittleEndian, ImplicitVRLittleEndian],
             [ExplicitVRBigEndian, JPEGLSLossless],
