@@ -20,6 +20,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they are asked for
     StorageCommitmentPushModel,
     StorageCommitmentPushModelInstance,
+    Verification,
 )
 
 from cxrbatch.errors import ConfigurationError
@@ -148,6 +149,7 @@ def listening(commitment: Commitment, host: str, port: int, aet: str) -> Iterato
         ConfigurationError: the address cannot be listened on.
     """
     entity = AE(ae_title=aet)
+    entity.add_supported_context(Verification)  # who sets an archive up tries this first
     # The archive is the provider, although it is the one that calls: it asks for that role, or does without.
     entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pynetdicom.pdu_primitives import P_DATA
 
@@ -46,8 +46,8 @@ class _Fragments:
             OSError: there is not even room for a file.
         """
         for item in primitive.presentation_data_value_list:
-            part = P_DATA()
-            part.presentation_data_value_list = [list(item)]
+            part, one = P_DATA(), cast("Any", list(item))  # it takes no tuple, whatever its annotation says
+            part.presentation_data_value_list = [one]
             try:
                 self._receive(part)
             except OSError:

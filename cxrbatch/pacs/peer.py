@@ -153,7 +153,7 @@ def open_association(
 
 def _require_room_in_a_pdu(peer: Peer, association: Association) -> None:
     """See that the peer takes PDUs that hold something (PS3.8 9.3.5 and D.1; 0: of any length)."""
-    longest = association.acceptor.maximum_length
+    longest = association.acceptor.maximum_length or 0
     if 0 < longest < _LEAST_PDU:
         association.abort()
         raise NoAssociation(f"{peer}: takes PDUs of {longest} bytes, in which there is no room.", may_pass=False)

@@ -100,7 +100,7 @@ class Receiver:
     def handlers(self) -> list[EventHandlerType]:
         """What the server calls, and when."""
         return [
-            (evt.EVT_REQUESTED, self._bound),
+            (evt.EVT_REQUESTED, self._prepare),
             (evt.EVT_C_STORE, self.store),
             (evt.EVT_ACCEPTED, self._begin),
             (evt.EVT_RELEASED, self._end),
@@ -130,8 +130,9 @@ class Receiver:
         except Exception:  # noqa: BLE001  # whatever pydicom makes of what a stranger sent
             return NOT_UNDERSTOOD, "refused, no DICOM data set with a study"
 
-    def _bound(self, event: Event) -> None:
+    def _prepare(self, event: Event) -> None:
         bound(event.assoc.dimse, self._inbox.has_room)
+        _prefer_what_is_preferred(event.assoc)
 
     def _begin(self, event: Event) -> None:
         requestor = event.assoc.requestor
@@ -146,6 +147,21 @@ class Receiver:
         if ended is not None and ended.counts:
             told = ", ".join(f"{number} {what}" for what, number in sorted(ended.counts.items()))
             self._tell(f"{ended.peer}: {told}")
+
+
+def _prefer_what_is_preferred(association: Any) -> None:
+    """Take the first transfer syntax that a sender proposes and we can read, as it orders them.
+
+    pynetdicom takes the first of ours: whoever proposes JPEG and, should we not take that, an uncompressed syntax as
+    well would have to decompress.
+    """
+    proposed: dict[str, list[str]] = {}
+    for each in association.requestor.primitive.presentation_context_definition_list:
+        proposed.setdefault(each.abstract_syntax, []).extend(each.transfer_syntax)
+    for context in association.acceptor.supported_contexts:
+        wanted = [uid for uid in proposed.get(context.abstract_syntax, ()) if uid in context.transfer_syntax]
+        if wanted:
+            context.transfer_syntax = list(dict.fromkeys(wanted))
 
 
 class _Mismatch(Exception):

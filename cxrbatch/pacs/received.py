@@ -73,9 +73,9 @@ def _inflated_head(stream: BinaryIO) -> Dataset:
     )
 
 
-def _wanted() -> list[BaseTag]:
+def _wanted() -> list[BaseTag | int]:
     return [_SOP_CLASS, _SOP_INSTANCE, _STUDY]
 
 
 def _is_beyond(tag: BaseTag, _representation: str | None, _length: int) -> bool:
-    return tag > _STUDY
+    return bool(tag > _STUDY)

@@ -13,6 +13,7 @@ from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they are asked for
     StorageCommitmentPushModel,
     StorageCommitmentPushModelInstance,
+    Verification,
 )
 
 from cxrbatch.cli import run_command_line
@@ -143,8 +144,11 @@ def call_back(said: tuple[Dataset, int], port: int) -> None:
     """Answer as archives do that open an association of their own."""
     role = build_role(StorageCommitmentPushModel, scp_role=True)
     context = build_context(StorageCommitmentPushModel)
-    association = AE(ae_title="ARCHIVE").associate("127.0.0.1", port, contexts=[context], ext_neg=[role])
+    association = AE(ae_title="ARCHIVE").associate(
+        "127.0.0.1", port, contexts=[context, build_context(Verification)], ext_neg=[role]
+    )
     assert association.is_established
+    assert association.send_c_echo().Status == 0
     report(association, *said)
     association.release()
 

@@ -16,8 +16,17 @@ from typing import Any
 import pydicom
 import pytest
 from pydicom import Dataset
-from pydicom.uid import generate_uid
-from pynetdicom import AE, evt
+from pydicom.uid import (
+    MPEG2MPML,
+    UID,
+    CTImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGLSLossless,
+    generate_uid,
+)
+from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.events import EventHandlerType
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they are asked for
@@ -55,6 +64,40 @@ def send(server: Server, objects: Sequence[Dataset], **names: str) -> list[int |
     statuses = [association.send_c_store(each).get("Status") for each in objects]
     association.release()
     return statuses
+
+
+def test_the_syntax_that_a_sender_prefers_is_taken_and_nothing_else(start: StartServer) -> None:
+    proposed: dict[str, list[list[str | UID]]] = {
+        ComputedRadiographyImageStorage: [
+            [MPEG2MPML, JPEGLSLossless, ExplicitVRLittleEndian, ImplicitVRLittleEndian],
+            [ExplicitVRBigEndian, JPEGLSLossless],
+            [ImplicitVRLittleEndian],
+            [MPEG2MPML],
+        ],
+        CTImageStorage: [[ExplicitVRLittleEndian]],
+        Verification: [[ExplicitVRLittleEndian, ImplicitVRLittleEndian]],
+    }
+    contexts = [build_context(uid, syntaxes) for uid, found in proposed.items() for syntaxes in found]
+    server = start("--max-associations", "1")
+    association = AE("ROUTER").associate("127.0.0.1", server.port, contexts=contexts, ae_title="CXRBATCH")
+    taken = [(each.abstract_syntax, each.transfer_syntax[0]) for each in association.accepted_contexts]
+    assert taken == [
+        (ComputedRadiographyImageStorage, JPEGLSLossless),
+        (ComputedRadiographyImageStorage, JPEGLSLossless),
+        (ComputedRadiographyImageStorage, ImplicitVRLittleEndian),
+        (Verification, ExplicitVRLittleEndian),
+    ]
+    refused = [(each.abstract_syntax, each.result) for each in association.rejected_contexts]
+    assert refused == [(ComputedRadiographyImageStorage, 4), (CTImageStorage, 3)]  # PS3.8 table 9-18
+    # What docs/conformance.md says of rejections: result, source and reason of PS3.8 table 9-21.
+    assert rejection(server) == (2, 3, 2)
+    association.release()
+    wait_for(lambda: rejection(server, called="OTHER") == (1, 1, 7))
+
+
+def rejection(server: Server, **names: str) -> tuple[int, int, int]:
+    answer: Any = associate(server, **names).acceptor.primitive
+    return answer.result, answer.result_source, answer.diagnostic
 
 
 def test_what_is_sent_is_there_as_it_was_named_by_its_uids(start: StartServer) -> None:
