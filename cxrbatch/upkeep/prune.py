@@ -13,7 +13,7 @@ from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.settle import remove_as_ordered
 from cxrbatch.output.folder.state import find_state
 from cxrbatch.output.ledger.ledger import ENGINE, INPUT, LEDGER_FILE, Ledger
-from cxrbatch.output.ledger.results import OldStudy
+from cxrbatch.output.ledger.old_studies import OldStudy, reported_before
 from cxrbatch.output.marks import forget_marks
 from cxrbatch.output.sent import forget_sent
 from cxrbatch.output.sheets.sheet import remove_old_sheets
@@ -53,7 +53,7 @@ def prune_output(
         raise UsageError(f"{out}: no {ledger_file} there, so nothing to prune. Name the output folder of a run.")
     before = (datetime.now(timezone.utc) - age).isoformat(timespec="seconds")
     with open_output(out, state=state) as ledger:
-        old = ledger.results.reported_before(before)
+        old = reported_before(ledger.store, before)
         root = _folder_of_input(Path(ledger.fact(INPUT)))
         if remove:
             _refuse_unseen(root, allow_empty=input_emptied)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from cxrbatch.output.ledger.attempts import ATTEMPTS
@@ -25,16 +24,6 @@ _NOT_SCORED = (
     "scored_at = '', distance = NULL, grey = NULL, places = '[]'"
 )
 _ORDER = "remove/"
-
-
-@dataclass(frozen=True, slots=True)
-class OldStudy:
-    """A study reported some time ago, its files, and whether the last walk met any of them."""
-
-    study_key: str
-    reported_at: str
-    is_present: bool
-    paths: tuple[str, ...]
 
 
 class StudyResults:
@@ -254,15 +243,6 @@ class StudyResults:
     def _pairs(self, query: str) -> Iterator[tuple[str, Any]]:
         return ((first, second) for first, second in self._store.rows(query))
 
-    def reported_before(self, moment: str) -> list[OldStudy]:
-        """Return the finished studies whose report is from before `moment` (UTC, as `now_text`), oldest first."""
-        studies = self._store.rows(
-            "SELECT study_key, reported_at FROM studies INDEXED BY studies_by_report "
-            "WHERE status = 'reported' AND reported_at < ? AND reported_at != '' ORDER BY reported_at, study_key",
-            (moment,),
-        )
-        return [self._old_study(study_key, reported_at) for study_key, reported_at in studies]
-
     def forget(self, study_keys: Iterable[str]) -> None:
         """Remove all rows of these studies, as if they had never been met: all of them, or none."""
         with self._store.transaction(durable=True):
@@ -271,11 +251,6 @@ class StudyResults:
                 forget_announcements(self._store, study_key)
                 self._store.execute("DELETE FROM files WHERE study_key = ?", (study_key,))
                 self._store.execute("DELETE FROM studies WHERE study_key = ?", (study_key,))
-
-    def _old_study(self, study_key: str, reported_at: str) -> OldStudy:
-        files = list(self._store.rows("SELECT path, present FROM files WHERE study_key = ?", (study_key,)))
-        paths = tuple(os.fsdecode(path) for path, _ in files)
-        return OldStudy(study_key, reported_at, any(present for _, present in files), paths)
 
     def order_removal(self, study_key: str) -> None:
         """Order, inside a transaction, that the study's report folder goes.

@@ -12,6 +12,7 @@ import pytest
 from cxrbatch.errors import Reason, RunError
 from cxrbatch.output.ledger import schema as ledger_schema
 from cxrbatch.output.ledger.ledger import LEDGER_FILE, Ledger
+from cxrbatch.output.ledger.old_studies import reported_before
 from cxrbatch.output.ledger.recent import read_recent
 from cxrbatch.output.ledger.schema import SCHEMA_VERSION
 from cxrbatch.output.ledger.store import LedgerStore
@@ -232,7 +233,7 @@ def per_pass(ledger: Ledger) -> None:
     ledger.results.failures()
     ledger.results.keys_with_report()
     list(ledger.results.reported_since("2026-01-01T00:00:00+00:00"))
-    ledger.results.reported_before("2026-01-01T00:00:00+00:00")
+    reported_before(ledger.store, "2026-01-01T00:00:00+00:00")
     read_recent(ledger.store, "e1" * 32, "2026-01-01T00:00:00+00:00")
     ledger.queue.waiting()
     ledger.fact("input")
