@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import BACKENDS, EXISTING, FILE, FOLDER, NEW_FOLDER, PRECISIONS, PROCESSES, state_option
@@ -54,9 +57,10 @@ def shard(input_path: Path, out: Path, of: int, config_file: Path | None, loudne
         if plan is None:
             told = "No study waits to be scored, so nothing is dealt out; `cxrbatch run` writes the tables."
         else:
+            named = quote(str(out))
             told = (
-                f"{sum(plan.counts)} studies in {of} shards. Now `cxrbatch work {out} --shard I -e ENGINE` for I from "
-                f"0 to {of - 1}, then `cxrbatch merge {out}`."
+                f"{sum(plan.counts)} studies in {of} shards. Now `cxrbatch work {named} --shard I -e ENGINE` for I "
+                f"from 0 to {of - 1}, then `cxrbatch merge {named}`."
             )
         console.print(told, markup=False, highlight=False)
     return ExitCode.DONE
@@ -97,11 +101,24 @@ def work(out: Path, number: int, config_file: Path | None, loudness: str | None,
     machine = load_settings(options, config_file=config_file)
     with open_terminal(loudness) as console:
         with RunProgress(console) as progress:
-            done = work_on_shard(out, number, machine, progress)
+            done = work_on_shard(out, _from_zero(out, number), machine, progress)
         failed = f", {done.failed} of them failed" if done.failed else ""
-        told = f"Shard {number}: {done.studies} studies are done, {done.this_time} this time{failed}."
+        told = f"Shard {done.number}: {done.studies} studies are done, {done.this_time} this time{failed}."
         console.print(told, markup=False, highlight=False)
     return ExitCode.SOME_STUDIES_FAILED if done.failed else ExitCode.DONE
+
+
+def _from_zero(out: Path, number: int) -> int:
+    """Return which shard is meant by the number that a scheduler gave: an array of 1 to N of N shards counts from 1."""
+    from cxrbatch.run.shards.plan import read_plan
+
+    by_slurm = bool(os.environ.get(_NUMBERS[0]))
+    source = click.get_current_context().get_parameter_source("number")
+    if not by_slurm or source is not ParameterSource.ENVIRONMENT or (plan := read_plan(out)) is None:
+        return number
+    first, last = (os.environ.get(f"SLURM_ARRAY_TASK_{end}") for end in ("MIN", "MAX"))
+    # No shard has the number N: who counts to it begins with 1.
+    return number - 1 if last == str(len(plan.counts)) and first not in {None, "", "0"} else number
 
 
 @commands.command(short_help="Bring together what shards have done.")
@@ -136,6 +153,6 @@ def merge(out: Path, config_file: Path | None, loudness: str | None, *, give_up:
             return ExitCode.DONE
         print_summary(console, merged.report, out)
         for number, left in merged.left.items():
-            told = f"shard {number}: {left} studies are left; cxrbatch work {out} --shard {number}"
+            told = f"shard {number}: {left} studies are left; cxrbatch work {quote(str(out))} --shard {number}"
             console.print(told, markup=False, highlight=False)
     return merged.exit_code

@@ -6,6 +6,7 @@ import logging
 import re
 import tempfile
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +62,12 @@ class Cluster:
         self._stack.close()
 
     def means(self, workers: WorkerPool | None = None) -> Means:
-        """Return what does the work of a run on this cluster, whose driver opens no engine."""
-        return Means(workers, self.processor, DescribedSlot)
+        """Return what does the work of a run on this cluster, whose driver opens no engine.
+
+        It is connected to as the first new file is met: who mistyped its address is not told of that after an hour of
+        indexing.
+        """
+        return Means(workers, self.processor, partial(DescribedSlot, on_news=self.client))
 
     def processor(self, at: Workplace) -> ClusterProcessor:
         """Return what processes studies on this cluster."""
@@ -93,10 +98,10 @@ class Cluster:
                 client = Client(self.where, **how)  # type: ignore[no-untyped-call]
             else:
                 client = Client(scheduler_file=self.where, **how)  # type: ignore[no-untyped-call]
-        except (OSError, ValueError) as error:  # a time-out is an OSError
+        except Exception as error:  # a time-out is an OSError; of what is no scheduler's answer dask makes anything
             raise RunError(
-                f"--cluster {self.where}: no scheduler answers ({type(error).__name__}). Is it started, and does it "
-                "speak the same protocol (tcp:// or tls://)?"
+                f"--cluster {self.where}: no scheduler answers ({type(error).__name__}). Is it started, can it "
+                "be reached from here, and does it speak the same protocol (tcp:// or tls://)?"
             ) from error
         self._stack.callback(_close, client)
         return client

@@ -30,6 +30,7 @@ from cxrbatch.run.processes import open_workers
 from cxrbatch.run.processor import LocalProcessor, Workplace
 from cxrbatch.run.source import Order, Source
 from cxrbatch.run.stages import FinishedStudy, StageClock
+from cxrbatch.run.witness import not_seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class NodeOrder:
     """What every node of a run is told, in paths of the driver's.
 
     `token` is the run's in the fence of OUT, by which a node knows that it sees the same folder. `engine` is what the
-    driver would score with, `engine_folder` where that lies. `templates` are those that the driver has tried.
+    driver would score with, `engine_folder` where that lies. `templates` are those that the driver has tried. `seen` is
+    what it sees in INPUT.
     """
 
     order: Order
@@ -45,6 +47,7 @@ class NodeOrder:
     engine: EngineDescription
     engine_folder: Path
     templates: OwnTemplates = PACKAGED
+    seen: tuple[str, ...] = ()
     version: str = __version__
 
 
@@ -90,7 +93,7 @@ class _Node:
         self._stack = ExitStack()
         try:
             self._at = self._open(told, fence)
-            self._templates = told.templates
+            self._templates, self._seen = told.templates, told.seen
         except BaseException:
             self._stack.close()
             raise
@@ -112,8 +115,8 @@ class _Node:
         with place.writing():
             pass  # it is the driver's OUT, and nobody else's by now
         folder = mapped(order.source.folder)
-        if not folder.is_dir():
-            raise RunError(f"{folder}: INPUT cannot be seen there")
+        if refusal := not_seen(folder, told.seen, ()):
+            raise RunError(refusal)
         workers = self._stack.enter_context(open_workers(settings))
         engine = self._stack.enter_context(EngineSlot(settings))
         if refusal := differences(told, engine.description):
@@ -125,8 +128,11 @@ class _Node:
         """Process a chunk, and wait for its end; called by several threads at a time.
 
         Raises:
+            EngineError: its INPUT is gone from this machine, as when a share is lost.
             RunError: what the processor raises.
         """
+        if refusal := not_seen(self._at.order.source.folder, self._seen, tasks):
+            raise EngineError(refusal)
         job = _Job(tasks)
         self._jobs.put(job)
         return job.future.result()

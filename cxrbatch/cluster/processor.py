@@ -20,6 +20,7 @@ from cxrbatch.pages.own_templates import in_use
 from cxrbatch.run.processor import Workplace
 from cxrbatch.run.source import Order, Source
 from cxrbatch.run.stages import FinishedStudy
+from cxrbatch.run.witness import names_in
 from cxrbatch.system.logbook import log_event
 from cxrbatch.system.stopping import stop_if_asked
 
@@ -70,7 +71,7 @@ class ClusterProcessor:
         source = Source(order.source.folder.resolve(), order.source.only)
         there = Order(source, order.out.resolve(), settings, order.pseudonyms)
         folder = Path(engine.bundle.folder).resolve()
-        return NodeOrder(there, self.at.place.token, engine.description, folder, templates=in_use())
+        return NodeOrder(there, self.at.place.token, engine.description, folder, in_use(), names_in(source))
 
     def _settle(self, event: Event, members: Members, feed: Feed) -> Iterator[FinishedStudy]:
         """Take what a node answered."""
@@ -78,7 +79,7 @@ class ClusterProcessor:
         try:
             answer = event.future.result()
         except EngineError as error:
-            # Of that node: its driver, its GPU. Others go on.
+            # Of that node: its driver, its GPU, its INPUT. Others go on.
             feed.give_back(members.refuse(member, str(error)))
             return
         except RunError:

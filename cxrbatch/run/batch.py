@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -52,7 +52,7 @@ class Means:
 
     workers: WorkerPool | None = None
     make_processor: MakeProcessor = LocalProcessor
-    slot: type[EngineSlot] = EngineSlot
+    slot: Callable[..., EngineSlot] = EngineSlot
 
 
 def run_batch(

@@ -5,6 +5,7 @@ A shard's is known from its record alone; that of a cluster lies here, too, and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from cxrbatch.config import Settings
@@ -19,12 +20,21 @@ from cxrbatch.run.engine_slot import EngineSlot
 class DescribedSlot(EngineSlot):
     """The engine that other machines are to score with: found and verified here, described, and not opened."""
 
-    def __init__(self, settings: Settings, *, opens_soon: bool = False, verifies: bool = True) -> None:
-        """Find the engine; arguments and errors are those of `EngineSlot`, but nothing is kept to be opened."""
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        opens_soon: bool = False,
+        verifies: bool = True,
+        on_news: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Find the engine; but for `on_news`, called where another slot would begin to open it, see `EngineSlot`."""
         super().__init__(settings, verifies=verifies or opens_soon)
+        self._on_news = on_news
 
     def open_ahead(self) -> None:
-        """Do nothing: nothing is scored here."""
+        """Let who scores know that there will be something to score."""
+        self._on_news()
 
     def _open(self) -> Engine:
         raise AssertionError(f"engine {self.description.name} is for other machines to open")

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +24,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from cxrbatch.cluster import feed, members
+from cxrbatch.cluster import connect, feed, members
 from cxrbatch.cluster.connect import Cluster
 from cxrbatch.cluster.members import Work
 from cxrbatch.cluster.node import process_chunk
@@ -246,6 +248,35 @@ def test_a_local_cluster_is_heard_on_this_machine_only_and_by_its_user(cluster: 
 def test_what_is_no_cluster_is_refused(where: str) -> None:
     with pytest.raises(UsageError, match="neither local:N"):
         Cluster(where)
+
+
+@contextmanager
+def other_server() -> Iterator[str]:
+    """Yield the address of a server that is no scheduler, and says so to whoever connects."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n" * 4)
+                    connection.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def test_where_no_scheduler_answers_a_run_says_so_before_it_reads_headers(
+    archive: Archive, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "_CONNECT_S", 0.5)
+    settings = Settings(engine=archive.engine, **USUAL)
+    with other_server() as other:
+        for where in ("tcp://127.0.0.1:9", other):
+            with Cluster(where) as cluster, pytest.raises(RunError, match=f"{where}: no scheduler answers"):
+                run_batch(archive.images, out, settings, Watched(), means=cluster.means())
+    assert read_rows(out / "images.csv") == []
 
 
 # --------------------------------------------------------------------------- a scheduler of somebody's own

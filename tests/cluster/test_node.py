@@ -11,7 +11,7 @@ import pytest
 
 from cxrbatch.cluster.node import NodeOrder, NotJoined, join_run, leave_runs, process_chunk
 from cxrbatch.config import Settings
-from cxrbatch.errors import OutputNotWritable
+from cxrbatch.errors import EngineError, OutputNotWritable
 from cxrbatch.intake.discover import describe_file, index_file
 from cxrbatch.output.folder.fence import raise_fence
 from cxrbatch.output.folder.place import NodeFence
@@ -19,6 +19,7 @@ from cxrbatch.output.ledger.queue import StudyTask
 from cxrbatch.output.report.report_files import REPORTS
 from cxrbatch.run.engine_slot import EngineSlot
 from cxrbatch.run.source import Order, Source
+from cxrbatch.run.witness import names_in
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.studies import write_image
 
@@ -86,6 +87,7 @@ def test_a_node_that_differs_says_how(told: NodeOrder, fence: NodeFence, tmp_pat
         "the driver engine tiny (000000000000)": replace(told, engine=replace(told.engine, sha256="0" * 64)),
         "no onnx_int8 file": replace(told, engine=replace(told.engine, precision="int8")),
         "INPUT cannot be seen there": replace(told, order=gone),
+        "nothing of it is in that folder": replace(told, seen=("one", "two")),
         "elsewhere: cannot be seen there": replace(told, order=elsewhere),
         "another run holds it": replace(told, token="0" * 16),
     }
@@ -93,3 +95,23 @@ def test_a_node_that_differs_says_how(told: NodeOrder, fence: NodeFence, tmp_pat
         assert words in join_run(order, fence).refusal, words
         with pytest.raises(NotJoined):
             process_chunk(order.token, ())
+
+
+def test_a_node_whose_share_is_lost_takes_no_studies_to_fail_them(told: NodeOrder, fence: NodeFence) -> None:
+    images = told.order.source.folder
+    tasks = [task_of(told, f"{number}.png") for number in range(2)]
+    (images / ".snapshot").mkdir()
+    seen = names_in(told.order.source)
+    assert sorted(seen) == ["0.png", "1.png"]
+    assert not join_run(replace(told, seen=seen), fence).refusal
+    mounted = images.rename(images.parent / "away")
+    images.mkdir()
+    (images / ".snapshot").mkdir()
+    with pytest.raises(EngineError, match="is the share mounted"):
+        process_chunk(told.token, (tasks[0],))
+    images.rename(images.parent / "empty")
+    mounted.rename(images)
+    (images / "0.png").unlink()
+    done = process_chunk(told.token, (tasks[0], tasks[1]))
+    unread = {study.study_key: bool(study.unread) for study in done.finished}
+    assert unread == {tasks[0].study_key: True, tasks[1].study_key: False}, "one that is gone is that study's affair"

@@ -20,6 +20,8 @@ _PASSING = re.compile(
     r"(\d{4}-\d\d-\d\d[T ]|\d\d\.\d\d\.\d{4} )\d\d:\d\d(:\d\d)?(\+00:00| UTC)?"
     r'|"(output_id|session)": "[0-9a-f]+"'
 )
+_FIRST = re.compile(r' id="[a-z]+"')
+_ROW = re.compile(r'<tr [^>]*data-key=".*?</tr>', re.DOTALL)
 # Written as the run goes, or about the run and not about the studies.
 _OF_THE_RUN = (
     *("ledger.sqlite*", "*.damaged-*", "cxrbatch.log*", ".cxrbatch.lock", ".cxrbatch-fence"),
@@ -53,8 +55,14 @@ def _content(path: Path) -> object:
     if path.name == NOW_JS:
         return _worklist(path)
     if path.suffix in {".html", ".json"}:
-        return _PASSING.sub("<passing>", path.read_text())
+        text = _PASSING.sub("<passing>", path.read_text())
+        return _unordered(text) if path.name == "index.html" else text
     return path.read_bytes()
+
+
+def _unordered(page: str) -> object:
+    """Return a worklist's page without the order of its rows: of one strength, it is by the second of arrival."""
+    return _ROW.sub("", page), sorted(_FIRST.sub("", row) for row in _ROW.findall(page))
 
 
 def _worklist(stamp: Path) -> object:

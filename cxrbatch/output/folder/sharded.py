@@ -6,6 +6,7 @@ While they lie there, whoever would write reports or rows of OUT itself is told 
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 from cxrbatch.errors import UsageError
 
@@ -29,7 +30,8 @@ def refuse_sharded(out: Path) -> None:
         UsageError: they are.
     """
     if plan_file(out).exists():
+        named = quote(str(out))
         raise UsageError(
-            f"{out}: its studies are dealt out in shards. `cxrbatch work {out} --shard I` works on one, "
-            f"`cxrbatch merge {out}` brings together what is done; with --give-up it ends the shards as they are."
+            f"{out}: its studies are dealt out in shards. `cxrbatch work {named} --shard I` works on one, "
+            f"`cxrbatch merge {named}` brings together what is done; with --give-up it ends the shards as they are."
         )

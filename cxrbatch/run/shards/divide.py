@@ -21,6 +21,7 @@ from cxrbatch.run.processes import open_workers
 from cxrbatch.run.record import open_place
 from cxrbatch.run.shards.plan import ShardPlan, write_plan, write_tasks
 from cxrbatch.run.source import Order, check_folders, claim_input
+from cxrbatch.run.witness import names_in
 from cxrbatch.system.logbook import log_event, log_limits
 from cxrbatch.system.progress import RunProgress
 
@@ -87,12 +88,23 @@ def _deal_out(ledger: Ledger, order: Order, count: IndexCount, of: int, progress
         folder=str(order.source.folder.resolve()),
         only=order.source.only,
         # An address that is told of studies may hold a secret, which is for the merge alone to know.
-        settings=replace(settings, notify="", deidentify_existing=False),
+        settings=replace(_from_anywhere(settings), notify="", deidentify_existing=False),
         counts=tuple(map(len, hands)),
         made_at=now_text(),
         scored_by=ledger.engine_sha256 if ledger.results.count_studies().get("reported") else "",
         index=count,
+        seen=names_in(order.source),
     )
     write_plan(out, plan)
     log_event("dealt out", shards=len(hands), studies=len(keys))
     return plan
+
+
+def _from_anywhere(settings: Settings) -> Settings:
+    """Return settings whose paths mean the same for whoever works or merges in another folder; names stay names."""
+    engine, templates, state = map(_absolute, (settings.engine, settings.templates, settings.state))
+    return replace(settings, engine=engine, templates=templates, state=state)
+
+
+def _absolute(named: str) -> str:
+    return str(Path(named).resolve()) if named and Path(named).is_dir() else named

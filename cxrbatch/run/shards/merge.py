@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import NoReturn
 
 from cxrbatch.config import Settings
@@ -208,7 +209,8 @@ def _agreed(out: Path, plan: ShardPlan) -> ShardEngine:
     found = {number: each for number in range(len(plan.counts)) if (each := read_engine(out, number)) is not None}
     if not found:
         raise UsageError(
-            f"{out}: nobody has worked on any of its {len(plan.counts)} shards yet: `cxrbatch work {out} --shard 0`."
+            f"{out}: nobody has worked on any of its {len(plan.counts)} shards yet: "
+            f"`cxrbatch work {quote(str(out))} --shard 0`."
         )
     first, engine = next(iter(found.items()))
     for number, other in found.items():

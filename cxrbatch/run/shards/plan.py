@@ -30,7 +30,7 @@ class ShardPlan:
     """What every shard is told: which files, with which settings, and of how many studies it is.
 
     `scored_by` is the engine that scored OUT before, '' where none did. `counts`: studies per shard. `index`: what the
-    walk met, for the account of the merge.
+    walk met, for the account of the merge. `seen`: some of what is in INPUT, by which others know it.
     """
 
     folder: str
@@ -40,6 +40,7 @@ class ShardPlan:
     made_at: str
     scored_by: str = ""
     index: IndexCount = field(default_factory=IndexCount)
+    seen: tuple[str, ...] = ()
     version: str = __version__
 
     @property

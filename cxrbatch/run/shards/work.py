@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from shlex import quote
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import OutputLocked, UsageError
@@ -39,8 +41,12 @@ from cxrbatch.run.shards.plan import (
 )
 from cxrbatch.run.source import Order
 from cxrbatch.run.stages import StageClock
+from cxrbatch.run.witness import not_seen
 from cxrbatch.system.logbook import log_event, log_limits, logging_to
 from cxrbatch.system.progress import RunProgress
+
+# Studies of a shard that are looked for, where nothing else of INPUT is there.
+_LOOKED_AT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,9 @@ def work_on_shard(out: Path, number: int, machine: Settings, progress: RunProgre
     """
     plan = read_plan(out)
     if plan is None:
-        raise UsageError(f"{out}: nothing is dealt out there. `cxrbatch shard INPUT -o {out} --of N` does so.")
+        raise UsageError(
+            f"{out}: nothing is dealt out there. `cxrbatch shard INPUT -o {quote(str(out))} --of N` does so."
+        )
     plan.require_shard(number)
     settings = settings_here(plan, machine)
     folder = shard_folder(out, number)
@@ -76,6 +84,8 @@ def work_on_shard(out: Path, number: int, machine: Settings, progress: RunProgre
         left = plan.counts[number] - len(journal.done)
         if not left:
             return ShardDone(number, len(journal.done))
+        if refusal := not_seen(plan.source.folder, plan.seen, islice(read_tasks(out, number), _LOOKED_AT)):
+            raise UsageError(f"{refusal} Nothing was done, and nothing of shard {number} failed.")
         with ExitStack() as stack:
             workers = stack.enter_context(open_workers(settings))
             stack.enter_context(pages_by(settings, progress.say, workers))

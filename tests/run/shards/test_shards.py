@@ -275,6 +275,34 @@ def test_shards_that_are_given_up_are_done_by_a_run(archive: Archive, out: Path,
     assert differ <= {"images.csv", "studies.csv", "index.html", "worklist/now.js"}
 
 
+def test_where_input_is_not_mounted_nothing_fails_and_the_shard_can_be_worked_on_elsewhere(
+    archive: Archive, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, own = tmp_path / "images", tmp_path / "own"
+    write_image(images / "a" / "one.png", 20, 60, 120, 240)
+    own.mkdir()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").symlink_to(archive.engine)
+    # Named from here, and meant from everywhere.
+    plan = shard_input(Path("images"), Path("out"), Settings(**USUAL, engine="tiny", templates="own"), 1, QUIET)
+    assert plan is not None
+    assert (plan.settings.engine, plan.settings.templates) == (str(Path(archive.engine)), str(own))
+    assert plan.seen == ("a",)
+    monkeypatch.chdir(archive.images)
+    images.rename(tmp_path / "away")
+    for is_there, words in ((False, "cannot be seen"), (True, "is the share mounted")):
+        if is_there:
+            images.mkdir()
+        with pytest.raises(UsageError, match=words):
+            work_on_shard(out, 0, Settings(workers=1), QUIET)
+        assert count_done(shard_folder(out, 0)) == 0
+    images.rmdir()
+    (tmp_path / "away").rename(images)
+    done = work_on_shard(out, 0, Settings(workers=1), QUIET)
+    assert (done.this_time, done.failed) == (1, 0)
+    assert merge(out).exit_code == ExitCode.DONE
+
+
 def test_the_commands_take_their_number_from_the_scheduler(
     archive: Archive, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -288,6 +316,22 @@ def test_the_commands_take_their_number_from_the_scheduler(
             scheduler.setenv(variable, number)
             assert run_command_line(["work", str(out), "-e", archive.engine, "--workers", "1"]) in {0, 3}
         assert f"Shard {number}: " in capsys.readouterr().out
+    # An array that counts from 1 to as many as there are; a part of one that counts from 0, and what is no array.
+    for ends, number, shard in (
+        (("1", "2"), "2", 1),
+        (("1", "2"), "1", 0),
+        (("2", "2"), "2", 1),
+        (("0", "1"), "1", 1),
+        (("1", "1"), "1", 1),
+    ):
+        with monkeypatch.context() as scheduler:
+            told = ("SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX", "SLURM_ARRAY_TASK_ID")
+            for variable, value in zip(told, (*ends, number), strict=True):
+                scheduler.setenv(variable, value)
+            assert run_command_line(["work", str(out), "-e", archive.engine]) == ExitCode.DONE
+            assert f"Shard {shard}: " in capsys.readouterr().out, (ends, number)
+            assert run_command_line(["work", str(out), "--shard", "2"]) == ExitCode.USAGE
+    capsys.readouterr()
     assert run_command_line(["work", str(out)]) == ExitCode.USAGE
     assert run_command_line(["merge", str(out)]) == ExitCode.SOME_STUDIES_FAILED
     assert run_command_line(["merge", str(out)]) == ExitCode.DONE
