@@ -22,6 +22,7 @@ RetryChoice = Literal["failed", "rejected"]
 MissingTags = Literal["accept", "refuse"]
 HeatmapChoice = Literal["validated", "all"]
 PdfVariant = Literal["plain", "pdf/ua-1", "pdf/a-3b"]
+PaperSize = Literal["a4", "letter"]
 OBJECT_KINDS = ("sr", "sc", "pdf")
 """A structured report, overlays (Secondary Capture), the report as a document (Encapsulated PDF)."""
 Jpeg2000Choice = Literal["half", "quarter"]
@@ -110,6 +111,7 @@ class Settings:
     pdf_variant: Annotated[
         PdfVariant, Meaning("what kind of PDF `report.pdf` is: `pdf/ua-1` for who listens to it, `pdf/a-3b` to archive")
     ] = "plain"
+    paper: Annotated[PaperSize, Meaning("page size of `report.pdf`")] = "a4"
     templates: Annotated[str, Meaning("folder of templates and style sheets to use before the package's")] = ""
     dicom: Annotated[
         str,

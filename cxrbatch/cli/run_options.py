@@ -66,6 +66,7 @@ def settings_options(command: Command) -> Command:
             type=click.Choice(["plain", "pdf/ua-1", "pdf/a-3b"]),
             help="Kind of report.pdf: for who listens to it, or to archive.  [default: plain]",
         ),
+        click.option("--paper", type=click.Choice(["a4", "letter"]), help="Page size of report.pdf.  [default: a4]"),
         templates_option,
         locale_option,
         click.option(

@@ -105,6 +105,7 @@ def _job(
         heatmaps=settings.heatmaps,
         priors=priors,
         pdf_variant=settings.pdf_variant,
+        paper=settings.paper,
         dicom=settings.object_kinds,
         locale=settings.locale,
         templates=in_use(),

@@ -12,14 +12,13 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from cxrbatch.output.report.content import ImageSection, ReportPicture
+from cxrbatch.output.report.paper_size import height_mm
 from cxrbatch.output.report.verdict_lines import VerdictLine
 
 if TYPE_CHECKING:
     from cxrbatch.output.report.content import ReportContent
     from cxrbatch.output.report.priors import PriorsTable
 
-# Of templates/report-print.css: what A4 has between its margins, and what Letter lacks of that.
-_PAGE_MM = 271.0
 _LARGEST_MM, _SMALLEST_MM = 96.0, 44.0
 """Heights of a row of pictures; where it would be less, there are two pages, and then rows are larger again."""
 
@@ -123,7 +122,7 @@ def _row_mm(content: ReportContent, images: Sequence[PictureRows], rows_mm: floa
     """Return how high a row of pictures may be for the report to end on one page, or what is fit for two."""
     count = sum(image.count for image in images)
     headings = _CAPTION_MM * len(content.images) if len(content.images) > 1 else 0
-    left_mm = _PAGE_MM - _texts_mm(content) - rows_mm - headings - sum(map(_captions_mm, images))
+    left_mm = height_mm() - _texts_mm(content) - rows_mm - headings - sum(map(_captions_mm, images))
     row_mm = min(left_mm / count, _LARGEST_MM)
     if row_mm >= (_SMALLEST_MM if count == 1 else _SMALLEST_ROW_MM):
         return row_mm

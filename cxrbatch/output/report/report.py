@@ -21,6 +21,7 @@ from cxrbatch.output.report.intent import Intent, begin_printing, result_mark
 from cxrbatch.output.report.kept_arrays import keep_arrays
 from cxrbatch.output.report.manner import Manner
 from cxrbatch.output.report.paper import flag_missing_glyphs, render_paper
+from cxrbatch.output.report.paper_size import SIZE_STYLES, printing_on
 from cxrbatch.output.report.pictures import draw_study
 from cxrbatch.output.report.report_files import (
     COULD_NOT_PRINT,
@@ -192,9 +193,11 @@ def _render_pdf(page: Page) -> bytes:
     # Imported only here: without Pango it cannot be, and everything but the PDF works all the same.
     from cxrbatch.output.report.pdf import PictureFetcher, render_pdf
 
-    paper = render_paper(page.result, heatmaps=page.manner.heatmaps, priors=page.manner.priors)
-    fetcher, variant = PictureFetcher(page.pictures), page.manner.pdf_variant
-    return render_pdf(paper, fetcher, styles=PRINT_STYLES, mark=result_mark(page.result), variant=variant)
+    manner, fetcher = page.manner, PictureFetcher(page.pictures)
+    with printing_on(manner.paper):
+        paper = render_paper(page.result, heatmaps=manner.heatmaps, priors=manner.priors)
+    styles = (*PRINT_STYLES, *SIZE_STYLES[manner.paper])
+    return render_pdf(paper, fetcher, styles=styles, mark=result_mark(page.result), variant=manner.pdf_variant)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cxrbatch.config import PdfVariant
+from cxrbatch.config import PaperSize, PdfVariant
 from cxrbatch.locales import locales
 from cxrbatch.output.report.content import report_content
 from cxrbatch.output.report.manner import Manner
@@ -91,6 +91,22 @@ def test_a_usual_report_is_one_page(calls: tuple[int, ...], locale: str, read_pd
     with speaking(locale):
         pdf = render_pdf(render_paper(result), PictureFetcher(pictures), styles=PRINT_STYLES)
     assert read_pdf(pdf).count(b"/Type /Page/") == 1
+
+
+@pytest.mark.skipif(shutil.which("pdfinfo") is None, reason="pdfinfo of poppler-utils is not installed")
+@pytest.mark.parametrize("called", [1, 4])
+def test_letter_has_the_same_page_of_the_same_template(tmp_path: Path, called: int) -> None:
+    papers: tuple[PaperSize, ...] = ("a4", "letter")
+    texts = {}
+    for paper in papers:
+        result, _ = study(called, notice="Knows phantoms only. " * 5)
+        print_study(result, [make_pixels(9)], tmp_path / paper, html=False, pdf=True, manner=Manner(paper=paper))
+        pdf = tmp_path / paper / "reports" / STUDY_KEY / "report.pdf"
+        told = subprocess.run(["pdfinfo", pdf], capture_output=True, check=True).stdout.decode()
+        assert f"({paper})" in told.lower()
+        assert re.search(r"Pages: +1\n", told), "pictures are as large as lets it end on one page, on either"
+        texts[paper] = subprocess.run(["pdftotext", pdf, "-"], capture_output=True, check=True).stdout.split()
+    assert sorted(texts["a4"]) == sorted(texts["letter"])
 
 
 @pytest.mark.parametrize("locale", locales())

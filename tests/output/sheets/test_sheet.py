@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,12 +14,15 @@ from stat import S_IMODE
 import pytest
 
 from cxrbatch.config import Settings
+from cxrbatch.locales import locales
 from cxrbatch.output.drift import DriftLine, DriftReport, ScannerDrift
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.output.sheets import sheet as sheet_module
 from cxrbatch.output.sheets.facts import RunSheet, ScoredSince, UrgentStudy, gather_sheet, is_news
 from cxrbatch.output.sheets.page import render_sheet
+from cxrbatch.output.sheets.pdf import print_sheet
 from cxrbatch.output.sheets.sheet import read_sheet, remove_old_sheets, sheet_names
+from cxrbatch.pages.language import speaking
 from cxrbatch.records import Label
 from tests.factories.output import LABELS, make_engine
 from tests.factories.studies import run_quietly, write_image
@@ -204,6 +208,29 @@ def test_a_sheet_is_printed_where_that_is_asked_for(tmp_path: Path) -> None:
     assert re.search(r"Tagged: +yes", facts)
     assert re.search(r"Title: +Run of ", facts)
     assert S_IMODE(path.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("locale", locales())
+def test_a_usual_night_is_one_side_of_paper_and_another_with_drift_and_thirty_runs(
+    locale: str, read_pdf: Callable[[bytes], bytes]
+) -> None:
+    labels = tuple(Label(name, 0.5) for name in ("Pneumothorax", "Effusion", "Cardiomegaly", "Nodule", "Consolidation"))
+    reasons = ("not_radiograph", "not_frontal", "blank", "not_an_image", "not_chest", "truncated_pixels")
+    stages = ("index", "read", "preprocess", "infer", "pictures", "html", "pdf", "write", "tables")
+    lines = [DriftLine("score", label.name, "recent", 0.1, 0.2, 60, 900) for label in labels]
+    alarm = replace(lines[0], psi=0.4, alarm=True)
+    scanner = ScannerDrift("Maker / one", 60, 900, (alarm,))
+    drift = DriftReport("", 60, 900, 0.25, (alarm, *lines[1:]), (), (scanner,), 2)
+    report = make_report(
+        engine=make_engine(labels), drift=drift, reasons=dict.fromkeys(reasons, 3), stage_s=dict.fromkeys(stages, 1.5)
+    )
+    found = tuple((label, 0.91) for label in labels[:3])
+    urgent = [UrgentStudy(f"{n}" * 16, "urgent", found, "reports/x/report.html", "2026") for n in range(10)]
+    scored = ScoredSince({"urgent": 10, "normal": 90}, {"Nodule": 1}, "", tuple(urgent))
+    earlier = [RunSheet(f"2026-11-{day:02}-1", priorities={"normal": day}) for day in range(1, 22)]
+    with speaking(locale):
+        pages = page_of(replace(report, drift=None), scored), page_of(report, scored, *earlier)
+    assert [read_pdf(print_sheet(page)).count(b"/Type /Page/") for page in pages] == [1, 2]
 
 
 def test_only_so_many_sheets_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
