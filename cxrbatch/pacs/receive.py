@@ -143,8 +143,9 @@ class Receiver:
 
     def _tell_rejected(self, event: Event) -> None:
         """Say whom we did not let in: as a rule a title was entered wrongly, here or there."""
-        answer = event.assoc.acceptor.primitive
-        called = plain(str(event.assoc.requestor.primitive.called_ae_title).strip(), longest=16)
+        request: Any = event.assoc.requestor.primitive
+        answer: Any = event.assoc.acceptor.primitive
+        called = plain(str(request.called_ae_title).strip(), longest=16)
         why = {
             _CALLED_UNKNOWN: f"it calls {called}, which is not our AE title",
             _CALLING_UNKNOWN: "--accept-from does not name it",
