@@ -62,6 +62,7 @@ def pulling() -> dict[str, Any]:
         "questions": _questions(),
         "limited": query._LIMITED,
         "unknown_destination": query._UNKNOWN_DESTINATION,
+        "most_named": query._MOST_NAMED,
         "own": _module("archive").OWN_MANUFACTURER,
         "web": ["QIDO-RS", "WADO-RS"],
     }

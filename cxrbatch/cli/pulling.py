@@ -213,7 +213,7 @@ def _receiving(host: str | None, port: int | None, options: dict[str, Any], inbo
     aet = options["aet"] or peer.calling
     reception = Reception(options["listen_host"], options["listen_port"], aet, options["accept_from"], tls=tls)
     with listening(inbox, reception, _only_refusals):
-        yield DicomArchive(peer, aet)
+        yield DicomArchive(peer, aet, inbox.stirred_at)
 
 
 def _listening_tls(options: dict[str, Any]) -> TlsFiles | None:

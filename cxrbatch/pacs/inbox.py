@@ -64,6 +64,7 @@ class Inbox:
         self.root, self.incoming = root, root / INCOMING
         self._least_free_bytes = least_free_bytes
         self._naming = threading.Lock()
+        self._taken_at = 0.0
         self._held = ExitStack()
 
     def __enter__(self) -> Inbox:
@@ -104,6 +105,13 @@ class Inbox:
         """Tell whether the disk has as much left as is to stay free."""
         return shutil.disk_usage(self.incoming).free >= self._least_free_bytes
 
+    def stirred_at(self) -> float:
+        """Return when something last came, or a part of it; in seconds since 1970, 0 where nothing did yet."""
+        times = [self._taken_at]
+        with suppress(OSError):
+            times += [received.stat().st_mtime for received in self.incoming.glob("*.dcm")]
+        return max(times)
+
     def take(self, received: Path, study_uid: str, sop_uid: str) -> Taken:
         """Put a received file in its place, for good: it is on the disk when this returns.
 
@@ -138,6 +146,7 @@ class Inbox:
             else:  # its name is taken by other bytes, by whose hand ever
                 raise OSError(errno.EEXIST, "another file has its name", str(folder))
         sync_folder(folder)
+        self._taken_at = time.time()
         return Taken.STORED
 
     def remove_abandoned(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -18,6 +18,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they
 from cxrbatch.errors import ConfigurationError
 from cxrbatch.pacs.archive import Answers, Lost, ObjectFound, SeriesFound, Span, StudyFound, read_moment
 from cxrbatch.pacs.peer import NoAssociation, Peer, open_association
+from cxrbatch.pacs.silence import Silence, break_off
 from cxrbatch.system.stopping import stop_was_asked
 
 _SUCCESS, _PENDING = 0x0000, (0xFF00, 0xFF01)
@@ -39,9 +40,15 @@ _POLL_S = 0.2
 class DicomArchive:
     """An archive; its association stays open from one question to the next."""
 
-    def __init__(self, peer: Peer, move_to: str) -> None:
-        """Take the archive, and the AE title by which it knows us as a receiver."""
-        self._peer, self._move_to = peer, move_to
+    def __init__(self, peer: Peer, move_to: str, stirred_at: Callable[[], float] = lambda: 0.0) -> None:
+        """Take the archive.
+
+        Args:
+            peer: who is asked.
+            move_to: the AE title by which it knows us as a receiver.
+            stirred_at: returns when something last came from it, in seconds since 1970.
+        """
+        self._peer, self._move_to, self._stirred_at = peer, move_to, stirred_at
         self._association: Association | None = None
 
     @property
@@ -91,11 +98,17 @@ class DicomArchive:
         return problem
 
     def _order(self, wanted: Dataset) -> str:
-        answer = Dataset()
-        with self._associated() as association:
+        answer, heard = Dataset(), Silence(self._stirred_at, self._peer.patience.answer_s)
+        with self._associated() as association, heard.limited(association):
             for answer, _ in association.send_c_move(wanted, self._move_to, StudyRootMove):
+                heard.end()
                 if "Status" not in answer:
-                    raise Lost(f"{self.name}: went away while it was sending")
+                    how = (
+                        "neither answered nor sent anything for too long"
+                        if heard.is_too_long
+                        else "went away while it was sending"
+                    )
+                    raise Lost(f"{self.name}: {how}")
         if answer.Status == _UNKNOWN_DESTINATION:
             raise ConfigurationError(
                 f"{self.name}: does not know the AE title {self._move_to}, which it is to send to. Enter it there, "
@@ -162,7 +175,7 @@ class DicomArchive:
 def _abort_on_stop(association: Association, done: threading.Event) -> None:
     while not done.wait(_POLL_S):
         if stop_was_asked():
-            association.abort()
+            break_off(association)
             return
 
 

@@ -54,6 +54,8 @@ RADIOGRAPHS = (
 # PS3.4 table B.2-1.
 SUCCESS, OUT_OF_RESOURCES, NO_MATCH, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
 
+# PS3.8 table 9-21: source and reason of a rejection.
+_CALLED_UNKNOWN, _CALLING_UNKNOWN = (1, 7), (1, 3)
 _ANSWER_TIMEOUT_S = 30.0
 _POLL_S = 0.2
 _ENDING_S = 30.0
@@ -103,6 +105,7 @@ class Receiver:
             (evt.EVT_REQUESTED, self._prepare),
             (evt.EVT_C_STORE, self.store),
             (evt.EVT_ACCEPTED, self._begin),
+            (evt.EVT_REJECTED, self._tell_rejected),
             (evt.EVT_RELEASED, self._end),
             (evt.EVT_ABORTED, self._end),
             (evt.EVT_CONN_CLOSE, self._end),
@@ -135,10 +138,19 @@ class Receiver:
         _prefer_what_is_preferred(event.assoc)
 
     def _begin(self, event: Event) -> None:
-        requestor = event.assoc.requestor
-        peer = f"{plain(requestor.ae_title.strip(), longest=16)} at {requestor.address}"
         with self._guard:
-            self._associations[event.assoc] = _Association(peer)
+            self._associations[event.assoc] = _Association(_peer_of(event))
+
+    def _tell_rejected(self, event: Event) -> None:
+        """Say whom we did not let in: as a rule a title was entered wrongly, here or there."""
+        request: Any = event.assoc.requestor.primitive
+        answer: Any = event.assoc.acceptor.primitive
+        called = plain(str(request.called_ae_title).strip(), longest=16)
+        why = {
+            _CALLED_UNKNOWN: f"it calls {called}, which is not our AE title",
+            _CALLING_UNKNOWN: "--accept-from does not name it",
+        }.get((answer.result_source, answer.diagnostic), "there are too many at a time")
+        self._tell(f"{_peer_of(event)}: association refused, {why}")
 
     def _end(self, event: Event) -> None:
         self._inbox.remove_abandoned()  # pynetdicom leaves what broke off, and what nobody waits for any more
@@ -147,6 +159,11 @@ class Receiver:
         if ended is not None and ended.counts:
             told = ", ".join(f"{number} {what}" for what, number in sorted(ended.counts.items()))
             self._tell(f"{ended.peer}: {told}")
+
+
+def _peer_of(event: Event) -> str:
+    requestor = event.assoc.requestor
+    return f"{plain(requestor.ae_title.strip(), longest=16)} at {requestor.address}"
 
 
 def _prefer_what_is_preferred(association: Any) -> None:

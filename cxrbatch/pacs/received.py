@@ -6,6 +6,7 @@ is inflated than the few attributes need that are asked for.
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from dataclasses import dataclass
@@ -59,10 +60,12 @@ def seek_data_set(stream: BinaryIO) -> None:
 
     What stands before it is of whoever wrote the file, and may differ from one server or version to the next.
     """
+    size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     lead = stream.read(_LEAD_BYTES)
     is_usual = len(lead) == _LEAD_BYTES and lead[_PREAMBLE_BYTES:].startswith(_LEAD)
-    stream.seek(_LEAD_BYTES + struct.unpack("<L", lead[-4:])[0] if is_usual else 0)
+    begin = _LEAD_BYTES + struct.unpack("<L", lead[-4:])[0] if is_usual else 0
+    stream.seek(begin if begin < size else 0)  # some lengths are wrong
 
 
 def _inflated_head(stream: BinaryIO) -> Dataset:

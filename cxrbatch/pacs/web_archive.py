@@ -39,6 +39,7 @@ class WebArchive:
         logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL)  # its messages hold what was answered
         self._whom, self._inbox = whom, inbox
         self._session: requests.Session | None = None
+        self._piecemeal: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -67,11 +68,32 @@ class WebArchive:
         return [ObjectFound(_text(each, _SOP), _text(each, _CLASS)) for each in found]
 
     def fetch(self, series: SeriesFound, uids: Sequence[str], *, is_all: bool) -> str:
-        """Fetch objects of a series, as they are stored; return what went wrong, in words, or ""."""
+        """Fetch objects of a series, as they are stored; return what went wrong, in words, or "".
+
+        A series that did not come as a whole comes object by object the next time: one that the service cannot give
+        holds up no other.
+        """
         where = f"studies/{_quoted(series.study_uid)}/series/{_quoted(series.uid)}"
-        problem = ""
-        for place in [where] if is_all else [f"{where}/instances/{_quoted(uid)}" for uid in uids]:
-            problem = self._fetch(place, series.study_uid) or problem
+        if is_all and series.uid not in self._piecemeal:
+            self._piecemeal.add(series.uid)
+            problem = self._fetch(where, series.study_uid)
+            self._piecemeal.discard(series.uid)
+            return problem
+        return self._fetch_each([f"{where}/instances/{_quoted(uid)}" for uid in uids], series.study_uid)
+
+    def _fetch_each(self, places: Sequence[str], study_uid: str) -> str:
+        """Fetch objects one by one; where two in a row fail, more would."""
+        problem, lost, in_a_row = "", None, 0
+        for place in places:
+            try:
+                problem = self._fetch(place, study_uid) or problem
+                in_a_row = 0
+            except Lost as error:
+                lost, in_a_row = error, in_a_row + 1
+                if in_a_row > 1 or not error.may_pass:
+                    raise
+        if lost is not None:
+            raise lost
         return problem
 
     def rest(self) -> None:

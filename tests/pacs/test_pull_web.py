@@ -31,6 +31,7 @@ class Service:
     page: int = 1000
     cut: int = 0
     gone: str = ""
+    gone_status: int = 404
 
     def answer(self, path: str) -> tuple[int, str, bytes]:
         if self.first:
@@ -46,8 +47,8 @@ class Service:
         if place.endswith("/instances"):
             listed = [{"00080018": f"1.2.3.5.{number}"} for number in range(5)]
             return 200, "application/dicom+json", _json(listed[offset : offset + self.page])
-        if self.gone and place.endswith(self.gone):
-            return 404, "text/plain", b""
+        if self.gone and (place.endswith(self.gone) or (self.gone_status == 500 and "instances" not in place)):
+            return self.gone_status, "text/plain", b""
         sent = [each for each in self.sent if not self.gone or place.endswith(each.SOPInstanceUID)]
         return 200, "multipart/related; type=application/dicom; boundary=b", _multipart(sent)
 
@@ -174,6 +175,19 @@ def test_an_object_that_is_not_there_holds_up_no_other(
     assert pull(service, tmp_path) == ExitCode.SOME_STUDIES_FAILED
     assert "new objects 3, objects still to come 1" in (printed := capfd.readouterr().out)
     assert "it answers 404 for some objects" in printed
+
+
+def test_an_object_that_the_service_fails_over_holds_up_no_other(
+    service: Service, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    service.gone, service.gone_status = "1.2.3.5.2", 500
+    assert pull(service, tmp_path) == ExitCode.SOME_STUDIES_FAILED
+    assert lying(tmp_path) == [f"1.2.3.5.{number}.dcm" for number in (0, 1, 3, 4)]
+    assert "left for another time" in (printed := capfd.readouterr().out)
+    assert "answers 500" in printed
+    service.gone = ""
+    assert pull(service, tmp_path) == ExitCode.DONE
+    assert len(lying(tmp_path)) == 5
 
 
 def test_the_token_comes_from_a_file_or_the_environment(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, build_context, evt
+from pynetdicom.association import Association
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made as they are asked for
     ComputedRadiographyImageStorage,
     StudyRootQueryRetrieveInformationModelFind as StudyRootFind,
@@ -46,6 +48,7 @@ class Strange:
         find_status: how its answers end, after the matches.
         sends: what it sends when it is ordered to, whatever was ordered.
         status: what it answers in the end.
+        slowly_s: how long it says nothing before each object, and answers only in the end.
         asked: the identifiers of all orders.
     """
 
@@ -55,6 +58,7 @@ class Strange:
     find_status: int = 0x0000
     sends: list[str] = field(default_factory=lambda: list(UIDS))
     status: int = 0x0000
+    slowly_s: float = 0.0
     asked: list[Dataset] = field(default_factory=list)
 
     def find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
@@ -74,12 +78,28 @@ class Strange:
         if self.status == 0xA801:
             yield None, None
             return
+        if self.slowly_s:
+            # One that tells nothing before it is done, over a line of its own.
+            with sending(self.inbox_port) as association:
+                for uid in self.sends:
+                    time.sleep(self.slowly_s)
+                    association.send_c_store(radiograph(STUDY, uid))
+            self.sends = []
         yield "127.0.0.1", self.inbox_port, {"contexts": [build_context(ComputedRadiographyImageStorage)]}
         yield len(self.sends) + bool(self.status)
         for uid in self.sends:
             yield 0xFF00, radiograph(STUDY, uid)
         if self.status:
             yield self.status, Dataset()
+
+
+@contextmanager
+def sending(port: int) -> Iterator[Association]:
+    entity = AE("STRANGE")
+    entity.add_requested_context(ComputedRadiographyImageStorage, ExplicitVRLittleEndian)
+    association = entity.associate("127.0.0.1", port, ae_title=US)
+    yield association
+    association.release()
 
 
 def said(**attributes: Any) -> Dataset:
@@ -110,14 +130,14 @@ def strange(
         server.shutdown()
 
 
-def pull(archive: Strange, root: Path, tries: int = 1) -> Outcome:
+def pull(archive: Strange, root: Path, answer_s: float = 3) -> Outcome:
     with (
         PullInbox(root) as inbox,
         listening(inbox, Reception(port=archive.inbox_port, aet=US), lambda _: None),
     ):
-        peer = Peer("127.0.0.1", archive.port, "STRANGE", US, patience=Patience(answer_s=3))
-        wish = Wish(timedelta(hours=24), modalities=("CR",), tries=tries, pause_s=lambda _: 0.01)
-        return Pull(DicomArchive(peer, US), inbox, wish, print).round()
+        peer = Peer("127.0.0.1", archive.port, "STRANGE", US, patience=Patience(answer_s=answer_s))
+        wish = Wish(timedelta(hours=24), modalities=("CR",), tries=1, pause_s=lambda _: 0.01)
+        return Pull(DicomArchive(peer, US, inbox.stirred_at), inbox, wish, print).round()
 
 
 def lying(root: Path) -> list[str]:
@@ -201,6 +221,20 @@ def test_many_objects_are_ordered_in_lists_that_every_syntax_holds(tmp_path: Pat
         asked.rest()
     assert [uid for each in archive.asked for uid in each.SOPInstanceUID] == uids
     assert max(len("\\".join(each.SOPInstanceUID)) for each in archive.asked) < 65_534
+
+
+@pytest.mark.parametrize(("slowly_s", "comes"), [(0.4, True), (1.5, False)])
+def test_an_archive_that_sends_without_a_word_is_waited_for_as_long_as_something_comes(
+    tmp_path: Path, slowly_s: float, comes: bool
+) -> None:
+    with strange() as archive:
+        archive.slowly_s, archive.sends = slowly_s, UIDS if comes else UIDS[:1]
+        outcome = pull(archive, tmp_path, answer_s=0.8)
+    assert outcome.is_done is comes
+    if comes:
+        assert lying(tmp_path) == UIDS
+    else:
+        assert outcome.reasons[0].endswith("neither answered nor sent anything for too long")
 
 
 def test_an_unknown_destination_ends_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -93,6 +93,7 @@ def test_the_syntax_that_a_sender_prefers_is_taken_and_nothing_else(start: Start
     assert rejection(server) == (2, 3, 2)
     association.release()
     wait_for(lambda: rejection(server, called="OTHER") == (1, 1, 7))
+    assert "ROUTER at 127.0.0.1: association refused, there are too many at a time" in server.stop()
 
 
 def rejection(server: Server, **names: str) -> tuple[int, int, int]:
@@ -130,7 +131,10 @@ def test_only_those_who_may_and_who_name_us_get_in(start: StartServer) -> None:
     server = start("--accept-from", "ROUTER", "--accept-from", "OTHER")
     assert send(server, [radiograph()], calling="OTHER") == [SUCCESS]
     assert not associate(server, calling="STRANGER").is_established
-    assert not associate(server, called="SOMEBODY").is_established
+    assert not associate(server, called="SOME BODY", calling="OTHER").is_established
+    told = server.stop()
+    assert "STRANGER at 127.0.0.1: association refused, --accept-from does not name it" in told
+    assert "OTHER at 127.0.0.1: association refused, it calls SOME BODY, which is not our AE title" in told
 
 
 @pytest.mark.parametrize("option", ["--aet", "--accept-from"])

@@ -86,3 +86,13 @@ def test_the_same_object_by_another_server_or_version_is_not_kept_twice(tmp_path
             taken.append(inbox.take(path, "1.2.3", "1.2.3.4"))
     assert taken == [Taken.STORED, Taken.KNOWN, Taken.STORED]
     assert len(list((tmp_path / "1.2.3").iterdir())) == 2
+
+
+def test_a_wrong_length_of_file_meta_information_makes_no_two_files_the_same(tmp_path: Path) -> None:
+    with Inbox(tmp_path) as inbox:
+        for level in (1, 2):
+            path = written(inbox.incoming / "received.dcm", radiograph("1.2.3", "1.2.3.4", level=level))
+            content = bytearray(path.read_bytes())
+            content[140:144] = b"\xff\xff\xff\x7f"
+            path.write_bytes(content)
+            assert inbox.take(path, "1.2.3", "1.2.3.4") is Taken.STORED
