@@ -103,6 +103,8 @@ def _explained(own: OwnTemplates, error: Exception) -> ConfigurationError | None
 def _in_words(own: OwnTemplates, error: Exception) -> str:
     """Return what is wrong, quoting nothing that is not of the templates: it could be a patient's name."""
     written = "".join(text for _, text in own.files)
+    if isinstance(error, RecursionError):
+        return "templates include or extend each other in a circle"
     said = f"there is no template '{error.name}'" if isinstance(error, TemplateNotFound) else str(error)
     is_ours = all(part in written or part.endswith(" object") for part in re.findall("'([^']*)'", said))
     return said if isinstance(error, TemplateError) and is_ours else type(error).__name__

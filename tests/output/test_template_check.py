@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -162,6 +163,13 @@ def test_a_missing_name_is_found_on_every_page(tmp_path: Path, name: str) -> Non
     (tmp_path / name).write_text(packaged(name) + "\n{{ nowhere }}", encoding="utf-8")
     own = read_templates(str(tmp_path))[0]
     assert refused(own).startswith(f"template {tmp_path / name}, line {packaged(name).count(chr(10)) + 2}: 'nowhere'")
+
+
+@pytest.mark.parametrize("includes", ["viewer.html.j2", "report.html.j2"])
+def test_templates_that_include_each_other_in_a_circle_are_told_so(write: Write, tmp_path: Path, includes: str) -> None:
+    circle = f'{{% include "{includes}" %}}\n'
+    own = write(report_html_j2=circle, viewer_html_j2='\n{% include "report.html.j2" %}')
+    assert re.search(rf"{tmp_path}/\w+\.html\.j2, line [12]: templates include .* in a circle\.", refused(own))
 
 
 def test_a_page_that_extends_itself_is_told_what_to_write(write: Write) -> None:
