@@ -13,6 +13,7 @@ import click
 from cxrbatch.cli.options import FILE, add_options
 from cxrbatch.config import OBJECT_KINDS
 from cxrbatch.errors import ConfigurationError, UsageError
+from cxrbatch.system.ae_title import is_ae_title
 
 if TYPE_CHECKING:
     from cxrbatch.pacs.peer import ClientTls, Peer
@@ -22,7 +23,6 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 PORT = click.IntRange(1, 65_535)
 MEGABYTES = click.IntRange(0, 2**40)
 TOKEN_VARIABLE, LOGIN_VARIABLE = "CXRBATCH_SEND_TOKEN", "CXRBATCH_SEND_LOGIN"
-_LONGEST_TITLE = 16
 
 
 class AeTitle(click.types.StringParamType):
@@ -33,7 +33,7 @@ class AeTitle(click.types.StringParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check the title, or end with what is wrong with it."""
         title = str(value).strip()
-        if not 0 < len(title) <= _LONGEST_TITLE or not (title.isascii() and title.isprintable()) or "\\" in title:
+        if not is_ae_title(title):
             self.fail(f"{value!r} is no AE title: 1 to 16 ASCII characters without backslash.", param, ctx)
         return title
 

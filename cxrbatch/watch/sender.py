@@ -18,6 +18,7 @@ from types import TracebackType
 
 from cxrbatch.config import Settings
 from cxrbatch.errors import ConfigurationError
+from cxrbatch.system.ae_title import is_ae_title
 from cxrbatch.system.logbook import log_event
 from cxrbatch.system.worker_handle import leave_signals_to_the_main_thread
 
@@ -131,7 +132,10 @@ def send_command(out: Path, settings: Settings, *flags: str) -> list[str]:
 def _whom(settings: Settings) -> list[str]:
     if "://" in settings.send_to:
         return ["--dicomweb", settings.send_to]
-    called = settings.send_to.rpartition("@")[0]
+    called, at, _ = settings.send_to.rpartition("@")
+    for name, title in (("send_to", called), ("send_as", settings.send_as)):
+        if not is_ae_title(title) and (at or name == "send_as"):
+            raise ConfigurationError(f"{name}: {title!r} is no AE title: 1 to 16 ASCII characters without backslash.")
     return [*(["--called", called] if called else []), "--calling", settings.send_as]
 
 

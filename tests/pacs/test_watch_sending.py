@@ -135,6 +135,10 @@ def test_looking_once_sends_once_and_an_absent_archive_is_told(
         ({"send_to": "nowhere"}, "HOST:PORT"),
         ({"send_to": "host:99999"}, "HOST:PORT"),
         ({"send_to": ":104"}, "HOST:PORT"),
+        ({"send_to": "SEVENTEEN LETTERS@host:104"}, "send_to: 'SEVENTEEN LETTERS' is no AE title"),
+        ({"send_to": "@host:104"}, "send_to: '' is no AE title"),
+        ({"send_as": "SEVENTEEN LETTERS"}, "send_as: 'SEVENTEEN LETTERS' is no AE title"),
+        ({"send_as": ""}, "is no AE title"),
         ({"dicom": ""}, "--dicom"),
     ],
 )
