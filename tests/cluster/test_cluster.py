@@ -31,7 +31,7 @@ from cxrbatch.cluster.node import process_chunk
 from cxrbatch.config import Settings
 from cxrbatch.errors import EngineError, ExitCode, RunError, UsageError
 from cxrbatch.output.run_json import RunReport
-from cxrbatch.run import score
+from cxrbatch.run import engine_slot
 from cxrbatch.run.batch import SCORED, run_batch
 from cxrbatch.run.processor import StudyProcessor, Workplace
 from cxrbatch.system.progress import RunProgress
@@ -137,7 +137,7 @@ def test_a_run_on_a_cluster_of_which_a_node_is_killed_is_as_a_local_one(
     archive: Archive, cluster: Cluster, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(members, "LOOK_S", 0.2)
-    monkeypatch.setattr(score, "open_engine", refuse_to_open)  # nodes are processes of their own
+    monkeypatch.setattr(engine_slot, "open_engine", refuse_to_open)  # nodes are processes of their own
     report = archive.run(out, cluster, Watched(6, lambda: kill(processes(cluster)[0])))
     archive.expect_as_local(out)
     assert report.exit_code == ExitCode.SOME_STUDIES_FAILED, "one image has no number, as in a local run"
