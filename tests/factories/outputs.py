@@ -6,7 +6,6 @@ import json
 import re
 from pathlib import Path
 from stat import S_IMODE
-from typing import Any
 
 from cxrbatch.output.report.report_files import RESULT_JSON
 from cxrbatch.output.worklist_data import DATA_FOLDER, NOW_JS
@@ -68,11 +67,8 @@ def _unordered(page: str) -> object:
 def _worklist(stamp: Path) -> object:
     """Return what the worklist's script is told beside times: what stands above the list, and which studies it has."""
     told = json.loads(stamp.read_text().partition("(")[2].removesuffix(");\n"))
-    rows: list[list[Any]] = []
+    keys: list[str] = []
     for name in told["shards"]:
         shard = (stamp.parent / f"rows-{name}.js").read_text().partition(",")[2]
-        rows += json.loads(shard.removesuffix(");\n"))["rows"]
-    # Studies that are equally urgent and equally strong stand in the list by the second in which they were scored.
-    places = [(urgency, state, strength) for _, _, arrived, _, _, strength, urgency, state, *_ in rows if arrived]
-    assert len(places) == len({*places}), "a list whose order depends on the second: let the strongest scores differ"
-    return told["facts"], sorted(row[0] for row in rows)
+        keys += [row[0] for row in json.loads(shard.removesuffix(");\n"))["rows"]]
+    return told["facts"], sorted(keys)
