@@ -7,6 +7,7 @@ each line has a thread and a time limit, and a PDU a length.
 
 from __future__ import annotations
 
+import queue
 import socket
 import ssl
 import threading
@@ -29,7 +30,9 @@ ASSOCIATING_S = 10.0
 NETWORK_TIMEOUT_S = 60.0
 LARGEST_PDU = 256 * 1024
 _POLL_S = 0.1
-_INVALID_PDU = "Evt19"  # PS3.8 table 9-10
+# PS3.8 table 9-10: what our side says, and what the peer sent that is no PDU.
+_OURS = {"Evt1", "Evt7", "Evt8", "Evt9", "Evt11", "Evt14", "Evt15"}
+_INVALID_PDU = "Evt19"
 # A request for an association is no P-DATA, so what was negotiated does not hold for it: 128 contexts with 40 transfer
 # syntaxes of 64 characters each stay below.
 _MOST_BYTES = 1 << 20
@@ -69,7 +72,10 @@ def _act(provider: Any, act: Callable[[str], None], event: str) -> None:
     try:
         act(event)
     except InvalidEventError:
-        pass  # what our side still wanted to say once its line was gone
+        if event in _OURS:
+            # What our side still wanted to say once its line was gone: left there, it is tried again without a pause.
+            with suppress(queue.Empty):
+                provider.to_provider_queue.get_nowait()
     except Exception:  # noqa: BLE001  # whatever pynetdicom makes of what a stranger sent
         if event == _INVALID_PDU:
             provider.assoc._kill = provider._kill_thread = True
