@@ -55,13 +55,15 @@ class FileIndex:
         A file that is refused for the same reason as before is no news for its study.
         """
         with self._store.transaction():
+            touched: dict[str, None] = {}
             for entry in entries:
                 if self._is_refused_again(entry):
                     continue
-                former = self._study_of(entry.file.path)
+                touched |= dict.fromkeys((self._study_of(entry.file.path), entry.study_key))
                 self._put_file(entry)
-                for study_key in {former, entry.study_key} - {""}:
-                    self._queue.put(study_key)
+            # Once for each: of a study of thousands of files, each time goes through all of them.
+            for study_key in filter(None, touched):
+                self._queue.put(study_key)
 
     def study_of_unchanged(self, file: ImageFile) -> str:
         """Return the key of the study that a file belongs to; '' for a new or changed one."""

@@ -14,7 +14,7 @@ import pytest
 from cxrbatch.errors import OutputNotWritable, Reason, RunError
 from cxrbatch.output.ledger.index import KnownFile
 from cxrbatch.output.ledger.ledger import LEDGER_FILE, Ledger
-from cxrbatch.output.ledger.queue import StudyTask
+from cxrbatch.output.ledger.queue import StudyQueue, StudyTask
 from cxrbatch.records import (
     EngineDescription,
     Header,
@@ -112,6 +112,21 @@ def test_a_replaced_file_that_moves_to_another_study_queues_both(ledger: Ledger)
     finish_all(ledger)
     ledger.index.record([indexed("a.dcm", "s2", mtime_ns=6)])
     assert sorted(finish_all(ledger)) == ["s1", "s2"]
+
+
+def test_files_that_are_recorded_together_queue_each_study_once(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, queued = StudyQueue.put, list[str]()
+
+    def noting(queue: StudyQueue, study_key: str) -> None:
+        queued.append(study_key)
+        put(queue, study_key)
+
+    monkeypatch.setattr(StudyQueue, "put", noting)
+    ledger.index.record(indexed(f"{number}.dcm", "ab"[number % 2]) for number in range(20))
+    assert queued == ["a", "b"]
+    assert ledger.queue.pending_keys() == ["a", "b"]
 
 
 def test_a_study_of_refused_files_only_is_unscored_and_does_not_wait(ledger: Ledger) -> None:
