@@ -31,7 +31,7 @@ def names_in(source: Source) -> tuple[str, ...]:
 def not_seen(folder: Path, names: tuple[str, ...], tasks: Iterable[StudyTask]) -> str:
     """Say in words why a folder is not the INPUT that names and tasks are from; '' where any of them is there."""
     if not folder.is_dir():
-        return f"{folder}: INPUT cannot be seen there"
+        return f"{folder}: INPUT cannot be seen there; is the share mounted?"
     if not names or any(os.path.lexists(folder / name) for name in names):
         return ""
     if any(os.path.lexists(folder / file.file.path) for task in tasks for file in task.files):
