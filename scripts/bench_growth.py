@@ -95,8 +95,8 @@ def _sample(process: int, peak: list[float]) -> None:
 
 
 def measure(size: int, engine: Path, description: EngineDescription) -> dict[str, Spent]:
-    """Make an archive of this size and measure it."""
-    folder = bench_inputs.fresh(WORK / f"studies-{size}")
+    """Make an archive of this size and measure it; it stays."""
+    folder = bench_inputs.fresh(folder_of(size))
     tree, out = folder / "tree", folder / "out"
     make_links(tree, make_templates(folder / "templates"), range(size))
     make_output(out, tree, description, size)
@@ -112,8 +112,12 @@ def measure(size: int, engine: Path, description: EngineDescription) -> dict[str
     found["requeue"] = spend("requeue", tree, out)
     kilobytes = (out / LEDGER_FILE).stat().st_size / 1000 / size
     found["kB of the ledger per study"] = Spent(kilobytes, 0.0)
-    shutil.rmtree(folder)
     return found
+
+
+def folder_of(size: int) -> Path:
+    """Return where an archive of this size is made."""
+    return WORK / f"studies-{size}"
 
 
 def slope(small: float, large: float, sizes: tuple[int, int]) -> str:
@@ -126,9 +130,7 @@ def slope(small: float, large: float, sizes: tuple[int, int]) -> str:
 def table_of(found: dict[int, dict[str, Spent]]) -> str:
     """Return the figures of all sizes in Markdown, with the slope between the last two."""
     sizes = sorted(found)
-    for spent in found.values():
-        for what in ("nothing new", "ten new: run"):
-            spent[f"{what}, beyond the walk"] = Spent(spent[what].cpu_s - spent["walk"].cpu_s, 0.0)
+    found = {size: _beyond_the_walk(spent) for size, spent in found.items()}
     rows = []
     for what in found[sizes[0]]:
         cpu = [found[size][what].cpu_s for size in sizes]
@@ -138,6 +140,12 @@ def table_of(found: dict[int, dict[str, Spent]]) -> str:
             rows.append(f"|   MB | {' | '.join(f'{found[size][what].rss_mb:.0f}' for size in sizes)} | |")
     head = f"| studies | {' | '.join(f'{size:,}' for size in sizes)} | slope |"
     return "\n".join([head, f"| --- |{' ---: |' * (len(sizes) + 1)}", *rows])
+
+
+def _beyond_the_walk(spent: dict[str, Spent]) -> dict[str, Spent]:
+    """Return the same, and what the two runs took that the walk alone does not."""
+    runs = ("nothing new", "ten new: run")
+    return spent | {f"{run}, beyond the walk": Spent(spent[run].cpu_s - spent["walk"].cpu_s, 0.0) for run in runs}
 
 
 def _row(values: list[float]) -> str:
@@ -172,9 +180,15 @@ def measure_share() -> str:
 
 
 def measure_sizes(sizes: list[int], engine: Path) -> str:
-    """Measure archives of these sizes; return their table."""
+    """Measure archives of these sizes, and print what there is after each; return their table."""
     description = plan_engine(load_bundle(engine), backend="auto", precision="auto")
-    return table_of({size: measure(size, engine, description) for size in sizes})
+    found: dict[int, dict[str, Spent]] = {}
+    for size in sizes:
+        found[size] = measure(size, engine, description)
+        # Now, for the next size may take an hour, and three million files are not deleted in a minute.
+        print(table_of(found), end="\n\n", flush=True)
+        shutil.rmtree(folder_of(size))
+    return table_of(found)
 
 
 def main() -> None:

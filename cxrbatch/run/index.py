@@ -32,6 +32,10 @@ INDEX_VERSION = 4
 _PICTURE_KEYS_SINCE = 4
 
 
+# Beside what is known of so many files, an engine is not opened too: each takes its memory when the other has gone.
+_MANY_FILES = 1_000_000
+
+
 # Looks at what the index says of a new or changed file, and may hold it back.
 Judge = Callable[[IndexedFile | Deferred], IndexedFile | Deferred]
 
@@ -70,7 +74,7 @@ class Index:
     `judge` sees what was read of each new or changed file before the ledger does. With `reread_refused`, files
     that were refused are read again, too. With pseudonyms, the ledger is told of nobody's identity. `postponed`:
     files that are not tried each time, where the same process looks again and again. `on_news` is called
-    before each new or changed file is read.
+    before each new or changed file is read, unless a million files are known.
     """
 
     order: Order
@@ -126,7 +130,9 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
     met = Walk(order, known, folders=folders, postponed=index.postponed, on_met=on_met)
     read = deferred = 0
     changed = met.changed_files(reread=former_rules != rules, reread_refused=index.reread_refused)
-    for read_now in read_headers(index.root, _announced(changed, index.on_news), workers, order.settings):
+    if len(known) < _MANY_FILES:
+        changed = _announced(changed, index.on_news)
+    for read_now in read_headers(index.root, changed, workers, order.settings):
         n_deferred = _record(index, ledger, [index.judge(entry) for entry in read_now], former_keys)
         read += len(read_now) - n_deferred
         deferred += n_deferred

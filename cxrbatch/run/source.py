@@ -164,7 +164,7 @@ class Walk:
                 self.new += known is None
                 if known is not None and self._postponed is not None and self._postponed.holds(file):
                     self.postponed += 1
-                elif reread or known is None or not known.is_same(file) or (reread_refused and known.refused):
+                elif reread or known is None or not known.is_same or (reread_refused and known.refused):
                     yield file
                 else:
                     self.returned.append(file.path)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
@@ -18,6 +19,23 @@ def keep_freed_memory() -> None:
         tell = ctypes.CDLL(None).mallopt
         tell(_M_MMAP_THRESHOLD, 32 << 20)
         tell(_M_TRIM_THRESHOLD, 64 << 20)
+
+
+@contextmanager
+def giving_back_at_once() -> Iterator[None]:
+    """While it is on, give each freed block of half a megabyte or more back to the machine, where that can be told.
+
+    For work that frees large blocks of many sizes: what it frees would fit nothing else, and count as taken.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 512 << 10)
+    try:
+        yield
+    finally:
+        # About what glibc, which learns from what is freed, would have come to.
+        with suppress(AttributeError, OSError):
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 8 << 20)
+            ctypes.CDLL(None).mallopt(_M_TRIM_THRESHOLD, 16 << 20)
 
 
 def share_one_arena() -> None:

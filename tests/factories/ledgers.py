@@ -10,7 +10,10 @@ from cxrbatch.records import Header, ImageFile, IndexedFile, Rejection, StudyRes
 from cxrbatch.system.record_json import from_json
 
 _COMES_AFTER_6 = {
-    "index": ("studies_by_reading", "studies_by_report", "files_by_scoring"),
+    "index": (
+        *("studies_by_reading", "studies_by_report", "files_by_scoring", "files_by_walk"),
+        "files_unlike_training",
+    ),
     "table": ("shards", "folders", "changed_files", "changed_studies"),
 }
 

@@ -23,16 +23,12 @@ SETTLED_BY_REMOVAL = (
 
 @dataclass(frozen=True, slots=True)
 class KnownFile:
-    """What the ledger remembers of a file, to tell whether it changed; `mtime_ns` -1: its header is yet to be read."""
+    """What the ledger remembers of a file; `mtime_ns` -1: its header is yet to be read."""
 
     size_bytes: int
     mtime_ns: int
     present: bool
     refused: bool = False
-
-    def is_same(self, file: ImageFile) -> bool:
-        """Tell whether the file is as it was when its header was read."""
-        return (self.size_bytes, self.mtime_ns) == (file.size_bytes, file.mtime_ns)
 
 
 class FileIndex:

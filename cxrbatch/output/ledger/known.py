@@ -1,53 +1,70 @@
 """What the ledger knows of every file, small enough for ten million: to tell what a walk meets anew, and what is gone.
 
-A file is told by a hash of its path beside its size and time: 25 bytes, where a path and a record take 300. The hash is
-Python's own, SipHash of 64 bits under a key that each process draws anew. Two of ten million paths share one with a
-chance of 3 in a million: one of them is then read again, or the account that each run makes of its files says so.
+A file is told by a hash of its path beside one of its size and time: 17 bytes, where a path and a record take 300. The
+hash of the path is Python's own, SipHash of 64 bits under a key that each process draws anew. Two of ten million paths
+share one with a chance of 3 in a million: one of them is then read again, or the account that each run makes of its
+files says so.
 """
 
 from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxrbatch.output.ledger.index import KnownFile
 from cxrbatch.output.ledger.store import LedgerStore
 from cxrbatch.records import ImageFile
 
-_PRESENT, _REFUSED, _MET = 1, 2, 4
+_PRESENT, _REFUSED, _DEFERRED, _MET = 1, 2, 4, 8
 # Few enough that they stay in the cache of a processor: that saves a third of the time.
 _AT_ONCE = 200
-_QUERY = "SELECT path, size_bytes, mtime_ns, present + 2 * (status = 'rejected') FROM files"
+# All of it is in the index `files_by_walk`.
+_QUERY = "SELECT path, size_bytes, mtime_ns, present + 2 * (status = 'rejected') + 4 * (mtime_ns < 0) FROM files"
+# Odd, so that no two sizes become the same; large, so that no size makes up for another time.
+_SPREAD = 0x1E3779B97F4A7C15
 
 Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class FormerFile:
+    """What is known of a file that was met before: whether it has the same size and time, whether it was refused."""
+
+    is_same: bool
+    refused: bool
 
 
 class KnownFiles:
     """The files of a ledger as they were when it was asked, and which of them were met since."""
 
     def __init__(self, store: LedgerStore, *, by_folder: bool = False) -> None:
-        """Read the table `files`; with `by_folder`, so that a folder can be met as a whole."""
+        """Read what there is of all files; with `by_folder`, so that a folder can be met as a whole."""
         self._store = store
-        hashes, sizes, times, flags, folders = (array(kind) for kind in "qqqBq")
+        hashes, states, flags, folders = (array(kind) for kind in "qqBq")
         rows = store.rows(_QUERY)
         while some := list(islice(rows, _AT_ONCE)):
-            paths, *columns = zip(*some, strict=True)
+            paths, sizes, times, marks = zip(*some, strict=True)
             hashes.extend(map(hash, paths))
-            for column, values in zip((sizes, times, flags), columns, strict=True):
-                column.extend(values)
+            states.frombytes(_states(sizes, times).tobytes())
+            flags.extend(marks)
             if by_folder:
                 folders.extend(hash(path.rpartition(b"/")[0]) for path in paths)
-        found = np.array(hashes)
-        order = found.argsort(kind="stable")
-        self._hashes, self._sizes, self._times = found[order], np.array(sizes)[order], np.array(times)[order]
-        self._flags = np.array(flags)[order]
-        in_folders = np.array(folders)[order] if by_folder else np.array(folders)
-        self._by_folder: Numbers = in_folders.argsort(kind="stable")
+        # A column at a time, and the unsorted one goes: at most 33 bytes a file.
+        order = _as_numpy(hashes).argsort()
+        self._hashes: Numbers = _as_numpy(hashes)[order]
+        del hashes
+        self._states: Numbers = _as_numpy(states)[order]
+        del states
+        self._flags: NDArray[np.uint8] = _as_numpy(flags)[order]
+        in_folders = _as_numpy(folders)[order] if by_folder else _as_numpy(folders)
+        del order, folders
+        self._by_folder: Numbers = in_folders.argsort()
         self._folders: Numbers = in_folders[self._by_folder]
 
     def __len__(self) -> int:
@@ -55,7 +72,7 @@ class KnownFiles:
 
     def meet(
         self, files: Sequence[ImageFile], *, tell_refused: bool = False, tell_all: bool = False
-    ) -> list[tuple[ImageFile, KnownFile | None]]:
+    ) -> list[tuple[ImageFile, FormerFile | None]]:
         """Note that these files are there, each once.
 
         Returns:
@@ -70,19 +87,16 @@ class KnownFiles:
             return [(file, None) for file in files]
         flags, known_at = self._flags[at], at[is_known]
         self._flags[known_at] |= _MET
-        is_as_it_was = is_known & (self._sizes[at] == _numbers(file.size_bytes for file in files))
-        is_as_it_was &= self._times[at] == _numbers(file.mtime_ns for file in files)
-        is_as_it_was &= (flags & (_PRESENT | _REFUSED * tell_refused)) == _PRESENT
+        is_same = self._states[at] == _states([file.size_bytes for file in files], [file.mtime_ns for file in files])
+        is_as_it_was = is_known & is_same & ((flags & (_PRESENT | _REFUSED * tell_refused)) == _PRESENT)
         told = range(len(files)) if tell_all else np.flatnonzero(~is_as_it_was).tolist()
-        return [(files[n], self._known(int(at[n])) if is_known[n] else None) for n in told]
-
-    def _known(self, at: int) -> KnownFile:
-        flags = int(self._flags[at])
-        return KnownFile(int(self._sizes[at]), int(self._times[at]), bool(flags & _PRESENT), bool(flags & _REFUSED))
+        return [
+            (files[n], FormerFile(bool(is_same[n]), bool(flags[n] & _REFUSED)) if is_known[n] else None) for n in told
+        ]
 
     def is_settled(self, folder: str) -> bool:
         """Tell whether no file that was in a folder itself is to be looked at again, as one that was deferred is."""
-        return bool((self._times[self._places(folder)] >= 0).all())
+        return not (self._flags[self._places(folder)] & _DEFERRED).any()
 
     def meet_folder(self, folder: str) -> int:
         """Note that all files that were in a folder itself are there as they were; return how many there are."""
@@ -109,5 +123,15 @@ class KnownFiles:
                 yield os.fsdecode(path)
 
 
-def _numbers(values: Iterator[int]) -> Numbers:
+def _numbers(values: Iterable[int]) -> Numbers:
     return np.fromiter(values, np.int64)
+
+
+def _states(sizes: Sequence[int], times: Sequence[int]) -> Numbers:
+    """Return a number for each pair of size and time, which two of one file share with a chance of 1 in 2^64."""
+    return (np.array(sizes, np.int64) * _SPREAD) ^ np.array(times, np.int64)
+
+
+def _as_numpy(values: array[int]) -> NDArray[Any]:
+    """Return the same memory as a NumPy array."""
+    return np.frombuffer(values, values.typecode) if values else np.array(values)

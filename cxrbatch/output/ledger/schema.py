@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 
-from cxrbatch.output.ledger.schema_growth import DERIVED, GROWTH, STANDING, WITH_ENGINES
+from cxrbatch.output.ledger.schema_growth import DERIVED, GROWTH, INDEXES, STANDING, WITH_ENGINES
 from cxrbatch.system.faults import reach
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 TABLES = {
     "meta": 1,
     "files": 1,
@@ -116,7 +116,7 @@ CREATE TABLE arrivals (
     cut_short INTEGER NOT NULL,         -- 1: it ends before its pixels do
     held_back INTEGER NOT NULL          -- 1: it looks like a file that has only begun to arrive
 ) WITHOUT ROWID;
-{_PATIENTS_DUE}{GROWTH}"""
+{_PATIENTS_DUE}{GROWTH}{INDEXES}"""
 
 NO_REPORT = (
     "result = NULL, report_html = '', report_pdf = '', reported_at = '', priors = '', "
@@ -186,6 +186,7 @@ MIGRATIONS = {
     DELETE FROM meta WHERE key = '{DERIVED}';
     INSERT OR REPLACE INTO meta VALUES ('{WITH_ENGINES}', '');
     """,
+    7: INDEXES,
 }
 """What leads from each schema version to the next one."""
 

@@ -11,6 +11,7 @@ import pytest
 
 from cxrbatch.errors import Reason, RunError
 from cxrbatch.output.ledger import schema as ledger_schema
+from cxrbatch.output.ledger.known import KnownFiles
 from cxrbatch.output.ledger.ledger import LEDGER_FILE, Ledger
 from cxrbatch.output.ledger.old_studies import reported_before
 from cxrbatch.output.ledger.recent import read_recent
@@ -143,6 +144,20 @@ def test_a_migration_that_is_cut_short_leaves_the_former_schema_whole(
         assert ledger.queue.waiting()[0] == 1
 
 
+def test_a_ledger_of_an_early_schema_7_gets_the_indexes_that_it_lacks(tmp_path: Path) -> None:
+    for name in ("former", "new"):
+        (tmp_path / name).mkdir()
+        start_ledger(tmp_path / name)
+    database = sqlite3.connect(tmp_path / "former" / LEDGER_FILE)
+    for index in ("studies_by_report", "files_by_walk", "files_unlike_training"):
+        database.execute(f"DROP INDEX {index}")
+    database.execute("PRAGMA user_version = 7")
+    database.close()
+    with Ledger(tmp_path / "former"):
+        pass
+    assert shape(tmp_path / "former") == shape(tmp_path / "new")
+
+
 def test_every_schema_leads_to_the_next() -> None:
     assert sorted(ledger_schema.MIGRATIONS) == list(range(1, SCHEMA_VERSION))
 
@@ -231,6 +246,8 @@ def per_pass(ledger: Ledger) -> None:
     ledger.results.count_reasons()
     ledger.results.count_studies()
     ledger.results.failures()
+    ledger.results.count_unlike_training("e1" * 32)
+    KnownFiles(ledger.store)
     ledger.results.keys_with_report()
     list(ledger.results.reported_since("2026-01-01T00:00:00+00:00"))
     reported_before(ledger.store, "2026-01-01T00:00:00+00:00")
@@ -291,6 +308,10 @@ def test_what_is_done_per_pass_reads_indexes_only(
     assert len(planned) > 10
     scans = [step for step in planned if step.startswith(("SCAN files", "SCAN studies"))]
     assert [step for step in scans if "INDEX" not in step] == []
+    # Most files of an archive are scored: a count of some of them that looks each one up reads the table.
+    of_all = [step for step in planned if "SELECT path, size_bytes" in step or "distance > 1" in step]
+    assert len(of_all) == 2
+    assert [step for step in of_all if "COVERING INDEX" not in step] == []
     # Asked once for every study that waits.
     asked = [step for step in planned if step.startswith("SEARCH files") and "EXISTS" in step]
     assert asked
