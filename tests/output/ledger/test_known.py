@@ -64,9 +64,8 @@ def test_what_was_not_met_is_gone_and_told_when_it_is_back(ledger: Ledger) -> No
     assert list(known.gone()) == gone
     ledger.index.record_gone(gone)
     known = KnownFiles(ledger.store)
-    assert known.meet(FILES) == [
-        (file, FormerFile(is_same=True, refused=bool(number % 2))) for number, file in enumerate(FILES[:3])
-    ]
+    # Refused, for none of them was scored before it went.
+    assert known.meet(FILES) == [(file, FormerFile(is_same=True, refused=True)) for file in FILES[:3]]
     assert list(known.gone()) == []
 
 
