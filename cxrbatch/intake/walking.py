@@ -22,6 +22,8 @@ SLOW_S = 0.0005
 """Where a look takes longer than this on average, threads look ahead; on a local disk it takes a hundredth of it."""
 # So many looks tell; so many files are one task of a thread; so many tasks per thread are given ahead.
 _LOOKS_THAT_TELL, _FILES_AT_ONCE, _AHEAD = 40, 16, 4
+# For so many a late look may count; so a quarter of those that tell are late where threads begin.
+_LATEST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +232,8 @@ class _Walker:
 
     def note(self, looks: int, took_s: float) -> None:
         """Note how long some looks took; where they take long, threads look from now on."""
-        self._looks, self._took_s = self._looks + looks, self._took_s + took_s
+        # One that is late, such as the listing of a folder of thousands, says nothing of the others.
+        self._looks, self._took_s = self._looks + looks, self._took_s + min(took_s, _LATEST * SLOW_S * looks)
         if self._manner.threads > 1 and self._looks >= _LOOKS_THAT_TELL and self._took_s > SLOW_S * self._looks:
             self._executor = self._executor or ThreadPoolExecutor(self._manner.threads, "walk")
         if self._looks > 100 * _LOOKS_THAT_TELL:

@@ -21,7 +21,7 @@ THREADED = WalkManner(threads=4)
 
 @pytest.fixture(autouse=True)
 def every_look_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(walking, "SLOW_S", -1.0)
+    monkeypatch.setattr(walking, "SLOW_S", 1e-9)
     monkeypatch.setattr(walking, "_LOOKS_THAT_TELL", 1)
     monkeypatch.setattr(walking, "_FILES_AT_ONCE", 3)
 
@@ -138,6 +138,25 @@ def test_where_looks_are_quick_there_are_no_threads(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(walking, "SLOW_S", 60.0)
     monkeypatch.setattr(walking, "ThreadPoolExecutor", None)
     make_tree(tmp_path, 2)
+    assert everything(tmp_path, THREADED) == everything(tmp_path, WalkManner())
+
+
+def test_one_look_that_takes_long_such_as_at_a_folder_of_thousands_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walking, "SLOW_S", 0.005)
+    monkeypatch.setattr(walking, "_LOOKS_THAT_TELL", 40)
+    monkeypatch.setattr(walking, "ThreadPoolExecutor", None)
+    real = folder_entries.list_sorted
+
+    def slow(folder: str) -> object:
+        time.sleep(0.5 if folder == str(tmp_path) else 0)
+        return real(folder)
+
+    monkeypatch.setattr(walking, "list_sorted", slow)
+    make_tree(tmp_path, 2)
+    for number in range(60):
+        (tmp_path / f"p{number:02}").mkdir()
     assert everything(tmp_path, THREADED) == everything(tmp_path, WalkManner())
 
 

@@ -1,9 +1,9 @@
 """What the ledger knows of every file, small enough for ten million: to tell what a walk meets anew, and what is gone.
 
-A file is told by a hash of its path beside one of its size and time: 17 bytes, where a path and a record take 300. The
-hash of the path is Python's own, SipHash of 64 bits under a key that each process draws anew. Two of ten million paths
-share one with a chance of 3 in a million: one of them is then read again, or the account that each run makes of its
-files says so.
+A file is told by a hash of its path beside one of its size and time: 17 bytes, where a path and a record take 300, and
+8 more once a walk meets files in another order than the ledger's. The hash of the path is Python's own, SipHash of 64
+bits under a key that each process draws anew. Two of ten million paths share one with a chance of 3 in a million: one
+of them is then read again, or the account that each run makes of its files says so.
 """
 
 from __future__ import annotations
@@ -55,17 +55,12 @@ class KnownFiles:
             flags.extend(marks)
             if by_folder:
                 folders.extend(hash(path.rpartition(b"/")[0]) for path in paths)
-        # A column at a time, and the unsorted one goes: at most 33 bytes a file.
-        order = _as_numpy(hashes).argsort()
-        self._hashes: Numbers = _as_numpy(hashes)[order]
-        del hashes
-        self._states: Numbers = _as_numpy(states)[order]
-        del states
-        self._flags: NDArray[np.uint8] = _as_numpy(flags)[order]
-        in_folders = _as_numpy(folders)[order] if by_folder else _as_numpy(folders)
-        del order, folders
-        self._by_folder: Numbers = in_folders.argsort()
-        self._folders: Numbers = in_folders[self._by_folder]
+        self._hashes: Numbers = _as_numpy(hashes)
+        self._states: Numbers = _as_numpy(states)
+        self._flags: NDArray[np.uint8] = _as_numpy(flags)
+        self._folders = _Lookup(_as_numpy(folders))
+        self._lookup: _Lookup | None = None
+        self._next = 0
 
     def __len__(self) -> int:
         return len(self._hashes)
@@ -79,20 +74,32 @@ class KnownFiles:
             Those that are not as they were and where they were, and with `tell_refused` those that were refused, with
             what is known of them, if anything is; in their order.
         """
-        hashes = _numbers(hash(os.fsencode(file.path)) for file in files)
-        at = np.searchsorted(self._hashes, hashes)
-        at[at == len(self)] = 0
-        is_known = self._hashes[at] == hashes if len(self) else np.zeros(len(files), bool)
+        at, is_known = self._find(_numbers(hash(os.fsencode(file.path)) for file in files))
         if not is_known.any():
             return [(file, None) for file in files]
-        flags, known_at = self._flags[at], at[is_known]
-        self._flags[known_at] |= _MET
+        flags = self._flags[at]
+        self._flags[at[is_known]] |= _MET
         is_same = self._states[at] == _states([file.size_bytes for file in files], [file.mtime_ns for file in files])
         is_as_it_was = is_known & is_same & ((flags & (_PRESENT | _REFUSED * tell_refused)) == _PRESENT)
         told = range(len(files)) if tell_all else np.flatnonzero(~is_as_it_was).tolist()
         return [
             (files[n], FormerFile(bool(is_same[n]), bool(flags[n] & _REFUSED)) if is_known[n] else None) for n in told
         ]
+
+    def _find(self, hashes: Numbers) -> tuple[Numbers, NDArray[np.bool_]]:
+        """Return where these files are, and of which that is so.
+
+        Most walks meet what is known in the order in which the ledger has it: then it lies after what was met last.
+        """
+        ahead = np.arange(self._next, min(self._next + len(hashes), len(self)))
+        if len(ahead) == len(hashes) and (self._hashes[ahead] == hashes).all():
+            at, is_known = ahead, np.ones(len(hashes), bool)
+        else:
+            self._lookup = self._lookup or _Lookup(self._hashes)
+            at, is_known = self._lookup.find(hashes)
+        if is_known.any():
+            self._next = int(at[is_known][-1]) + 1
+        return at, is_known
 
     def is_settled(self, folder: str) -> bool:
         """Tell whether no file that was in a folder itself is to be looked at again, as one that was deferred is."""
@@ -106,9 +113,7 @@ class KnownFiles:
 
     def _places(self, folder: str) -> Numbers:
         """Return where the files are that were in a folder itself when it was walked over last."""
-        found = hash(os.fsencode(folder))
-        first, end = np.searchsorted(self._folders, found), np.searchsorted(self._folders, found, side="right")
-        places = self._by_folder[first:end]
+        places = self._folders.find_all(hash(os.fsencode(folder)))
         is_there: NDArray[np.bool_] = (self._flags[places] & _PRESENT) != 0
         return places[is_there]
 
@@ -121,6 +126,28 @@ class KnownFiles:
         for (path,) in self._store.rows("SELECT path FROM files WHERE present ORDER BY path"):
             if hash(path) in hashes:
                 yield os.fsdecode(path)
+
+
+class _Lookup:
+    """Where numbers are in an array that is in any order."""
+
+    def __init__(self, numbers: Numbers) -> None:
+        self._numbers, self._order = numbers, numbers.argsort()
+
+    def find(self, wanted: Numbers) -> tuple[Numbers, NDArray[np.bool_]]:
+        """Return where each number is, or some place, and of which it is the place."""
+        if not len(self._numbers):
+            return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
+        at = np.searchsorted(self._numbers, wanted, sorter=self._order)
+        at[at == len(self._numbers)] = 0
+        places: Numbers = self._order[at]
+        return places, self._numbers[places] == wanted
+
+    def find_all(self, wanted: int) -> Numbers:
+        """Return all places of a number."""
+        first, end = (np.searchsorted(self._numbers, wanted, side, self._order) for side in ("left", "right"))
+        places: Numbers = self._order[first:end]
+        return places
 
 
 def _numbers(values: Iterable[int]) -> Numbers:
