@@ -12,7 +12,7 @@ from cxrbatch.errors import ConfigurationError
 from cxrbatch.locales import ENGLISH, check_locale
 
 # What every output folder holds: its rooms write both, and intake, which must not score its pictures, knows them.
-LOG_FILE, MARKER_FILE, RUNS = "cxrbatch.log", ".cxrbatch.json", "runs"
+LOG_FILE, MARKER_FILE, METRICS_FILE, RUNS = "cxrbatch.log", ".cxrbatch.json", "metrics.prom", "runs"
 
 Backend = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx", "torch"]
 PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]

@@ -18,6 +18,7 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, Gauge, Info, generate_latest
 
 from cxrbatch import __version__
+from cxrbatch.config import METRICS_FILE
 from cxrbatch.errors import Reason, RunError
 from cxrbatch.output.drift import DriftReport
 from cxrbatch.output.run_json import RunReport
@@ -26,7 +27,6 @@ from cxrbatch.pages.wording import visible
 from cxrbatch.records import EngineDescription, FileStatus, StudyStatus
 from cxrbatch.system import durable
 
-METRICS_FILE = "metrics.prom"
 LAST_SUCCESS = "cxrbatch_last_success_timestamp_seconds"
 
 

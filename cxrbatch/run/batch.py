@@ -19,7 +19,6 @@ from cxrbatch.output.folder.opening import open_output, output_errors_explained
 from cxrbatch.output.folder.settle import Settling, order_orphans_removed, remove_as_ordered, settle_strays
 from cxrbatch.output.ledger.ledger import ENGINE, LOCALE, TROUBLE, Ledger
 from cxrbatch.output.ledger.restore import unprinted_results
-from cxrbatch.output.metrics_prom import write_metrics
 from cxrbatch.output.run_json import RunReport, write_run_json
 from cxrbatch.output.sheets.sheet import Sheets
 from cxrbatch.output.tables import refresh_tables
@@ -284,6 +283,9 @@ class Run:
 
     def write_metrics(self, report: RunReport | None = None, *, finished: bool = True) -> str:
         """Write metrics.prom, and return what it says; without a report, as the work stands now."""
+        # Here, for its library takes 12 MB, and while the engine is opened a run takes more than ever.
+        from cxrbatch.output.metrics_prom import write_metrics
+
         _, oldest_queued_at = self.ledger.queue.waiting()
         with output_errors_explained(self.out, self.ledger.home):
             self.ledger.home.check()

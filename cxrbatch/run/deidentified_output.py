@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cxrbatch.config import LOG_FILE, Settings
+from cxrbatch.config import LOG_FILE, METRICS_FILE, Settings
 from cxrbatch.errors import Reason, UsageError
 from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.output.ledger.ledger import CONVERTING, DEIDENTIFIED, ENGINE, LEDGER_FILE, Ledger
 from cxrbatch.output.ledger.names import TRIED_AGAIN, take_names_out
 from cxrbatch.output.marks import MARKS_FILE
-from cxrbatch.output.metrics_prom import METRICS_FILE
 from cxrbatch.output.report.report_files import RESULT_JSON, kept_names, report_folder, report_folders, tidy_report
 from cxrbatch.output.run_json import RUN_FILE
 from cxrbatch.output.sent_facts import SENT_FILE

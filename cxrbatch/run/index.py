@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -147,6 +148,8 @@ def index_input(index: Index, ledger: Ledger, workers: WorkerPool, progress: Run
         folders.settle()
     total = len(known) + met.new
     account_for(ledger, total)
+    if total >= _MANY_FILES:
+        gc.collect()  # now, for the engine takes its memory next
     return IndexCount(met.met, read, deferred + met.postponed, len(gone), met.unlistable, total, met.hidden)
 
 

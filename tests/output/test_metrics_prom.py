@@ -14,9 +14,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cxrbatch import __version__
-from cxrbatch.config import Settings
+from cxrbatch.config import METRICS_FILE, Settings
 from cxrbatch.errors import Reason
-from cxrbatch.output.metrics_prom import METRICS_FILE, describe_run, write_metrics
+from cxrbatch.output.metrics_prom import describe_run, write_metrics
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.records import now_text
 from cxrbatch.system.durable import TEMPORARY_PREFIX
