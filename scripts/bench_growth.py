@@ -13,7 +13,8 @@ highest resident memory of a process of its own for each step, so that others on
 A slope is that of log(seconds) over log(studies) between two sizes: 1 is proportional, 0 does not grow. Then a share is
 imitated: a shim makes each open, listing, look and first read of a file take 5 ms, for a walk and for a first index on
 two workers; what waits at once is `walk_threads`, in the walk and in each worker. Prints tables and writes them to
-bench/growth/result.md. 10^6 studies need 25 GB and most of an hour; --sizes 1000 10000 100000 takes five minutes.
+bench/growth/result.md. 10^6 studies need 25 GB and an hour or two, with --keep a few minutes from the second time on;
+--sizes 1000 10000 100000 takes five minutes.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from cxrbatch.engine.bundle import load_bundle
 from cxrbatch.engine.open import plan_engine
 from cxrbatch.output.ledger.ledger import LEDGER_FILE
+from cxrbatch.output.ledger.view import view_ledger
 from cxrbatch.records import EngineDescription
 from scripts import bench_inputs
 from scripts.bench_scale import NEVER, record_as_scored
@@ -94,23 +96,27 @@ def _sample(process: int, peak: list[float]) -> None:
 # --------------------------------------------------------------------------- one size
 
 
-def measure(size: int, engine: Path, description: EngineDescription) -> dict[str, Spent]:
-    """Make an archive of this size and measure it; it stays."""
-    folder = bench_inputs.fresh(folder_of(size))
+def measure(size: int, engine: Path, description: EngineDescription, *, keeps: bool) -> dict[str, Spent]:
+    """Make an archive of this size, unless it was kept, and measure it; it stays."""
+    folder = folder_of(size)
     tree, out = folder / "tree", folder / "out"
-    make_links(tree, make_templates(folder / "templates"), range(size))
-    make_output(out, tree, description, size)
-    spend_run(tree, out, engine)  # writes all tables
+    if not (keeps and out.exists()):
+        bench_inputs.fresh(folder)
+        make_links(tree, make_templates(folder / "templates"), range(size))
+        make_output(out, tree, description, size)
+    spend_run(tree, out, engine)  # writes all tables where that is due
     found = {"walk": spend("walk", tree, out), "nothing new": spend_run(tree, out, engine)}
-    make_studies(tree, range(size, size + NEW_STUDIES))
+    first = sum(view_ledger(out / LEDGER_FILE).studies.values())
+    make_studies(tree, range(first, first + NEW_STUDIES))
     spend_run(tree, out, engine)
     record_as_scored(out, description)
     found["1,000 new: tables"] = spend("new", tree, out)
-    make_studies(tree, range(size + NEW_STUDIES, size + NEW_STUDIES + FEW_STUDIES))
+    make_studies(tree, range(first + NEW_STUDIES, first + NEW_STUDIES + FEW_STUDIES))
     found["ten new: run"] = spend_run(tree, out, engine, scores=True)
-    found["all tables"] = spend("all", tree, out)
-    found["requeue"] = spend("requeue", tree, out)
-    kilobytes = (out / LEDGER_FILE).stat().st_size / 1000 / size
+    if not keeps:
+        found["all tables"] = spend("all", tree, out)
+        found["requeue"] = spend("requeue", tree, out)
+    kilobytes = (out / LEDGER_FILE).stat().st_size / 1000 / (first + NEW_STUDIES + FEW_STUDIES)
     found["kB of the ledger per study"] = Spent(kilobytes, 0.0)
     return found
 
@@ -179,15 +185,16 @@ def measure_share() -> str:
     return "\n".join([head, "| --- | ---: | ---: | ---: | ---: |", *lines])
 
 
-def measure_sizes(sizes: list[int], engine: Path) -> str:
+def measure_sizes(sizes: list[int], engine: Path, *, keeps: bool) -> str:
     """Measure archives of these sizes, and print what there is after each; return their table."""
     description = plan_engine(load_bundle(engine), backend="auto", precision="auto")
     found: dict[int, dict[str, Spent]] = {}
     for size in sizes:
-        found[size] = measure(size, engine, description)
+        found[size] = measure(size, engine, description, keeps=keeps)
         # Now, for the next size may take an hour, and three million files are not deleted in a minute.
         print(table_of(found), end="\n\n", flush=True)
-        shutil.rmtree(folder_of(size))
+        if not keeps:
+            shutil.rmtree(folder_of(size))
     return table_of(found)
 
 
@@ -197,11 +204,16 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--engine", type=Path, help="engine bundle whose record results hold; by default a small one")
     parser.add_argument("--share", action="store_true", help="measure the slow share alone")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave the archives there, or measure those that were left; no requeue"
+    )
     options = parser.parse_args()
     tables = []
     if not options.share:
-        tables.append(measure_sizes(options.sizes, options.engine or bench_inputs.make_small_engine(WORK / "engines")))
-    tables.append(measure_share())
+        engine = options.engine or bench_inputs.make_small_engine(WORK / "engines")
+        tables.append(measure_sizes(options.sizes, engine, keeps=options.keep))
+    if not options.keep:
+        tables.append(measure_share())
     cpu = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.processor(),
