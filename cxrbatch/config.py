@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import reprlib
 from dataclasses import dataclass, fields
 from functools import cache
@@ -273,8 +274,13 @@ def _number(value: float) -> str:
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use, which in a container is fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use, which in a container or a Slurm job is fewer than the machine has.
+
+    A Slurm that binds no job to its cores says in the environment alone how many it has.
+    """
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allotted = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE") or ""
+    return max(1, min(here, int(allotted))) if re.fullmatch(r"[0-9]{1,6}", allotted) else here
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrbatch.config import Settings
+from cxrbatch.config import Settings, available_cores
 from cxrbatch.errors import ConfigurationError
 from cxrbatch.settings_sources import load_settings
 
@@ -50,3 +50,26 @@ def test_a_wrong_configuration_file_is_refused_with_what_is_wrong(tmp_path: Path
 def test_a_named_configuration_file_must_exist(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"missing\.toml"):
         load_settings({}, config_file=tmp_path / "missing.toml", environment={})
+
+
+@pytest.mark.parametrize(
+    ("environment", "cores"),
+    [
+        ({}, 8),
+        ({"SLURM_CPUS_PER_TASK": "2", "SLURM_CPUS_ON_NODE": "4"}, 2),
+        ({"SLURM_CPUS_ON_NODE": "4"}, 4),
+        ({"SLURM_CPUS_ON_NODE": "64"}, 8),
+        ({"SLURM_CPUS_PER_TASK": "", "SLURM_CPUS_ON_NODE": "0"}, 1),
+        ({"SLURM_CPUS_PER_TASK": "2(x3)"}, 8),
+    ],
+)
+def test_a_job_of_slurm_takes_no_more_cores_than_it_was_given(
+    environment: dict[str, str], cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert available_cores() == cores
+    assert Settings().worker_count == cores

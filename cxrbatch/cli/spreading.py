@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -14,11 +15,12 @@ from cxrbatch.cli.group import commands
 from cxrbatch.cli.options import BACKENDS, EXISTING, FILE, FOLDER, NEW_FOLDER, PRECISIONS, PROCESSES, state_option
 from cxrbatch.cli.run_options import loudness_options, scoring_options, settings_options
 from cxrbatch.cli.terminal import open_terminal
-from cxrbatch.errors import ExitCode
+from cxrbatch.errors import ExitCode, UsageError
 from cxrbatch.system.standard_streams import put_work_first
 
 _NUMBERS = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
 _MOST_SHARDS = 4000
+_ALL_MERGED = "Nothing is dealt out there: all is merged."
 
 
 @commands.command(short_help="Deal the studies of a folder out to many machines.")
@@ -72,7 +74,6 @@ def shard(input_path: Path, out: Path, of: int, config_file: Path | None, loudne
     "--shard",
     "number",
     type=click.IntRange(0, _MOST_SHARDS),
-    required=True,
     envvar=list(_NUMBERS),
     metavar="I",
     help=f"Which shard, from 0.  [default: {' or '.join(_NUMBERS)}]",
@@ -85,7 +86,7 @@ def shard(input_path: Path, out: Path, of: int, config_file: Path | None, loudne
 @click.option("--workers", type=PROCESSES, metavar="N", help="Processes that read and print.  [default: one per core]")
 @click.option("--config", "config_file", type=FILE, help="Settings file.  [default: ./cxrbatch.toml, if there]")
 @loudness_options
-def work(out: Path, number: int, config_file: Path | None, loudness: str | None, **options: Any) -> int:
+def work(out: Path, number: int | None, config_file: Path | None, loudness: str | None, **options: Any) -> int:
     """Score the studies of shard I of OUT that are not done yet, without any network; killed, it goes on where it was.
 
     \b
@@ -102,16 +103,24 @@ def work(out: Path, number: int, config_file: Path | None, loudness: str | None,
     with open_terminal(loudness) as console:
         with RunProgress(console) as progress:
             done = work_on_shard(out, _from_zero(out, number), machine, progress)
+        if done is None:
+            console.print(_ALL_MERGED, markup=False, highlight=False)
+            return ExitCode.DONE
         failed = f", {done.failed} of them failed" if done.failed else ""
         told = f"Shard {done.number}: {done.studies} studies are done, {done.this_time} this time{failed}."
         console.print(told, markup=False, highlight=False)
     return ExitCode.SOME_STUDIES_FAILED if done.failed else ExitCode.DONE
 
 
-def _from_zero(out: Path, number: int) -> int:
+def _from_zero(out: Path, number: int | None) -> int:
     """Return which shard is meant by the number that a scheduler gave: an array of 1 to N of N shards counts from 1."""
     from cxrbatch.run.shards.plan import read_plan
 
+    if number is None:
+        raise UsageError(
+            f"Which shard? Give --shard I; {' and '.join(_NUMBERS)}, by which the tasks of a Slurm array and of an "
+            "indexed job are told apart, are not set here."
+        )
     by_slurm = bool(os.environ.get(_NUMBERS[0]))
     source = click.get_current_context().get_parameter_source("number")
     if not by_slurm or source is not ParameterSource.ENVIRONMENT or (plan := read_plan(out)) is None:
@@ -149,10 +158,24 @@ def merge(out: Path, config_file: Path | None, loudness: str | None, *, give_up:
         with RunProgress(console) as progress:
             merged = merge_shards(out, here, progress, give_up=give_up)
         if merged is None:
-            console.print("Nothing is dealt out there: all is merged.", markup=False, highlight=False)
+            console.print(_ALL_MERGED, markup=False, highlight=False)
             return ExitCode.DONE
         print_summary(console, merged.report, out)
         for number, left in merged.left.items():
             told = f"shard {number}: {left} studies are left; cxrbatch work {quote(str(out))} --shard {number}"
             console.print(told, markup=False, highlight=False)
+        if merged.left:
+            told = f"By Slurm, with the script that it was: sbatch --array={_as_array(merged.left)}"
+            console.print(told, markup=False, highlight=False)
     return merged.exit_code
+
+
+def _as_array(numbers: Iterable[int]) -> str:
+    """Return numbers that rise in the words of sbatch: 0-2,5."""
+    ends: list[list[int]] = []
+    for number in numbers:
+        if ends and number == ends[-1][-1] + 1:
+            ends[-1][1:] = [number]
+        else:
+            ends.append([number])
+    return ",".join("-".join(map(str, each)) for each in ends)

@@ -15,8 +15,8 @@ from itertools import islice
 from pathlib import Path
 from shlex import quote
 
-from cxrbatch.config import Settings
-from cxrbatch.errors import OutputLocked, UsageError
+from cxrbatch.config import MARKER_FILE, Settings
+from cxrbatch.errors import UsageError
 from cxrbatch.output.folder.lock import LOCK_FILE, locked
 from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.output.folder.place import HeldOutput
@@ -59,8 +59,8 @@ class ShardDone:
     failed: int = 0
 
 
-def work_on_shard(out: Path, number: int, machine: Settings, progress: RunProgress) -> ShardDone:
-    """Process the studies of one shard that are not done yet.
+def work_on_shard(out: Path, number: int, machine: Settings, progress: RunProgress) -> ShardDone | None:
+    """Process the studies of one shard that are not done yet; None where all of OUT is merged, or nothing waited.
 
     Args:
         out: the output folder that `shard_input` dealt out.
@@ -73,37 +73,42 @@ def work_on_shard(out: Path, number: int, machine: Settings, progress: RunProgre
     """
     plan = read_plan(out)
     if plan is None:
+        if (out / MARKER_FILE).is_file():
+            return None
         raise UsageError(
             f"{out}: nothing is dealt out there. `cxrbatch shard INPUT -o {quote(str(out))} --of N` does so."
         )
     plan.require_shard(number)
     settings = settings_here(plan, machine)
     folder = shard_folder(out, number)
-    with held_shard(out, number, settings) as home, Journal(folder, home.place) as journal:
+    with ExitStack() as stack:
+        home = stack.enter_context(held_shard(out, number, settings))
+        if read_plan(out) is None:
+            return None  # merged at this moment
+        journal = stack.enter_context(Journal(folder, home.place))
         journal.tidy()
         left = plan.counts[number] - len(journal.done)
         if not left:
             return ShardDone(number, len(journal.done))
         if refusal := not_seen(plan.source.folder, plan.seen, islice(read_tasks(out, number), _LOOKED_AT)):
             raise UsageError(f"{refusal} Nothing was done, and nothing of shard {number} failed.")
-        with ExitStack() as stack:
-            workers = stack.enter_context(open_workers(settings))
-            stack.enter_context(pages_by(settings, progress.say, workers))
-            engine = stack.enter_context(EngineSlot(settings))
-            check_kept(settings, engine.description)
-            _agree(out, number, plan, ShardEngine(engine.description, reference=engine.bundle.manifest.reference))
-            stack.callback(journal.tidy)
-            stack.callback(workers.end)
-            pseudonyms = open_pseudonyms(out) if settings.deidentify else None
-            order = Order(plan.source, out, settings, pseudonyms)
-            told = partial(progress.advance, SCORED)
-            at = Workplace(order, home.place, engine, workers, StageClock(), told)
-            log_event("shard begun", shard=number, studies=left, machine=platform.node())
-            progress.begin(SCORED, left)
-            done = _process(at, journal, number)
-            progress.finish(SCORED)
-            log_event("shard done", shard=number, studies=done.this_time, failed=done.failed)
-            return done
+        workers = stack.enter_context(open_workers(settings))
+        stack.enter_context(pages_by(settings, progress.say, workers))
+        engine = stack.enter_context(EngineSlot(settings))
+        check_kept(settings, engine.description)
+        _agree(out, number, plan, ShardEngine(engine.description, reference=engine.bundle.manifest.reference))
+        stack.callback(journal.tidy)
+        stack.callback(workers.end)
+        pseudonyms = open_pseudonyms(out) if settings.deidentify else None
+        order = Order(plan.source, out, settings, pseudonyms)
+        told = partial(progress.advance, SCORED)
+        at = Workplace(order, home.place, engine, workers, StageClock(), told)
+        log_event("shard begun", shard=number, studies=left, machine=platform.node())
+        progress.begin(SCORED, left)
+        done = _process(at, journal, number)
+        progress.finish(SCORED)
+        log_event("shard done", shard=number, studies=done.this_time, failed=done.failed)
+        return done
 
 
 def _process(at: Workplace, journal: Journal, number: int) -> ShardDone:
@@ -146,8 +151,6 @@ def held_shard(out: Path, number: int, settings: Settings) -> Iterator[HeldOutpu
         home.raise_fence(folder)
         home.add(out, out / REPORTS, folder, folder / LOCK_FILE)
         stack.enter_context(logging_to(folder, log_limits(settings)))
-        if read_plan(out) is None:
-            raise OutputLocked(f"{out}: its shards were merged at this moment; there is nothing left to do.")
         yield home
 
 

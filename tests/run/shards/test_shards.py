@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
 
 from cxrbatch.cli import run_command_line
+from cxrbatch.cli.spreading import _as_array
 from cxrbatch.config import Settings
 from cxrbatch.errors import ExitCode, OutputLocked, OutputNotWritable, UsageError
 from cxrbatch.output.folder.lock import locked
@@ -21,7 +23,7 @@ from cxrbatch.output.folder.sharded import SHARDS, plan_file, shard_folder
 from cxrbatch.run.shards.divide import shard_input
 from cxrbatch.run.shards.journal import FINISHED_FILE, Journal, count_done, read_journal
 from cxrbatch.run.shards.merge import Merged, merge_shards
-from cxrbatch.run.shards.plan import ENGINE_FILE, TASKS_FILE, ShardPlan
+from cxrbatch.run.shards.plan import ENGINE_FILE, TASKS_FILE, ShardPlan, read_plan
 from cxrbatch.run.shards.work import held_shard, work_on_shard
 from cxrbatch.system.progress import RunProgress
 from tests.factories.engine import write_tiny_bundle
@@ -299,8 +301,41 @@ def test_where_input_is_not_mounted_nothing_fails_and_the_shard_can_be_worked_on
     images.rmdir()
     (tmp_path / "away").rename(images)
     done = work_on_shard(out, 0, Settings(workers=1), QUIET)
+    assert done is not None
     assert (done.this_time, done.failed) == (1, 0)
     assert merge(out).exit_code == ExitCode.DONE
+
+
+def test_a_task_that_is_started_again_once_all_is_merged_has_nothing_to_do(
+    archive: Archive, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a Slurm array is that was requeued or submitted twice, and each night's when nothing is new."""
+    archive.shard(out, of=2)
+    archive.work(out, 0)
+    assert run_command_line(["merge", str(out)]) == ExitCode.SOME_STUDIES_FAILED
+    assert "sbatch --array=1\n" in capsys.readouterr().out
+    archive.work(out, 1)
+    merge(out)
+    before = snapshot(out)
+    for number in ("0", "1", "7"):
+        with monkeypatch.context() as scheduler:
+            scheduler.setenv("SLURM_ARRAY_TASK_ID", number)
+            assert run_command_line(["work", str(out), "-e", archive.engine]) == ExitCode.DONE
+        assert "all is merged" in capsys.readouterr().out
+    assert snapshot(out) == before
+    # Merged by somebody else at the very moment it is held.
+    other = out.with_name("other")
+    archive.shard(other, of=1)
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr("cxrbatch.run.shards.work.read_plan", Mock(side_effect=[read_plan(other), None]))
+        assert work_on_shard(other, 0, Settings(engine=archive.engine, workers=1), QUIET) is None
+    assert not (shard_folder(other, 0) / FINISHED_FILE).exists()
+    # What is no output folder holds no shards that could be done.
+    assert run_command_line(["work", str(archive.images), "--shard", "0"]) == ExitCode.USAGE
+
+
+def test_numbers_of_shards_are_written_as_sbatch_takes_them() -> None:
+    assert [_as_array(each) for each in ([3], [0, 1, 2, 5], [1, 3, 4])] == ["3", "0-2,5", "1,3-4"]
 
 
 def test_the_commands_take_their_number_from_the_scheduler(
@@ -333,6 +368,7 @@ def test_the_commands_take_their_number_from_the_scheduler(
             assert run_command_line(["work", str(out), "--shard", "2"]) == ExitCode.USAGE
     capsys.readouterr()
     assert run_command_line(["work", str(out)]) == ExitCode.USAGE
+    assert "SLURM_ARRAY_TASK_ID and JOB_COMPLETION_INDEX" in capsys.readouterr().err
     assert run_command_line(["merge", str(out)]) == ExitCode.SOME_STUDIES_FAILED
     assert run_command_line(["merge", str(out)]) == ExitCode.DONE
     assert "all is merged" in capsys.readouterr().out
