@@ -20,6 +20,7 @@ from cxrbatch.cluster.feed import Chunk, NodeLoad
 from cxrbatch.cluster.node import ChunkDone, Joined, NodeOrder, join_run, leave_runs, process_chunk
 from cxrbatch.errors import EngineError, OutputLocked, OutputNotWritable, RunError
 from cxrbatch.output.folder.fence import raise_fence
+from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.output.folder.place import NodeFence
 from cxrbatch.system.durable import TEMPORARY_PREFIX
 from cxrbatch.system.logbook import log_event
@@ -84,6 +85,7 @@ class Members:
 
         Raises:
             RunError: the scheduler is gone, or no node is left that could work.
+            OutputNotWritable: a node's fence cannot be raised.
         """
         if time.monotonic() - self._looked_at < LOOK_S:
             return []
@@ -113,7 +115,8 @@ class Members:
     def _invite(self, address: str) -> None:
         name = f"{TEMPORARY_PREFIX}node-{secrets.token_hex(6)}"
         self._fences.append(name)
-        member = Member(address, NodeFence(name, raise_fence(self._out, name=name)))
+        with output_errors_explained(self._out):
+            member = Member(address, NodeFence(name, raise_fence(self._out, name=name)))
         self._members[address] = member
         self._submit(member, 0, join_run, self._told, member.fence)
 
@@ -162,7 +165,8 @@ class Members:
         """Count on a node no more, and let it write nothing more; return what it had in hand."""
         self._members.pop(member.address, None)
         try:
-            raise_fence(self._out, name=member.fence.name, patience_s=_WRITERS_END_S)
+            with output_errors_explained(self._out):
+                raise_fence(self._out, name=member.fence.name, patience_s=_WRITERS_END_S)
         except OutputLocked:
             log_event("a node that is gone still writes", level=logging.ERROR, node=member.address)
         chunks, member.load.in_hand = list(member.load.in_hand.values()), {}

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cxrbatch.cluster import node
+from cxrbatch.cluster.members import Members
 from cxrbatch.cluster.node import NodeOrder, NotJoined, join_run, leave_runs, process_chunk
 from cxrbatch.config import Settings
 from cxrbatch.errors import EngineError, OutputNotWritable
@@ -135,3 +137,12 @@ def test_what_failed_while_the_share_went_away_goes_to_others(
     monkeypatch.setattr(node, "not_seen", seen_for_the_last_time)
     with pytest.raises(EngineError, match="is the share mounted"):
         process_chunk(told.token, (task,))
+
+
+def test_where_out_is_gone_for_the_driver_a_node_that_comes_ends_the_run_in_plain_words(
+    told: NodeOrder, tmp_path: Path
+) -> None:
+    client = SimpleNamespace(status="running", nthreads=lambda: {"tcp://node:1": 2})
+    gone = replace(told, order=replace(told.order, out=tmp_path / "gone"))
+    with pytest.raises(OutputNotWritable, match="cannot be written"):
+        Members(client, gone).look()

@@ -53,7 +53,9 @@ def locked(out: Path) -> Iterator[None]:
         reach("lock-written")
         yield
     finally:
-        os.close(descriptor)
+        # On a share that is gone even that fails, and the lock goes all the same; what ended the run is to be told.
+        with suppress(OSError):
+            os.close(descriptor)
 
 
 def _lock(descriptor: int) -> None:
