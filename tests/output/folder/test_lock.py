@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cxrbatch.errors import OutputNotWritable
-from cxrbatch.output.folder.lock import LOCK_FILE, locked, process_at_work
+from cxrbatch.output.folder.lock import LOCK_FILE, process_at_work
 from cxrbatch.output.folder.opening import open_output
 
 
@@ -52,6 +52,6 @@ def test_a_share_that_is_gone_hides_no_reason_why_the_run_ended(
         close(descriptor)
         raise OSError(errno.EIO, "Input/output error")
 
-    with pytest.raises(OutputNotWritable, match="the ledger says so"), locked(tmp_path):
-        monkeypatch.setattr("cxrbatch.output.folder.lock.os.close", fail)
+    with pytest.raises(OutputNotWritable, match="the ledger says so"), open_output(tmp_path):
+        monkeypatch.setattr("cxrbatch.system.durable.os.close", fail)
         raise OutputNotWritable("the ledger says so")
