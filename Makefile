@@ -11,7 +11,7 @@ export CXRBATCH_SHARED_DATA ?= $(realpath ../shared/data)
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo demo-pacs test pytest check format reference catalogues docs bench bench-quick bench-intake bench-scale bench-tree
-.PHONY: pixel-check anatomy-model arrivals gpu-check bench-worklist container-check fuzz hostile damage soak screenshots setup clean
+.PHONY: pixel-check anatomy-model arrivals gpu-check bench-worklist container-check hosts-check fuzz hostile damage soak screenshots setup clean
 
 demo: setup
 	$(BIN)/cxrbatch demo -o demo
@@ -89,6 +89,10 @@ damage: setup
 container-check: setup
 	bash scripts/container_build.sh
 	$(BIN)/python scripts/container_check.py $(CONTAINER_ARGS)
+
+# Needs root, Debian's iproute2, sshfs, openssh-server and faketime, and an engine in engines/demo (`make demo`).
+hosts-check: setup
+	$(BIN)/python scripts/hosts_check.py $(HOSTS_ARGS)
 
 # Random moments first, of the run and of its workers; then every fault at every time that a run reaches a fault point.
 soak: setup
