@@ -11,7 +11,7 @@ export CXRBATCH_SHARED_DATA ?= $(realpath ../shared/data)
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo demo-pacs test pytest check format reference catalogues docs bench bench-quick bench-intake bench-scale bench-tree
-.PHONY: pixel-check anatomy-model arrivals gpu-check bench-worklist container-check slurm-check fuzz hostile damage soak screenshots setup clean
+.PHONY: pixel-check anatomy-model arrivals gpu-check bench-worklist container-check slurm-check hosts-check fuzz hostile damage soak screenshots setup clean
 
 demo: setup
 	$(BIN)/cxrbatch demo -o demo
@@ -94,6 +94,10 @@ container-check: setup
 slurm-check: setup
 	test -f engines/demo/engine.json || $(BIN)/cxrbatch demo -o demo
 	bash scripts/slurm_check.sh $(SLURM_CHECKS)
+
+# Needs root, Debian's iproute2, sshfs, openssh-server and faketime, and an engine in engines/demo (`make demo`).
+hosts-check: setup
+	$(BIN)/python scripts/hosts_check.py $(HOSTS_ARGS)
 
 # Random moments first, of the run and of its workers; then every fault at every time that a run reaches a fault point.
 soak: setup

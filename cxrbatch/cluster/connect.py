@@ -88,7 +88,9 @@ class Cluster:
         import dask
         from distributed import Client
 
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        # Each has a level of its own, and what they tell of a scheduler that is lost is told below in plain words.
+        for name in ("distributed", "distributed.client"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._stack.enter_context(dask.config.set({"distributed.worker.daemon": False}))
         how: dict[str, Any] = {"timeout": _CONNECT_S, "set_as_default": False}
         try:

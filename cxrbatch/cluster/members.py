@@ -18,8 +18,9 @@ from typing import Any
 
 from cxrbatch.cluster.feed import Chunk, NodeLoad
 from cxrbatch.cluster.node import ChunkDone, Joined, NodeOrder, join_run, leave_runs, process_chunk
-from cxrbatch.errors import EngineError, OutputLocked, RunError
+from cxrbatch.errors import EngineError, OutputLocked, OutputNotWritable, RunError
 from cxrbatch.output.folder.fence import raise_fence
+from cxrbatch.output.folder.opening import output_errors_explained
 from cxrbatch.output.folder.place import NodeFence
 from cxrbatch.system.durable import TEMPORARY_PREFIX
 from cxrbatch.system.logbook import log_event
@@ -43,6 +44,7 @@ class Member:
     fence: NodeFence
     load: NodeLoad = field(default_factory=NodeLoad)
     is_ready: bool = False
+    machine: str = ""
     futures: dict[int, Any] = field(default_factory=dict)
 
 
@@ -61,7 +63,7 @@ class Members:
     def __init__(self, client: Any, told: NodeOrder, work: Work = process_chunk) -> None:
         self._client, self._told, self._work = client, told, work
         self._members: dict[str, Member] = {}
-        self._refused: dict[str, str] = {}
+        self._refused: dict[str, RunError] = {}
         self._fences: list[str] = []
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._numbers = count(1)
@@ -83,6 +85,7 @@ class Members:
 
         Raises:
             RunError: the scheduler is gone, or no node is left that could work.
+            OutputNotWritable: a node's fence cannot be raised.
         """
         if time.monotonic() - self._looked_at < LOOK_S:
             return []
@@ -112,7 +115,8 @@ class Members:
     def _invite(self, address: str) -> None:
         name = f"{TEMPORARY_PREFIX}node-{secrets.token_hex(6)}"
         self._fences.append(name)
-        member = Member(address, NodeFence(name, raise_fence(self._out, name=name)))
+        with output_errors_explained(self._out):
+            member = Member(address, NodeFence(name, raise_fence(self._out, name=name)))
         self._members[address] = member
         self._submit(member, 0, join_run, self._told, member.fence)
 
@@ -143,15 +147,17 @@ class Members:
 
     def join(self, member: Member, answer: Joined) -> None:
         """Count on a node from here on, or note why not."""
+        member.machine = answer.machine
         if answer.refusal:
-            self.refuse(member, f"{answer.machine}: {answer.refusal}")
+            self.refuse(member, EngineError(answer.refusal))
             return
         member.is_ready = True
         log_event("node joined", node=member.address, machine=answer.machine, process=answer.process)
 
-    def refuse(self, member: Member, why: str) -> list[Chunk]:
+    def refuse(self, member: Member, error: RunError) -> list[Chunk]:
         """Count on a node no more, for it cannot do the work; return what it had in hand."""
-        self._refused[member.address] = why
+        why = f"{member.machine}: {error}"
+        self._refused[member.address] = type(error)(why)
         log_event("node refused", level=logging.WARNING, node=member.address, why=why)
         return self.dismiss(member)
 
@@ -159,7 +165,8 @@ class Members:
         """Count on a node no more, and let it write nothing more; return what it had in hand."""
         self._members.pop(member.address, None)
         try:
-            raise_fence(self._out, name=member.fence.name, patience_s=_WRITERS_END_S)
+            with output_errors_explained(self._out):
+                raise_fence(self._out, name=member.fence.name, patience_s=_WRITERS_END_S)
         except OutputLocked:
             log_event("a node that is gone still writes", level=logging.ERROR, node=member.address)
         chunks, member.load.in_hand = list(member.load.in_hand.values()), {}
@@ -173,9 +180,11 @@ class Members:
         if any(each.is_ready for each in self._members.values()):
             return
         waited_s = time.monotonic() - self._nobody_since
-        reasons = "; ".join(sorted(set(self._refused.values())))
+        reasons = "; ".join(sorted({str(error) for error in self._refused.values()}))
         if reasons and not self._members and waited_s > REFUSED_PATIENCE_S:
-            raise EngineError(f"no node of the cluster can work for this run: {reasons}")
+            cannot_write = all(isinstance(error, OutputNotWritable) for error in self._refused.values())
+            kind = OutputNotWritable if cannot_write else EngineError
+            raise kind(f"no node of the cluster can work for this run: {reasons}")
         if waited_s > PATIENCE_S:
             raise RunError(
                 f"no node of the cluster has come to work in {PATIENCE_S:g} s{': ' + reasons if reasons else ''}. "

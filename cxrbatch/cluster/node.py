@@ -131,11 +131,17 @@ class _Node:
             EngineError: its INPUT is gone from this machine, as when a share is lost.
             RunError: what the processor raises.
         """
-        if refusal := not_seen(self._at.order.source.folder, self._seen, tasks):
-            raise EngineError(refusal)
+        self._see_input(tasks)
         job = _Job(tasks)
         self._jobs.put(job)
-        return job.future.result()
+        done = job.future.result()
+        if any(study.unread for study in done.finished):
+            self._see_input(tasks)
+        return done
+
+    def _see_input(self, tasks: tuple[StudyTask, ...]) -> None:
+        if refusal := not_seen(self._at.order.source.folder, self._seen, tasks):
+            raise EngineError(refusal)
 
     def close(self) -> None:
         """End everything, whatever it is at."""

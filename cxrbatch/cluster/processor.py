@@ -14,7 +14,7 @@ from typing import Any
 from cxrbatch.cluster.feed import Feed
 from cxrbatch.cluster.members import Event, Members, Work
 from cxrbatch.cluster.node import ChunkDone, NodeOrder, process_chunk
-from cxrbatch.errors import EngineError, RunError
+from cxrbatch.errors import EngineError, OutputNotWritable, RunError
 from cxrbatch.output.ledger.queue import StudyTask
 from cxrbatch.pages.own_templates import in_use
 from cxrbatch.run.processor import Workplace
@@ -44,7 +44,7 @@ class ClusterProcessor:
 
         Raises:
             EngineError: no node has the engine of this run, at the same precision, on the same backend.
-            OutputNotWritable: the output folder is full, or no longer where it was.
+            OutputNotWritable: no node can write the output folder, or it is no longer where it was.
             RunError: no scheduler answers, or no node is left.
         """
         members, feed = Members(self.client(), self._told(), self.work), Feed(tasks)
@@ -78,9 +78,10 @@ class ClusterProcessor:
         member, number = event.member, event.number
         try:
             answer = event.future.result()
-        except EngineError as error:
-            # Of that node: its driver, its GPU, its INPUT. Others go on.
-            feed.give_back(members.refuse(member, str(error)))
+        except (EngineError, OutputNotWritable) as error:
+            # Of that node: its driver, its GPU, its mounts. Others go on, but where OUT is gone here, too.
+            self.at.place.check()
+            feed.give_back(members.refuse(member, error))
             return
         except RunError:
             raise

@@ -29,6 +29,7 @@ from cxrbatch.records.images import (
     Radiograph,
     Rejection,
     SourceFacts,
+    is_same_time,
     storable_ns,
 )
 from cxrbatch.records.maps import MapCheck
@@ -104,6 +105,7 @@ __all__ = [
     "call_image",
     "call_is_contested",
     "even_cells",
+    "is_same_time",
     "judge",
     "judge_study",
     "likeliest_class",

@@ -43,6 +43,20 @@ def storable_ns(mtime_ns: int) -> int:
     return -2 if mtime_ns == -1 else mtime_ns
 
 
+# What file systems and protocols count time in: seconds (SFTP, ext3), milliseconds, microseconds, 100 ns (SMB).
+_UNITS_NS = (10**9, 10**6, 10**3, 100)
+
+
+def is_same_time(one_ns: int, other_ns: int) -> bool:
+    """Tell whether two machines speak of the same time of a file, of which one may know only its beginning.
+
+    A share cuts off what its protocol cannot say: what is ...7.123456789 s on the server's disk is ...7 over SFTP.
+    """
+    if one_ns == other_ns:
+        return True
+    return any(one_ns // unit == other_ns // unit and 0 in {one_ns % unit, other_ns % unit} for unit in _UNITS_NS)
+
+
 @dataclass(frozen=True, slots=True)
 class PatientIdentity:
     """Who a header says the patient is, in a form that can be compared (`patient`); empty where it does not say.

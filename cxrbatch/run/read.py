@@ -18,7 +18,7 @@ from cxrbatch.intake.patient import are_different_patients, identify, same_ident
 from cxrbatch.output.ledger.attempts import failed_again, may_pass
 from cxrbatch.output.ledger.queue import StudyTask
 from cxrbatch.output.ledger.results import CHANGED
-from cxrbatch.records import Header, IndexedFile, InputSpec, PreparedImage, RefusedImage, storable_ns
+from cxrbatch.records import Header, IndexedFile, InputSpec, PreparedImage, RefusedImage, is_same_time, storable_ns
 from cxrbatch.run.deidentification import Pseudonyms, told
 from cxrbatch.run.stages import DecodedStudy, StageClock
 from cxrbatch.system.logbook import log_event
@@ -116,8 +116,10 @@ def _without_display(image: PreparedImage) -> PreparedImage:
 
 def _refuse_changed(job: ReadJob) -> None:
     """Refuse a file that was replaced since it was indexed: its pixels would stand under another identity."""
-    status, indexed = job.path.stat(), job.file
-    if (status.st_size, storable_ns(status.st_mtime_ns)) != (indexed.file.size_bytes, indexed.file.mtime_ns):
+    status, indexed = job.path.stat(), job.file.file
+    # Another machine may have indexed it, over another file system, or on the server's own disk.
+    is_same = is_same_time(storable_ns(status.st_mtime_ns), indexed.mtime_ns)
+    if status.st_size != indexed.size_bytes or not is_same:
         raise OSError(errno.ESTALE, "it changed since it was indexed")
 
 

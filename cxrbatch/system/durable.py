@@ -162,6 +162,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def close_for_good(descriptor: int) -> None:
+    """Close a descriptor whose bytes were waited for, or don't matter.
+
+    On a share that is gone even that fails, though it is closed: why the run ended is not to be hidden by it.
+    """
+    with suppress(OSError):
+        os.close(descriptor)
+
+
 def remove_temporaries(folder: Path, *, below: bool = True) -> int:
     """Remove what a killed process left half-written in `folder`, and `below`; return how many files."""
     pattern = f"{TEMPORARY_PREFIX}*"

@@ -96,7 +96,7 @@ class _RotatingLog(logging.Handler):
     def close(self) -> None:
         self._close_file()
         if self._folder >= 0:
-            os.close(self._folder)
+            durable.close_for_good(self._folder)
             self._folder = -1
         super().close()
 
@@ -122,7 +122,7 @@ class _RotatingLog(logging.Handler):
     def _close_file(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            os.close(descriptor)
+            durable.close_for_good(descriptor)
 
     def _append(self, line: str) -> None:
         """Write a line, after what is missing before it was owned up to; all of it or nothing."""

@@ -29,7 +29,7 @@ from cxrbatch.cluster.connect import Cluster
 from cxrbatch.cluster.members import Work
 from cxrbatch.cluster.node import process_chunk
 from cxrbatch.config import Settings
-from cxrbatch.errors import EngineError, ExitCode, RunError, UsageError
+from cxrbatch.errors import EngineError, ExitCode, OutputNotWritable, RunError, UsageError
 from cxrbatch.output.run_json import RunReport
 from cxrbatch.run import engine_slot
 from cxrbatch.run.batch import SCORED, run_batch
@@ -38,7 +38,7 @@ from cxrbatch.system.progress import RunProgress
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.faulted import ROOT
 from tests.factories.judged import disagreements
-from tests.factories.nodes import be_slow, die_of_deadly, have_no_gpu
+from tests.factories.nodes import be_slow, die_of_deadly, lack_something
 from tests.factories.outputs import leftovers, snapshot
 from tests.factories.studies import read_rows, run_quietly, write_image
 from tests.factories.varied import LABELS, POISON, write_varied_input
@@ -201,13 +201,33 @@ def test_a_slow_node_does_not_hold_the_others_back(archive: Archive, cluster: Cl
     assert feed.SMALLEST_CHUNK * each_s < took_s < studies / 2 * each_s
 
 
-@soak
-def test_a_node_whose_engine_fails_is_left_out(archive: Archive, cluster: Cluster, out: Path) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(EngineError("the GPU fell off the bus"), marks=soak),
+        OutputNotWritable("it was unmounted there"),
+    ],
+)
+def test_a_node_whose_engine_or_share_fails_is_left_out(
+    archive: Archive, cluster: Cluster, out: Path, error: RunError
+) -> None:
     cluster.client().wait_for_workers(2)
     broken = processes(cluster)[0]
-    archive.run(out, cluster, work=partial(have_no_gpu, broken))
+    archive.run(out, cluster, work=partial(lack_something, broken, error))
     archive.expect_as_local(out)
-    assert "fell off the bus" in events(out, "node refused")[0]
+    assert str(error) in events(out, "node refused")[0]
+
+
+@soak
+def test_where_no_node_can_write_the_run_ends_as_with_a_full_disk(
+    archive: Archive, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(members, "REFUSED_PATIENCE_S", 0.5)
+    with Cluster("local:1") as cluster, pytest.raises(OutputNotWritable, match=r"no node .*: the disk is full"):
+        cluster.client().wait_for_workers(1)
+        full = partial(lack_something, processes(cluster)[0], OutputNotWritable("the disk is full"))
+        archive.run(out, cluster, work=full)
+    assert leftovers(out) == []
 
 
 @soak

@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from cxrbatch.cluster import node
+from cxrbatch.cluster.members import Members
 from cxrbatch.cluster.node import NodeOrder, NotJoined, join_run, leave_runs, process_chunk
 from cxrbatch.config import Settings
 from cxrbatch.errors import EngineError, OutputNotWritable
@@ -19,7 +23,7 @@ from cxrbatch.output.ledger.queue import StudyTask
 from cxrbatch.output.report.report_files import REPORTS
 from cxrbatch.run.engine_slot import EngineSlot
 from cxrbatch.run.source import Order, Source
-from cxrbatch.run.witness import names_in
+from cxrbatch.run.witness import names_in, not_seen
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.studies import write_image
 
@@ -115,3 +119,30 @@ def test_a_node_whose_share_is_lost_takes_no_studies_to_fail_them(told: NodeOrde
     done = process_chunk(told.token, (tasks[0], tasks[1]))
     unread = {study.study_key: bool(study.unread) for study in done.finished}
     assert unread == {tasks[0].study_key: True, tasks[1].study_key: False}, "one that is gone is that study's affair"
+
+
+def test_what_failed_while_the_share_went_away_goes_to_others(
+    told: NodeOrder, fence: NodeFence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = task_of(told, "0.png")
+    images = told.order.source.folder
+    assert not join_run(replace(told, seen=names_in(told.order.source)), fence).refusal
+
+    def seen_for_the_last_time(*asked: Any) -> str:
+        monkeypatch.setattr(node, "not_seen", not_seen)
+        assert not_seen(*asked) == ""
+        images.rename(images.parent / "away")
+        return ""
+
+    monkeypatch.setattr(node, "not_seen", seen_for_the_last_time)
+    with pytest.raises(EngineError, match="is the share mounted"):
+        process_chunk(told.token, (task,))
+
+
+def test_where_out_is_gone_for_the_driver_a_node_that_comes_ends_the_run_in_plain_words(
+    told: NodeOrder, tmp_path: Path
+) -> None:
+    client = SimpleNamespace(status="running", nthreads=lambda: {"tcp://node:1": 2})
+    gone = replace(told, order=replace(told.order, out=tmp_path / "gone"))
+    with pytest.raises(OutputNotWritable, match="cannot be written"):
+        Members(client, gone).look()

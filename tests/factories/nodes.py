@@ -9,7 +9,7 @@ import time
 
 from cxrbatch.cluster.feed import Chunk
 from cxrbatch.cluster.node import ChunkDone, process_chunk
-from cxrbatch.errors import EngineError
+from cxrbatch.errors import RunError
 
 _one_at_a_time = threading.Lock()
 
@@ -33,8 +33,8 @@ def sleep_first(each_s: float, token: str, chunk: Chunk) -> ChunkDone:
     return process_chunk(token, chunk)
 
 
-def have_no_gpu(process: int, token: str, chunk: Chunk) -> ChunkDone:
-    """Say in that process that the engine failed."""
+def lack_something(process: int, error: RunError, token: str, chunk: Chunk) -> ChunkDone:
+    """Say in that process what is missing there."""
     if os.getpid() == process:
-        raise EngineError("the GPU fell off the bus")
+        raise error
     return process_chunk(token, chunk)

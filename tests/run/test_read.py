@@ -1,6 +1,8 @@
 """What a run makes of a file that its decoder cannot survive, through real worker processes."""
 
+import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,29 @@ def test_a_run_compares_pixels_with_a_chest(tmp_path: Path) -> None:
     read = read_image(job)
     assert read.image.radiograph.flags == (Flag.POLARITY_SUSPECT,)
     assert read.image.pixels.shape == (1, 64, 64)
+
+
+# In nanoseconds: what the machine that indexed the file saw, what the one that reads it sees, whether that is one time.
+@pytest.mark.parametrize(
+    ("indexed", "seen", "is_same"),
+    [
+        (1_700_000_000_123_456_789, 1_700_000_000_000_000_000, True),  # SFTP
+        (1_700_000_000_000_000_000, 1_700_000_000_123_456_789, True),  # indexed over SFTP, read on the server
+        (1_700_000_000_123_456_789, 1_700_000_000_123_456_700, True),  # SMB
+        (-123_456_789, -1_000_000_000, True),
+        (1_700_000_000_123_456_789, 1_700_000_001_000_000_000, False),
+        (1_700_000_000_123_456_789, 1_700_000_000_123_456_790, False),
+        (1_700_000_000_123_456_789, 1_700_000_000_987_654_321, False),
+        (1_700_000_000_000_000_000, 1_700_000_001_000_000_000, False),
+    ],
+)
+def test_a_share_that_cuts_times_off_makes_no_file_another_one(
+    tmp_path: Path, indexed: int, seen: int, is_same: bool
+) -> None:
+    path = write_dicom(tmp_path / "a", pixels=draw_phantom(3, rows=256).stored, BitsStored=12, StudyInstanceUID="1.2.3")
+    os.utime(path, ns=(seen, seen))
+    file = ImageFile("a", path.stat().st_size, indexed)
+    settings = Settings(pixel_check=False)
+    job = ReadJob("key", IndexedFile(file, "key", Header(study_instance_uid="1.2.3")), path, InputSpec(64), settings)
+    with nullcontext() if is_same else pytest.raises(OSError, match="changed since it was indexed"):
+        read_image(job)

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cxrbatch.errors import OutputLocked
-from cxrbatch.system.durable import FILE_MODE
+from cxrbatch.system.durable import FILE_MODE, close_for_good
 from cxrbatch.system.faults import reach
 
 FENCE_FILE = ".cxrbatch-fence"
@@ -55,7 +55,7 @@ def raise_fence(folder: Path, *, name: str = FENCE_FILE, patience_s: float = WRI
                 f"{patience_s:g} s. End it, or wait for the disk or file server that holds it up, then try again."
             )
     finally:
-        os.close(descriptor)
+        close_for_good(descriptor)
     return token
 
 
@@ -93,7 +93,7 @@ def inside_fence(folder: Path, name: str = FENCE_FILE) -> Iterator[str]:
                 raise
         yield _read(descriptor)
     finally:
-        os.close(descriptor)
+        close_for_good(descriptor)
 
 
 def token_of(folder: Path) -> str:
@@ -106,7 +106,7 @@ def token_of(folder: Path) -> str:
     try:
         return _read(descriptor)
     finally:
-        os.close(descriptor)
+        close_for_good(descriptor)
 
 
 def _read(descriptor: int) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cxrbatch.errors import OutputLocked, OutputNotWritable
-from cxrbatch.system.durable import FILE_MODE
+from cxrbatch.system.durable import FILE_MODE, close_for_good
 from cxrbatch.system.faults import reach
 
 LOCK_FILE = ".cxrbatch.lock"
@@ -53,7 +53,7 @@ def locked(out: Path) -> Iterator[None]:
         reach("lock-written")
         yield
     finally:
-        os.close(descriptor)
+        close_for_good(descriptor)
 
 
 def _lock(descriptor: int) -> None:

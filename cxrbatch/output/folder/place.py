@@ -16,6 +16,7 @@ from pathlib import Path
 from cxrbatch.errors import OutputNotWritable
 from cxrbatch.output.folder.fence import FENCE_FILE, inside_fence, raise_fence, token_of
 from cxrbatch.output.folder.marker import HeldMarker
+from cxrbatch.system.durable import close_for_good
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ class HeldOutput:
 
     def __exit__(self, *_: object) -> None:
         for descriptor in self._descriptors:
-            os.close(descriptor)
+            close_for_good(descriptor)
         self._descriptors = []
 
     def add(self, *paths: Path) -> None:

@@ -18,7 +18,7 @@ from cxrbatch.output.folder.place import Place
 from cxrbatch.output.report.intent import Intent, being_printed, end_printing, read_intent
 from cxrbatch.output.report.report_files import report_folder
 from cxrbatch.run.stages import FinishedStudy
-from cxrbatch.system.durable import FILE_MODE, remove_temporaries, sync_folder
+from cxrbatch.system.durable import FILE_MODE, close_for_good, remove_temporaries, sync_folder
 from cxrbatch.system.record_json import from_json, to_json
 
 FINISHED_FILE = "finished.jsonl"
@@ -67,7 +67,7 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
+        close_for_good(self._descriptor)
 
     def tidy(self) -> None:
         """Remove what a worker that was ended left half written; what it had begun is begun anew."""

@@ -90,8 +90,7 @@ def work_on_shard(out: Path, number: int, machine: Settings, progress: RunProgre
         left = plan.counts[number] - len(journal.done)
         if not left:
             return ShardDone(number, len(journal.done))
-        if refusal := not_seen(plan.source.folder, plan.seen, islice(read_tasks(out, number), _LOOKED_AT)):
-            raise UsageError(f"{refusal} Nothing was done, and nothing of shard {number} failed.")
+        _see_input(plan, out, number)
         workers = stack.enter_context(open_workers(settings))
         stack.enter_context(pages_by(settings, progress.say, workers))
         engine = stack.enter_context(EngineSlot(settings))
@@ -105,16 +104,23 @@ def work_on_shard(out: Path, number: int, machine: Settings, progress: RunProgre
         at = Workplace(order, home.place, engine, workers, StageClock(), told)
         log_event("shard begun", shard=number, studies=left, machine=platform.node())
         progress.begin(SCORED, left)
-        done = _process(at, journal, number)
+        done = _process(at, journal, number, plan)
         progress.finish(SCORED)
         log_event("shard done", shard=number, studies=done.this_time, failed=done.failed)
         return done
 
 
-def _process(at: Workplace, journal: Journal, number: int) -> ShardDone:
+def _see_input(plan: ShardPlan, out: Path, number: int) -> None:
+    if refusal := not_seen(plan.source.folder, plan.seen, islice(read_tasks(out, number), _LOOKED_AT)):
+        raise UsageError(f"{refusal} For that, nothing of shard {number} failed: what is left of it waits.")
+
+
+def _process(at: Workplace, journal: Journal, number: int, plan: ShardPlan) -> ShardDone:
     this_time = failed = 0
     tasks = read_tasks(at.order.out, number, without=frozenset(journal.done))
     for study in LocalProcessor(at).process(tasks):
+        if study.unread:
+            _see_input(plan, at.order.out, number)
         journal.append(study)
         this_time += 1
         failed += bool(study.unread or study.unprinted)

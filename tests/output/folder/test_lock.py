@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
 
 import pytest
 
+from cxrbatch.errors import OutputNotWritable
 from cxrbatch.output.folder.lock import LOCK_FILE, process_at_work
 from cxrbatch.output.folder.opening import open_output
 
@@ -39,3 +41,17 @@ def test_whoever_asks_does_not_keep_a_run_from_starting(tmp_path: Path, monkeypa
     monkeypatch.setattr("cxrbatch.output.folder.lock.time.sleep", answer)
     with open_output(tmp_path):
         assert len(answered) == 1
+
+
+def test_a_share_that_is_gone_hides_no_reason_why_the_run_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = os.close
+
+    def fail(descriptor: int) -> None:
+        close(descriptor)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OutputNotWritable, match="the ledger says so"), open_output(tmp_path):
+        monkeypatch.setattr("cxrbatch.system.durable.os.close", fail)
+        raise OutputNotWritable("the ledger says so")

@@ -20,11 +20,13 @@ from cxrbatch.errors import ExitCode, OutputLocked, OutputNotWritable, UsageErro
 from cxrbatch.output.folder.lock import locked
 from cxrbatch.output.folder.opening import open_output
 from cxrbatch.output.folder.sharded import SHARDS, plan_file, shard_folder
+from cxrbatch.run.shards import work as working
 from cxrbatch.run.shards.divide import shard_input
 from cxrbatch.run.shards.journal import FINISHED_FILE, Journal, count_done, read_journal
 from cxrbatch.run.shards.merge import Merged, merge_shards
 from cxrbatch.run.shards.plan import ENGINE_FILE, TASKS_FILE, ShardPlan, read_plan
 from cxrbatch.run.shards.work import held_shard, work_on_shard
+from cxrbatch.run.witness import not_seen
 from cxrbatch.system.progress import RunProgress
 from tests.factories.engine import write_tiny_bundle
 from tests.factories.faulted import FaultedRuns
@@ -298,6 +300,12 @@ def test_where_input_is_not_mounted_nothing_fails_and_the_shard_can_be_worked_on
         with pytest.raises(UsageError, match=words):
             work_on_shard(out, 0, Settings(workers=1), QUIET)
         assert count_done(shard_folder(out, 0)) == 0
+    # It was there as the worker began.
+    looks = iter([""])
+    monkeypatch.setattr(working, "not_seen", lambda *asked: next(looks, not_seen(*asked)))
+    with pytest.raises(UsageError, match="is the share mounted"):
+        work_on_shard(out, 0, Settings(workers=1), QUIET)
+    assert count_done(shard_folder(out, 0)) == 0
     images.rmdir()
     (tmp_path / "away").rename(images)
     done = work_on_shard(out, 0, Settings(workers=1), QUIET)
