@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 from cxrbatch.config import Settings
 from cxrbatch.engine import bundle as bundle_module
 from cxrbatch.errors import EngineError
+from cxrbatch.output.ledger.ledger import Ledger
 from cxrbatch.records import EngineDescription
+from cxrbatch.run import index as index_module
 from cxrbatch.run.elsewhere import DescribedSlot
 from cxrbatch.run.engine_slot import EngineSlot
 from cxrbatch.run.score import images_per_call
@@ -48,6 +51,35 @@ def test_the_file_is_opened_once_where_something_waits_and_only_hashed_where_not
     looked_at.clear()
     run_quietly(tmp_path / "images", tmp_path / "out", engine=str(engine))
     assert looked_at == ["read_file engine.json", "sha256_of_file model.onnx"]
+
+
+@pytest.mark.parametrize(("many", "order"), [(2, ["index", "open"]), (3, ["open", "index"])])
+def test_the_engine_opens_while_headers_are_read_unless_very_many_files_are_known(
+    tmp_path: Path, engine: Path, monkeypatch: pytest.MonkeyPatch, many: int, order: list[str]
+) -> None:
+    monkeypatch.setattr(index_module, "_MANY_FILES", many)
+    for name in ("one", "two"):
+        write_image(tmp_path / "images" / f"{name}.png", 20, 60, 120, 240)
+    run_quietly(tmp_path / "images", tmp_path / "out", engine=str(engine))
+    write_image(tmp_path / "images" / "three.png", 200, 10, 10, 10)
+    seen: list[str] = []
+    real_open, real_account = EngineSlot._open, index_module.account_for
+
+    def noted_open(slot: EngineSlot) -> object:
+        seen.append("open")
+        return real_open(slot)
+
+    def noted_account(ledger: Ledger, total: int) -> None:
+        slots = [thread for thread in threading.enumerate() if thread.name == "opening the engine"]
+        for thread in slots:
+            thread.join()
+        seen.append("index")
+        real_account(ledger, total)
+
+    monkeypatch.setattr(EngineSlot, "_open", noted_open)
+    monkeypatch.setattr(index_module, "account_for", noted_account)
+    assert run_quietly(tmp_path / "images", tmp_path / "out", engine=str(engine)).studies_this_run == 1
+    assert seen == order
 
 
 def test_the_file_is_opened_once_where_an_earlier_run_left_results_and_something_is_new(

