@@ -16,9 +16,11 @@ export PYTHONDONTWRITEBYTECODE :=
 demo: setup
 	$(BIN)/cxrbatch demo -o demo
 
+engines/demo/engine.json: | setup
+	$(BIN)/cxrbatch demo -o demo
+
 # With Debian's Orthanc, and public radiographs where CXRBATCH_SHARED_DATA names them; DEMO_PACS_ARGS="-o DIR" keeps it.
-demo-pacs: setup
-	test -f engines/demo/engine.json || $(BIN)/cxrbatch demo -o demo
+demo-pacs: setup engines/demo/engine.json
 	$(BIN)/python scripts/demo_pacs.py $(DEMO_PACS_ARGS)
 
 # Side by side: the checks take one core for a minute.
@@ -91,12 +93,11 @@ container-check: setup
 	$(BIN)/python scripts/container_check.py $(CONTAINER_ARGS)
 
 # Needs root, slurm-wlm and munge; SLURM_CHECKS="array requeue" runs these alone.
-slurm-check: setup
-	test -f engines/demo/engine.json || $(BIN)/cxrbatch demo -o demo
+slurm-check: setup engines/demo/engine.json
 	bash scripts/slurm_check.sh $(SLURM_CHECKS)
 
-# Needs root, Debian's iproute2, sshfs, openssh-server and faketime, and an engine in engines/demo (`make demo`).
-hosts-check: setup
+# Needs root, and Debian's iproute2, sshfs, openssh-server and faketime; HOSTS_ARGS="cable shards" runs these alone.
+hosts-check: setup engines/demo/engine.json
 	$(BIN)/python scripts/hosts_check.py $(HOSTS_ARGS)
 
 # Random moments first, of the run and of its workers; then every fault at every time that a run reaches a fault point.
